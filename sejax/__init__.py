@@ -1,0 +1,1 @@
+"""Speech emotion recognition in JAX: discrete and dimensional emotion in one model, evaluated honestly."""

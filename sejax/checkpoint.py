@@ -1,0 +1,69 @@
+"""The stacked state on disk (orbax): written beside training, whole or not at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from sejax.errors import InputError
+
+
+class Checkpoints:
+    """Checkpoints of one workdir, one per saved epoch; the two newest are kept.
+
+    Saving returns once the arrays are copied; they are written in the background into a temporary folder that
+    is renamed when complete, so a process killed in mid-save leaves the epoch before.
+    """
+
+    def __init__(self, workdir: str) -> None:
+        self._folder = Path(workdir).absolute() / "checkpoints"
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager(self._folder, options=options)
+
+    def latest(self) -> int | None:
+        """The newest complete epoch, None where there is none."""
+        return self._manager.latest_step()
+
+    def save(self, epoch: int, state: Any, notes: dict[str, Any]) -> None:
+        """Begins to write the state and JSON-able notes after `epoch`."""
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes))
+        self._manager.save(epoch, args=args)
+
+    def restore(self, epoch: int, like: Any) -> tuple[Any, dict[str, Any]]:
+        """State and notes after `epoch`, each array placed as its counterpart in `like`.
+
+        Raises:
+          InputError: if the checkpoint holds other arrays than the model of this config has.
+        """
+        self._check_shapes(epoch, like)
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore())
+        restored = self._manager.restore(epoch, args=args)
+        return restored.state, json.loads(json.dumps(restored.notes))
+
+    def _check_shapes(self, epoch: int, like: Any) -> None:
+        stored = self._manager.item_metadata(epoch).state
+        found = _shapes(stored.tree if hasattr(stored, "tree") else stored)
+        expected = _shapes(like)
+        wrong = sorted(k for k in found.keys() | expected.keys() if found.get(k) != expected.get(k))
+        if wrong:
+            first = wrong[0]
+            raise InputError(
+                f"{self._folder / str(epoch)} is a checkpoint of another model: {len(wrong)} arrays differ, the "
+                f"first {first} is {found.get(first, 'absent')} there and {expected.get(first, 'absent')} in "
+                "this config; use the config it was trained with, or another --workdir"
+            )
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    def name(path) -> str:
+        return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+
+    return {name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}

@@ -1,0 +1,1 @@
+"""From a corpus to arrays: feature shards (TFDS, array_record) and what is read back from them."""

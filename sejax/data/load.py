@@ -1,0 +1,289 @@
+"""Features of a corpus as arrays for the device: padded in length buckets, and in which order they are visited."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from sejax.corpora.schema import Corpus
+from sejax.step import Batch, Scale
+
+ROUND_FRAMES = 8  # a bucket's length is rounded up to this, so that encoders' strides divide it
+
+
+class Bucket(NamedTuple):
+    """Utterances of similar length. `view` counts the augmented copies of an utterance; view 0 is the original."""
+
+    utterance: Int[Array, " row"]  # row in the corpus
+    frames: dict[str, Float[Array, "row view _time _feature"]]
+    lengths: dict[str, Int[Array, "row view"]]  # valid frames
+
+
+class Data(NamedTuple):
+    """A corpus on the device, shared by all runs."""
+
+    buckets: tuple[Bucket, ...]
+    statistics: dict[str, Float[Array, "utterance view _statistic"]]
+    target: Float[Array, "utterance class"]
+    vad: Float[Array, "utterance dim"]
+
+
+class Order(NamedTuple):
+    """The batches of one epoch, per seed."""
+
+    bucket: Int[Array, "seed step"]
+    rows: Int[Array, "seed step batch"]  # rows of that bucket
+    view: Int[Array, "seed step batch"]
+
+
+class Stream(NamedTuple):
+    """One stream of a corpus on the host: per view and utterance, frames and statistics."""
+
+    frames: list[list[Float[np.ndarray, "_frames _feature"]]]  # [view][utterance]
+    statistics: Float[np.ndarray, "utterance view statistic"]
+
+
+def normalise_by_speaker(stream: Stream, speakers: Sequence[str]) -> Stream:
+    """Every speaker's frames and statistics with that speaker's own mean and deviation taken out, view by view.
+
+    It uses the speaker's own unlabelled audio, the test speaker's too: a transductive setting, reported as one.
+    """
+    speaker_rows: dict[str, list[int]] = {}
+    for row, speaker in enumerate(speakers):
+        speaker_rows.setdefault(speaker, []).append(row)
+    frames = [list(view) for view in stream.frames]
+    statistics = stream.statistics.copy()
+    for rows in speaker_rows.values():
+        for view in frames:
+            pooled = np.concatenate([view[row] for row in rows]).astype(np.float64)
+            mean, inverse = _mean_and_inverse(pooled.mean(axis=0), pooled.var(axis=0))
+            for row in rows:
+                view[row] = (view[row] - mean) * inverse
+        own = statistics[rows].astype(np.float64)
+        mean, inverse = _mean_and_inverse(own.mean(axis=0), own.var(axis=0))
+        statistics[rows] = (own - mean) * inverse
+    return Stream(frames, statistics)
+
+
+def assemble(
+    streams: Mapping[str, Stream],
+    *,
+    target: Float[np.ndarray, "utterance class"],
+    vad: Float[np.ndarray, "utterance dim"],
+    n_buckets: int,
+    min_rows: int,
+    max_seconds: float,
+    hop_seconds: Mapping[str, float],
+) -> tuple[Data, int]:
+    """Pads the streams into buckets of similar length.
+
+    Args:
+      n_buckets: most buckets; fewer where a bucket would hold less than `min_rows` utterances.
+      max_seconds: frames that begin after this are cut off (0: none).
+      hop_seconds: from frame to frame, per stream.
+
+    Returns:
+      The arrays (numpy, to be put on the device) and how many utterances were cut.
+    """
+    lengths = {
+        name: np.array([[len(view[row]) for view in s.frames] for row in range(len(target))])
+        for name, s in streams.items()
+    }
+    kept, cut = {}, np.zeros(len(target), bool)
+    for name, length in lengths.items():
+        limit = int(max_seconds / hop_seconds[name]) if max_seconds else int(length.max())
+        kept[name] = np.minimum(length, limit)
+        cut |= length[:, 0] > limit
+    longest = np.max([kept[name].max(axis=1) * hop_seconds[name] for name in streams], axis=0)
+    buckets = []
+    for rows in length_buckets(longest, n_buckets=n_buckets, min_rows=min_rows):
+        frames, valid = {}, {}
+        for name, stream in streams.items():
+            length = kept[name][rows]
+            time = -(-int(length.max()) // ROUND_FRAMES) * ROUND_FRAMES
+            n_features = stream.frames[0][0].shape[1]
+            padded = np.zeros((*length.shape, time, n_features), np.float32)
+            for i, row in enumerate(rows):
+                for v, view in enumerate(stream.frames):
+                    padded[i, v, : length[i, v]] = view[row][: length[i, v]]
+            frames[name], valid[name] = padded, length.astype(np.int32)
+        buckets.append(Bucket(rows.astype(np.int32), frames, valid))
+    data = Data(
+        tuple(buckets),
+        {name: stream.statistics.astype(np.float32) for name, stream in streams.items()},
+        target.astype(np.float32),
+        vad.astype(np.float32),
+    )
+    return data, int(cut.sum())
+
+
+def length_buckets(
+    lengths: Float[np.ndarray, " utterance"], *, n_buckets: int, min_rows: int
+) -> list[Int[np.ndarray, " row"]]:
+    """Groups utterances by length so that the padding, summed over groups, is least.
+
+    Exact over cuts at 32 quantiles, by dynamic programming. Rows of a group are in corpus order.
+    """
+    order = np.argsort(lengths, kind="stable")
+    n = len(order)
+    cuts = sorted({0, n, *(int(n * q / 32) for q in range(1, 32))})
+    most = max(1, min(n_buckets, n // max(min_rows, 1)))
+    best: dict[tuple[int, int], tuple[float, int]] = {(0, 0): (0.0, 0)}  # (groups, end) -> (cost, start)
+    for k in range(1, most + 1):
+        for end in cuts[1:]:
+            options = [
+                (best[k - 1, start][0] + (end - start) * float(lengths[order[end - 1]]), start)
+                for start in cuts
+                if start <= end - min_rows and (k - 1, start) in best
+            ]
+            if options:
+                best[k, end] = min(options)
+    if not any((k, n) in best for k in range(1, most + 1)):
+        return [np.arange(n)]
+    k = min((k for k in range(1, most + 1) if (k, n) in best), key=lambda k: best[k, n][0])
+    groups, end = [], n
+    for groups_left in range(k, 0, -1):
+        start = best[groups_left, end][1]
+        groups.append(np.sort(order[start:end]))
+        end = start
+    return groups[::-1]
+
+
+def epoch_order(
+    utterances: Sequence[Int[np.ndarray, " row"]],
+    *,
+    visited: Bool[np.ndarray, " utterance"],
+    seeds: Sequence[int],
+    epoch: int,
+    batch_size: int,
+    views: int,
+) -> Order:
+    """Shuffles one epoch: every visited utterance once, each batch from one bucket, buckets in random order.
+
+    `utterances` are those of each bucket, `visited` those that some run trains on.
+
+    A bucket's last batch is filled up with utterances from the start of its shuffle, so that all batches are
+    full. A view is drawn for each visit. Depends on nothing but its arguments: a resumed run sees the same.
+    """
+    per_seed = []
+    for seed in seeds:
+        rng = np.random.default_rng([seed, epoch])
+        buckets, rows = [], []
+        for b, utterance in enumerate(utterances):
+            own = rng.permutation(np.flatnonzero(visited[utterance]))
+            if not len(own):
+                continue
+            n_batches = -(-len(own) // batch_size)
+            rows.append(np.resize(own, (n_batches, batch_size)))
+            buckets += [b] * n_batches
+        shuffle = rng.permutation(len(buckets))
+        all_rows = np.concatenate(rows)[shuffle]
+        view = rng.integers(0, views, all_rows.shape)
+        per_seed.append(Order(np.array(buckets)[shuffle], all_rows, view))
+    return Order(*(np.stack(x).astype(np.int32) for x in zip(*per_seed, strict=True)))
+
+
+def take_batch(data: Data, bucket: Bucket, rows: Int[Array, " batch"], view: Int[Array, " batch"]) -> Batch:
+    """Gathers rows of one bucket, on the device."""
+    utterance = bucket.utterance[rows]
+    return Batch(
+        utterance=utterance,
+        frames={name: x[rows, view] for name, x in bucket.frames.items()},
+        lengths={name: x[rows, view] for name, x in bucket.lengths.items()},
+        statistics={name: x[utterance, view] for name, x in data.statistics.items()},
+        target=data.target[utterance],
+        vad=data.vad[utterance],
+    )
+
+
+def prediction_rows(
+    data: Data, wanted: Sequence[Int[np.ndarray, " row"]], batch_size: int
+) -> tuple[list[Int[np.ndarray, "fold batch row"]], Int[np.ndarray, "fold column"]]:
+    """Batches of each fold's wanted utterances, bucket by bucket, all folds padded to equal size.
+
+    Returns:
+      Per bucket, rows of that bucket `[fold, n_batch, batch_size]` (0 where padded), and for the predictions of
+      all buckets laid end to end, `[fold, column]`, the utterance of each (-1 where padded).
+    """
+    rows_by_bucket, columns = [], []
+    for bucket in data.buckets:
+        utterance = np.asarray(bucket.utterance)
+        own = [np.flatnonzero(np.isin(utterance, w)) for w in wanted]
+        longest = max(len(rows) for rows in own)
+        if not longest:
+            n_batches, size = 0, batch_size
+        else:
+            n_batches = -(-longest // batch_size)
+            size = -(-longest // n_batches)
+        rows = np.zeros((len(own), n_batches * size), np.int32)
+        column = np.full(rows.shape, -1)
+        for fold, r in enumerate(own):
+            rows[fold, : len(r)] = r
+            column[fold, : len(r)] = utterance[r]
+        rows_by_bucket.append(rows.reshape(len(own), n_batches, size))
+        columns.append(column)
+    return rows_by_bucket, np.concatenate(columns, axis=1)
+
+
+def fold_scales(
+    data: Data, trained: Sequence[Bool[np.ndarray, " utterance"]]
+) -> tuple[dict[str, Scale], dict[str, Scale]]:
+    """Each fold's normalisation of frames and of statistics, from its training utterances alone: `[fold, ...]`.
+
+    Moments are summed in float64, over all views.
+    """
+    names = list(data.statistics)
+    frame_scale, statistic_scale = {}, {}
+    n = len(data.target)
+    for name in names:
+        n_features = data.buckets[0].frames[name].shape[-1]
+        count, total, square = np.zeros(n), np.zeros((n, n_features)), np.zeros((n, n_features))
+        for bucket in data.buckets:
+            frames, lengths = bucket.frames[name], bucket.lengths[name]
+            for i, row in enumerate(np.asarray(bucket.utterance)):
+                own = np.concatenate([frames[i, v, : lengths[i, v]] for v in range(lengths.shape[1])])
+                own = own.astype(np.float64)
+                count[row], total[row], square[row] = len(own), own.sum(axis=0), (own**2).sum(axis=0)
+        statistics = np.asarray(data.statistics[name], np.float64)
+        of_frames, of_statistics = [], []
+        for rows in trained:
+            mean = total[rows].sum(axis=0) / count[rows].sum()
+            variance = square[rows].sum(axis=0) / count[rows].sum() - mean**2
+            of_frames.append(_mean_and_inverse(mean, variance))
+            own = statistics[rows].reshape(-1, statistics.shape[-1])
+            of_statistics.append(_mean_and_inverse(own.mean(axis=0), own.var(axis=0)))
+        frame_scale[name] = Scale(*(np.stack(x) for x in zip(*of_frames, strict=True)))
+        statistic_scale[name] = Scale(*(np.stack(x) for x in zip(*of_statistics, strict=True)))
+    return frame_scale, statistic_scale
+
+
+def label_targets(
+    corpus: Corpus, *, soft: bool
+) -> tuple[Float[np.ndarray, "utterance class"], Float[np.ndarray, "utterance dim"]]:
+    """Class targets and dimensions of a corpus.
+
+    Args:
+      soft: take the raters' distribution where there is one, instead of the majority label.
+
+    Returns:
+      One-hot (or soft) targets, all 0 for an utterance without a label; and valence, arousal, dominance in half
+      scales around the middle of the corpus's scale (-1 to 1), NaN where missing.
+    """
+    target = np.zeros((len(corpus.utterances), len(corpus.classes)), np.float32)
+    for row, utterance in enumerate(corpus.utterances):
+        if soft and utterance.distribution is not None:
+            target[row] = [utterance.distribution.get(name, 0.0) for name in corpus.classes]
+        elif utterance.label is not None:
+            target[row, corpus.classes.index(utterance.label)] = 1.0
+    low, high = corpus.vad_scale
+    vad = np.array([u.vad for u in corpus.utterances], np.float32)
+    return target, ((vad - (low + high) / 2) / ((high - low) / 2)).astype(np.float32)
+
+
+def _mean_and_inverse(mean, variance) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """Float32 mean and 1 / deviation; a feature that does not vary is left at 0, not blown up."""
+    deviation = np.sqrt(np.maximum(variance, 0.0))
+    floor = 1e-5 * np.maximum(np.abs(mean), 1.0)
+    inverse = np.where(deviation > floor, 1.0 / np.maximum(deviation, floor), 0.0)
+    return mean.astype(np.float32), inverse.astype(np.float32)

@@ -1,0 +1,151 @@
+"""Acoustic features by name: "mfcc", "mel", "stf" and "prosody".
+
+Nothing here imports jax: worker processes start with it.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float32
+
+from sejax.errors import InputError
+from sejax.features.acoustic import log_mel, mfcc
+from sejax.features.audio import SAMPLING_RATE, change_speed, load_audio
+from sejax.features.prosody import PROSODY_NAMES, prosody
+from sejax.features.statistics import functionals, voiced_functionals
+from sejax.features.stf import STF_NAMES, check_stf_settings, stf
+
+Setting = int | float | str
+
+FEATURES: Mapping[str, Callable[..., Float32[np.ndarray, "frames feature"]]] = {
+    "mfcc": mfcc,
+    "mel": log_mel,
+    "stf": stf,
+    "prosody": prosody,
+}
+
+
+class Segment(NamedTuple):
+    """A file, or what lies between two times (seconds) of it."""
+
+    path: str
+    start: float | None
+    end: float | None
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What one utterance came to: its frames and their statistics, or the sentence that says why not.
+
+    `digest` is the blake2b of the decoded samples, `note` what was unusual about the file, `seconds` the
+    duration before any change of speed. Of a bad file the frames are `[0, feature]`, the statistics `[0]`, the digest "" and the
+    seconds 0.
+    """
+
+    frames: Float32[np.ndarray, "frames feature"]
+    statistics: Float32[np.ndarray, " statistic"]
+    digest: str
+    error: str
+    note: str
+    seconds: float
+
+
+def extract(
+    name: str, samples: Float32[np.ndarray, " samples"], settings: Mapping[str, Setting]
+) -> Float32[np.ndarray, "frames feature"]:
+    """The features called `name` of samples at 16 kHz; settings that are not given have their defaults.
+
+    Raises:
+        InputError: an unknown feature, an unknown setting, a value that makes no sense, too short a signal.
+    """
+    settings = full_settings(name, settings)
+    return FEATURES[name](samples, **settings)
+
+
+def extract_utterance(
+    segment: Segment, *, name: str, settings: Mapping[str, Setting], speed: float
+) -> Extraction:
+    """Load an utterance, change its speed, compute its features; a bad file is a result, not an exception."""
+    settings = full_settings(name, settings)
+    try:
+        audio = load_audio(segment.path, start=segment.start, end=segment.end)
+        samples = change_speed(audio.samples, speed)
+        window = int(settings["win_length"])
+        if len(samples) < window:
+            raise InputError(
+                f"{segment.path}: has {len(samples)} samples at {SAMPLING_RATE} Hz and speed {speed:g}; "
+                f"expected at least one window of {window}."
+            )
+        frames = FEATURES[name](samples, **settings)
+        return Extraction(
+            frames=frames,
+            statistics=summarise(name, frames),
+            digest=hashlib.blake2b(audio.samples.tobytes(), digest_size=16).hexdigest(),
+            error="",
+            note=audio.note,
+            seconds=len(audio.samples) / SAMPLING_RATE,
+        )
+    except InputError as error:
+        nothing = np.zeros((0, feature_size(name, settings)), np.float32)
+        return Extraction(nothing, nothing[:, 0], "", str(error), "", 0.0)
+
+
+def summarise(name: str, frames: Float32[np.ndarray, "frames feature"]) -> Float32[np.ndarray, " statistic"]:
+    """The statistics of one utterance's frames; prosody's are also those of its voiced frames."""
+    if name == "prosody":
+        return voiced_functionals(frames, frames[:, PROSODY_NAMES.index("voiced")] > 0.5)
+    return functionals(frames)
+
+
+def full_settings(name: str, settings: Mapping[str, Setting]) -> dict[str, Setting]:
+    """The settings of a feature, completed by its defaults.
+
+    Raises:
+        InputError: an unknown feature or setting, a value of another type than the default's, sizes that do
+        not fit.
+    """
+    if name not in FEATURES:
+        raise InputError(f"The feature is {name!r}; expected one of {tuple(FEATURES)}.")
+    defaults: dict[str, Setting] = {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(FEATURES[name]).parameters.values()
+        # All audio is brought to one rate.
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "sampling_rate"
+    }
+    for key, value in settings.items():
+        if key not in defaults:
+            raise InputError(f"The feature {name} has no setting {key!r}; expected one of {tuple(defaults)}.")
+        if type(value) is not type(defaults[key]):
+            kind = type(defaults[key]).__name__
+            raise InputError(
+                f"The setting {key} of the feature {name} is {value!r}; expected a value of type {kind}."
+            )
+    full = {**defaults, **settings}
+    _check_settings(name, full)
+    return full
+
+
+def _check_settings(name: str, settings: Mapping[str, Setting]) -> None:
+    for key, value in settings.items():
+        if isinstance(value, int) and value < 1:
+            raise InputError(f"The setting {key} of the feature {name} is {value}; expected 1 or more.")
+    for smaller, larger in (("win_length", "n_fft"), ("n_mfcc", "n_mels")):
+        if smaller in settings and larger in settings and int(settings[smaller]) > int(settings[larger]):
+            raise InputError(
+                f"The feature {name} has {smaller}={settings[smaller]} and {larger}={settings[larger]}; "
+                f"expected {smaller} to be at most {larger}."
+            )
+    if name == "stf":
+        check_stf_settings(str(settings["variant"]), int(settings["win_length"]))
+
+
+def feature_size(name: str, settings: Mapping[str, Setting]) -> int:
+    """How many values a frame of this feature has."""
+    names = {"stf": STF_NAMES, "prosody": PROSODY_NAMES}
+    if name in names:
+        return len(names[name])
+    return int(full_settings(name, settings)["n_mfcc" if name == "mfcc" else "n_mels"])

@@ -1,0 +1,152 @@
+"""Figures as inline SVG for the report: small, byte-stable, and coloured by the CSS variables of the page.
+
+Matplotlib draws with placeholder colours, which are then replaced by `var(--name)` for the names of
+`COLOURS`. Text stays text, in the font of the page. No figure holds text of the user's: titles and legends
+are the page's.
+"""
+
+import html
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import matplotlib.style
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+COLOURS = {"ink": "#000a01", "muted": "#000a02", "line": "#000a03"} | {
+    f"s{number}": f"#000b0{number}" for number in range(1, 7)
+}
+# Points are drawn as pixels, which no variable reaches: a colour that stands out on light and dark alike.
+_POINT = "#4c8bd6"
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 8,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.edgecolor": COLOURS["line"],
+    "axes.labelcolor": COLOURS["muted"],
+    "axes.linewidth": 0.8,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": COLOURS["line"],
+    "grid.linewidth": 0.5,
+    "text.color": COLOURS["ink"],
+    "xtick.labelcolor": COLOURS["muted"],
+    "ytick.labelcolor": COLOURS["muted"],
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "lines.linewidth": 1.3,
+    "figure.constrained_layout.use": True,
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A quantity over epochs of every run, NaN where it no longer trains; `colour` is a key of `COLOURS`."""
+
+    name: str
+    colour: str
+    values: Float[np.ndarray, "run epoch"]
+    chosen: Int[np.ndarray, " run"] | None = None  # epochs, from 1, to mark
+
+
+def curve_panel(
+    curves: Sequence[Curve], *, key: str, label: str, limits: tuple[float, float] | None = None
+) -> str:
+    """SVG of curves over epochs: mean over runs, a band of one standard deviation, a dot per chosen epoch.
+
+    `key` is unique on the page, `label` is for screen readers, `limits` fixes the vertical axis.
+    """
+
+    def draw(axes: Axes) -> None:
+        for curve in curves:
+            _draw_curve(axes, curve)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        if limits:
+            axes.set_ylim(*limits)
+
+    return _svg(draw, key=key, label=label, size=(2.75, 1.95))
+
+
+def _draw_curve(axes: Axes, curve: Curve) -> None:
+    colour = COLOURS[curve.colour]
+    finite = np.isfinite(curve.values)
+    shown = finite.any(axis=0)
+    if not shown.any():
+        return
+    epochs = 1 + np.flatnonzero(shown)
+    finite, values = finite[:, shown], np.where(finite, curve.values, 0.0)[:, shown]
+    number = finite.sum(axis=0)
+    mean = values.sum(axis=0) / number
+    deviation = np.sqrt((finite * (values - mean) ** 2).sum(axis=0) / number)
+    if number.max() > 1:
+        axes.fill_between(epochs, mean - deviation, mean + deviation, color=colour, alpha=0.15, linewidth=0)
+    axes.plot(epochs, mean, color=colour, marker="o" if len(epochs) == 1 else "", markersize=3)
+    if curve.chosen is not None:
+        at = curve.values[np.arange(len(curve.chosen)), curve.chosen - 1]
+        axes.plot(curve.chosen, at, "o", color=colour, markersize=2.6, alpha=0.75, markeredgewidth=0)
+
+
+def scatter_panel(
+    true: Float[np.ndarray, " row"],
+    predicted: Float[np.ndarray, " row"],
+    *,
+    key: str,
+    label: str,
+    limits: tuple[float, float],
+) -> str:
+    """SVG of predicted against true values and the line of perfect agreement; both axes have the `limits`."""
+
+    def draw(axes: Axes) -> None:
+        # Thousands of points as vectors would make the page heavy: they are pixels inside the SVG.
+        alpha = float(np.clip(9 / np.sqrt(len(true)), 0.08, 0.7))
+        axes.plot(limits, limits, color=COLOURS["muted"], linewidth=0.9)
+        axes.plot(true, predicted, "o", color=_POINT, markersize=3, alpha=alpha, mew=0, rasterized=True)
+        axes.set(xlim=limits, ylim=limits, xlabel="true", ylabel="predicted")
+        axes.set_aspect("equal")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5))
+
+    return _svg(draw, key=key, label=label, size=(2.75, 2.65))
+
+
+def _svg(draw: Callable[[Axes], None], *, key: str, label: str, size: tuple[float, float]) -> str:
+    """Draws one panel, `size` in inches. `key` sets its ids apart from those of the page's other figures."""
+    # The user's matplotlibrc must not change the report.
+    with matplotlib.style.context(["default", _STYLE | {"svg.hashsalt": key}], after_reset=True):
+        figure = Figure(figsize=size)
+        draw(figure.add_subplot())
+        buffer = io.StringIO()
+        FigureCanvasSVG(figure).print_figure(buffer, format="svg", dpi=200, metadata={"Date": None})
+    return _compact(buffer.getvalue(), label)
+
+
+def _compact(text: str, label: str) -> str:
+    """What a page needs of matplotlib's SVG: no header, no ids that nothing refers to, themed colours."""
+    head, body = re.sub(
+        r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|^.*?(?=<svg)", "", text, flags=re.DOTALL
+    ).split(">", 1)
+    view = head.split('viewBox="')[1].split('"')[0]
+    body = body.replace("xlink:href", "href")
+    used = set(re.findall(r'(?:href="|url\()#([^")]+)', body))
+    body = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", body)
+    body = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", body)
+    # The font of the page, in the size of the figure; older versions of matplotlib write one property `font`.
+    body = re.sub(
+        r"font-family: [^;\"]*;? ?", "", re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)
+    )
+    body = re.sub(r' transform="rotate\(-?0 [^"]*"|<g/>', "", body)
+    body = re.sub(r"\s*\n\s*", "\n", body)
+    for name, colour in COLOURS.items():
+        body = body.replace(colour, f"var(--{name})")
+    return f'<svg viewBox="{view}" role="img" aria-label="{html.escape(label)}">{body.strip()}'

@@ -1,0 +1,78 @@
+"""What a run leaves while it trains: history.jsonl, TensorBoard scalars, and a progress bar."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+_IDENTITY = ("epoch", "run", "fold", "seed", "setting")
+
+
+class History:
+    """history.jsonl: a row per epoch and run."""
+
+    def __init__(self, workdir: str, *, epoch: int) -> None:
+        """Opens the file for the epochs after `epoch`; rows of later epochs, from a killed process, go."""
+        self._path = Path(workdir) / "history.jsonl"
+        kept = []
+        if self._path.exists() and epoch:
+            for line in self._path.read_text().splitlines(keepends=True):
+                # A torn last line has no newline: it belongs to an epoch that is trained again.
+                if line.endswith("\n") and json.loads(line)["epoch"] <= epoch:
+                    kept.append(line)
+        self._path.write_text("".join(kept))
+
+    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Appends rows; floats keep six significant digits."""
+        with self._path.open("a") as file:
+            for row in rows:
+                short = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}
+                file.write(json.dumps(short) + "\n")
+
+
+class TensorBoard:
+    """Scalars per setting, averaged over its folds and seeds, under `<workdir>/tensorboard`."""
+
+    def __init__(self, workdir: str) -> None:
+        self._writer = SummaryWriter(str(Path(workdir) / "tensorboard"), flush_secs=10)
+
+    def write(self, epoch: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Adds one epoch's rows of history.jsonl."""
+        by_setting: dict[str, list[Mapping[str, Any]]] = {}
+        for row in rows:
+            by_setting.setdefault(row["setting"], []).append(row)
+        for setting, own in by_setting.items():
+            for name in own[0].keys() - set(_IDENTITY):
+                mean = sum(row[name] for row in own) / len(own)
+                self._writer.add_scalar(f"{name}/{setting.replace(' ', '_')}", mean, epoch)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Progress:
+    """A bar over epochs that shows the means over runs of loss, UA and CCC on validation, and the time left."""
+
+    def __init__(self, *, epochs: int, done: int, runs: int) -> None:
+        self._bar = tqdm(
+            total=epochs,
+            initial=done,
+            desc=f"training {runs} run{'s' * (runs != 1)}",
+            unit="epoch",
+            bar_format="{desc} {bar:24} {n}/{total} epochs, {remaining} left{postfix}",
+        )
+
+    def update(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Advances by one epoch, given that epoch's rows of history.jsonl."""
+        shown = {"loss_class": "loss", "loss_vad": "1-ccc", "val_ua": "val UA", "val_ccc_mean": "val CCC"}
+        means = {
+            label: sum(row[key] for row in rows) / len(rows) for key, label in shown.items() if key in rows[0]
+        }
+        self._bar.set_postfix_str(", ".join(f"{label} {value:.3f}" for label, value in means.items()))
+        self._bar.update()
+
+    def close(self) -> None:
+        self._bar.close()

@@ -1,0 +1,136 @@
+"""Losses of both label kinds as pure functions, masked by weights.
+
+A weight is 1 for a row (of a batch, of a dimension) that counts and 0 for one that does not: padding, or an
+utterance that lacks the label. Fractions are allowed. A row of weight 0 has no influence on the value or the
+gradient, whatever it holds, NaN included. Where nothing counts, a loss is 0 with a gradient of 0, never 0/0;
+`dimensions_present` says which dimensions that concerns. NaN in a row that counts is not hidden.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from sejax.errors import InputError
+
+# Below this, the spread of predictions and targets and the distance of their means are rounding errors.
+_SMALLEST_CCC_DENOMINATOR = 1e-8
+
+
+def cross_entropy(
+    logits: Float[Array, "batch class"],
+    target: Float[Array, "batch class"],
+    weight: Float[Array, " batch"],
+    *,
+    label_smoothing: float | Float[Array, ""] = 0.0,
+    class_weight: Float[Array, " class"] | None = None,
+) -> Float[Array, ""]:
+    """Cross-entropy in nats, the weighted mean over the rows.
+
+    Args:
+      logits: unnormalised log-probabilities.
+      target: one-hot, or the raters' label distribution; rows sum to 1.
+      weight: 0 for a row that does not count.
+      label_smoothing: the share of the target that is spread evenly over all classes (Szegedy et al. 2016).
+      class_weight: weight of each class. As in torch's `CrossEntropyLoss`, the sum of the weighted terms is
+        divided by the sum of the class weights of the (unsmoothed) targets.
+
+    Returns:
+      The loss; 0 if no row counts.
+    """
+    counts = weight[:, None] > 0
+    logits = jnp.where(counts, logits, 0)
+    target = jnp.where(counts, target, 0)
+    smoothed = (1 - label_smoothing) * target + label_smoothing / logits.shape[1]
+    if class_weight is not None:
+        smoothed = smoothed * class_weight[None, :]
+        row_weight = weight * jnp.sum(target * class_weight[None, :], axis=1)
+    else:
+        row_weight = weight
+    per_row = -jnp.sum(smoothed * jax.nn.log_softmax(logits), axis=1)
+    return _divide(jnp.sum(weight * per_row), jnp.sum(row_weight))
+
+
+def ccc_loss(
+    pred: Float[Array, "batch dim"], target: Float[Array, "batch dim"], weight: Float[Array, "batch dim"]
+) -> Float[Array, " dim"]:
+    """1 - CCC over the batch, per dimension.
+
+    The concordance correlation coefficient with population moments is
+    `2 s_xy / (s_x^2 + s_y^2 + (m_x - m_y)^2)` (Lin, *A concordance correlation coefficient to evaluate
+    reproducibility*, Biometrics 45, 1989). The moments are those of centred values: in float32 a mean far
+    from 0 would otherwise cost the digits of the variance. Predictions and targets that are constant and
+    equal have no CCC; their loss is 1, with a gradient of 0.
+
+    Returns:
+      The loss of each dimension, from 0 to 2; 0 for a dimension with fewer than two rows that count.
+    """
+    pred, target = jnp.where(weight > 0, pred, 0), jnp.where(weight > 0, target, 0)
+    total = jnp.sum(weight, axis=0)
+    mean_pred = _divide(jnp.sum(weight * pred, axis=0), total)
+    mean_target = _divide(jnp.sum(weight * target, axis=0), total)
+    pred, target = pred - mean_pred[None, :], target - mean_target[None, :]
+    covariance = _divide(jnp.sum(weight * pred * target, axis=0), total)
+    spread = _divide(jnp.sum(weight * (jnp.square(pred) + jnp.square(target)), axis=0), total)
+    denominator = spread + jnp.square(mean_pred - mean_target)
+    ccc = 2 * covariance / jnp.maximum(denominator, _SMALLEST_CCC_DENOMINATOR)
+    return jnp.where(dimensions_present("ccc", weight), 1 - ccc, 0)
+
+
+def mse_loss(
+    pred: Float[Array, "batch dim"], target: Float[Array, "batch dim"], weight: Float[Array, "batch dim"]
+) -> Float[Array, " dim"]:
+    """Mean squared error per dimension, the weighted mean over the rows; 0 for a dimension without any."""
+    error = jnp.where(weight > 0, pred - jnp.where(weight > 0, target, 0), 0)
+    return _divide(jnp.sum(weight * jnp.square(error), axis=0), jnp.sum(weight, axis=0))
+
+
+def mae_loss(
+    pred: Float[Array, "batch dim"], target: Float[Array, "batch dim"], weight: Float[Array, "batch dim"]
+) -> Float[Array, " dim"]:
+    """Mean absolute error per dimension, the weighted mean over the rows; 0 for a dimension without any."""
+    error = jnp.where(weight > 0, pred - jnp.where(weight > 0, target, 0), 0)
+    return _divide(jnp.sum(weight * jnp.abs(error), axis=0), jnp.sum(weight, axis=0))
+
+
+_PER_DIMENSION: dict[str, Callable[..., Float[Array, " dim"]]] = {
+    "ccc": ccc_loss,
+    "mse": mse_loss,
+    "mae": mae_loss,
+}
+
+
+def dimension_losses(
+    kind: str,
+    pred: Float[Array, "batch dim"],
+    target: Float[Array, "batch dim"],
+    weight: Float[Array, "batch dim"],
+) -> Float[Array, " dim"]:
+    """The loss of each dimension; `kind` is "ccc" (1 - CCC), "mse" or "mae", any other an InputError."""
+    if kind not in _PER_DIMENSION:
+        raise InputError(f"The VAD loss is {kind!r}, but it has to be one of {', '.join(_PER_DIMENSION)}.")
+    return _PER_DIMENSION[kind](pred, target, weight)
+
+
+def dimensions_present(kind: str, weight: Float[Array, "batch dim"]) -> Bool[Array, " dim"]:
+    """Whether a dimension has a loss: from two rows on for "ccc", from one row on for the others."""
+    rows = jnp.sum(weight > 0, axis=0)
+    return rows >= (2 if kind == "ccc" else 1)
+
+
+def vad_loss(
+    kind: str,
+    pred: Float[Array, "batch dim"],
+    target: Float[Array, "batch dim"],
+    weight: Float[Array, "batch dim"],
+) -> Float[Array, ""]:
+    """The mean of `dimension_losses` over the dimensions present in the batch; 0 if there is none."""
+    losses = dimension_losses(kind, pred, target, weight)
+    present = dimensions_present(kind, weight).astype(losses.dtype)
+    return _divide(jnp.sum(present * losses), jnp.sum(present))
+
+
+def _divide(total: Float[Array, "*shape"], weight: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`total / weight`, 0 where the weight is 0. The inner `where` keeps the gradient clear of 0/0."""
+    return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0)

@@ -1,0 +1,46 @@
+"""python -m sejax.main --config FILE[:ARG] --workdir DIR [--mode train|evaluate] [--config.OPTION=VALUE ...]"""
+
+import os
+import sys
+
+# The TFDS and orbax loggers speak of TensorFlow and of barriers; what concerns a user is printed by sejax.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from sejax.errors import InputError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The study, for instance configs/demo.py.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, predictions, metrics and the report.")
+_MODE = flags.DEFINE_enum(
+    "mode", "train", ["train", "evaluate"], "train: train what is missing, then evaluate; evaluate: only that."
+)
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parses the flags; a wrong option is one sentence, not a traceback."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error.args[0] if error.args else error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        print(f"error: {argv[1]!r} is not an option; expected --config, --workdir, --mode", file=sys.stderr)
+        sys.exit(2)
+    logging.set_verbosity(logging.ERROR)
+    from sejax.train import train_and_evaluate  # jax starts only after the options are known to be right
+
+    try:
+        train_and_evaluate(_CONFIG.value, _WORKDIR.value, train=_MODE.value == "train")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse)

@@ -1,0 +1,1 @@
+"""The networks: an encoder per stream, self-attention, co-attention, pooling, fusion and two heads (Flax Linen)."""

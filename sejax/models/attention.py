@@ -1,0 +1,70 @@
+"""Attention within a stream, between two streams, and over time into one vector."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from sejax.models.layers import Dropout
+
+
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention of `query` frames over `memory` frames.
+
+    The keys have no bias: a key bias shifts all scores of a query alike, softmax removes it, and its
+    gradient is rounding noise that Adam would turn into steps.
+    """
+
+    features: int
+    heads: int
+
+    @nn.compact
+    def __call__(
+        self,
+        query: Float[Array, "batch time_q feature"],
+        memory: Float[Array, "batch time_m feature_m"],
+        memory_mask: Bool[Array, "batch time_m"],
+    ) -> Float[Array, "batch time_q {self.features}"]:
+        shape = (self.heads, self.features // self.heads)
+        q = nn.DenseGeneral(shape, name="query")(query)
+        k = nn.DenseGeneral(shape, use_bias=False, name="key")(memory)
+        v = nn.DenseGeneral(shape, name="value")(memory)
+        y = jax.nn.dot_product_attention(q, k, v, mask=memory_mask[:, None, None, :])
+        return nn.DenseGeneral(self.features, axis=(-2, -1), name="out")(y)
+
+
+class Block(nn.Module):
+    """A pre-norm Transformer block; with `memory` from another stream it is a co-attention block."""
+
+    features: int
+    heads: int
+    feed_forward: int = 2  # width of the hidden layer, in units of `features`
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch time feature"],
+        memory: Float[Array, "batch time_m feature"],
+        memory_mask: Bool[Array, "batch time_m"],
+        rate: Float[Array, ""],
+    ) -> Float[Array, "batch time feature"]:
+        norm = nn.LayerNorm(name="norm")  # one for query and memory: both are streams of one width
+        y = Attention(self.features, self.heads, name="attention")(norm(x), norm(memory), memory_mask)
+        x = x + Dropout()(y, rate)
+        y = nn.Dense(self.feed_forward * self.features)(nn.LayerNorm()(x))
+        y = nn.Dense(self.features)(Dropout()(nn.gelu(y), rate))
+        return x + Dropout()(y, rate)
+
+
+class AttentivePooling(nn.Module):
+    """Attentive statistics pooling (Okabe et al., 2018): the weighted mean and deviation over valid frames."""
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"]
+    ) -> Float[Array, "batch feature_out"]:
+        score = nn.Dense(1, use_bias=False)(jnp.tanh(nn.Dense(x.shape[-1])(x)))[..., 0]
+        weight = jax.nn.softmax(jnp.where(mask, score, -jnp.inf), axis=-1)[..., None]
+        mean = (weight * x).sum(axis=1)
+        variance = (weight * (x - mean[:, None]) ** 2).sum(axis=1)
+        return jnp.concatenate([mean, jnp.sqrt(variance + 1e-5)], axis=-1)

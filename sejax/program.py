@@ -1,0 +1,154 @@
+"""One run's steps as programs over all runs: `jit(map over chunks(scan over steps(vmap over slots(step))))`.
+
+Runs are stacked as `[chunk, slot, ...]` (see `runs`). The data is an argument that all runs share; a fold is
+only the mask `Run.trained`.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from sejax.data.load import Data, Order, take_batch
+from sejax.models.joint import JointModel
+from sejax.step import Batch, Recipe, Run, State, StepMetrics, init_state, predict_step, train_step
+
+
+class EpochMetrics(NamedTuple):
+    """Means over the steps of an epoch in which the task was present; weights also by their extremes."""
+
+    loss: Float[Array, "chunk slot task"]
+    weight: Float[Array, "chunk slot task"]
+    weight_min: Float[Array, "chunk slot task"]
+    weight_max: Float[Array, "chunk slot task"]
+
+
+class Best(NamedTuple):
+    """The best epoch of each run so far, by its score on validation."""
+
+    params: Any  # [chunk, slot, ...]
+    score: Float[Array, "chunk slot"]
+    epoch: Int[Array, "chunk slot"]
+
+
+@partial(jax.jit, static_argnames=("model", "recipe"))
+def init_runs(
+    runs: Run, data: Data, seed: Int[Array, " chunk"], *, model: JointModel, recipe: Recipe
+) -> State:
+    """States of all runs before the first step, `[chunk, slot, ...]`; runs of one seed start alike."""
+    batch = first_batch(data)
+
+    def init_chunk(args):
+        run, seed = args
+        return jax.vmap(lambda run: init_state(model, recipe, run, batch, jax.random.key(seed)))(run)
+
+    return jax.lax.map(init_chunk, (runs, seed))
+
+
+def first_batch(data: Data) -> Batch:
+    """One utterance of the shortest bucket: enough to learn the shapes."""
+    zero = jnp.zeros(1, jnp.int32)
+    return take_batch(data, data.buckets[0], zero, zero)
+
+
+@partial(jax.jit, static_argnames=("model", "recipe"), donate_argnames="states")
+def train_epoch(
+    states: State,
+    runs: Run,
+    data: Data,
+    order: Order,
+    seed: Int[Array, " chunk"],
+    seed_row: Int[Array, " chunk"],
+    epoch: Int[Array, ""],
+    *,
+    model: JointModel,
+    recipe: Recipe,
+) -> tuple[State, EpochMetrics]:
+    """One epoch of all runs.
+
+    Args:
+      seed: each chunk's seed; dropout and masking depend on seed, epoch and step alone.
+      seed_row: each chunk's row of `order`.
+    """
+
+    def train_chunk(args):
+        state, run, seed, seed_row = args
+        key = jax.random.fold_in(jax.random.key(seed), epoch)
+
+        def on_bucket(bucket, state, rows, view, key):
+            batch = take_batch(data, bucket, rows, view)
+            step = partial(train_step, model, recipe)
+            return jax.vmap(step, in_axes=(0, 0, None, None))(state, run, batch, key)
+
+        branches = [partial(on_bucket, bucket) for bucket in data.buckets]
+
+        def advance(state, inputs):
+            i, bucket, rows, view = inputs
+            return jax.lax.switch(bucket, branches, state, rows, view, jax.random.fold_in(key, i))
+
+        own = jax.tree.map(lambda x: x[seed_row], order)
+        i = jnp.arange(own.bucket.shape[0], dtype=jnp.int32)
+        state, metrics = jax.lax.scan(advance, state, (i, *own))
+        return state, _over_steps(metrics)
+
+    return jax.lax.map(train_chunk, (states, runs, seed, seed_row))
+
+
+def _over_steps(metrics: StepMetrics) -> EpochMetrics:
+    """Reduces `[step, slot, task]`, leaving out steps in which a task was absent."""
+    present = metrics.present
+    count = jnp.maximum(present.sum(axis=0), 1).astype(metrics.losses.dtype)
+    zero = jnp.zeros((), metrics.losses.dtype)
+
+    def mean(x):
+        return jnp.where(present, x, zero).sum(axis=0) / count
+
+    return EpochMetrics(
+        mean(metrics.losses), mean(metrics.weights), metrics.weights.min(axis=0), metrics.weights.max(axis=0)
+    )
+
+
+@partial(jax.jit, static_argnames=("model",))
+def predict(
+    params: Any,
+    runs: Run,
+    data: Data,
+    rows: tuple[Int[Array, "chunk slot _n_batch _batch"], ...],
+    *,
+    model: JointModel,
+) -> tuple[Float[Array, "chunk slot column class"], Float[Array, "chunk slot column dim"]]:
+    """Class probabilities and dimensions (half scales) of each run's rows, the buckets laid end to end."""
+
+    def predict_chunk(args):
+        params, run, rows = args
+
+        def on_run(params, run, rows):
+            outputs = []
+            for bucket, own in zip(data.buckets, rows, strict=True):
+                if own.size:
+                    outputs.append(jax.lax.map(partial(on_batch, bucket, params, run), own))
+            flat = [jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), out) for out in outputs]
+            return tuple(jnp.concatenate(parts) for parts in zip(*flat, strict=True))
+
+        def on_batch(bucket, params, run, rows):
+            batch = take_batch(data, bucket, rows, jnp.zeros_like(rows))
+            logits, vad = predict_step(model, params, run, batch)
+            return jax.nn.softmax(logits), vad
+
+        return jax.vmap(on_run)(params, run, rows)
+
+    return jax.lax.map(predict_chunk, (params, runs, rows))
+
+
+@partial(jax.jit, donate_argnames="best")
+def keep_best(
+    best: Best, params: Any, score: Float[Array, "chunk slot"], improved: Bool[Array, "chunk slot"], epoch
+) -> Best:
+    """Takes over the parameters of the runs that improved."""
+
+    def choose(new, old):
+        return jnp.where(improved.reshape(improved.shape + (1,) * (new.ndim - 2)), new, old)
+
+    return Best(jax.tree.map(choose, params, best.params), choose(score, best.score), choose(epoch, best.epoch))

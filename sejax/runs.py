@@ -1,0 +1,160 @@
+"""A study as one array: folds x settings x seeds become runs, and runs become rows of stacked arrays.
+
+Runs lie in `[chunk, slot]`: the compiled program maps over chunks and vmaps over the slots of one. A chunk
+holds runs of one seed only, so that its batches are read once for all of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float, Int
+
+from sejax.errors import InputError
+from sejax.folds import Fold
+from sejax.step import WEIGHTINGS, HParams
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of the grid: its name, and the value of every hyperparameter there."""
+
+    name: str
+    values: Mapping[str, float | str]
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """Which run: its number, fold, seed and setting."""
+
+    number: int
+    fold: int
+    seed: int
+    setting: Setting
+
+
+def expand_grid(base: Mapping[str, float | str], grid: Mapping[str, Sequence[float | str]]) -> list[Setting]:
+    """Every combination of the grid's values over the base values, the last name varying fastest.
+
+    A setting is named by what the grid varies, `alpha=0.5 weighting=joint`; without a grid it is named by its
+    weighting. Names of the grid are those of `HParams`.
+
+    Raises:
+      InputError: on a value out of range, or a value that stands twice.
+    """
+    varied = {name: tuple(values) for name, values in grid.items() if len(values)}
+    for name, values in varied.items():
+        if len(set(values)) < len(values):
+            raise InputError(f"config.grid.{name} holds a value twice: {values}")
+    settings = []
+    for point in product(*varied.values()):
+        chosen = dict(zip(varied, point, strict=True))
+        values = {**base, **chosen}
+        _check_hyperparameters(values)
+        name = " ".join(f"{k}={v}" for k, v in chosen.items()) or str(values["weighting"])
+        settings.append(Setting(name, values))
+    return settings
+
+
+def _check_hyperparameters(values: Mapping[str, float | str]) -> None:
+    if values["weighting"] not in WEIGHTINGS:
+        raise InputError(f"weighting is {values['weighting']!r}, expected one of {', '.join(WEIGHTINGS)}")
+    ranges = {
+        "learning_rate": (0.0, np.inf),
+        "weight_decay": (0.0, np.inf),
+        "dropout": (0.0, 0.99),
+        "statistics_dropout": (0.0, 0.99),
+        "label_smoothing": (0.0, 0.99),
+        "alpha": (0.0, 1.0),
+        "tau": (1e-3, np.inf),
+    }
+    for name, (low, high) in ranges.items():
+        value = values[name]
+        if isinstance(value, str) or not low <= value <= high:
+            raise InputError(f"{name} is {value!r}, expected a number from {low:g} to {high:g}")
+
+
+def enumerate_runs(n_folds: int, settings: Sequence[Setting], seeds: int) -> list[RunKey]:
+    """All runs, seed by seed, then setting by setting, then fold by fold."""
+    points = product(range(seeds), settings, range(n_folds))
+    return [RunKey(i, fold, seed, setting) for i, (seed, setting, fold) in enumerate(points)]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each run lies. A slot beyond a chunk's last run repeats that run; its results are not read."""
+
+    run: Int[np.ndarray, "chunk slot"]
+    seed: Int[np.ndarray, " chunk"]
+
+    def place(self, number: int) -> tuple[int, int]:
+        """Chunk and slot of a run."""
+        chunk, slot = np.argwhere(self.run == number)[0]
+        return int(chunk), int(slot)
+
+    def collect(self, tree: Any) -> Any:
+        """`[chunk, slot, ...]` leaves as numpy `[run, ...]`, in the order of the runs."""
+        _, first = np.unique(self.run.ravel(), return_index=True)
+        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[first], tree)
+
+    def scatter(self, x: np.ndarray) -> np.ndarray:
+        """numpy `[run, ...]` as `[chunk, slot, ...]`."""
+        return x[self.run]
+
+
+def lay_out(runs: Sequence[RunKey], *, runs_per_chunk: int, devices: int) -> Layout:
+    """Cuts each seed's runs into chunks of equal size, a multiple of the number of devices.
+
+    Args:
+      runs_per_chunk: most runs that are vmapped together; 0 puts all runs of a seed into one chunk.
+      devices: the slots of a chunk are sharded over these.
+    """
+    by_seed: dict[int, list[int]] = {}
+    for run in runs:
+        by_seed.setdefault(run.seed, []).append(run.number)
+    per_seed = max(len(numbers) for numbers in by_seed.values())
+    n_chunks = -(-per_seed // runs_per_chunk) if runs_per_chunk else 1
+    slots = -(-per_seed // n_chunks)
+    slots += -slots % devices
+    rows, seeds = [], []
+    for seed, numbers in by_seed.items():
+        for start in range(0, len(numbers), slots):
+            part = numbers[start : start + slots]
+            rows.append(part + [part[-1]] * (slots - len(part)))
+            seeds.append(seed)
+    return Layout(np.array(rows), np.array(seeds))
+
+
+def stack_hparams(runs: Sequence[RunKey], layout: Layout) -> HParams:
+    """The hyperparameters of all runs as float32 `[chunk, slot]` (the weighting as its index)."""
+
+    def column(name: str) -> np.ndarray:
+        values = [run.setting.values[name] for run in runs]
+        if name == "weighting":
+            return layout.scatter(np.array([WEIGHTINGS.index(str(v)) for v in values], np.int32))
+        return layout.scatter(np.array(values, np.float32))
+
+    return HParams(**{name: column(name) for name in HParams._fields})
+
+
+def balanced_class_weight(target: Float[np.ndarray, "utterance class"]) -> Float[np.ndarray, " class"]:
+    """Weights inverse to the class mass, of mean 1 over utterances; a class that never occurs has weight 0."""
+    mass = target.sum(axis=0)
+    weight = np.divide(mass.sum(), mass * np.count_nonzero(mass), out=np.zeros_like(mass), where=mass > 0)
+    return weight.astype(np.float32)
+
+
+def selection_rows(folds: Sequence[Fold], split: str) -> list[Int[np.ndarray, " row"]]:
+    """For each fold, the utterances of its `split` ("train", "val" or "test")."""
+    return [np.flatnonzero(getattr(fold, split)) for fold in folds]
+
+
+def run_sharding(devices: Sequence[jax.Device]) -> NamedSharding:
+    """Shards the slots of `[chunk, slot, ...]` over the devices; no collective is needed."""
+    # Auto axes: jax.make_mesh's default, explicit axes, does not go with vmapped training.
+    mesh = Mesh(np.array(devices), ("run",), axis_types=(AxisType.Auto,))
+    return NamedSharding(mesh, PartitionSpec(None, "run"))
