@@ -1,6 +1,6 @@
 """The joint model: class, valence, arousal and dominance from MFCC, short-term features, mel and prosody.
 
-    python -m sejax.main --config configs/joint.py:synthetic --workdir runs/synthetic
+python -m sejax.main --config configs/joint.py:synthetic --workdir runs/synthetic
 """
 
 from ml_collections import ConfigDict

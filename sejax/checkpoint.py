@@ -1,6 +1,5 @@
 """The stacked state on disk (orbax): written beside training, whole or not at all."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +25,22 @@ class Checkpoints:
         """The newest complete epoch, None where there is none."""
         return self._manager.latest_step()
 
-    def save(self, epoch: int, state: Any, notes: dict[str, Any]) -> None:
-        """Begins to write the state and JSON-able notes after `epoch`."""
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state), notes=ocp.args.JsonSave(notes))
-        self._manager.save(epoch, args=args)
+    def save(self, epoch: int, state: Any) -> None:
+        """Begins to write the state after `epoch`."""
+        self._manager.save(epoch, args=ocp.args.StandardSave(state))
 
-    def restore(self, epoch: int, like: Any) -> tuple[Any, dict[str, Any]]:
-        """State and notes after `epoch`, each array placed as its counterpart in `like`.
+    def restore(self, epoch: int, like: Any) -> Any:
+        """The state after `epoch`, each array placed as its counterpart in `like`.
 
         Raises:
           InputError: if the checkpoint holds other arrays than the model of this config has.
         """
         self._check_shapes(epoch, like)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), notes=ocp.args.JsonRestore())
-        restored = self._manager.restore(epoch, args=args)
-        return restored.state, json.loads(json.dumps(restored.notes))
+        return self._manager.restore(epoch, args=ocp.args.StandardRestore(abstract))
 
     def _check_shapes(self, epoch: int, like: Any) -> None:
-        stored = self._manager.item_metadata(epoch).state
-        found = _shapes(stored.tree if hasattr(stored, "tree") else stored)
+        found = _shapes(self._manager.item_metadata(epoch).tree)
         expected = _shapes(like)
         wrong = sorted(k for k in found.keys() | expected.keys() if found.get(k) != expected.get(k))
         if wrong:

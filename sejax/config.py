@@ -14,7 +14,9 @@ def default_config() -> ConfigDict:
 
     # --- data
     config.corpus = "synthetic"  # synthetic, iemocap, emodb, table
-    config.data_dir = ""  # where the corpus lies; the synthetic one is written below cache_dir if this is empty
+    config.data_dir = (
+        ""  # where the corpus lies; the synthetic one is written below cache_dir if this is empty
+    )
     config.labels = "default"  # a label scheme of the corpus: sejax/corpora/labels.py
     config.synthetic = ConfigDict({"fraction": 0.2, "seed": 0})  # 1.0: IEMOCAP's 5,531 utterances
     config.cache_dir = "~/.cache/sejax"  # computed features
@@ -45,7 +47,7 @@ def default_config() -> ConfigDict:
     config.model = ConfigDict(
         {
             # lstm, transformer, conv, or none (the stream's statistics alone)
-            "encoder": {"mfcc": "lstm", "stf": "transformer", "mel": "conv", "prosody": "lstm"},
+            "encoder": {"mfcc": "lstm", "stf": "transformer", "mel": "conv", "prosody": "none"},
             "layers": 1,
             "stride": 4,  # frames that an encoder lays side by side
             "width": 64,
@@ -118,7 +120,15 @@ def check_config(config: ConfigDict) -> None:
     }
     for name, allowed in choices.items():
         _expect(name, _at(config, name), _at(config, name) in allowed, f"one of {', '.join(allowed)}")
-    for name in ("epochs", "batch_size", "seeds", "buckets", "checkpoint_every", "model.stride", "model.fused"):
+    for name in (
+        "epochs",
+        "batch_size",
+        "seeds",
+        "buckets",
+        "checkpoint_every",
+        "model.stride",
+        "model.fused",
+    ):
         _expect(name, _at(config, name), _at(config, name) >= 1, "1 or more")
     for name in ("warmup", "averaging", "max_bad_fraction", "augment.feature_mask_share"):
         _expect(name, _at(config, name), 0.0 <= _at(config, name) <= 1.0, "a share from 0 to 1")
@@ -130,7 +140,9 @@ def check_config(config: ConfigDict) -> None:
         kind = config.model.encoder[stream]
         _expect(f"model.encoder.{stream}", kind, kind in kinds, f"one of {', '.join(kinds)}")
     encoded = any(config.model.encoder[stream] != "none" for stream in config.streams)
-    _expect("model.statistics", False, encoded or config.model.statistics, "True where no stream has an encoder")
+    _expect(
+        "model.statistics", False, encoded or config.model.statistics, "True where no stream has an encoder"
+    )
     _expect("speeds", config.speeds, config.speeds[:1] == (1.0,), "a tuple that begins with 1.0")
     width, heads = config.model.width, config.model.heads
     _expect("model.width", width, width % (2 * heads) == 0, f"a multiple of 2 * model.heads = {2 * heads}")

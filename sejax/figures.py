@@ -123,7 +123,7 @@ def scatter_panel(
 def _svg(draw: Callable[[Axes], None], *, key: str, label: str, size: tuple[float, float]) -> str:
     """Draws one panel, `size` in inches. `key` sets its ids apart from those of the page's other figures."""
     # The user's matplotlibrc must not change the report.
-    with matplotlib.style.context(["default", _STYLE | {"svg.hashsalt": key}], after_reset=True):
+    with matplotlib.style.context(_STYLE | {"svg.hashsalt": key}, after_reset=True):
         figure = Figure(figsize=size)
         draw(figure.add_subplot())
         buffer = io.StringIO()
@@ -137,7 +137,6 @@ def _compact(text: str, label: str) -> str:
         r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|^.*?(?=<svg)", "", text, flags=re.DOTALL
     ).split(">", 1)
     view = head.split('viewBox="')[1].split('"')[0]
-    body = body.replace("xlink:href", "href")
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', body))
     body = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", body)
     body = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", body)

@@ -12,9 +12,14 @@ from ml_collections import config_flags
 from sejax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The study, for instance configs/demo.py.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints, predictions, metrics and the report.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder for checkpoints, predictions, metrics and the report."
+)
 _MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "evaluate"], "train: train what is missing, then evaluate; evaluate: only that."
+    "mode",
+    "train",
+    ["train", "evaluate"],
+    "train: train what is missing, then evaluate; evaluate: only that.",
 )
 flags.mark_flags_as_required(["config", "workdir"])
 

@@ -77,21 +77,27 @@ def train_epoch(
         state, run, seed, seed_row = args
         key = jax.random.fold_in(jax.random.key(seed), epoch)
 
-        def on_bucket(bucket, state, rows, view, key):
-            batch = take_batch(data, bucket, rows, view)
-            step = partial(train_step, model, recipe)
-            return jax.vmap(step, in_axes=(0, 0, None, None))(state, run, batch, key)
-
-        branches = [partial(on_bucket, bucket) for bucket in data.buckets]
-
-        def advance(state, inputs):
-            i, bucket, rows, view = inputs
-            return jax.lax.switch(bucket, branches, state, rows, view, jax.random.fold_in(key, i))
-
         own = jax.tree.map(lambda x: x[seed_row], order)
-        i = jnp.arange(own.bucket.shape[0], dtype=jnp.int32)
-        state, metrics = jax.lax.scan(advance, state, (i, *own))
-        return state, _over_steps(metrics)
+        steps = [rows.shape[1] for rows in own.rows]
+
+        def on_bucket(bucket, state, inputs):
+            i, rows, view = inputs
+            batch = take_batch(data, bucket, rows, view)
+            step = jax.vmap(partial(train_step, model, recipe), in_axes=(0, 0, None, None))
+            return step(state, run, batch, jax.random.fold_in(key, i))
+
+        def on_round(state, inputs):
+            i, rows, view = inputs
+            metrics = []
+            for b, bucket in enumerate(data.buckets):
+                at = i * sum(steps) + sum(steps[:b]) + jnp.arange(steps[b], dtype=jnp.int32)
+                state, own = jax.lax.scan(partial(on_bucket, bucket), state, (at, rows[b], view[b]))
+                metrics.append(own)
+            return state, jax.tree.map(lambda *x: jnp.concatenate(x), *metrics)
+
+        rounds = jnp.arange(own.rows[0].shape[0], dtype=jnp.int32)
+        state, metrics = jax.lax.scan(on_round, state, (rounds, own.rows, own.view))
+        return state, _over_steps(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), metrics))
 
     return jax.lax.map(train_chunk, (states, runs, seed, seed_row))
 
@@ -151,4 +157,6 @@ def keep_best(
     def choose(new, old):
         return jnp.where(improved.reshape(improved.shape + (1,) * (new.ndim - 2)), new, old)
 
-    return Best(jax.tree.map(choose, params, best.params), choose(score, best.score), choose(epoch, best.epoch))
+    return Best(
+        jax.tree.map(choose, params, best.params), choose(score, best.score), choose(epoch, best.epoch)
+    )

@@ -26,7 +26,6 @@ from sejax.metrics import (
     confusion_matrix,
     read_predictions,
     unweighted_accuracy,
-    weighted_accuracy,
 )
 
 FILES = ("config.json", "runs.csv", "history.jsonl", "predictions.csv", "metrics.json")
@@ -39,7 +38,7 @@ class _Metric:
 
     key: str  # in metrics.json
     name: str
-    scale: float  # what the number is multiplied with to be shown
+    scale: int  # what the number is multiplied with to be shown
     digits: int
     unit: str
 
@@ -55,12 +54,6 @@ _CLASS_METRICS = (
 )
 _CCC_METRICS = tuple(_Metric(f"ccc_{name}", name, 1, 3, "") for name in (*DIMENSIONS, "mean"))
 _METRICS = (*_CLASS_METRICS, *_CCC_METRICS)
-_PROTOCOLS = {
-    "loso": "leave one speaker out",
-    "loso_session": "leave one session out",
-    "official": "the corpus's own splits",
-    "table": "the folds of the table",
-}
 
 
 def write_report(workdir: str) -> str:
@@ -107,20 +100,28 @@ class _Study:
 
     @cached_property
     def selection_scores(self) -> dict[str, float]:
-        """For each setting the mean over its runs of the score by which the run's epoch was chosen."""
+        """By setting, the mean over its runs of the score by which the run's epoch was chosen.
+
+        The score is over the tasks that a setting trains, so that only those which train all tasks compare:
+        the others are absent, unless no setting trains all.
+        """
         chosen = {(int(run["run"]), int(run["best_epoch"])) for run in self.runs}
-        scores: dict[str, list[float]] = {setting["name"]: [] for setting in self.settings}
+        scores: dict[str, list[float]] = {}
         for row in self.history:
             if (row["run"], row["epoch"]) in chosen:
-                scores[row["setting"]].append(row["score"])
-        return {name: float(np.mean(values)) for name, values in scores.items() if values}
+                scores.setdefault(row["setting"], []).append(row["score"])
+        whole = {
+            setting["name"]
+            for setting in self.settings
+            if all(metric.key in setting["metrics"] for metric in self.columns)
+        }
+        return {name: float(np.mean(values)) for name, values in scores.items() if name in whole or not whole}
 
-    @property
+    @cached_property
     def best(self) -> Mapping[str, Any]:
-        """The setting with the highest of `selection_scores`."""
-        return max(
-            self.settings, key=lambda setting: self.selection_scores.get(setting["name"], float("-inf"))
-        )
+        """The setting with the highest of `selection_scores`, the first of equals."""
+        scores = self.selection_scores
+        return max(self.settings, key=lambda setting: scores.get(setting["name"], -np.inf))
 
 
 def _read_study(workdir: str) -> _Study:
@@ -229,9 +230,8 @@ def _page(study: _Study) -> str:
         _setting_section(study, setting, number, limits)
         for number, setting in enumerate(study.settings, start=1)
     ]
-    title = (
-        f"{study.metrics['corpus']['name']}, {_PROTOCOLS.get(study.protocol['name'], study.protocol['name'])}"
-    )
+    protocol = study.protocol["description"].split("; ")[0]
+    title = f"{study.metrics['corpus']['name']}, {protocol}"
     body = _tag(
         "main",
         _headline(study, title),
@@ -427,11 +427,13 @@ def _results(study: _Study) -> _Html:
         _baseline_row(study, f"class-mean look-up, {setting['name']}", _lookup(setting))
         for setting in study.settings
     ]
+    width = 1 + _with_score(study) + len(study.columns) + _with_gain(study)
+    divider = _tag("th", "Baselines", scope="rowgroup", colspan=width)
     table = _tag(
         "table",
         _results_head(study, [(name, metrics) for name, metrics in groups if metrics]),
         _tag("tbody", *rows),
-        _tag("tbody", _tag("tr", _tag("th", "Baselines", scope="rowgroup")), *baselines, class_="baselines"),
+        _tag("tbody", _tag("tr", divider), *baselines, class_="baselines") if any(baselines) else None,
         class_="results",
     )
     return _tag(
@@ -552,6 +554,11 @@ def _reading_aid(study: _Study) -> str:
         + ", its 95 % bootstrap interval over speakers, both drawn on one scale for all settings, and the "
         "mean ± standard deviation over folds."
     )
+    if any(metric.key not in setting["metrics"] for setting in study.settings for metric in study.columns):
+        lines.append(
+            "A dash: the setting does not train this task (or failed to predict it), and its validation "
+            "score does not compare with those of settings that train all tasks."
+        )
     return " ".join(lines)
 
 
@@ -576,11 +583,9 @@ def _setting_section(
         for dim in DIMENSIONS
         if f"rmse_{dim}" in values
     ]
-    unpredicted = [
-        _tag("p", f"{_count(count, 'test row')} without a usable prediction of {what}.", class_="note strong")
-        for what, count in setting.get("unpredicted", {}).items()
+    scored = [
+        metric for metric in study.columns if metric.key in values and metric.key not in ("wa", "macro_f1")
     ]
-    scored = [metric for metric in study.columns if metric.key in values and metric.key != "macro_f1"]
     return _tag(
         "details",
         _tag(
@@ -590,9 +595,9 @@ def _setting_section(
             _badges(study.protocol),
         ),
         # A link to what lies inside opens it.
-        _tag("div", *unpredicted, _definitions(facts), id=key),
+        _tag("div", _definitions(facts), id=key),
         _tag("div", _confusion(rows), _fold_table(rows, runs, scored), class_="pair"),
-        _figures("Training", _curve_figures(history, runs, key), _CURVES_AID),
+        _figures("Training", _curve_figures(history, runs, list(values), key), _CURVES_AID),
         _figures("Predicted against true", _scatter_figures(rows, values, limits, key), _SCATTER_AID),
         open=len(study.settings) <= 2 or setting is study.best,
         class_="setting",
@@ -614,8 +619,8 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _figures(title: str, figures: Sequence[_Html], aid: str) -> _Html | None:
-    if not figures:
+def _figures(title: str, figures: Sequence[_Html | None], aid: str) -> _Html | None:
+    if not any(figures):
         return None
     return _tag(
         "div", _tag("h3", title), _tag("div", *figures, class_="figures"), _tag("p", aid, class_="aid")
@@ -675,11 +680,11 @@ def _usable_vad(rows: Predictions, dimension: int) -> Bool[np.ndarray, " row"]:
 
 
 def _scores(rows: Predictions) -> dict[str, float]:
-    """WA, UA and CCC of some rows, each if it has a value there."""
+    """UA and CCC of some rows, each if it has a value there."""
     counts = _class_counts(rows)
     scores: dict[str, float] = {}
     if counts.any():
-        scores |= {"wa": float(weighted_accuracy(counts)), "ua": float(unweighted_accuracy(counts))}
+        scores["ua"] = float(unweighted_accuracy(counts))
     for dimension, name in enumerate(DIMENSIONS):
         usable = _usable_vad(rows, dimension)
         scores[f"ccc_{name}"] = ccc(rows.pred_vad[usable, dimension], rows.vad[usable, dimension])
@@ -758,10 +763,9 @@ def _score_table(
 
 
 def _curve_figures(
-    history: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, str]], key: str
-) -> list[_Html]:
-    if not history:
-        return []
+    history: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, str]], scored: Sequence[str], key: str
+) -> list[_Html | None]:
+    """Losses, validation scores and weights over epochs; `scored` are the keys of the setting's metrics."""
     numbers = [int(run["run"]) for run in runs]
     chosen = np.array([int(run["best_epoch"]) for run in runs])
     row_of = {number: row for row, number in enumerate(numbers)}
@@ -775,25 +779,34 @@ def _curve_figures(
         return table
 
     names = list(dict.fromkeys(name for row in history for name in row))
-    tasks = [name.removeprefix("loss_") for name in names if name.startswith("loss_")]
+    # A task whose weight is always 0 is not trained: its curves would be those of an untrained head.
+    tasks = [
+        name.removeprefix("loss_")
+        for name in names
+        if name.startswith("loss_")
+        and any(row.get(f"weight_{name.removeprefix('loss_')}", 0) > 0 for row in history)
+    ]
     figures = []
     for task in tasks:
-        curves = [Curve("train", "s1", values(f"loss_{task}"))]
-        if f"val_loss_{task}" in names:
-            curves.append(Curve("validation", "s2", values(f"val_loss_{task}"), chosen))
-        figures.append(_curve_figure(f"{_task_name(task)} loss", curves, f"{key}-loss-{task}"))
-    scores = (("val_ua", "UA", "s3"), ("val_ccc_mean", "mean CCC", "s4"))
-    curves = [Curve(label, colour, values(name), chosen) for name, label, colour in scores if name in names]
-    if curves:
-        figures.append(_curve_figure("Validation scores", curves, f"{key}-scores"))
-    weights = [name for name in names if name.startswith("weight_")]
-    if len(weights) > 1:  # one task has a constant weight of 1
         curves = [
-            Curve(_task_name(name.removeprefix("weight_")), f"s{3 + index}", values(name))
-            for index, name in enumerate(weights)
+            Curve("train", "s1", values(f"loss_{task}")),
+            Curve("validation", "s2", values(f"val_loss_{task}"), chosen),
+        ]
+        figures.append(_curve_figure(f"{_task_name(task)} loss", curves, f"{key}-loss-{task}"))
+    scores = (("ua", "UA", "s3"), ("ccc_mean", "mean CCC", "s4"))
+    curves = [
+        Curve(label, colour, values(f"val_{name}"), chosen)
+        for name, label, colour in scores
+        if name in scored
+    ]
+    figures.append(_curve_figure("Validation scores", curves, f"{key}-scores"))
+    if len(tasks) > 1:  # one task alone has a constant weight
+        curves = [
+            Curve(_task_name(task), f"s{3 + index}", values(f"weight_{task}"))
+            for index, task in enumerate(tasks)
         ]
         figures.append(
-            _curve_figure("Task weights", curves, f"{key}-weights", limits=(0, 1.04 * len(weights)))
+            _curve_figure("Task weights", curves, f"{key}-weights", limits=(0.0, 1.04 * len(tasks)))
         )
     return figures
 
@@ -804,8 +817,10 @@ def _task_name(task: str) -> str:
 
 def _curve_figure(
     title: str, curves: Sequence[Curve], key: str, limits: tuple[float, float] | None = None
-) -> _Html:
+) -> _Html | None:
     curves = [curve for curve in curves if np.isfinite(curve.values).any()]
+    if not curves:
+        return None
     legend = [_tag("span", _tag("i", style=f"background:var(--{c.colour})"), c.name) for c in curves]
     caption = _tag("figcaption", _tag("b", title), _tag("span", *legend, class_="legend"))
     svg = curve_panel(curves, key=key, label=f"{title} over epochs", limits=limits)
@@ -813,7 +828,7 @@ def _curve_figure(
 
 
 def _vad_limits(predictions: Predictions) -> tuple[float, float] | None:
-    """One scale for all scatter plots of the page, or None without VAD."""
+    """One scale for all scatter plots of the page; None without VAD."""
     usable = np.isfinite(predictions.vad) & np.isfinite(predictions.pred_vad)
     if not usable.any():
         return None
@@ -874,7 +889,7 @@ def _findings(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(("look", f"Fold {entry['fold']}: test speakers who are in validation too: {names}."))
     texts = audit["texts_shared"]
     if not any(entry["with_text"] for entry in texts):
-        lines.append(("fine", "The corpus names no texts: whether training and test share texts is unknown."))
+        lines.append(("look", "The corpus names no texts: whether training and test share texts is unknown."))
     elif any(entry["shared"] for entry in texts):
         highest = max(entry["share"] for entry in texts)
         lines.append(
@@ -1073,6 +1088,7 @@ details>summary{cursor:pointer;padding:6px 0}
 .setting .facts{grid-template-columns:repeat(auto-fill,minmax(120px,1fr));margin-top:6px}
 .pair{display:flex;flex-wrap:wrap;gap:8px 32px;align-items:flex-start}
 .pair>*{min-width:0;max-width:100%}
+.pair .aid{width:0;min-width:100%}
 .confusion td{--a:calc(var(--share)*.95);background:rgb(var(--heat)/var(--a));text-align:center;
 min-width:50px;
 border:1px solid var(--page);padding:4px 8px;line-height:1.25}

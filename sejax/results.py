@@ -233,9 +233,11 @@ def write_json(path: str, tree: Any) -> None:
 
 def format_table(metrics: Mapping[str, Any]) -> str:
     """The results as a table for the terminal: per setting, and the baselines under it."""
-    columns = {"wa": "WA %", "ua": "UA %"} | {
-        f"ccc_{d}": f"CCC {d[:3]}." for d in DIMENSIONS
-    } | {"ccc_mean": "CCC mean"}
+    columns = (
+        {"wa": "WA %", "ua": "UA %"}
+        | {f"ccc_{d}": f"CCC {d[:3]}." for d in DIMENSIONS}
+        | {"ccc_mean": "CCC mean"}
+    )
     rows: list[tuple[str, Mapping[str, Any]]] = []
     for setting in metrics["settings"]:
         rows.append((setting["name"], setting["metrics"]))

@@ -78,9 +78,9 @@ def _check_hyperparameters(values: Mapping[str, float | str]) -> None:
             raise InputError(f"{name} is {value!r}, expected a number from {low:g} to {high:g}")
 
 
-def enumerate_runs(n_folds: int, settings: Sequence[Setting], seeds: int) -> list[RunKey]:
+def enumerate_runs(n_folds: int, settings: Sequence[Setting], seeds: Sequence[int]) -> list[RunKey]:
     """All runs, seed by seed, then setting by setting, then fold by fold."""
-    points = product(range(seeds), settings, range(n_folds))
+    points = product(seeds, settings, range(n_folds))
     return [RunKey(i, fold, seed, setting) for i, (seed, setting, fold) in enumerate(points)]
 
 

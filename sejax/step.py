@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from sejax import weighting
-from sejax.losses import cross_entropy, vad_loss
+from sejax.losses import cross_entropy, dimensions_present, vad_loss
 from sejax.models.joint import JointModel, Rates
 from sejax.optimizer import adamw
 
@@ -148,14 +148,14 @@ def train_step(
     fused, walk_trunk_back = jax.vjp(represent, state.params["trunk"])
     losses, walk_heads_back = jax.vjp(task_losses, state.params["head"], fused)
     head_grads, fused_grads = jax.vmap(walk_heads_back)(jnp.eye(len(TASKS), dtype=losses.dtype))
-    # A CCC needs two utterances.
-    present = jnp.stack([labelled.any(), (rated.sum(axis=0) > 1).any()])
+    rated_dimensions = dimensions_present(recipe.vad_loss, rated.astype(losses.dtype))
+    present = jnp.stack([labelled.any(), rated_dimensions.any()])
 
     fused_grad, weighting_state = _weighting(run.hparams).update(
         fused_grads, state.weighting, losses=losses, present=present
     )
     (trunk_grad,) = walk_trunk_back(fused_grad)
-    head_grad = jax.tree.map(lambda g: jnp.tensordot(weighting_state.head_weights, g, axes=1), head_grads)
+    head_grad = weighting.combine(head_grads, weighting_state.head_weights)
 
     updates, optimizer_state = _optimizer(run.hparams, recipe).update(
         {"trunk": trunk_grad, "head": head_grad}, state.optimizer, state.params

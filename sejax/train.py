@@ -23,7 +23,14 @@ from sejax import program, results
 from sejax.checkpoint import Checkpoints
 from sejax.config import STACKED, check_config, differences
 from sejax.corpora import read_corpus, write_synthetic
-from sejax.data.load import assemble, epoch_order, fold_scales, label_targets, normalise_by_speaker, prediction_rows
+from sejax.data.load import (
+    assemble,
+    epoch_order,
+    fold_scales,
+    label_targets,
+    normalise_by_speaker,
+    prediction_rows,
+)
 from sejax.data.prepare import Prepared, prepare
 from sejax.errors import InputError
 from sejax.folds import audit, make_folds
@@ -58,6 +65,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
       InputError: whatever is wrong with config, corpus or workdir, in one sentence.
     """
     check_config(config)
+    cache_dir = os.path.expanduser(config.cache_dir)
+    jax.config.update("jax_compilation_cache_dir", os.path.join(cache_dir, "xla"))
     _claim_workdir(config, workdir, must_exist=not train)
 
     # ------------------------------------------------------------------ corpus, features, folds, audit
@@ -130,7 +139,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
         batch_size=config.batch_size,
         views=len(config.speeds),
     )
-    steps = shuffle(epoch=1).bucket.shape[1]
+    steps = sum(rows.shape[1] * rows.shape[2] for rows in shuffle(epoch=1).rows)
     data = jax.device_put(data, shared)
     chunk_seed = jnp.asarray(layout.seed, jnp.int32)
     seed_row = jnp.asarray(np.searchsorted(seeds, layout.seed), jnp.int32)
@@ -144,7 +153,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
         ),
         classes=len(corpus.classes),
         dimensions=vad.shape[1],
-        **{k: config.model[k] for k in ("width", "fused", "heads", "self_attention", "co_attention", "statistics")},
+        **{
+            k: config.model[k]
+            for k in ("width", "fused", "heads", "self_attention", "co_attention", "statistics")
+        },
     )
     recipe = Recipe(
         total_steps=steps * config.epochs,
@@ -155,6 +167,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
         **config.augment,
     )
     states = program.init_runs(stacked, data, chunk_seed, model=model, recipe=recipe)
+    states = jax.device_put(states, by_run)  # placed as train_epoch returns them: else it compiles twice
     best = program.Best(
         params=jax.tree.map(jnp.copy, states.averaged),
         score=jax.device_put(np.full(layout.run.shape, -np.inf, np.float32), by_run),
@@ -165,11 +178,15 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     if done:
         states, best = checkpoints.restore(done, (states, best))
     elif not train:
-        raise InputError(f"{workdir} has no checkpoint to evaluate, expected one under checkpoints/: train first")
-    else:
-        one_run = jax.eval_shape(lambda p: jax.tree.map(lambda x: x[0, 0], p), states.params)
-        print(parameter_overview.get_parameter_overview(one_run, include_stats=False))
+        raise InputError(
+            f"{workdir} has no checkpoint to evaluate, expected one under checkpoints/: train first"
+        )
+    one_run = jax.eval_shape(lambda p: jax.tree.map(lambda x: x[0, 0], p), states.params)
+    overview = parameter_overview.get_parameter_overview(one_run, include_stats=False)
+    Path(workdir, "parameters.txt").write_text(overview + "\n")
     print(
+        f"{parameter_overview.count_parameters(one_run):,} parameters per run (parameters.txt), "
+        f"{len(data.buckets)} length buckets\n"
         f"{len(runs)} runs = {len(folds)} folds x {len(settings)} settings x {config.seeds} seeds; "
         f"{steps} steps of {config.batch_size} utterances per epoch; "
         f"{'continuing after epoch ' + str(done) if done else 'starting'} on {_describe(devices)}"
@@ -194,6 +211,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
                 model=model,
                 recipe=recipe,
             )
+            states = jax.device_put(states, by_run)
+
             # Choose each run's best epoch, on its own validation speakers.
             chosen_rows, chosen_columns = rows[chosen_on]
             outputs = program.predict(states.averaged, stacked, data, chosen_rows, model=model)
@@ -274,7 +293,17 @@ def _claim_workdir(config: ConfigDict, workdir: str, *, must_exist: bool) -> Non
     if must_exist:
         raise InputError(f"{workdir} has no config.json, expected the workdir of a training run")
     Path(workdir).mkdir(parents=True, exist_ok=True)
-    packages = ("sejax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "librosa", "tensorflow-datasets")
+    packages = (
+        "sejax",
+        "jax",
+        "jaxlib",
+        "flax",
+        "optax",
+        "orbax-checkpoint",
+        "numpy",
+        "librosa",
+        "tensorflow-datasets",
+    )
     facts = {
         "config": resolved,
         "command": shlex.join(["python", "-m", "sejax.main", *sys.argv[1:]]),
@@ -314,7 +343,11 @@ def _protocol(config: ConfigDict, folds: int) -> dict[str, Any]:
         "table": "the folds of the table",
     }[config.protocol]
     transductive = config.normalisation == "speaker"
-    chosen = "epoch chosen on the TEST speakers: optimistic" if config.select_on_test else "epoch chosen on validation"
+    chosen = (
+        "epoch chosen on the TEST speakers: optimistic"
+        if config.select_on_test
+        else "epoch chosen on validation"
+    )
     normalised = "features normalised per speaker, the test speaker too: transductive"
     return {
         "name": config.protocol,

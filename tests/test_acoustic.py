@@ -60,12 +60,10 @@ def test_defaults_are_25_ms_every_10_ms() -> None:
     assert extract("mel", samples, {}).shape == (51, 128)
 
 
-def test_no_default_mel_filter_is_a_copy_of_its_neighbour() -> None:
-    """At n_fft=512 the lowest filters share a single bin and differ by a constant."""
-    noise = np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
-    for n_fft, copies in ((1024, False), (512, True)):
-        steps = np.diff(log_mel(noise, n_fft=n_fft), axis=1)
-        assert (steps.std(axis=0).min() < 1e-3) == copies
+def test_every_default_mel_filter_sees_more_than_one_bin() -> None:
+    settings = full_settings("mel", {})
+    filters = librosa.filters.mel(sr=RATE, n_fft=settings["n_fft"], n_mels=settings["n_mels"])
+    assert (np.count_nonzero(filters, axis=1) >= 2).all()
 
 
 def test_a_sine_lies_in_its_own_filter() -> None:
@@ -110,11 +108,23 @@ def test_settings_are_completed_and_checked() -> None:
     ("name", "settings", "said"),
     [
         ("mfc", {}, "The feature is 'mfc'; expected one of ('mfcc', 'mel', 'stf'"),
-        ("mel", {"n_mfcc": 3}, "The feature mel has no setting 'n_mfcc'; expected one of ('n_mels', 'n_fft', "),
+        (
+            "mel",
+            {"n_mfcc": 3},
+            "The feature mel has no setting 'n_mfcc'; expected one of ('n_mels', 'n_fft', ",
+        ),
         ("stf", {"sampling_rate": 8000}, "The feature stf has no setting 'sampling_rate'"),
-        ("mel", {"n_mels": 64.0}, "The setting n_mels of the feature mel is 64.0; expected a value of type int."),
+        (
+            "mel",
+            {"n_mels": 64.0},
+            "The setting n_mels of the feature mel is 64.0; expected a value of type int.",
+        ),
         ("mel", {"hop_length": 0}, "The setting hop_length of the feature mel is 0; expected 1 or more."),
-        ("mfcc", {"n_mfcc": 50, "n_mels": 40}, "n_mfcc=50 and n_mels=40; expected n_mfcc to be at most n_mels."),
+        (
+            "mfcc",
+            {"n_mfcc": 50, "n_mels": 40},
+            "n_mfcc=50 and n_mels=40; expected n_mfcc to be at most n_mels.",
+        ),
         ("mel", {"n_fft": 256}, "win_length=400 and n_fft=256; expected win_length to be at most n_fft."),
         ("stf", {"variant": "other"}, "is 'other'; expected one of ('standard', 'pyaudioanalysis')."),
         ("stf", {"win_length": 19}, "has 19 samples; expected 20 or more."),
@@ -133,7 +143,7 @@ def test_worker_processes_load_neither_jax_nor_what_they_do_not_need() -> None:
         "features.extract('stf', np.ones(800, np.float32), {});"
         "assert 'librosa' not in sys.modules;"
         "features.extract('mfcc', np.ones(800, np.float32), {});"
-        "loaded = {'jax', 'tensorflow', 'tensorflow_datasets', 'torch', 'librosa.feature'} & set(sys.modules);"
-        "assert not loaded, loaded"
+        "unwanted = {'jax', 'tensorflow', 'tensorflow_datasets', 'torch', 'librosa.feature'};"
+        "assert not unwanted & set(sys.modules), unwanted & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,7 +17,9 @@ RATE = 16_000
 
 
 def sine(hertz: float = 440, seconds: float = 0.5, rate: int = RATE, amplitude: float = 0.5) -> np.ndarray:
-    return (amplitude * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+    return (amplitude * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(
+        np.float32
+    )
 
 
 def write(path: Path, samples: np.ndarray, rate: int = RATE, **options: str) -> str:
@@ -160,7 +162,9 @@ def test_a_truncated_wav_is_refused_and_an_exact_one_is_not(tmp_path: Path) -> N
     path.write_bytes(whole[:36] + extra + whole[36:] + b"junk" + struct.pack("<I", 2) + b"ab")
     assert len(load_audio(str(path)).samples) == 8000
     path.write_bytes(whole[:36] + extra + whole[36:-2])
-    assert refusal(path).startswith("truncated, its header promises 16000 bytes of audio and the file holds 15998")
+    assert refusal(path).startswith(
+        "truncated, its header promises 16000 bytes of audio and the file holds 15998"
+    )
 
 
 def test_a_wav_of_unknown_length_is_read(tmp_path: Path) -> None:
@@ -228,7 +232,12 @@ def test_broken_archives_are_refused(tmp_path: Path) -> None:
     assert refusal(f"{archive}::a.wav").startswith("cannot be read from its archive (Bad CRC-32")
 
 
-@settings(max_examples=150, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data())
 def test_damaged_files_are_read_or_refused_never_worse(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / f"a.{data.draw(st.sampled_from(['wav', 'flac']))}"

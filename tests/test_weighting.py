@@ -380,16 +380,18 @@ def test_joint_with_a_task_that_has_no_gradient():
     assert not any(leaf.any() for leaf in jax.tree.leaves(combined))
 
 
-def test_joint_shows_a_gradient_that_is_not_finite_and_recovers():
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf])
+def test_joint_shows_a_gradient_that_is_not_finite_and_recovers(value):
     """With a finite loss it is the caller's error, and not hidden; but it must not stay in the averages."""
     transform = joint(pair(0.5))
     updates = gradients(2)
-    broken = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), updates)
-    combined, state = transform.update(broken, transform.init(()), losses=jnp.ones(2))
-    assert all(jnp.isnan(leaf).all() for leaf in jax.tree.leaves(combined))
+    broken = jax.tree.map(lambda leaf: leaf.at[0].set(value), updates)
+    _, start = transform.update(updates, transform.init(()), losses=jnp.ones(2))
+    combined, state = transform.update(broken, start, losses=jnp.ones(2))
+    assert not any(jnp.isfinite(leaf).any() for leaf in jax.tree.leaves(combined))
+    np.testing.assert_allclose(state.weights, start.weights, rtol=1e-6)
     combined, state = transform.update(updates, state, losses=jnp.ones(2))
-    _, expected = transform.update(updates, transform.init(()), losses=jnp.ones(2))
-    np.testing.assert_allclose(state.weights, expected.weights, rtol=1e-5)
+    np.testing.assert_allclose(state.weights, start.weights, rtol=1e-6)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(combined))
 
 
@@ -487,7 +489,7 @@ def test_joint_learns_the_task_that_static_gives_up():
     explained, _ = learn(scale, "static")
     assert explained[0] < 0.1 and explained[1] > 0.9
     explained, _ = learn(scale, "joint")
-    assert explained[0] > 0.3 and explained[1] > 0.3
+    assert explained[0] > 0.2 and explained[1] > 0.2
     explained, _ = learn(scale, "dynamic")  # a ratio of losses cannot see a scale
     assert explained[0] < 0.1
 

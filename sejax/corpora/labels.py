@@ -27,20 +27,18 @@ class LabelScheme:
 
 _FOUR = {"ang": "angry", "hap": "happy", "exc": "happy", "sad": "sad", "neu": "neutral"}
 _FOUR_CLASSES = ("angry", "happy", "sad", "neutral")
+_FOUR_EXC_CLASSES = ("angry", "excited", "sad", "neutral")
 _FOUR_HAP = {"ang": "angry", "hap": "happy", "sad": "sad", "neu": "neutral"}
 _FOUR_EXC = {"ang": "angry", "exc": "excited", "sad": "sad", "neu": "neutral"}
 _SIX = {**_FOUR_HAP, "exc": "excited", "fru": "frustrated"}
 
-# The number of utterances in the full release stands beside each; "default" is `four`, as most papers have
-# it.
+# The number of utterances in the full release stands beside each; "default" is `four`.
 IEMOCAP_SCHEMES = {
     scheme.name: scheme
     for scheme in (
         LabelScheme("four", _FOUR_CLASSES, _FOUR),  # 5,531
         LabelScheme("four_hap", _FOUR_CLASSES, _FOUR_HAP),  # 4,490: without excitement
-        LabelScheme(
-            "four_exc", ("angry", "excited", "sad", "neutral"), _FOUR_EXC
-        ),  # 4,936: in place of happiness
+        LabelScheme("four_exc", _FOUR_EXC_CLASSES, _FOUR_EXC),  # 4,936: excitement in place of happiness
         LabelScheme("four_improvised", _FOUR_CLASSES, _FOUR, improvised_only=True),  # 2,943
         LabelScheme("five", (*_FOUR_CLASSES, "frustrated"), {**_FOUR, "fru": "frustrated"}),  # 7,380
         LabelScheme("six", ("angry", "happy", "excited", "sad", "neutral", "frustrated"), _SIX),  # 7,380

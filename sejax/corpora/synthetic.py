@@ -6,7 +6,6 @@ facts of `iemocap_shape.json`.
 """
 
 import json
-import multiprocessing
 import os
 import shutil
 import tempfile
@@ -24,6 +23,7 @@ from sejax.corpora import voice
 from sejax.corpora.iemocap import RATER_WORDS, iemocap_shape, read_iemocap
 from sejax.corpora.schema import Corpus
 from sejax.errors import InputError
+from sejax.processes import map_in_processes
 
 # Everything that changes what is written: raise it with any change to this file or to voice.py that does.
 SYNTHETIC_VERSION = 1
@@ -222,8 +222,7 @@ def _draft(
     classes = shape["by_class"]
     mean = np.mean([classes[name]["vad_mean"] for name in mixture], axis=0)
     covariance = np.mean([classes[name]["vad_cov"] for name in mixture], axis=0)
-    # The published covariance is that of the raters' mean: the actor's share is what their own scatter
-    # leaves.
+    # The published covariance is that of the raters' mean: take their own scatter off to get the actor's.
     scatter = (RATER_SD**2 + 1 / 12) * (TWO_RATERS_SHARE / 2 + (1 - TWO_RATERS_SHARE) / 3)
     expressed = mean + np.linalg.cholesky(covariance - scatter * np.eye(3)) @ rng.standard_normal(3)
     n_raters = 2 if rng.random() < TWO_RATERS_SHARE else 3
@@ -366,15 +365,12 @@ def _write_tree(root: str, fraction: float, seed: int, workers: int | None) -> N
     jobs = [(root, seed, turn) for turn in turns]
     processes = min(workers or os.cpu_count() or 1, 1 + len(jobs) // _UTTERANCES_PER_PROCESS)
     progress = tqdm(total=len(jobs), desc="synthetic corpus", unit="utterance")
+    spoken = (
+        map(_speak, jobs) if processes == 1 else map_in_processes(_speak, jobs, workers=processes, chunk=16)
+    )
     with progress:
-        if processes == 1:
-            for job in jobs:
-                _speak(job)
-                progress.update()
-        else:
-            with multiprocessing.get_context("spawn").Pool(processes) as pool:
-                for _ in pool.imap_unordered(_speak, jobs, chunksize=16):
-                    progress.update()
+        for _ in spoken:
+            progress.update()
 
 
 def _speak(job: tuple[str, int, SyntheticTurn]) -> None:

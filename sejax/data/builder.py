@@ -27,7 +27,7 @@ from jaxtyping import Float32
 from tqdm import tqdm
 
 from sejax.corpora.schema import Corpus, Utterance
-from sejax.data.workers import map_in_processes
+from sejax.processes import map_in_processes
 from sejax.errors import InputError
 from sejax.features import (
     Extraction,
@@ -42,8 +42,10 @@ from sejax.features.audio import SAMPLING_RATE, check_speed, split_archive
 # Raise it when the same settings give other numbers than before.
 FEATURES_VERSION = 1
 SPLIT = "utterances"
-# Below this many utterances one process is faster than starting several, which takes two to three seconds.
-PARALLEL_FROM = 800
+# What starting worker processes takes: they are started where they save more than that.
+STARTUP_SECONDS = 3.0
+# Utterances that are computed first, to learn how long one takes.
+PROBE = 8
 CHUNK = 8
 # Records per read: bounds the memory for records beside that for the arrays.
 READ_AT_ONCE = 256
@@ -53,9 +55,9 @@ READ_AT_ONCE = 256
 class StreamFeatures:
     """One feature of every utterance of a corpus, by utterance id.
 
-    `frames` and `statistics` hold the good ones, `errors` a sentence for each of the others. `digest` (blake2b of the decoded
-    samples) is equal for duplicate audio; `notes` has what was unusual about a file (ids without are absent);
-    `seconds` is the duration before any change of speed.
+    `frames` and `statistics` hold the good ones, `errors` a sentence for each of the others. `digest`
+    (blake2b of the decoded samples) is equal for duplicate audio; `notes` has what was unusual about a file
+    (ids without are absent); `seconds` is the duration before any change of speed.
     """
 
     stream: str
@@ -181,10 +183,20 @@ def _extractions(config: AcousticConfig) -> Generator[Extraction, None, None]:
         extract_utterance, name=config.stream, settings=dict(config.settings), speed=config.speed
     )
     segments = [Segment(utterance.path, utterance.start, utterance.end) for utterance in config.utterances]
-    if config.workers == 1 or len(segments) < PARALLEL_FROM:
-        yield from map(function, segments)
+    # The first also imports librosa, in seconds that say nothing about the others.
+    yield function(segments[0])
+    took = []
+    for segment in segments[1:PROBE]:
+        began = time.perf_counter()
+        extraction = function(segment)
+        took.append(time.perf_counter() - began)
+        yield extraction
+    rest = segments[PROBE:]
+    saved = len(rest) * float(np.mean(took or 0)) * (1 - 1 / config.workers)
+    if rest and saved > STARTUP_SECONDS:
+        yield from map_in_processes(function, rest, workers=config.workers, chunk=CHUNK)
     else:
-        yield from map_in_processes(function, segments, workers=config.workers, chunk=CHUNK)
+        yield from map(function, rest)
 
 
 def _progress(config: AcousticConfig) -> tqdm:
@@ -311,7 +323,10 @@ def _read(builder: AcousticFeatures, stream: str) -> StreamFeatures:
     source = builder.as_data_source(split=SPLIT)
     records = []
     for begin in range(0, len(source), READ_AT_ONCE):
-        records += source.__getitems__(list(range(begin, min(begin + READ_AT_ONCE, len(source)))))
+        for record in source.__getitems__(list(range(begin, min(begin + READ_AT_ONCE, len(source))))):
+            # TFDS gives text back as bytes.
+            text = {name: value.decode() for name, value in record.items() if isinstance(value, bytes)}
+            records.append(record | text)
     records.sort(key=lambda record: record["id"])
     good = [record for record in records if not record["error"]]
     return StreamFeatures(
@@ -321,7 +336,7 @@ def _read(builder: AcousticFeatures, stream: str) -> StreamFeatures:
         digest={record["id"]: record["digest"] for record in good},
         errors={record["id"]: record["error"] for record in records if record["error"]},
         notes={record["id"]: record["note"] for record in good if record["note"]},
-        seconds={record["id"]: record["seconds"] for record in good},
+        seconds={record["id"]: float(record["seconds"]) for record in good},
     )
 
 

@@ -42,8 +42,8 @@ class Extraction:
     """What one utterance came to: its frames and their statistics, or the sentence that says why not.
 
     `digest` is the blake2b of the decoded samples, `note` what was unusual about the file, `seconds` the
-    duration before any change of speed. Of a bad file the frames are `[0, feature]`, the statistics `[0]`, the digest "" and the
-    seconds 0.
+    duration before any change of speed. Of a bad file the frames are `[0, feature]`, the statistics `[0]`,
+    the digest "" and the seconds 0.
     """
 
     frames: Float32[np.ndarray, "frames feature"]

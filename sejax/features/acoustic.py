@@ -6,8 +6,8 @@ zero-padded to `n_fft`) goes through Slaney's mel filters from 0 to 8 kHz and is
 clip, relative to a power of 1, cut off 80 dB below the clip's own maximum and at -100 dB (`power_to_db` with
 ref=1, amin=1e-10, top_db=80).
 
-128 filters want n_fft = 1024, bins every 16 Hz: the lowest filters are 23 Hz apart, and at 512 or 400 neighbours
-would be the same single bin.
+128 filters want n_fft = 1024, bins every 16 Hz: the lowest filters are 23 Hz apart, and at 512 and below many
+of them would see a single bin.
 """
 
 import warnings

@@ -34,7 +34,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """A pre-norm Transformer block; with `memory` from another stream it is a co-attention block."""
+    """A pre-norm Transformer block: attention, then a feed-forward layer, each with a residual."""
 
     features: int
     heads: int
@@ -42,18 +42,31 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: Float[Array, "batch time feature"],
-        memory: Float[Array, "batch time_m feature"],
-        memory_mask: Bool[Array, "batch time_m"],
-        rate: Float[Array, ""],
+        self, x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"], rate: Float[Array, ""]
     ) -> Float[Array, "batch time feature"]:
-        norm = nn.LayerNorm(name="norm")  # one for query and memory: both are streams of one width
-        y = Attention(self.features, self.heads, name="attention")(norm(x), norm(memory), memory_mask)
-        x = x + Dropout()(y, rate)
+        y = nn.LayerNorm()(x)
+        x = x + Dropout()(Attention(self.features, self.heads, name="attention")(y, y, mask), rate)
         y = nn.Dense(self.feed_forward * self.features)(nn.LayerNorm()(x))
         y = nn.Dense(self.features)(Dropout()(nn.gelu(y), rate))
         return x + Dropout()(y, rate)
+
+
+class CoAttention(nn.Module):
+    """What one stream finds in another: its frames attend over the other's frames (Zou et al., 2022)."""
+
+    features: int
+    heads: int
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch time feature"],
+        other: Float[Array, "batch time_o feature"],
+        other_mask: Bool[Array, "batch time_o"],
+        rate: Float[Array, ""],
+    ) -> Float[Array, "batch time feature"]:
+        y = Attention(self.features, self.heads, name="attention")(x, other, other_mask)
+        return Dropout()(y, rate)
 
 
 class AttentivePooling(nn.Module):

@@ -47,7 +47,7 @@ class TransformerEncoder(nn.Module):
         x = nn.Dense(self.width)(x)
         x = x + sinusoids(x.shape[1], self.width).astype(x.dtype)[None]
         for _ in range(self.layers):
-            x = Block(self.width, self.heads)(x, x, mask, rate)
+            x = Block(self.width, self.heads)(x, mask, rate)
         return nn.LayerNorm()(x), mask
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from sejax.models.attention import AttentivePooling, Block
+from sejax.models.attention import AttentivePooling, Block, CoAttention
 from sejax.models.encoders import ENCODERS
 from sejax.models.heads import Heads
 from sejax.models.layers import Dropout
@@ -33,8 +33,8 @@ class Rates(NamedTuple):
 class Trunk(nn.Module):
     """Streams to the fused representation `[batch, fused]`.
 
-    Per stream: encoder, self-attention, then co-attention to every other stream (each ordered pair has its own
-    block; the views of a stream are averaged), attentive pooling. Beside it the stream's statistics (means,
+    Per stream: encoder, self-attention, then co-attention over every other stream (each ordered pair has its
+    own; what a stream finds is added to it), attentive pooling. Beside it the stream's statistics (means,
     deviations and percentiles of frames and deltas, normalised) go straight to the fusion: on a few hundred
     utterances they carry most of what can be learned.
     """
@@ -64,18 +64,19 @@ class Trunk(nn.Module):
             )
             x, mask = encoder(frames[stream.name], masks[stream.name], rates.hidden)
             if self.self_attention:
-                x = Block(self.width, self.heads, name=f"{stream.name}_self")(x, x, mask, rates.hidden)
+                x = Block(self.width, self.heads, name=f"{stream.name}_self")(x, mask, rates.hidden)
             encoded[stream.name], valid[stream.name] = x, mask
 
-        views: dict[str, list] = {name: [x] for name, x in encoded.items()}
+        informed = dict(encoded)
         if self.co_attention:
             for name, other in permutations(encoded, 2):
-                block = Block(self.width, self.heads, name=f"{name}_by_{other}")
-                views[name].append(block(encoded[name], encoded[other], valid[other], rates.hidden))
+                block = CoAttention(self.width, self.heads, name=f"{name}_over_{other}")
+                found = block(encoded[name], encoded[other], valid[other], rates.hidden)
+                informed[name] = informed[name] + found
 
         parts = []
-        for name, x in views.items():
-            pooled = AttentivePooling(name=f"{name}_pooling")(sum(x) / len(x), valid[name])
+        for name, x in informed.items():
+            pooled = AttentivePooling(name=f"{name}_pooling")(x, valid[name])
             pooled = nn.LayerNorm(name=f"{name}_pooled_norm")(pooled)
             parts.append(Dropout()(pooled, rates.hidden))
         if self.statistics:

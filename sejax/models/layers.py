@@ -42,7 +42,9 @@ class Conv(nn.Module):
     unfold: bool | None = None  # None: by backend
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch time feature"]) -> Float[Array, "batch time_out {self.features}"]:
+    def __call__(
+        self, x: Float[Array, "batch time feature"]
+    ) -> Float[Array, "batch time_out {self.features}"]:
         left = (self.width - 1) // 2
         right = self.width - 1 - left
         kernel = self.param(
@@ -82,7 +84,7 @@ class LSTM(nn.Module):
     """
 
     features: int  # per direction
-    unroll: int = 4
+    unroll: int = 2
 
     @nn.compact
     def __call__(
