@@ -14,9 +14,7 @@ def default_config() -> ConfigDict:
 
     # --- data
     config.corpus = "synthetic"  # synthetic, iemocap, emodb, table
-    config.data_dir = (
-        ""  # where the corpus lies; the synthetic one is written below cache_dir if this is empty
-    )
+    config.data_dir = ""  # where the corpus lies; the synthetic one is written below cache_dir if this is empty
     config.labels = "default"  # a label scheme of the corpus: sejax/corpora/labels.py
     config.synthetic = ConfigDict({"fraction": 0.2, "seed": 0})  # 1.0: IEMOCAP's 5,531 utterances
     config.cache_dir = "~/.cache/sejax"  # computed features
@@ -84,7 +82,7 @@ def default_config() -> ConfigDict:
     # --- the study: settings x seeds x folds are runs of one program
     config.seeds = 1
     config.seed = 0  # the first seed
-    config.grid = ConfigDict({name: () for name in STACKED})
+    config.grid = ConfigDict(dict.fromkeys(STACKED, ()))
     config.runs_per_chunk = 0  # runs vmapped together; 0: all of a seed
     config.devices = 0  # devices that share the runs; 0: all
     config.checkpoint_every = 5  # epochs
@@ -140,9 +138,7 @@ def check_config(config: ConfigDict) -> None:
         kind = config.model.encoder[stream]
         _expect(f"model.encoder.{stream}", kind, kind in kinds, f"one of {', '.join(kinds)}")
     encoded = any(config.model.encoder[stream] != "none" for stream in config.streams)
-    _expect(
-        "model.statistics", False, encoded or config.model.statistics, "True where no stream has an encoder"
-    )
+    _expect("model.statistics", False, encoded or config.model.statistics, "True where no stream has an encoder")
     _expect("speeds", config.speeds, config.speeds[:1] == (1.0,), "a tuple that begins with 1.0")
     width, heads = config.model.width, config.model.heads
     _expect("model.width", width, width % (2 * heads) == 0, f"a multiple of 2 * model.heads = {2 * heads}")

@@ -58,9 +58,7 @@ class Curve:
     chosen: Int[np.ndarray, " run"] | None = None  # epochs, from 1, to mark
 
 
-def curve_panel(
-    curves: Sequence[Curve], *, key: str, label: str, limits: tuple[float, float] | None = None
-) -> str:
+def curve_panel(curves: Sequence[Curve], *, key: str, label: str, limits: tuple[float, float] | None = None) -> str:
     """SVG of curves over epochs: mean over runs, a band of one standard deviation, a dot per chosen epoch.
 
     `key` is unique on the page, `label` is for screen readers, `limits` fixes the vertical axis.
@@ -141,9 +139,7 @@ def _compact(text: str, label: str) -> str:
     body = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", body)
     body = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", body)
     # The font of the page, in the size of the figure; older versions of matplotlib write one property `font`.
-    body = re.sub(
-        r"font-family: [^;\"]*;? ?", "", re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)
-    )
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body))
     body = re.sub(r' transform="rotate\(-?0 [^"]*"|<g/>', "", body)
     body = re.sub(r"\s*\n\s*", "\n", body)
     for name, colour in COLOURS.items():

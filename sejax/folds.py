@@ -152,9 +152,7 @@ def _official(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
         )
     for name in SPLITS:
         if not (split == name).any():
-            raise InputError(
-                f"No utterance is of split {name!r}, but the official protocol needs {', '.join(SPLITS)}."
-            )
+            raise InputError(f"No utterance is of split {name!r}, but the official protocol needs {', '.join(SPLITS)}.")
     return (_fold("official", is_val=split == "val", is_test=split == "test"),)
 
 
@@ -166,9 +164,7 @@ _PROTOCOLS: dict[str, Callable[[Sequence[Utterance]], tuple[Fold, ...]]] = {
 }
 
 
-def _fold(
-    name: str, *, is_val: Bool[np.ndarray, " utterance"], is_test: Bool[np.ndarray, " utterance"]
-) -> Fold:
+def _fold(name: str, *, is_val: Bool[np.ndarray, " utterance"], is_test: Bool[np.ndarray, " utterance"]) -> Fold:
     return Fold(name=name, train=~is_val & ~is_test, val=is_val, test=is_test)
 
 
@@ -221,8 +217,7 @@ def _require_known_labels(utterances: Sequence[Utterance], classes: Sequence[str
     for utterance in utterances:
         if utterance.label is not None and utterance.label not in classes:
             raise InputError(
-                f"Utterance {utterance.id} has the label {utterance.label!r}, but the classes are "
-                f"{', '.join(classes)}."
+                f"Utterance {utterance.id} has the label {utterance.label!r}, but the classes are {', '.join(classes)}."
             )
 
 
@@ -234,12 +229,8 @@ def _members(utterances: Sequence[Utterance], mask: Bool[np.ndarray, " utterance
     return [utterances[row] for row in np.flatnonzero(mask).tolist()]
 
 
-def _speakers_shared_with_validation(
-    utterances: Sequence[Utterance], folds: Sequence[Fold]
-) -> list[dict[str, Any]]:
-    shared = [
-        (fold.name, _speakers(utterances, fold.val) & _speakers(utterances, fold.test)) for fold in folds
-    ]
+def _speakers_shared_with_validation(utterances: Sequence[Utterance], folds: Sequence[Fold]) -> list[dict[str, Any]]:
+    shared = [(fold.name, _speakers(utterances, fold.val) & _speakers(utterances, fold.test)) for fold in folds]
     return [{"fold": name, "speakers": _ordered(speakers)} for name, speakers in shared if speakers]
 
 
@@ -267,9 +258,7 @@ def _duplicates(
         if len(rows) < 2:
             continue
         ids = [utterances[row].id for row in rows]
-        crossed = [
-            fold.name for fold in folds if fold.test[rows].any() and (fold.train | fold.val)[rows].any()
-        ]
+        crossed = [fold.name for fold in folds if fold.test[rows].any() and (fold.train | fold.val)[rows].any()]
         if crossed:
             result["across_test"].append({"ids": ids, "folds": crossed})
         else:
@@ -289,10 +278,7 @@ def _class_counts(utterances: Sequence[Utterance], fold: Fold, classes: Sequence
 
 def _note_counts(notes: Mapping[str, str]) -> dict[str, int]:
     remarks = Counter(
-        remark.split(":")[0].strip()
-        for note in notes.values()
-        for remark in note.split("; ")
-        if remark.strip()
+        remark.split(":")[0].strip() for note in notes.values() for remark in note.split("; ") if remark.strip()
     )
     return dict(sorted(remarks.items()))
 

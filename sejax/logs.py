@@ -17,12 +17,11 @@ class History:
     def __init__(self, workdir: str, *, epoch: int) -> None:
         """Opens the file for the epochs after `epoch`; rows of later epochs, from a killed process, go."""
         self._path = Path(workdir) / "history.jsonl"
-        kept = []
+        kept: list[str] = []
         if self._path.exists() and epoch:
-            for line in self._path.read_text().splitlines(keepends=True):
-                # A torn last line has no newline: it belongs to an epoch that is trained again.
-                if line.endswith("\n") and json.loads(line)["epoch"] <= epoch:
-                    kept.append(line)
+            # A torn last line has no newline: it belongs to an epoch that is trained again.
+            whole = (line for line in self._path.read_text().splitlines(keepends=True) if line.endswith("\n"))
+            kept = [line for line in whole if json.loads(line)["epoch"] <= epoch]
         self._path.write_text("".join(kept))
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -45,9 +44,8 @@ class TensorBoard:
         for row in rows:
             by_setting.setdefault(row["setting"], []).append(row)
         for setting, own in by_setting.items():
-            for name in own[0].keys() - set(_IDENTITY):
-                mean = sum(row[name] for row in own) / len(own)
-                self._writer.add_scalar(f"{name}/{setting.replace(' ', '_')}", mean, epoch)
+            for name in sorted(set().union(*own) - set(_IDENTITY)):
+                self._writer.add_scalar(f"{name}/{setting.replace(' ', '_')}", _mean(own, name), epoch)
 
     def close(self) -> None:
         self._writer.close()
@@ -68,11 +66,15 @@ class Progress:
     def update(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Advances by one epoch, given that epoch's rows of history.jsonl."""
         shown = {"loss_class": "loss", "loss_vad": "1-ccc", "val_ua": "val UA", "val_ccc_mean": "val CCC"}
-        means = {
-            label: sum(row[key] for row in rows) / len(rows) for key, label in shown.items() if key in rows[0]
-        }
+        means = {label: _mean(rows, name) for name, label in shown.items() if any(name in row for row in rows)}
         self._bar.set_postfix_str(", ".join(f"{label} {value:.3f}" for label, value in means.items()))
         self._bar.update()
 
     def close(self) -> None:
         self._bar.close()
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:
+    """Over the rows that have it: a run that is not trained on a task has no scores of it."""
+    values = [row[name] for row in rows if name in row]
+    return sum(values) / len(values)

@@ -12,9 +12,7 @@ from ml_collections import config_flags
 from sejax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The study, for instance configs/demo.py.")
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder for checkpoints, predictions, metrics and the report."
-)
+flags.DEFINE_string("workdir", None, "Folder for checkpoints, predictions, metrics and the report.")
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
@@ -41,7 +39,7 @@ def main(argv: list[str]) -> None:
     from sejax.train import train_and_evaluate  # jax starts only after the options are known to be right
 
     try:
-        train_and_evaluate(_CONFIG.value, _WORKDIR.value, train=_MODE.value == "train")
+        train_and_evaluate(_CONFIG.value, flags.FLAGS.workdir, train=_MODE.value == "train")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

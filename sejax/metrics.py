@@ -101,9 +101,7 @@ def rmse(pred: Float[np.ndarray, " row"], target: Float[np.ndarray, " row"]) -> 
     return float(_rmse_of_moments(_moments(pred, target).sum(axis=0)))
 
 
-def _moments(
-    pred: Float[np.ndarray, " row"], target: Float[np.ndarray, " row"]
-) -> Float[np.ndarray, "row 5"]:
+def _moments(pred: Float[np.ndarray, " row"], target: Float[np.ndarray, " row"]) -> Float[np.ndarray, "row 5"]:
     """What each row adds to the sums of 1, x, y, x^2 + y^2 and (x - y)^2, in float64.
 
     x and y are shifted by the mean of the targets: that changes no moment below and keeps the variances'
@@ -254,9 +252,7 @@ def summarise(predictions: Predictions, *, n_bootstrap: int = 1000, seed: int = 
     """
     predictions = _as_written(predictions)
     names = dict.fromkeys(predictions.setting.tolist())
-    return [
-        _summary(name, _rows(predictions, predictions.setting == name), n_bootstrap, seed) for name in names
-    ]
+    return [_summary(name, _rows(predictions, predictions.setting == name), n_bootstrap, seed) for name in names]
 
 
 def majority_class(
@@ -312,9 +308,7 @@ def class_mean_lookup(
         table = _class_means(label[fold.train], vad[fold.train], len(predictions.classes))
         looked_up[rows] = table[predicted[rows]]
     baseline = replace(predictions, label=np.full_like(predictions.label, -1), pred_vad=looked_up)
-    return {
-        entry["name"]: entry["metrics"] for entry in summarise(baseline, n_bootstrap=n_bootstrap, seed=seed)
-    }
+    return {entry["name"]: entry["metrics"] for entry in summarise(baseline, n_bootstrap=n_bootstrap, seed=seed)}
 
 
 def _class_means(

@@ -34,9 +34,7 @@ class Best(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("model", "recipe"))
-def init_runs(
-    runs: Run, data: Data, seed: Int[Array, " chunk"], *, model: JointModel, recipe: Recipe
-) -> State:
+def init_runs(runs: Run, data: Data, seed: Int[Array, " chunk"], *, model: JointModel, recipe: Recipe) -> State:
     """States of all runs before the first step, `[chunk, slot, ...]`; runs of one seed start alike."""
     batch = first_batch(data)
 
@@ -157,6 +155,4 @@ def keep_best(
     def choose(new, old):
         return jnp.where(improved.reshape(improved.shape + (1,) * (new.ndim - 2)), new, old)
 
-    return Best(
-        jax.tree.map(choose, params, best.params), choose(score, best.score), choose(epoch, best.epoch)
-    )
+    return Best(jax.tree.map(choose, params, best.params), choose(score, best.score), choose(epoch, best.epoch))

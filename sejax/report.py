@@ -92,11 +92,7 @@ class _Study:
     @property
     def columns(self) -> list[_Metric]:
         """The metrics that any setting has."""
-        return [
-            metric
-            for metric in _METRICS
-            if any(metric.key in setting["metrics"] for setting in self.settings)
-        ]
+        return [metric for metric in _METRICS if any(metric.key in setting["metrics"] for setting in self.settings)]
 
     @cached_property
     def selection_scores(self) -> dict[str, float]:
@@ -171,11 +167,7 @@ _BLOCK_TAGS = {
 
 
 def _join(children: Sequence[object]) -> _Html:
-    parts = [
-        child if isinstance(child, _Html) else html.escape(str(child))
-        for child in children
-        if child is not None
-    ]
+    parts = [child if isinstance(child, _Html) else html.escape(str(child)) for child in children if child is not None]
     return _Html("".join(parts))
 
 
@@ -207,9 +199,7 @@ def _table(head: Sequence[object], rows: Sequence[Sequence[object]], *, class_: 
 
 
 def _definitions(pairs: Sequence[tuple[str, object]]) -> _Html:
-    return _tag(
-        "dl", *[_tag("div", _tag("dt", name), _tag("dd", value)) for name, value in pairs], class_="facts"
-    )
+    return _tag("dl", *[_tag("div", _tag("dt", name), _tag("dd", value)) for name, value in pairs], class_="facts")
 
 
 def _details(title: str, content: object) -> _Html:
@@ -227,8 +217,7 @@ def _page(study: _Study) -> str:
     several = len(study.settings) > 1
     limits = _vad_limits(study.predictions)
     details = [
-        _setting_section(study, setting, number, limits)
-        for number, setting in enumerate(study.settings, start=1)
+        _setting_section(study, setting, number, limits) for number, setting in enumerate(study.settings, start=1)
     ]
     protocol = study.protocol["description"].split("; ")[0]
     title = f"{study.metrics['corpus']['name']}, {protocol}"
@@ -268,20 +257,14 @@ def _badges(protocol: Mapping[str, Any]) -> _Html:
     """The marks that go with every place where numbers stand."""
     transductive = _tag("span", "transductive", class_="badge", title=_TRANSDUCTIVE)
     optimistic = _tag("span", "optimistic", class_="badge strong", title=_OPTIMISTIC)
-    return _join(
-        [transductive if protocol["transductive"] else None, optimistic if protocol["optimistic"] else None]
-    )
+    return _join([transductive if protocol["transductive"] else None, optimistic if protocol["optimistic"] else None])
 
 
 def _warnings(protocol: Mapping[str, Any]) -> _Html:
     """The sentence that goes with each badge."""
     transductive = _tag("p", _tag("span", "transductive", class_="badge"), " ", _TRANSDUCTIVE, class_="note")
-    optimistic = _tag(
-        "p", _tag("span", "optimistic", class_="badge strong"), " ", _OPTIMISTIC, class_="note strong"
-    )
-    return _join(
-        [transductive if protocol["transductive"] else None, optimistic if protocol["optimistic"] else None]
-    )
+    optimistic = _tag("p", _tag("span", "optimistic", class_="badge strong"), " ", _OPTIMISTIC, class_="note strong")
+    return _join([transductive if protocol["transductive"] else None, optimistic if protocol["optimistic"] else None])
 
 
 def _headline(study: _Study, title: str) -> _Html:
@@ -365,9 +348,7 @@ def _lookup_sentence(setting: Mapping[str, Any]) -> str | None:
     if gain is None:
         return None
     if gain > 0:
-        return (
-            f"Its mean CCC is {gain:.3f} above what the mean VAD of its predicted classes reaches (look-up)."
-        )
+        return f"Its mean CCC is {gain:.3f} above what the mean VAD of its predicted classes reaches (look-up)."
     return (
         f"Its mean CCC is {-gain:.3f} below what the mean VAD of its predicted classes reaches (look-up): "
         "beyond the class, it has learned nothing about the dimensions."
@@ -418,14 +399,11 @@ def _track(
 def _results(study: _Study) -> _Html:
     groups = [(name, [metric for metric in study.columns if metric in group]) for name, group in _GROUPS]
     spans = {metric: _group_span(study.settings, metrics) for _, metrics in groups for metric in metrics}
-    rows = [
-        _result_row(study, setting, number, spans) for number, setting in enumerate(study.settings, start=1)
-    ]
+    rows = [_result_row(study, setting, number, spans) for number, setting in enumerate(study.settings, start=1)]
     majority = study.metrics["baselines"].get("majority", {})
     baselines = [_baseline_row(study, "majority class", majority)]
     baselines += [
-        _baseline_row(study, f"class-mean look-up, {setting['name']}", _lookup(setting))
-        for setting in study.settings
+        _baseline_row(study, f"class-mean look-up, {setting['name']}", _lookup(setting)) for setting in study.settings
     ]
     width = 1 + _with_score(study) + len(study.columns) + _with_gain(study)
     divider = _tag("th", "Baselines", scope="rowgroup", colspan=width)
@@ -475,10 +453,7 @@ def _results_head(study: _Study, groups: Sequence[tuple[str, Sequence[_Metric]]]
     top = [
         _tag("th", "setting", scope="col", rowspan=2),
         _tag("th", score, scope="col", rowspan=2) if _with_score(study) else None,
-        *[
-            _tag("th", name, colspan=len(metrics), scope="colgroup", class_="group")
-            for name, metrics in groups
-        ],
+        *[_tag("th", name, colspan=len(metrics), scope="colgroup", class_="group") for name, metrics in groups],
         _tag("th", "mean CCC over look-up", scope="col", rowspan=2) if _with_gain(study) else None,
     ]
     names = [_tag("th", metric.name, scope="col") for _, metrics in groups for metric in metrics]
@@ -579,13 +554,9 @@ def _setting_section(
     )
     facts = [(name, _plain(value)) for name, value in setting["values"].items()]
     facts += [
-        (f"RMSE {dim}", f"{values[f'rmse_{dim}']['pooled']:.3f}")
-        for dim in DIMENSIONS
-        if f"rmse_{dim}" in values
+        (f"RMSE {dim}", f"{values[f'rmse_{dim}']['pooled']:.3f}") for dim in DIMENSIONS if f"rmse_{dim}" in values
     ]
-    scored = [
-        metric for metric in study.columns if metric.key in values and metric.key not in ("wa", "macro_f1")
-    ]
+    scored = [metric for metric in study.columns if metric.key in values and metric.key not in ("wa", "macro_f1")]
     return _tag(
         "details",
         _tag(
@@ -622,9 +593,7 @@ def _plain(value: object) -> str:
 def _figures(title: str, figures: Sequence[_Html | None], aid: str) -> _Html | None:
     if not any(figures):
         return None
-    return _tag(
-        "div", _tag("h3", title), _tag("div", *figures, class_="figures"), _tag("p", aid, class_="aid")
-    )
+    return _tag("div", _tag("h3", title), _tag("div", *figures, class_="figures"), _tag("p", aid, class_="aid"))
 
 
 def _select(predictions: Predictions, rows: Bool[np.ndarray, " row"]) -> Predictions:
@@ -705,9 +674,7 @@ def _mean_scores(rows: Predictions, metrics: Sequence[_Metric]) -> dict[str, flo
     return scores
 
 
-def _fold_table(
-    rows: Predictions, runs: Sequence[Mapping[str, str]], metrics: Sequence[_Metric]
-) -> _Html | None:
+def _fold_table(rows: Predictions, runs: Sequence[Mapping[str, str]], metrics: Sequence[_Metric]) -> _Html | None:
     """The metrics fold by fold, and by test speaker where a fold tests on several."""
     if not metrics:
         return None
@@ -783,8 +750,7 @@ def _curve_figures(
     tasks = [
         name.removeprefix("loss_")
         for name in names
-        if name.startswith("loss_")
-        and any(row.get(f"weight_{name.removeprefix('loss_')}", 0) > 0 for row in history)
+        if name.startswith("loss_") and any(row.get(f"weight_{name.removeprefix('loss_')}", 0) > 0 for row in history)
     ]
     figures = []
     for task in tasks:
@@ -794,20 +760,13 @@ def _curve_figures(
         ]
         figures.append(_curve_figure(f"{_task_name(task)} loss", curves, f"{key}-loss-{task}"))
     scores = (("ua", "UA", "s3"), ("ccc_mean", "mean CCC", "s4"))
-    curves = [
-        Curve(label, colour, values(f"val_{name}"), chosen)
-        for name, label, colour in scores
-        if name in scored
-    ]
+    curves = [Curve(label, colour, values(f"val_{name}"), chosen) for name, label, colour in scores if name in scored]
     figures.append(_curve_figure("Validation scores", curves, f"{key}-scores"))
     if len(tasks) > 1:  # one task alone has a constant weight
         curves = [
-            Curve(_task_name(task), f"s{3 + index}", values(f"weight_{task}"))
-            for index, task in enumerate(tasks)
+            Curve(_task_name(task), f"s{3 + index}", values(f"weight_{task}")) for index, task in enumerate(tasks)
         ]
-        figures.append(
-            _curve_figure("Task weights", curves, f"{key}-weights", limits=(0.0, 1.04 * len(tasks)))
-        )
+        figures.append(_curve_figure("Task weights", curves, f"{key}-weights", limits=(0.0, 1.04 * len(tasks))))
     return figures
 
 
@@ -895,8 +854,7 @@ def _findings(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(
             (
                 "look",
-                "Test utterances say texts that were trained on: up to "
-                f"{100 * highest:.0f} % of a fold's test set.",
+                f"Test utterances say texts that were trained on: up to {100 * highest:.0f} % of a fold's test set.",
             )
         )
     else:
@@ -912,13 +870,9 @@ def _findings(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
     else:
         lines.append(("fine", "No audio of a test set occurs outside it."))
     if elsewhere:
-        lines.append(
-            ("look", f"The same audio twice on one side of every fold: {_count(len(elsewhere), 'group')}.")
-        )
+        lines.append(("look", f"The same audio twice on one side of every fold: {_count(len(elsewhere), 'group')}."))
     dropped = len(audit["dropped"])
-    lines.append(
-        ("look", f"{_count(dropped, 'utterance')} dropped.") if dropped else ("fine", "No utterance dropped.")
-    )
+    lines.append(("look", f"{_count(dropped, 'utterance')} dropped.") if dropped else ("fine", "No utterance dropped."))
     return lines
 
 

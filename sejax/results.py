@@ -24,6 +24,9 @@ from sejax.metrics import (
 from sejax.runs import RunKey
 from sejax.step import TASKS
 
+CLASS_METRICS = ("val_loss_class", "val_wa", "val_ua")
+VAD_METRICS = ("val_loss_vad", *(f"val_ccc_{name}" for name in (*DIMENSIONS, "mean")))
+
 
 def validation_metrics(
     prob: Float[np.ndarray, "row class"],
@@ -70,7 +73,7 @@ def validate_runs(
     *,
     vad_loss: str,
 ) -> list[dict[str, float]]:
-    """`validation_metrics` of every run, and the `score` by which its epoch is chosen."""
+    """`validation_metrics` of every run, of the tasks it is trained on, and the `score` that chooses its epoch."""
     measured = []
     for run in runs:
         found = columns[run.fold] >= 0
@@ -78,17 +81,17 @@ def validate_runs(
         numbers = validation_metrics(
             prob[run.number][found], vad[run.number][found], target[own], true_vad[own], vad_loss=vad_loss
         )
-        measured.append(numbers | {"score": score(numbers, float(run.setting.values["alpha"]))})
+        # A task without a prior share is not trained in this run: its head says nothing.
+        alpha = float(run.setting.values["alpha"])
+        untrained = CLASS_METRICS if alpha == 0 else VAD_METRICS if alpha == 1 else ()
+        numbers = {name: value for name, value in numbers.items() if name not in untrained}
+        measured.append(numbers | {"score": score(numbers)})
     return measured
 
 
-def score(metrics: Mapping[str, float], alpha: float) -> float:
-    """By what an epoch is chosen: the mean of UA and mean CCC, over the tasks that the run is trained on."""
-    parts = []
-    if alpha > 0 and "val_ua" in metrics:
-        parts.append(metrics["val_ua"])
-    if alpha < 1 and "val_ccc_mean" in metrics:
-        parts.append(metrics["val_ccc_mean"])
+def score(metrics: Mapping[str, float]) -> float:
+    """By what an epoch is chosen: the mean of UA and mean CCC, of those that there are."""
+    parts = [metrics[name] for name in ("val_ua", "val_ccc_mean") if name in metrics]
     return float(np.mean(parts)) if parts else 0.0
 
 
@@ -117,7 +120,7 @@ def history_rows(
         }
         for prefix, values in losses.items():
             row |= {f"{prefix}_{t}": float(values[run.number, TASKS.index(t)]) for t in tasks}
-        rows.append(row | own)
+        rows.append({**row, **own})
     return rows
 
 
@@ -180,9 +183,7 @@ def write_runs(
         writer = csv.writer(file, lineterminator="\n")
         values = list(runs[0].setting.values)
         splits = ("train", "val", "test")
-        writer.writerow(
-            ["run", "fold", "seed", "setting", *values, *(f"{s}_speakers" for s in splits), "best_epoch"]
-        )
+        writer.writerow(["run", "fold", "seed", "setting", *values, *(f"{s}_speakers" for s in splits), "best_epoch"])
         for run in runs:
             fold = folds[run.fold]
             who = [" ".join(sorted(set(speakers[getattr(fold, split)]))) for split in splits]
@@ -234,9 +235,7 @@ def write_json(path: str, tree: Any) -> None:
 def format_table(metrics: Mapping[str, Any]) -> str:
     """The results as a table for the terminal: per setting, and the baselines under it."""
     columns = (
-        {"wa": "WA %", "ua": "UA %"}
-        | {f"ccc_{d}": f"CCC {d[:3]}." for d in DIMENSIONS}
-        | {"ccc_mean": "CCC mean"}
+        {"wa": "WA %", "ua": "UA %"} | {f"ccc_{d}": f"CCC {d[:3]}." for d in DIMENSIONS} | {"ccc_mean": "CCC mean"}
     )
     rows: list[tuple[str, Mapping[str, Any]]] = []
     for setting in metrics["settings"]:

@@ -53,10 +53,10 @@ def expand_grid(base: Mapping[str, float | str], grid: Mapping[str, Sequence[flo
     settings = []
     for point in product(*varied.values()):
         chosen = dict(zip(varied, point, strict=True))
-        values = {**base, **chosen}
-        _check_hyperparameters(values)
-        name = " ".join(f"{k}={v}" for k, v in chosen.items()) or str(values["weighting"])
-        settings.append(Setting(name, values))
+        resolved = {**base, **chosen}
+        _check_hyperparameters(resolved)
+        name = " ".join(f"{k}={v}" for k, v in chosen.items()) or str(resolved["weighting"])
+        settings.append(Setting(name, resolved))
     return settings
 
 

@@ -24,32 +24,36 @@ WEIGHTINGS = ("static", "dynamic", "joint")
 """What `HParams.weighting` counts."""
 
 
+AnyArray = Any
+"""A numpy array while it is built on the host, a jax array on the device."""
+
+
 class HParams(NamedTuple):
     """The numbers in which stacked runs may differ; each is traced, none is branched on."""
 
-    learning_rate: Float[Array, ""]
-    weight_decay: Float[Array, ""]
-    dropout: Float[Array, ""]
-    statistics_dropout: Float[Array, ""]
-    label_smoothing: Float[Array, ""]
-    alpha: Float[Array, ""]  # prior share of the class task; the VAD task has 1 - alpha
-    tau: Float[Array, ""]  # temperature of dynamic weighting
-    weighting: Int[Array, ""]  # index into WEIGHTINGS
+    learning_rate: Float[AnyArray, ""]
+    weight_decay: Float[AnyArray, ""]
+    dropout: Float[AnyArray, ""]
+    statistics_dropout: Float[AnyArray, ""]
+    label_smoothing: Float[AnyArray, ""]
+    alpha: Float[AnyArray, ""]  # prior share of the class task; the VAD task has 1 - alpha
+    tau: Float[AnyArray, ""]  # temperature of dynamic weighting
+    weighting: Int[AnyArray, ""]  # index into WEIGHTINGS
 
 
 class Scale(NamedTuple):
     """A run's normalisation of one stream, from its training speakers: (x - mean) * inverse."""
 
-    mean: Float[Array, " feature"]
-    inverse: Float[Array, " feature"]
+    mean: Float[AnyArray, " feature"]
+    inverse: Float[AnyArray, " feature"]
 
 
 class Run(NamedTuple):
     """All that makes a run itself, beside its state. `train` stacks runs as `[chunk, slot, ...]`."""
 
     hparams: HParams
-    trained: Bool[Array, " utterance"]  # the training speakers' utterances
-    class_weight: Float[Array, " class"]
+    trained: Bool[AnyArray, " utterance"]  # the training speakers' utterances
+    class_weight: Float[AnyArray, " class"]
     frame_scale: dict[str, Scale]
     statistic_scale: dict[str, Scale]
 
@@ -57,12 +61,12 @@ class Run(NamedTuple):
 class Batch(NamedTuple):
     """Utterances of one length bucket, as they are stored: not yet normalised, the same for all runs."""
 
-    utterance: Int[Array, " batch"]  # row in the corpus
-    frames: dict[str, Float[Array, "batch _time _feature"]]
-    lengths: dict[str, Int[Array, " batch"]]  # valid frames
-    statistics: dict[str, Float[Array, "batch _statistic"]]
-    target: Float[Array, "batch class"]  # one-hot, or the raters' distribution; all 0 where there is no label
-    vad: Float[Array, "batch dim"]  # in half scales around the middle, NaN where missing
+    utterance: Int[AnyArray, " batch"]  # row in the corpus
+    frames: dict[str, Float[AnyArray, "batch _time _feature"]]
+    lengths: dict[str, Int[AnyArray, " batch"]]  # valid frames
+    statistics: dict[str, Float[AnyArray, "batch _statistic"]]
+    target: Float[AnyArray, "batch class"]  # one-hot, or the raters' distribution; all 0 where there is no label
+    vad: Float[AnyArray, "batch dim"]  # in half scales around the middle, NaN where missing
 
 
 class State(NamedTuple):
@@ -134,7 +138,9 @@ def train_step(
     rated = weight[:, None] & jnp.isfinite(batch.vad)
 
     def task_losses(head, fused):
-        logits, vad = model.apply({"params": {"head": head}}, fused, rates, rngs=rngs, method="predict")
+        # Flax types an apply by what it might also return.
+        outputs: Any = model.apply({"params": {"head": head}}, fused, rates, rngs=rngs, method="predict")
+        logits, vad = outputs
         loss_class = cross_entropy(
             logits,
             batch.target,
@@ -172,12 +178,11 @@ def predict_step(
     """Logits, and dimensions in half scales, of every utterance of the batch, whoever speaks."""
     frames, masks, statistics = _gated_inputs(batch, run, jnp.ones_like(batch.utterance, bool))
     rates = Rates(run.hparams.dropout, run.hparams.statistics_dropout)
-    return model.apply({"params": params}, frames, masks, statistics, rates)
+    outputs: Any = model.apply({"params": params}, frames, masks, statistics, rates)
+    return outputs
 
 
-def spec_augment(
-    batch: Batch, recipe: Recipe, key: Key[Array, ""]
-) -> dict[str, Float[Array, "batch _time _feature"]]:
+def spec_augment(batch: Batch, recipe: Recipe, key: Key[Array, ""]) -> dict[str, Float[Array, "batch _time _feature"]]:
     """Marks random bands of time and of features as unseen (NaN); the gate turns them into the mean, 0.
 
     SpecAugment (Park et al., 2019) without warping. The masks depend on batch and key alone, so that runs of

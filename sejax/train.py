@@ -153,10 +153,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
         ),
         classes=len(corpus.classes),
         dimensions=vad.shape[1],
-        **{
-            k: config.model[k]
-            for k in ("width", "fused", "heads", "self_attention", "co_attention", "statistics")
-        },
+        **{k: config.model[k] for k in ("width", "fused", "heads", "self_attention", "co_attention", "statistics")},
     )
     recipe = Recipe(
         total_steps=steps * config.epochs,
@@ -178,9 +175,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     if done:
         states, best = checkpoints.restore(done, (states, best))
     elif not train:
-        raise InputError(
-            f"{workdir} has no checkpoint to evaluate, expected one under checkpoints/: train first"
-        )
+        raise InputError(f"{workdir} has no checkpoint to evaluate, expected one under checkpoints/: train first")
     one_run = jax.eval_shape(lambda p: jax.tree.map(lambda x: x[0, 0], p), states.params)
     overview = parameter_overview.get_parameter_overview(one_run, include_stats=False)
     Path(workdir, "parameters.txt").write_text(overview + "\n")
@@ -234,9 +229,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
             stop = bool(np.all(epoch - best_epoch >= patience))
 
             # Log and save.
-            logged = results.history_rows(
-                epoch, runs, folds, layout.collect(metrics)._asdict(), validation, tasks
-            )
+            logged = results.history_rows(epoch, runs, folds, layout.collect(metrics)._asdict(), validation, tasks)
             history.write(logged)
             progress.update(logged)
             if board:
@@ -343,11 +336,7 @@ def _protocol(config: ConfigDict, folds: int) -> dict[str, Any]:
         "table": "the folds of the table",
     }[config.protocol]
     transductive = config.normalisation == "speaker"
-    chosen = (
-        "epoch chosen on the TEST speakers: optimistic"
-        if config.select_on_test
-        else "epoch chosen on validation"
-    )
+    chosen = "epoch chosen on the TEST speakers: optimistic" if config.select_on_test else "epoch chosen on validation"
     normalised = "features normalised per speaker, the test speaker too: transductive"
     return {
         "name": config.protocol,

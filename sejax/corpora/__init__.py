@@ -32,7 +32,5 @@ def read_corpus(name: str, data_dir: str, *, labels: str = "default") -> Corpus:
     if not data_dir:
         raise InputError(f"the corpus {name} needs data_dir, the place where it lies on disk")
     if name == "iemocap" and is_synthetic(data_dir):
-        raise InputError(
-            f"{data_dir!r} holds the synthetic corpus, not IEMOCAP: read it as the corpus synthetic"
-        )
+        raise InputError(f"{data_dir!r} holds the synthetic corpus, not IEMOCAP: read it as the corpus synthetic")
     return _READERS[name](data_dir, labels)

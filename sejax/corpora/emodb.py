@@ -60,12 +60,8 @@ def read_emodb(data_dir: str, labels: str = "default") -> Corpus:
     if len(utterances) != N_UTTERANCES:
         notes.append(f"{len(utterances)} utterances, the full EmoDB has {N_UTTERANCES}")
     elif counts != Counter(CLASS_COUNTS):
-        differ = [
-            f"{name} {counts[name]} instead of {n}" for name, n in CLASS_COUNTS.items() if counts[name] != n
-        ]
-        raise InputError(
-            f"{data_dir} has {N_UTTERANCES} utterances but not the published counts: {', '.join(differ)}"
-        )
+        differ = [f"{name} {counts[name]} instead of {n}" for name, n in CLASS_COUNTS.items() if counts[name] != n]
+        raise InputError(f"{data_dir} has {N_UTTERANCES} utterances but not the published counts: {', '.join(differ)}")
     else:
         notes.append(f"full corpus: {N_UTTERANCES} utterances with the published counts per class")
     return Corpus(
@@ -82,9 +78,7 @@ def _read_folder(folder: str, scheme: LabelScheme) -> tuple[list[Utterance], lis
     inner = os.path.join(folder, "wav")
     folder = inner if os.path.isdir(inner) else folder
     paths = [os.path.join(folder, name) for name in os.listdir(folder)]
-    return _read_files(
-        [path for path in paths if os.path.isfile(path)], lambda path: open(path, "rb"), scheme
-    )
+    return _read_files([path for path in paths if os.path.isfile(path)], lambda path: open(path, "rb"), scheme)
 
 
 def _read_archive(archive: str, scheme: LabelScheme) -> tuple[list[Utterance], list[Dropped]]:

@@ -138,9 +138,7 @@ def read_synthetic(data_dir: str, labels: str = "default") -> Corpus:
       InputError: there is no complete synthetic corpus in `data_dir`, or what `read_iemocap` raises.
     """
     if not is_synthetic(data_dir):
-        raise InputError(
-            f"no synthetic corpus in {data_dir!r}: {MARKER} is missing (write_synthetic makes one)"
-        )
+        raise InputError(f"no synthetic corpus in {data_dir!r}: {MARKER} is missing (write_synthetic makes one)")
     return read_iemocap(data_dir, labels, name="synthetic")
 
 
@@ -174,9 +172,7 @@ def recordings(session: int) -> tuple[list[str], list[str]]:
     for actor in "FM":
         for number in range(1, 8 if session == 1 else 9):
             split = (session, actor) == (3, "M") and number in (5, 8)
-            improvised += [
-                f"Ses{session:02d}{actor}_impro{number:02d}{part}" for part in ("ab" if split else [""])
-            ]
+            improvised += [f"Ses{session:02d}{actor}_impro{number:02d}{part}" for part in ("ab" if split else [""])]
         parts = ["01_1", "01_2", "01_3", "02_1", "02_2", "03_1", "03_2"]
         if (session, actor) == (5, "M"):
             parts.append("01_1b")
@@ -190,9 +186,7 @@ def _drafts(rng: np.random.Generator, shape: dict[str, Any], speaker: str, fract
     total = sum(facts["counts"].values())
     # A class, or a code of the release, and the classes that the emotion is a mixture of.
     usual: list[tuple[str, tuple[str, ...]]] = [
-        (name, (name,))
-        for name in shape["classes"]
-        for _ in range(max(1, round(facts["counts"][name] * fraction)))
+        (name, (name,)) for name in shape["classes"] for _ in range(max(1, round(facts["counts"][name] * fraction)))
     ]
     frustrated = int(FRUSTRATED_SHARE * total * fraction + rng.random())
     undecided = int(UNDECIDED_SHARE * total * fraction + rng.random())
@@ -288,8 +282,7 @@ def _script(rng: np.random.Generator) -> dict[int, list[str]]:
 def _words(rng: np.random.Generator, n_syllables: int) -> str:
     """Invented words: syllables of a consonant and a vowel; only the vowels are heard."""
     syllables = [
-        _CONSONANTS[rng.integers(len(_CONSONANTS))] + _VOWELS[rng.integers(len(_VOWELS))]
-        for _ in range(n_syllables)
+        _CONSONANTS[rng.integers(len(_CONSONANTS))] + _VOWELS[rng.integers(len(_VOWELS))] for _ in range(n_syllables)
     ]
     words = [syllables[0]]
     for syllable in syllables[1:]:
@@ -365,9 +358,7 @@ def _write_tree(root: str, fraction: float, seed: int, workers: int | None) -> N
     jobs = [(root, seed, turn) for turn in turns]
     processes = min(workers or os.cpu_count() or 1, 1 + len(jobs) // _UTTERANCES_PER_PROCESS)
     progress = tqdm(total=len(jobs), desc="synthetic corpus", unit="utterance")
-    spoken = (
-        map(_speak, jobs) if processes == 1 else map_in_processes(_speak, jobs, workers=processes, chunk=16)
-    )
+    spoken = map(_speak, jobs) if processes == 1 else map_in_processes(_speak, jobs, workers=processes, chunk=16)
     with progress:
         for _ in spoken:
             progress.update()
@@ -405,13 +396,9 @@ def _is_complete(folder: str, settings: dict[str, int | float]) -> bool:
         return False
     marker = os.path.join(folder, MARKER)
     if not os.path.isfile(marker):
-        raise InputError(
-            f"{folder} exists and is no synthetic corpus ({MARKER} is missing): give a new folder"
-        )
+        raise InputError(f"{folder} exists and is no synthetic corpus ({MARKER} is missing): give a new folder")
     with open(marker, encoding="utf-8") as file:
         found = file.read()
     if found != json.dumps(settings):
-        raise InputError(
-            f"{folder} holds the synthetic corpus {found}, not {json.dumps(settings)}: give a new folder"
-        )
+        raise InputError(f"{folder} holds the synthetic corpus {found}, not {json.dumps(settings)}: give a new folder")
     return True

@@ -131,9 +131,7 @@ def _check_header(header: Sequence[str], path: str) -> None:
         )
     unknown = [column for column in header if column not in COLUMNS]
     if unknown:
-        raise InputError(
-            f"{where}: unknown column {', '.join(map(repr, unknown))}, known are {', '.join(COLUMNS)}"
-        )
+        raise InputError(f"{where}: unknown column {', '.join(map(repr, unknown))}, known are {', '.join(COLUMNS)}")
     twice = sorted({column for column in header if header.count(column) > 1})
     if twice:
         raise InputError(f"{where}: the column {', '.join(twice)} occurs twice")
@@ -145,9 +143,7 @@ def _utterance(row: dict[str, str], folder: str, where: str) -> Utterance:
             raise InputError(f"{where}: {column} is blank")
     start, end = (_number(row, column, where) for column in ("start", "end"))
     if start < 0 or end <= 0 or end <= start:
-        raise InputError(
-            f"{where}: start {row.get('start')!r} and end {row.get('end')!r} are no span of seconds"
-        )
+        raise InputError(f"{where}: start {row.get('start')!r} and end {row.get('end')!r} are no span of seconds")
     gender = row.get("gender", "")
     if gender and gender.lower() not in _GENDERS:
         raise InputError(f"{where}: gender {gender!r}, expected F, M or a blank cell")
@@ -226,9 +222,7 @@ def _vad_scale(
     for low, high in SCALES:
         if all(low <= value <= high for value in values):
             seen = f"all values lie from {min(values):g} to {max(values):g}"
-            note = (
-                f"valence, arousal and dominance are taken to be on the scale {low:g} to {high:g}, as {seen}"
-            )
+            note = f"valence, arousal and dominance are taken to be on the scale {low:g} to {high:g}, as {seen}"
             return (low, high), [f"{note} (labels=lowest..highest says otherwise)"]
     known = ", ".join(f"{low:g}..{high:g}" for low, high in SCALES)
     raise InputError(

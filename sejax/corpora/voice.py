@@ -17,9 +17,7 @@ WINDOW = 3 * HOP  # a Hann window this long, shifted by a third of itself, adds 
 N_FFT = 4 * HOP
 
 # Formant frequencies of an adult male's vowels in hertz: a, e, i, o, u (after Peterson & Barney 1952).
-VOWELS = np.array(
-    [[730, 1090, 2440], [530, 1840, 2480], [270, 2290, 3010], [570, 840, 2410], [300, 870, 2240]], float
-)
+VOWELS = np.array([[730, 1090, 2440], [530, 1840, 2480], [270, 2290, 3010], [570, 840, 2410], [300, 870, 2240]], float)
 HIGH_FORMANTS = (3500.0, 4500.0, 5500.0)
 BANDWIDTHS = np.array([80.0, 100.0, 140.0, 220.0, 300.0, 400.0])
 SYLLABLES_PER_SECOND = 5.0
@@ -217,9 +215,7 @@ def _filter_frames(
     window = (np.hanning(WINDOW + 1)[:-1] / 1.5).astype(np.float32)
     margin = (N_FFT - WINDOW) // 2  # room for the filter to ring on both sides of the window
     frames = np.zeros((n_frames, N_FFT), np.float32)
-    frames[:, margin : margin + WINDOW] = (
-        np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP] * window
-    )
+    frames[:, margin : margin + WINDOW] = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP] * window
     filtered = np.fft.irfft(np.fft.rfft(frames) * envelope, N_FFT)
     hops = N_FFT // HOP
     blocks = np.zeros((n_frames + hops - 1, HOP), np.float32)

@@ -27,7 +27,6 @@ from jaxtyping import Float32
 from tqdm import tqdm
 
 from sejax.corpora.schema import Corpus, Utterance
-from sejax.processes import map_in_processes
 from sejax.errors import InputError
 from sejax.features import (
     Extraction,
@@ -38,6 +37,7 @@ from sejax.features import (
     full_settings,
 )
 from sejax.features.audio import SAMPLING_RATE, check_speed, split_archive
+from sejax.processes import map_in_processes
 
 # Raise it when the same settings give other numbers than before.
 FEATURES_VERSION = 1

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sejax.corpora.schema import Corpus
-from sejax.step import Batch, Scale
+from sejax.step import AnyArray, Batch, Scale
 
 ROUND_FRAMES = 8  # a bucket's length is rounded up to this, so that encoders' strides divide it
 
@@ -15,25 +15,25 @@ ROUND_FRAMES = 8  # a bucket's length is rounded up to this, so that encoders' s
 class Bucket(NamedTuple):
     """Utterances of similar length. `view` counts the augmented copies of an utterance; view 0 is the original."""
 
-    utterance: Int[Array, " row"]  # row in the corpus
-    frames: dict[str, Float[Array, "row view _time _feature"]]
-    lengths: dict[str, Int[Array, "row view"]]  # valid frames
+    utterance: Int[AnyArray, " row"]  # row in the corpus
+    frames: dict[str, Float[AnyArray, "row view _time _feature"]]
+    lengths: dict[str, Int[AnyArray, "row view"]]  # valid frames
 
 
 class Data(NamedTuple):
     """A corpus on the device, shared by all runs."""
 
     buckets: tuple[Bucket, ...]
-    statistics: dict[str, Float[Array, "utterance view _statistic"]]
-    target: Float[Array, "utterance class"]
-    vad: Float[Array, "utterance dim"]
+    statistics: dict[str, Float[AnyArray, "utterance view _statistic"]]
+    target: Float[AnyArray, "utterance class"]
+    vad: Float[AnyArray, "utterance dim"]
 
 
 class Order(NamedTuple):
     """The batches of one epoch, per seed: in every round some steps on each bucket in turn."""
 
-    rows: tuple[Int[Array, "seed round _step batch"], ...]  # per bucket, rows of that bucket
-    view: tuple[Int[Array, "seed round _step batch"], ...]
+    rows: tuple[Int[AnyArray, "seed round _step batch"], ...]  # per bucket, rows of that bucket
+    view: tuple[Int[AnyArray, "seed round _step batch"], ...]
 
 
 class Stream(NamedTuple):
@@ -166,7 +166,7 @@ def plan_rounds(n_batches: Sequence[int], *, most_extra: float = 0.1) -> tuple[i
 
 
 def epoch_order(
-    utterances: Sequence[Int[np.ndarray, " row"]],
+    utterances: Sequence[Int[AnyArray, " row"]],
     *,
     visited: Bool[np.ndarray, " utterance"],
     seeds: Sequence[int],
@@ -180,7 +180,7 @@ def epoch_order(
     out even, utterances from the start of the shuffle come a second time, so that all batches are full. A view
     is drawn for each visit. Depends on nothing but its arguments: a resumed run sees the same.
     """
-    own = [np.flatnonzero(visited[utterance]) for utterance in utterances]
+    own = [np.flatnonzero(visited[np.asarray(utterance)]) for utterance in utterances]
     rounds, steps = plan_rounds([-(-len(rows) // batch_size) for rows in own])
     per_seed = []
     for seed in seeds:
@@ -189,10 +189,7 @@ def epoch_order(
         rows = [np.resize(rng.permutation(r), s) for r, s in zip(own, shapes, strict=True)]
         per_seed.append((rows, [rng.integers(0, views, s) for s in shapes]))
     return Order(
-        *(
-            tuple(np.stack(x).astype(np.int32) for x in zip(*part, strict=True))
-            for part in zip(*per_seed, strict=True)
-        )
+        *(tuple(np.stack(x).astype(np.int32) for x in zip(*part, strict=True)) for part in zip(*per_seed, strict=True))
     )
 
 
@@ -252,7 +249,7 @@ def fold_scales(
         n_features = data.buckets[0].frames[name].shape[-1]
         count, total, square = np.zeros(n), np.zeros((n, n_features)), np.zeros((n, n_features))
         for bucket in data.buckets:
-            frames, lengths = bucket.frames[name], bucket.lengths[name]
+            frames, lengths = np.asarray(bucket.frames[name]), np.asarray(bucket.lengths[name])
             for i, row in enumerate(np.asarray(bucket.utterance)):
                 own = np.concatenate([frames[i, v, : lengths[i, v]] for v in range(lengths.shape[1])])
                 own = own.astype(np.float64)

@@ -66,9 +66,7 @@ def extract(
     return FEATURES[name](samples, **settings)
 
 
-def extract_utterance(
-    segment: Segment, *, name: str, settings: Mapping[str, Setting], speed: float
-) -> Extraction:
+def extract_utterance(segment: Segment, *, name: str, settings: Mapping[str, Setting], speed: float) -> Extraction:
     """Load an utterance, change its speed, compute its features; a bad file is a result, not an exception."""
     settings = full_settings(name, settings)
     try:
@@ -121,9 +119,7 @@ def full_settings(name: str, settings: Mapping[str, Setting]) -> dict[str, Setti
             raise InputError(f"The feature {name} has no setting {key!r}; expected one of {tuple(defaults)}.")
         if type(value) is not type(defaults[key]):
             kind = type(defaults[key]).__name__
-            raise InputError(
-                f"The setting {key} of the feature {name} is {value!r}; expected a value of type {kind}."
-            )
+            raise InputError(f"The setting {key} of the feature {name} is {value!r}; expected a value of type {kind}.")
     full = {**defaults, **settings}
     _check_settings(name, full)
     return full

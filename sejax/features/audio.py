@@ -74,8 +74,7 @@ def load_audio(
             raise InputError(f"{path}: cannot be read as audio ({reason}).") from error
     if len(channels) < last - first:
         raise InputError(
-            f"{path}: truncated, its header promises {last} frames and the data ends after "
-            f"{first + len(channels)}."
+            f"{path}: truncated, its header promises {last} frames and the data ends after {first + len(channels)}."
         )
     return _check_and_convert(path, channels, rate, sampling_rate, full_scale)
 

@@ -70,9 +70,7 @@ def stf(
     """
     check_stf_settings(variant, win_length)
     if len(samples) < win_length:
-        raise InputError(
-            f"The signal has {len(samples)} samples; expected at least a window of {win_length}."
-        )
+        raise InputError(f"The signal has {len(samples)} samples; expected at least a window of {win_length}.")
     signal = samples.astype(np.float64)
     signal -= signal.mean()
     signal /= np.abs(signal).max() + 1e-10
@@ -99,13 +97,10 @@ def stf(
 def check_stf_settings(variant: str, win_length: int) -> None:
     """Raise an InputError for an unknown variant or a window that has no 10 blocks of two samples."""
     if variant not in VARIANTS:
-        raise InputError(
-            f"The variant of the short-term features is {variant!r}; expected one of {VARIANTS}."
-        )
+        raise InputError(f"The variant of the short-term features is {variant!r}; expected one of {VARIANTS}.")
     if win_length < 2 * N_BLOCKS:
         raise InputError(
-            f"The window of the short-term features has {win_length} samples; "
-            f"expected {2 * N_BLOCKS} or more."
+            f"The window of the short-term features has {win_length} samples; expected {2 * N_BLOCKS} or more."
         )
 
 

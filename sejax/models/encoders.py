@@ -4,7 +4,6 @@ Each takes `(x [batch, time, feature], mask [batch, time], rate [])` and gives `
 mask [batch, time'])` with `time' = ceil(time / stride)`.
 """
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 

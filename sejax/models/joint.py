@@ -59,9 +59,7 @@ class Trunk(nn.Module):
         for stream in self.streams:
             if stream.encoder == "none":
                 continue
-            encoder = ENCODERS[stream.encoder](
-                self.width, stream.layers, stream.stride, name=f"{stream.name}_encoder"
-            )
+            encoder = ENCODERS[stream.encoder](self.width, stream.layers, stream.stride, name=f"{stream.name}_encoder")
             x, mask = encoder(frames[stream.name], masks[stream.name], rates.hidden)
             if self.self_attention:
                 x = Block(self.width, self.heads, name=f"{stream.name}_self")(x, mask, rates.hidden)

@@ -42,9 +42,7 @@ class Conv(nn.Module):
     unfold: bool | None = None  # None: by backend
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch time feature"]
-    ) -> Float[Array, "batch time_out {self.features}"]:
+    def __call__(self, x: Float[Array, "batch time feature"]) -> Float[Array, "batch time_out {self.features}"]:
         left = (self.width - 1) // 2
         right = self.width - 1 - left
         kernel = self.param(
