@@ -206,19 +206,25 @@ def compute_metrics(
     """The tree of metrics.json: every setting with its intervals, and the baselines beside it."""
     label = np.array([-1 if u.label is None else corpus.classes.index(u.label) for u in corpus.utterances])
     vad = np.array([u.vad for u in corpus.utterances], np.float64)
-    lookup = class_mean_lookup(predictions, label, vad, folds, n_bootstrap=n_bootstrap)
+    # Without classes there is nothing to look up and no majority.
+    lookup = class_mean_lookup(predictions, label, vad, folds, n_bootstrap=n_bootstrap) if corpus.classes else {}
+    majority = majority_class(predictions, label, folds, n_bootstrap=n_bootstrap) if corpus.classes else {}
     values = {run.setting.name: dict(run.setting.values) for run in runs}
     settings = []
     for entry in summarise(predictions, n_bootstrap=n_bootstrap):
         name = entry["name"]
-        baselines = {"class_mean_lookup": lookup[name]} if lookup.get(name) else {}
-        metrics = entry["metrics"]
-        settings.append({"name": name, "values": values[name], "metrics": metrics, "baselines": baselines})
+        setting = {"name": name, "values": values[name], "metrics": entry["metrics"], "baselines": {}}
+        if lookup.get(name):
+            setting["baselines"] = {"class_mean_lookup": lookup[name]}
+        # Rows with a truth and no finite prediction, of the tasks that were trained: a run diverged.
+        untrained = {0.0: ("class",), 1.0: DIMENSIONS}.get(float(values[name]["alpha"]), ())
+        unpredicted = {what: n for what, n in entry.get("unpredicted", {}).items() if what not in untrained}
+        settings.append(setting | ({"unpredicted": unpredicted} if unpredicted else {}))
     return {
         "protocol": dict(protocol),
         "corpus": dict(corpus_facts),
         "settings": settings,
-        "baselines": {"majority": majority_class(predictions, label, folds, n_bootstrap=n_bootstrap)},
+        "baselines": {"majority": majority},
         "audit": dict(audit),
     }
 
@@ -242,13 +248,19 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         rows.append((setting["name"], setting["metrics"]))
         if "class_mean_lookup" in setting["baselines"]:
             rows.append(("  class-mean look-up", setting["baselines"]["class_mean_lookup"]))
-    rows.append(("majority class", metrics["baselines"]["majority"]))
+    if metrics["baselines"]["majority"]:
+        rows.append(("majority class", metrics["baselines"]["majority"]))
     shown = {key: title for key, title in columns.items() if any(key in found for _, found in rows)}
     first = max(len("setting"), *(len(name) for name, _ in rows))
     lines = ["  ".join(["setting".ljust(first), *(title.center(19) for title in shown.values())]).rstrip()]
     for name, found in rows:
         cells = [_cell(found.get(key), percent=key in ("wa", "ua")) for key in shown]
         lines.append("  ".join([name.ljust(first), *(cell.center(19) for cell in cells)]).rstrip())
+    for setting in metrics["settings"]:
+        for what, n in setting.get("unpredicted", {}).items():
+            lines.append(
+                f"{setting['name']}: {n} predictions of {what} are not finite, so it has no metrics: it diverged"
+            )
     protocol = metrics["protocol"]
     lines.append(
         f"{protocol['description']}; {protocol['folds']} folds, {protocol['seeds']} "
