@@ -322,6 +322,31 @@ def _class_means(
     return np.where(np.isnan(table), means(np.ones(label.shape, bool)), table)
 
 
+def average_seeds(predictions: Predictions) -> Predictions:
+    """One run per setting and fold, whose predictions are the means over the seeds; its seed is -1.
+
+    An ensemble of networks that differ in initialisation and order alone. The digits are those of the CSV.
+    """
+    predictions = _as_written(predictions)
+    key = np.char.add(np.char.add(predictions.setting, "\n"), np.char.add(predictions.fold, "\n"))
+    _, first, group = np.unique(np.char.add(key, predictions.id), return_index=True, return_inverse=True)
+    count = np.bincount(group)[:, None]
+
+    def mean(block: np.ndarray) -> np.ndarray:
+        total = np.zeros((len(first), block.shape[1]))
+        np.add.at(total, group, block)
+        return total / count
+
+    averaged = _rows(predictions, first)
+    averaged = replace(
+        averaged,
+        seed=np.full(len(first), -1),
+        prob=mean(predictions.prob),
+        pred_vad=mean(predictions.pred_vad),
+    )
+    return _rows(averaged, np.argsort(first, kind="stable"))
+
+
 def _rows(predictions: Predictions, mask: np.ndarray) -> Predictions:
     columns = [*_KEYS, "label", "prob", "vad", "pred_vad"]
     return replace(predictions, **{name: getattr(predictions, name)[mask] for name in columns})

@@ -400,17 +400,21 @@ def _results(study: _Study) -> _Html:
     groups = [(name, [metric for metric in study.columns if metric in group]) for name, group in _GROUPS]
     spans = {metric: _group_span(study.settings, metrics) for _, metrics in groups for metric in metrics}
     rows = [_result_row(study, setting, number, spans) for number, setting in enumerate(study.settings, start=1)]
+    ensembles = [
+        _plain_row(study, f"seeds averaged, {setting['name']}", setting.get("seeds_averaged", {}))
+        for setting in study.settings
+    ]
     majority = study.metrics["baselines"].get("majority", {})
-    baselines = [_baseline_row(study, "majority class", majority)]
+    baselines = [_plain_row(study, "majority class", majority)]
     baselines += [
-        _baseline_row(study, f"class-mean look-up, {setting['name']}", _lookup(setting)) for setting in study.settings
+        _plain_row(study, f"class-mean look-up, {setting['name']}", _lookup(setting)) for setting in study.settings
     ]
     width = 1 + _with_score(study) + len(study.columns) + _with_gain(study)
     divider = _tag("th", "Baselines", scope="rowgroup", colspan=width)
     table = _tag(
         "table",
         _results_head(study, [(name, metrics) for name, metrics in groups if metrics]),
-        _tag("tbody", *rows),
+        _tag("tbody", *rows, *ensembles),
         _tag("tbody", _tag("tr", divider), *baselines, class_="baselines") if any(baselines) else None,
         class_="results",
     )
@@ -501,7 +505,7 @@ def _over_folds(metric: _Metric, value: Mapping[str, Any]) -> str:
     return metric.format(value["fold_mean"]) + deviation
 
 
-def _baseline_row(study: _Study, name: str, values: Mapping[str, Any]) -> _Html | None:
+def _plain_row(study: _Study, name: str, values: Mapping[str, Any]) -> _Html | None:
     if not any(metric.key in values for metric in study.columns):
         return None
     cells = [_tag("th", name, scope="row", colspan=2 if _with_score(study) else None)]

@@ -13,6 +13,7 @@ from sejax.corpora.schema import DIMENSIONS, Corpus
 from sejax.folds import Fold
 from sejax.metrics import (
     Predictions,
+    average_seeds,
     ccc,
     class_mean_lookup,
     confusion_matrix,
@@ -203,13 +204,20 @@ def compute_metrics(
     audit: Mapping[str, Any],
     n_bootstrap: int,
 ) -> dict[str, Any]:
-    """The tree of metrics.json: every setting with its intervals, and the baselines beside it."""
+    """The tree of metrics.json: every setting with its intervals, and the baselines beside it.
+
+    With several seeds a setting also has `seeds_averaged`: the metrics of the mean of their predictions.
+    """
     label = np.array([-1 if u.label is None else corpus.classes.index(u.label) for u in corpus.utterances])
     vad = np.array([u.vad for u in corpus.utterances], np.float64)
     # Without classes there is nothing to look up and no majority.
     lookup = class_mean_lookup(predictions, label, vad, folds, n_bootstrap=n_bootstrap) if corpus.classes else {}
     majority = majority_class(predictions, label, folds, n_bootstrap=n_bootstrap) if corpus.classes else {}
     values = {run.setting.name: dict(run.setting.values) for run in runs}
+    ensembles = {}
+    if len({run.seed for run in runs}) > 1:
+        averaged = summarise(average_seeds(predictions), n_bootstrap=n_bootstrap)
+        ensembles = {entry["name"]: {"seeds_averaged": entry["metrics"]} for entry in averaged}
     settings = []
     for entry in summarise(predictions, n_bootstrap=n_bootstrap):
         name = entry["name"]
@@ -219,7 +227,7 @@ def compute_metrics(
         # Rows with a truth and no finite prediction, of the tasks that were trained: a run diverged.
         untrained = {0.0: ("class",), 1.0: DIMENSIONS}.get(float(values[name]["alpha"]), ())
         unpredicted = {what: n for what, n in entry.get("unpredicted", {}).items() if what not in untrained}
-        settings.append(setting | ({"unpredicted": unpredicted} if unpredicted else {}))
+        settings.append(setting | ensembles.get(name, {}) | ({"unpredicted": unpredicted} if unpredicted else {}))
     return {
         "protocol": dict(protocol),
         "corpus": dict(corpus_facts),
@@ -246,6 +254,8 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     rows: list[tuple[str, Mapping[str, Any]]] = []
     for setting in metrics["settings"]:
         rows.append((setting["name"], setting["metrics"]))
+        if "seeds_averaged" in setting:
+            rows.append(("  seeds averaged", setting["seeds_averaged"]))
         if "class_mean_lookup" in setting["baselines"]:
             rows.append(("  class-mean look-up", setting["baselines"]["class_mean_lookup"]))
     if metrics["baselines"]["majority"]:

@@ -21,6 +21,7 @@ from sejax.errors import InputError
 from sejax.folds import Fold
 from sejax.metrics import (
     Predictions,
+    average_seeds,
     ccc,
     class_mean_lookup,
     confusion_matrix,
@@ -568,3 +569,24 @@ def test_baselines_without_vad():
     emodb = dataclasses.replace(predictions, vad=nothing, pred_vad=nothing)
     assert class_mean_lookup(emodb, label, np.full_like(vad, np.nan), folds) == {"static": {}}
     assert majority_class(emodb, label, folds) == majority_class(predictions, label, folds)
+
+
+def test_average_seeds_is_the_mean_over_seeds_of_each_test_utterance():
+    keys = {
+        "run": np.array([0, 0, 1, 1, 2, 2]),
+        "fold": np.array(["a", "a", "b", "b", "a", "a"]),
+        "seed": np.array([0, 0, 0, 0, 1, 1]),
+        "setting": np.array(["s"] * 6),
+        "id": np.array(["u2", "u1", "u3", "u4", "u1", "u2"]),
+        "speaker": np.array(["a", "a", "b", "b", "a", "a"]),
+        "label": np.array([0, 1, 0, 1, 1, 0]),
+    }
+    prob = np.array([[0.25, 0.75], [1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [0.5, 0.5], [0.75, 0.25]])
+    predictions = Predictions(
+        classes=("x", "y"), prob=prob, vad=np.full((6, 3), 3.0), pred_vad=np.arange(18.0).reshape(6, 3), **keys
+    )
+    averaged = average_seeds(predictions)
+    assert averaged.id.tolist() == ["u2", "u1", "u3", "u4"]
+    assert averaged.label.tolist() == [0, 1, 0, 1]
+    np.testing.assert_allclose(averaged.prob, [[0.5, 0.5], [0.75, 0.25], [0.5, 0.5], [0.0, 1.0]])
+    np.testing.assert_allclose(averaged.pred_vad[:2, 0], [(0 + 15) / 2, (3 + 12) / 2])
