@@ -19,7 +19,10 @@ class Checkpoints:
     def __init__(self, workdir: str) -> None:
         self._folder = Path(workdir).absolute() / "checkpoints"
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        # Named, the handler also reads the shapes of what another process has saved.
+        self._manager = ocp.CheckpointManager(
+            self._folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
+        )
 
     def latest(self) -> int | None:
         """The newest complete epoch, None where there is none."""

@@ -1,0 +1,311 @@
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sejax.corpora.schema import Corpus, Utterance
+from sejax.data.load import (
+    ROUND_FRAMES,
+    Stream,
+    assemble,
+    epoch_order,
+    fold_scales,
+    label_targets,
+    length_buckets,
+    normalise_by_speaker,
+    plan_rounds,
+    prediction_rows,
+    take_batch,
+)
+
+N, VIEWS = 23, 2
+HOP = {"a": 0.01, "b": 0.02}
+
+
+def make_streams(seed=0):
+    """Two streams of different hop, with two views of each utterance."""
+    rng = np.random.default_rng(seed)
+    seconds = rng.uniform(0.1, 1.0, N)
+    streams = {}
+    for name, features in (("a", 3), ("b", 2)):
+        lengths = [[int(s / HOP[name] / speed) for s in seconds] for speed in (1.0, 0.9)]
+        frames = [[rng.normal(5, 2, (n, features)).astype(np.float32) for n in view] for view in lengths]
+        streams[name] = Stream(frames, rng.normal(1, 3, (N, VIEWS, 4)).astype(np.float32))
+    return streams
+
+
+def make_data(streams, *, max_seconds=0.0, n_buckets=3, min_rows=4):
+    target = np.eye(2, dtype=np.float32)[np.arange(N) % 2]
+    vad = np.zeros((N, 3), np.float32)
+    return assemble(
+        streams,
+        target=target,
+        vad=vad,
+        n_buckets=n_buckets,
+        min_rows=min_rows,
+        max_seconds=max_seconds,
+        hop_seconds=HOP,
+    )
+
+
+@pytest.fixture(scope="module")
+def streams():
+    return make_streams()
+
+
+@pytest.fixture(scope="module")
+def data(streams):
+    return make_data(streams)[0]
+
+
+# --------------------------------------------------------------------------------------------------- buckets
+
+
+def padding(groups, lengths):
+    return sum(len(g) * lengths[g].max() for g in groups)
+
+
+def least_padding(lengths, n_buckets, min_rows):
+    """Tries every way to cut the sorted lengths."""
+    ordered, n = np.sort(lengths), len(lengths)
+    costs = [n * ordered[-1]]
+    for k in range(1, n_buckets):
+        for inner in combinations(range(1, n), k):
+            edges = [0, *inner, n]
+            sizes = np.diff(edges)
+            if sizes.min() >= min_rows:
+                costs.append(sum(size * ordered[end - 1] for size, end in zip(sizes, edges[1:], strict=True)))
+    return min(costs)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=9),
+    n_buckets=st.integers(1, 4),
+    min_rows=st.integers(1, 4),
+)
+def test_buckets_pad_least(lengths, n_buckets, min_rows):
+    lengths = np.array(lengths, float)
+    groups = length_buckets(lengths, n_buckets=n_buckets, min_rows=min_rows)
+    assert_array_equal(np.sort(np.concatenate(groups)), np.arange(len(lengths)))
+    assert 1 <= len(groups) <= n_buckets
+    assert len(groups) == 1 or min(map(len, groups)) >= min_rows
+    for group in groups:
+        assert_array_equal(group, np.sort(group))
+    for shorter, longer in zip(groups, groups[1:], strict=False):
+        assert lengths[shorter].max() <= lengths[longer].min()
+    assert padding(groups, lengths) == least_padding(lengths, n_buckets, min_rows)
+
+
+def test_buckets_of_many_utterances_respect_min_rows_and_save_padding():
+    lengths = np.random.default_rng(0).gamma(2.0, 2.0, 500)
+    groups = length_buckets(lengths, n_buckets=4, min_rows=40)
+    assert len(groups) == 4
+    assert min(map(len, groups)) >= 40
+    even = np.array_split(np.argsort(lengths), 4)
+    assert padding(groups, lengths) < padding(even, lengths) < padding([np.arange(500)], lengths)
+
+
+# -------------------------------------------------------------------------------------------------- assemble
+
+
+def test_assemble_keeps_every_frame_where_it_belongs(streams, data):
+    assert len(data.buckets) == 3
+    rows = np.concatenate([bucket.utterance for bucket in data.buckets])
+    assert_array_equal(np.sort(rows), np.arange(N))
+    for bucket in data.buckets:
+        for name, stream in streams.items():
+            assert bucket.frames[name].shape[2] % ROUND_FRAMES == 0
+            for i, row in enumerate(bucket.utterance):
+                for v in range(VIEWS):
+                    n = bucket.lengths[name][i, v]
+                    assert_array_equal(bucket.frames[name][i, v, :n], stream.frames[v][row])
+                    assert not bucket.frames[name][i, v, n:].any()
+
+
+def test_assemble_cuts_frames_but_not_statistics(streams, data):
+    cut_data, n_cut = make_data(streams, max_seconds=0.5)
+    too_long = np.array([len(streams["a"].frames[0][row]) > 50 for row in range(N)])
+    too_long |= [len(streams["b"].frames[0][row]) > 25 for row in range(N)]
+    assert n_cut == too_long.sum() > 0
+    assert make_data(streams)[1] == 0
+    for bucket in cut_data.buckets:
+        for name, limit in (("a", 50), ("b", 25)):
+            whole = [[len(view[row]) for view in streams[name].frames] for row in bucket.utterance]
+            assert_array_equal(bucket.lengths[name], np.minimum(whole, limit))
+    for name in streams:
+        assert_array_equal(cut_data.statistics[name], data.statistics[name])
+
+
+def test_take_batch_gathers_one_view_of_each_row(streams, data):
+    bucket = data.buckets[1]
+    rows, view = np.array([2, 0, 2]), np.array([1, 0, 0])
+    batch = take_batch(data, bucket, rows, view)
+    assert_array_equal(batch.utterance, bucket.utterance[rows])
+    for i, (row, v) in enumerate(zip(batch.utterance, view, strict=True)):
+        for name, stream in streams.items():
+            own = stream.frames[v][row]
+            assert batch.lengths[name][i] == len(own)
+            assert_array_equal(batch.frames[name][i, : len(own)], own)
+            assert_array_equal(batch.statistics[name][i], stream.statistics[row, v])
+        assert_array_equal(batch.target[i], data.target[row])
+
+
+# ------------------------------------------------------------------------------------------- order of an epoch
+
+
+@settings(deadline=None, max_examples=100)
+@given(n_batches=st.lists(st.integers(0, 60), min_size=1, max_size=5).filter(any))
+def test_rounds_hold_all_batches_and_few_more(n_batches):
+    rounds, steps = plan_rounds(n_batches)
+    assert 1 <= rounds <= max(1, min(n for n in n_batches if n))
+    assert all(rounds * own >= n for own, n in zip(steps, n_batches, strict=True))
+    assert rounds * sum(steps) <= 1.1 * sum(n_batches) + 1e-9
+
+
+def test_rounds_alternate_where_it_costs_nothing():
+    assert plan_rounds([10, 20, 30]) == (10, [1, 2, 3])
+    assert plan_rounds([7]) == (7, [1])
+
+
+def order_of(data, visited, **kwargs):
+    arguments = {"seeds": [0, 1], "epoch": 1, "batch_size": 3, "views": VIEWS, **kwargs}
+    return epoch_order([b.utterance for b in data.buckets], visited=visited, **arguments)
+
+
+def test_order_visits_every_visited_utterance_and_no_other(data):
+    visited = np.ones(N, bool)
+    visited[[1, 5, 8]] = False
+    order = order_of(data, visited)
+    for seed in range(2):
+        seen = [
+            bucket.utterance[rows[seed]].ravel() for bucket, rows in zip(data.buckets, order.rows, strict=True)
+        ]
+        seen, count = np.unique(np.concatenate(seen), return_counts=True)
+        assert_array_equal(seen, np.flatnonzero(visited))
+        assert count.max() <= 2
+    for rows, view in zip(order.rows, order.view, strict=True):
+        assert rows.dtype == view.dtype == np.int32
+        assert rows.shape == view.shape
+        assert set(np.unique(view)) == {0, 1}
+
+
+def test_order_depends_on_seed_and_epoch_alone(data):
+    visited = np.ones(N, bool)
+    order = order_of(data, visited)
+    for ours, again in zip((*order.rows, *order.view), (lambda o: (*o.rows, *o.view))(order_of(data, visited)), strict=True):
+        assert_array_equal(ours, again)
+    assert not np.array_equal(order.rows[0], order_of(data, visited, epoch=2).rows[0])
+    assert not np.array_equal(order.rows[0][0], order.rows[0][1])
+    alone = order_of(data, visited, seeds=[1])
+    assert_array_equal(alone.rows[0][0], order.rows[0][1])
+
+
+def test_order_of_a_bucket_that_nobody_trains_on(data):
+    visited = np.ones(N, bool)
+    visited[data.buckets[0].utterance] = False
+    order = order_of(data, visited)
+    assert order.rows[0].shape[2] == 0
+    assert all(rows.shape[2] for rows in order.rows[1:])
+
+
+@settings(deadline=None, max_examples=50)
+@given(masks=st.lists(st.lists(st.booleans(), min_size=N, max_size=N).filter(any), min_size=1, max_size=3))
+def test_prediction_rows_cover_what_is_wanted_once(data, masks):
+    wanted = [np.flatnonzero(mask) for mask in masks]
+    rows_by_bucket, columns = prediction_rows(data, wanted, 4)
+    assert sum(rows[0].size for rows in rows_by_bucket) == columns.shape[1]
+    for fold, want in enumerate(wanted):
+        assert_array_equal(np.sort(columns[fold][columns[fold] >= 0]), want)
+        laid = [b.utterance[rows[fold]].ravel() for b, rows in zip(data.buckets, rows_by_bucket, strict=True)]
+        laid = np.concatenate(laid)
+        real = columns[fold] >= 0
+        assert_array_equal(laid[real], columns[fold][real])
+    assert all(rows.shape[2] <= 4 for rows in rows_by_bucket)
+
+
+# ---------------------------------------------------------------------------------------------- normalisation
+
+
+def test_fold_scales_equal_numpy_on_the_training_frames(streams, data):
+    trained = np.array([np.arange(N) < 9, np.arange(N) % 2 == 0])
+    frame_scale, statistic_scale = fold_scales(data, list(trained))
+    for name, stream in streams.items():
+        for fold, mask in enumerate(trained):
+            rows = np.flatnonzero(mask)
+            frames = np.concatenate([view[row] for view in stream.frames for row in rows]).astype(float)
+            assert_allclose(frame_scale[name].mean[fold], frames.mean(axis=0), rtol=1e-6)
+            assert_allclose(1 / frame_scale[name].inverse[fold], frames.std(axis=0), rtol=1e-5)
+            own = stream.statistics[rows].reshape(-1, 4).astype(float)
+            assert_allclose(statistic_scale[name].mean[fold], own.mean(axis=0), rtol=1e-6)
+            assert_allclose(1 / statistic_scale[name].inverse[fold], own.std(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("garbage", [np.nan, 1e30])
+def test_fold_scales_know_nothing_of_the_held_out(streams, data, garbage):
+    trained = np.arange(N) < 9
+    spoilt = {
+        name: Stream(
+            [[x if trained[i] else np.full_like(x, garbage) for i, x in enumerate(view)] for view in s.frames],
+            np.where(trained[:, None, None], s.statistics, np.float32(garbage)),
+        )
+        for name, s in streams.items()
+    }
+    for ours, other in zip(fold_scales(data, [trained]), fold_scales(make_data(spoilt)[0], [trained]), strict=True):
+        for name in streams:
+            assert_array_equal(ours[name].mean, other[name].mean)
+            assert_array_equal(ours[name].inverse, other[name].inverse)
+
+
+def test_a_feature_that_does_not_vary_is_left_at_zero(streams):
+    frames = [[np.concatenate([x, np.full((len(x), 1), 1e4, np.float32)], axis=1) for x in v] for v in streams["a"].frames]
+    data, _ = make_data({"a": Stream(frames, streams["a"].statistics)})
+    scale = fold_scales(data, [np.ones(N, bool)])[0]["a"]
+    assert scale.inverse[0, -1] == 0.0
+    assert (scale.inverse[0, :-1] > 0).all()
+
+
+def test_normalise_by_speaker_takes_out_each_speakers_mean_and_deviation(streams):
+    stream = streams["a"]
+    before = stream.statistics.copy()
+    speakers = [f"s{row % 3}" for row in range(N)]
+    ours = normalise_by_speaker(stream, speakers)
+    for speaker in set(speakers):
+        rows = [row for row in range(N) if speakers[row] == speaker]
+        for view in ours.frames:
+            pooled = np.concatenate([view[row] for row in rows])
+            assert_allclose(pooled.mean(axis=0), 0.0, atol=1e-5)
+            assert_allclose(pooled.std(axis=0), 1.0, rtol=1e-5)
+        assert_allclose(ours.statistics[rows].mean(axis=0), 0.0, atol=1e-5)
+        assert_allclose(ours.statistics[rows].std(axis=0), 1.0, rtol=1e-4)
+    assert ours.frames[0][0].dtype == np.float32
+    assert_array_equal(stream.statistics, before)  # the argument is left as it was
+
+
+# ----------------------------------------------------------------------------------------------------- targets
+
+
+def make_corpus():
+    u = [
+        Utterance("1", "1.wav", "a", label="sad", distribution={"happy": 0.25, "sad": 0.75}, vad=(1.0, 3.0, 5.0)),
+        Utterance("2", "2.wav", "a", label="happy"),
+        Utterance("3", "3.wav", "b", distribution={"sad": 0.5, "happy": 0.5}, vad=(2.0, float("nan"), 4.0)),
+        Utterance("4", "4.wav", "b"),
+    ]
+    return Corpus("tiny", ("happy", "sad"), (1.0, 5.0), tuple(u))
+
+
+def test_hard_targets_are_the_labels():
+    target, vad = label_targets(make_corpus(), soft=False)
+    assert_array_equal(target, [[0, 1], [1, 0], [0, 0], [0, 0]])
+    nan = np.nan
+    assert_array_equal(vad, [[-1, 0, 1], [nan] * 3, [-0.5, nan, 0.5], [nan] * 3])
+    assert target.dtype == vad.dtype == np.float32
+
+
+def test_soft_targets_are_the_votes_where_there_are_any():
+    target, _ = label_targets(make_corpus(), soft=True)
+    assert_array_equal(target, [[0.25, 0.75], [1, 0], [0.5, 0.5], [0, 0]])
