@@ -1,11 +1,11 @@
 """What a run leaves while it trains: history.jsonl, TensorBoard scalars, and a progress bar."""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 _IDENTITY = ("epoch", "run", "fold", "seed", "setting")
@@ -36,7 +36,7 @@ class TensorBoard:
     """Scalars per setting, averaged over its folds and seeds, under `<workdir>/tensorboard`."""
 
     def __init__(self, workdir: str) -> None:
-        self._writer = SummaryWriter(str(Path(workdir) / "tensorboard"), flush_secs=10)
+        self._writer = _summary_writer()(str(Path(workdir) / "tensorboard"), flush_secs=10)
 
     def write(self, epoch: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds one epoch's rows of history.jsonl."""
@@ -49,6 +49,17 @@ class TensorBoard:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _summary_writer() -> Any:
+    """tensorboardX imports torch where it is installed, in seconds and for nothing: it is not found here."""
+    hidden = sys.modules.setdefault("torch", None) is None  # type: ignore[arg-type]
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter
 
 
 class Progress:

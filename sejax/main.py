@@ -1,10 +1,12 @@
 """python -m sejax.main --config FILE[:ARG] --workdir DIR [--mode train|evaluate] [--config.OPTION=VALUE ...]"""
 
 import os
+import re
 import sys
 
-# The TFDS and orbax loggers speak of TensorFlow and of barriers; what concerns a user is printed by sejax.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# XLA, TFDS and orbax log what concerns no user, such as a false alarm whenever a compiled program is read from
+# the cache on a CPU; what does concern one is printed by sejax.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -19,16 +21,26 @@ _MODE = flags.DEFINE_enum(
     ["train", "evaluate"],
     "train: train what is missing, then evaluate; evaluate: only that.",
 )
+# How ml_collections says it, with more or fewer quotes.
+_UNKNOWN_OPTION = re.compile(
+    r"""\W*(?:Key )?\W*(\w+)(?:\W+does not exist.*?)?\W*(?:n?Did you mean \W*(\w+).*)?""", re.DOTALL
+)
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def _parse(argv: list[str]) -> list[str]:
     """Parses the flags; a wrong option is one sentence, not a traceback."""
     try:
-        return flags.FLAGS(argv)
+        positional = flags.FLAGS(argv)
+        dict(_CONFIG.value)  # a file that could not be loaded says so here
+        return positional
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error.args[0] if error.args else error).split())}", file=sys.stderr)
-        sys.exit(2)
+        problem = str(error)
+        if unknown := _UNKNOWN_OPTION.fullmatch(problem):
+            problem = f"the config has no option {unknown[1]!r}"
+            problem += f", did you mean {unknown[2]!r}?" if unknown[2] else ""
+    print(f"error: {' '.join(problem.split())}", file=sys.stderr)
+    sys.exit(2)
 
 
 def main(argv: list[str]) -> None:

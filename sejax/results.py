@@ -143,7 +143,7 @@ def gather_predictions(
         found = columns[run.fold] >= 0
         utterance = columns[run.fold][found]
         order = np.argsort(utterance)
-        p = prob[run.number][found][order].astype(np.float64)
+        p = prob[run.number][found][order, : len(corpus.classes)].astype(np.float64)
         v = vad[run.number][found][order].astype(np.float64) * (high - low) / 2 + (low + high) / 2
         alpha = float(run.setting.values["alpha"])
         truth = np.array([corpus.utterances[u].vad for u in utterance[order]], np.float64)

@@ -148,7 +148,7 @@ def balanced_class_weight(target: Float[np.ndarray, "utterance class"]) -> Float
     return weight.astype(np.float32)
 
 
-def selection_rows(folds: Sequence[Fold], split: str) -> list[Int[np.ndarray, " row"]]:
+def selection_rows(folds: Sequence[Fold], split: str) -> list[Int[np.ndarray, " _row"]]:
     """For each fold, the utterances of its `split` ("train", "val" or "test")."""
     return [np.flatnonzero(getattr(fold, split)) for fold in folds]
 

@@ -163,9 +163,10 @@ def train_step(
     (trunk_grad,) = walk_trunk_back(fused_grad)
     head_grad = weighting.combine(head_grads, weighting_state.head_weights)
 
-    updates, optimizer_state = _optimizer(run.hparams, recipe).update(
-        {"trunk": trunk_grad, "head": head_grad}, state.optimizer, state.params
-    )
+    with jax.numpy_dtype_promotion("standard"):  # optax raises floats to its integer counters
+        updates, optimizer_state = _optimizer(run.hparams, recipe).update(
+            {"trunk": trunk_grad, "head": head_grad}, state.optimizer, state.params
+        )
     params = optax.apply_updates(state.params, updates)
     averaged = _moving_average(state.averaged, params, state.step, recipe.averaging)
     state = State(params, averaged, optimizer_state, weighting_state, state.step + 1)
@@ -194,7 +195,7 @@ def spec_augment(batch: Batch, recipe: Recipe, key: Key[Array, ""]) -> dict[str,
         start_key, width_key = jax.random.split(key)
         start = jax.random.uniform(start_key, (rows, n, 1)) * size
         width = jax.random.uniform(width_key, (rows, n, 1)) * widest
-        position = jnp.arange(size, dtype=jnp.float32)[None, None]
+        position = jnp.arange(size, dtype=jnp.float32)[None, None] + 0.5  # else the first one is never hidden
         return ~((position >= start) & (position < start + width)).any(axis=1)
 
     seen = {}

@@ -67,7 +67,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     check_config(config)
     cache_dir = os.path.expanduser(config.cache_dir)
     jax.config.update("jax_compilation_cache_dir", os.path.join(cache_dir, "xla"))
-    _claim_workdir(config, workdir, must_exist=not train)
+    _check_workdir(config, workdir, must_exist=not train)
+    settings = expand_grid({name: config[name] for name in STACKED}, dict(config.grid))
 
     # ------------------------------------------------------------------ corpus, features, folds, audit
     prepared = _prepare(config)
@@ -85,11 +86,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     )
 
     # ------------------------------------------------------------------ runs: folds x settings x seeds
-    settings = expand_grid({name: config[name] for name in STACKED}, config.grid)
     runs = enumerate_runs(len(folds), settings, range(config.seed, config.seed + config.seeds))
     devices = jax.local_devices()[: config.devices or None]
     layout = lay_out(runs, runs_per_chunk=config.runs_per_chunk, devices=len(devices))
     fold_of_run = layout.scatter(np.array([run.fold for run in runs]))
+    _claim_workdir(config, workdir)
     results.write_runs(os.path.join(workdir, "runs.csv"), runs, folds, corpus, None)
 
     # ------------------------------------------------------------------ data: once, for all runs
@@ -98,6 +99,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
         speakers = [u.speaker for u in corpus.utterances]
         streams = {name: normalise_by_speaker(stream, speakers) for name, stream in streams.items()}
     target, vad = label_targets(corpus, soft=config.loss.soft_labels)
+    if not corpus.classes:  # a layer cannot have no outputs: the class head has one that nothing trains or reads
+        target = np.zeros((len(target), 1), target.dtype)
     tasks = [t for t, has in zip(TASKS, (target.any(), np.isfinite(vad).any()), strict=True) if has]
     data, n_cut = assemble(
         streams,
@@ -151,7 +154,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
             StreamSpec(name, config.model.encoder[name], config.model.layers, config.model.stride)
             for name in config.streams
         ),
-        classes=len(corpus.classes),
+        classes=target.shape[1],
         dimensions=vad.shape[1],
         **{k: config.model[k] for k in ("width", "fused", "heads", "self_attention", "co_attention", "statistics")},
     )
@@ -272,8 +275,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     return metrics_tree
 
 
-def _claim_workdir(config: ConfigDict, workdir: str, *, must_exist: bool) -> None:
-    """Writes config.json, or checks that the one there is of this config."""
+def _check_workdir(config: ConfigDict, workdir: str, *, must_exist: bool) -> None:
+    """Checks that the folder can be written and is no other config's, before anything is computed."""
     path = Path(workdir) / "config.json"
     resolved = json.loads(config.to_json_best_effort())
     if path.exists():
@@ -282,10 +285,21 @@ def _claim_workdir(config: ConfigDict, workdir: str, *, must_exist: bool) -> Non
             raise InputError(
                 f"{workdir} belongs to another config: here {'; '.join(found)}; use another --workdir, or remove it"
             )
-        return
-    if must_exist:
+    elif must_exist:
         raise InputError(f"{workdir} has no config.json, expected the workdir of a training run")
-    Path(workdir).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(workdir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{workdir} cannot be made ({error.strerror}), expected a folder to write to") from error
+    if not os.access(workdir, os.W_OK | os.X_OK):
+        raise InputError(f"{workdir} cannot be written to, expected a folder to write to")
+
+
+def _claim_workdir(config: ConfigDict, workdir: str) -> None:
+    """Writes config.json, once config and corpus are known to be right: a mended config may use the folder."""
+    path = Path(workdir) / "config.json"
+    if path.exists():
+        return
     packages = (
         "sejax",
         "jax",
@@ -298,7 +312,7 @@ def _claim_workdir(config: ConfigDict, workdir: str, *, must_exist: bool) -> Non
         "tensorflow-datasets",
     )
     facts = {
-        "config": resolved,
+        "config": json.loads(config.to_json_best_effort()),
         "command": shlex.join(["python", "-m", "sejax.main", *sys.argv[1:]]),
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
         "git": _git_revision(),

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from sejax import processes
 from sejax.corpora.schema import Corpus, Utterance
-from sejax.data import builder, workers
+from sejax.data import builder
 from sejax.data.builder import StreamFeatures, build_features
 from sejax.errors import InputError
 from sejax.features import extract
@@ -120,15 +121,15 @@ def test_processes_compute_what_one_does(
     corpus = write_corpus(tmp_path / "corpus", 40)
     alone = build(corpus, tmp_path / "alone", stream="stf", settings={})
     monkeypatch.setattr(builder, "STARTUP_SECONDS", 0.0)
-    processes: list[int] = []
+    started: list[int] = []
 
     def counted(*arguments: object, **options: int) -> object:
-        processes.append(options["workers"])
-        return workers.map_in_processes(*arguments, **options)  # type: ignore[arg-type]
+        started.append(options["workers"])
+        return processes.map_in_processes(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builder, "map_in_processes", counted)
     assert_equal(build(corpus, tmp_path / "together", stream="stf", settings={}, workers=2), alone)
-    assert processes == [2]
+    assert started == [2]
     # One line each says what was computed; TFDS says nothing.
     said = capfd.readouterr()
     assert said.out == ""
@@ -373,7 +374,7 @@ def test_a_build_stopped_midway_is_never_read_and_leaves_no_process(
 
 
 def test_an_exception_in_a_worker_is_raised_and_ends_the_workers() -> None:
-    results = workers.map_in_processes(int, ["1", "2", "x", "4"], workers=2, chunk=1)
+    results = processes.map_in_processes(int, ["1", "2", "x", "4"], workers=2, chunk=1)
     assert [next(results), next(results)] == [1, 2]
     with pytest.raises(ValueError, match="invalid literal"):
         next(results)
@@ -383,10 +384,10 @@ def test_workers_have_one_blas_thread_and_import_little(monkeypatch: pytest.Monk
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
     names = ["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"]
-    assert list(workers.map_in_processes(os.getenv, names, workers=1, chunk=3)) == ["1", "1", "1"]
+    assert list(processes.map_in_processes(os.getenv, names, workers=1, chunk=3)) == ["1", "1", "1"]
     assert os.environ["OPENBLAS_NUM_THREADS"] == "7"
     assert "OMP_NUM_THREADS" not in os.environ
-    loaded = next(workers.map_in_processes(eval, ["list(__import__('sys').modules)"], workers=1, chunk=1))
+    loaded = next(processes.map_in_processes(eval, ["list(__import__('sys').modules)"], workers=1, chunk=1))
     assert "sejax.processes" in loaded
     assert not {"pytest", "tensorflow_datasets", "tensorflow", "jax"} & set(loaded)
 

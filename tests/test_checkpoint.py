@@ -14,7 +14,13 @@ def make_state(width=3, fill=0.0):
     kernel = rng.normal(size=(1, 2, 5, width)).astype(np.float32) + np.float32(fill)
     kernel[0, 0, 0, 0] = np.nan  # restored as it was, whatever it was
     params = {"trunk": {"dense": {"kernel": kernel, "bias": np.full((1, 2, width), 1e-30, np.float32)}}}
-    state = State(params, jax.tree.map(np.copy, params), {"mu": params}, {"seen": np.ones((1, 2), bool)}, np.full((1, 2), 7, np.int32))
+    state = State(
+        params,
+        jax.tree.map(np.copy, params),
+        {"mu": params},
+        {"seen": np.ones((1, 2), bool)},
+        np.full((1, 2), 7, np.int32),
+    )
     return jax.device_put(state, run_sharding(jax.local_devices()[:2]))
 
 

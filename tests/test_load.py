@@ -1,5 +1,6 @@
-from itertools import combinations
+from itertools import combinations, pairwise
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -95,7 +96,7 @@ def test_buckets_pad_least(lengths, n_buckets, min_rows):
     assert len(groups) == 1 or min(map(len, groups)) >= min_rows
     for group in groups:
         assert_array_equal(group, np.sort(group))
-    for shorter, longer in zip(groups, groups[1:], strict=False):
+    for shorter, longer in pairwise(groups):
         assert lengths[shorter].max() <= lengths[longer].min()
     assert padding(groups, lengths) == least_padding(lengths, n_buckets, min_rows)
 
@@ -143,7 +144,7 @@ def test_assemble_cuts_frames_but_not_statistics(streams, data):
 def test_take_batch_gathers_one_view_of_each_row(streams, data):
     bucket = data.buckets[1]
     rows, view = np.array([2, 0, 2]), np.array([1, 0, 0])
-    batch = take_batch(data, bucket, rows, view)
+    batch = take_batch(data, bucket, jnp.asarray(rows), jnp.asarray(view))
     assert_array_equal(batch.utterance, bucket.utterance[rows])
     for i, (row, v) in enumerate(zip(batch.utterance, view, strict=True)):
         for name, stream in streams.items():
@@ -181,9 +182,7 @@ def test_order_visits_every_visited_utterance_and_no_other(data):
     visited[[1, 5, 8]] = False
     order = order_of(data, visited)
     for seed in range(2):
-        seen = [
-            bucket.utterance[rows[seed]].ravel() for bucket, rows in zip(data.buckets, order.rows, strict=True)
-        ]
+        seen = [bucket.utterance[rows[seed]].ravel() for bucket, rows in zip(data.buckets, order.rows, strict=True)]
         seen, count = np.unique(np.concatenate(seen), return_counts=True)
         assert_array_equal(seen, np.flatnonzero(visited))
         assert count.max() <= 2
@@ -195,9 +194,9 @@ def test_order_visits_every_visited_utterance_and_no_other(data):
 
 def test_order_depends_on_seed_and_epoch_alone(data):
     visited = np.ones(N, bool)
-    order = order_of(data, visited)
-    for ours, again in zip((*order.rows, *order.view), (lambda o: (*o.rows, *o.view))(order_of(data, visited)), strict=True):
-        assert_array_equal(ours, again)
+    order, again = order_of(data, visited), order_of(data, visited)
+    for ours, theirs in zip((*order.rows, *order.view), (*again.rows, *again.view), strict=True):
+        assert_array_equal(ours, theirs)
     assert not np.array_equal(order.rows[0], order_of(data, visited, epoch=2).rows[0])
     assert not np.array_equal(order.rows[0][0], order.rows[0][1])
     alone = order_of(data, visited, seeds=[1])
@@ -261,7 +260,9 @@ def test_fold_scales_know_nothing_of_the_held_out(streams, data, garbage):
 
 
 def test_a_feature_that_does_not_vary_is_left_at_zero(streams):
-    frames = [[np.concatenate([x, np.full((len(x), 1), 1e4, np.float32)], axis=1) for x in v] for v in streams["a"].frames]
+    frames = [
+        [np.concatenate([x, np.full((len(x), 1), 1e4, np.float32)], axis=1) for x in v] for v in streams["a"].frames
+    ]
     data, _ = make_data({"a": Stream(frames, streams["a"].statistics)})
     scale = fold_scales(data, [np.ones(N, bool)])[0]["a"]
     assert scale.inverse[0, -1] == 0.0

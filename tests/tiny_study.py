@@ -1,36 +1,119 @@
-"""The smallest study that still has everything: what the tests of whole studies train."""
+"""The smallest studies that still have everything, and the command line that runs them."""
 
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
 from ml_collections import ConfigDict
 
 from sejax.config import default_config
 
-CLI = (
-    "--config.streams=('mfcc',)",
-)
+ROOT = Path(__file__).parent.parent
+EPOCHS = 10
+BOOTSTRAP = 20
 
 
 def shrink(config: ConfigDict, cache_dir: str) -> ConfigDict:
-    """Makes any config small enough to compile and train in seconds; what it is about stays."""
-    config.cache_dir = cache_dir
+    """Makes any config small enough to compile and train in seconds; its streams and its grid stay."""
+    config.corpus, config.data_dir = "synthetic", ""
+    config.cache_dir = str(cache_dir)
     config.workers = 1
     config.synthetic.fraction = 0.01
-    config.epochs = 2
-    config.checkpoint_every = 1
-    config.batch_size = 8
-    config.bootstrap = 20
-    config.tensorboard = False
-    config.buckets = 1
-    config.max_seconds = 2.0
     config.speeds = (1.0,)
-    config.streams = ("mfcc",)
-    config.model.encoder.mfcc = "none"
+    config.max_seconds = 2.0
+    config.buckets = 1
+    for stream in config.model.encoder:
+        config.model.encoder[stream] = "none"
     config.model.stride = 8
     config.model.width = 8
     config.model.heads = 2
     config.model.fused = 8
+    config.epochs = 2
+    config.batch_size = 8
+    config.checkpoint_every = 1
+    config.tensorboard = False
+    config.bootstrap = BOOTSTRAP
     return config
 
 
 def tiny_config(cache_dir: str) -> ConfigDict:
-    """The default study, shrunk."""
-    return shrink(default_config(), cache_dir)
+    """One stream, one setting, two epochs of the synthetic corpus."""
+    config = shrink(default_config(), cache_dir)
+    config.streams = ("mfcc",)
+    return config
+
+
+def study_config(cache_dir: str) -> ConfigDict:
+    """The joint model beside the single-task ones, two seeds: what the tests of a whole workdir look at."""
+    config = tiny_config(cache_dir)
+    config.grid.alpha = (0.5, 1.0, 0.0)
+    config.seeds = 2
+    config.epochs = EPOCHS
+    config.tensorboard = True
+    return config
+
+
+def table_config(cache_dir: str, table: Path) -> ConfigDict:
+    """The tiny study of one's own corpus."""
+    config = tiny_config(cache_dir)
+    config.corpus, config.data_dir = "table", str(table)
+    config.batch_size = 4
+    return config
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line of sejax."""
+    return [sys.executable, "-m", "sejax.main", *arguments]
+
+
+def environment(*python_path: str) -> dict[str, str]:
+    """This process's variables (devices, platform) for a command started in the root of the repository."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *python_path])}
+
+
+def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120)
+
+
+def config_file(folder: Path, function: str) -> str:
+    """A config file whose `get_config` is a function of this module."""
+    path = folder / f"{function}.py"
+    path.write_text(f"from tiny_study import {function} as get_config\n")
+    return str(path)
+
+
+def write_voice(path: Path, *, seed: int, sampling_rate: int = 16_000, channels: int = 1) -> None:
+    """Half a second of a noisy tone, as the suffix says; no two seeds sound alike."""
+    random = np.random.default_rng(seed)
+    time = np.arange(sampling_rate // 2) / sampling_rate
+    tone = 0.3 * np.sin(2 * np.pi * (100 + 20 * seed) * time)
+    samples = tone[:, None] + 0.05 * random.standard_normal((len(time), channels))
+    soundfile.write(path, samples, sampling_rate)
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def labelled_table(folder: Path) -> Path:
+    """Four speakers, four utterances each, two classes, no valence, arousal or dominance."""
+    rows = []
+    for i in range(16):
+        write_voice(folder / f"{i}.wav", seed=i)
+        rows.append({"path": f"{i}.wav", "speaker": f"s{i // 4}", "label": ("angry", "sad")[i % 2]})
+    return write_table(folder / "labelled.csv", rows)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

@@ -119,7 +119,7 @@ def assemble(
 
 def length_buckets(
     lengths: Float[np.ndarray, " utterance"], *, n_buckets: int, min_rows: int
-) -> list[Int[np.ndarray, " row"]]:
+) -> list[Int[np.ndarray, " _row"]]:
     """Groups utterances by length so that the padding, summed over groups, is least.
 
     Exact over cuts at 32 quantiles, by dynamic programming. Rows of a group are in corpus order.
@@ -166,7 +166,7 @@ def plan_rounds(n_batches: Sequence[int], *, most_extra: float = 0.1) -> tuple[i
 
 
 def epoch_order(
-    utterances: Sequence[Int[AnyArray, " row"]],
+    utterances: Sequence[Int[AnyArray, " _row"]],
     *,
     visited: Bool[np.ndarray, " utterance"],
     seeds: Sequence[int],
@@ -207,8 +207,8 @@ def take_batch(data: Data, bucket: Bucket, rows: Int[Array, " batch"], view: Int
 
 
 def prediction_rows(
-    data: Data, wanted: Sequence[Int[np.ndarray, " row"]], batch_size: int
-) -> tuple[list[Int[np.ndarray, "fold batch row"]], Int[np.ndarray, "fold column"]]:
+    data: Data, wanted: Sequence[Int[np.ndarray, " _row"]], batch_size: int
+) -> tuple[list[Int[np.ndarray, "fold _batch _row"]], Int[np.ndarray, "fold column"]]:
     """Batches of each fold's wanted utterances, bucket by bucket, all folds padded to equal size.
 
     Returns:

@@ -1,0 +1,208 @@
+"""What a user gets wrong: one sentence that says what was found, what was expected and where, and no traceback."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+from tiny_study import (
+    config_file,
+    labelled_table,
+    read_csv,
+    run_command,
+    study_config,
+    table_config,
+    tiny_config,
+    write_table,
+    write_voice,
+)
+
+from sejax.errors import InputError
+from sejax.train import train_and_evaluate
+
+
+def _problem(config: ConfigDict, workdir: Path, *, train: bool = True) -> str:
+    """The sentence with which a study is refused."""
+    with pytest.raises(InputError) as refused:
+        train_and_evaluate(config, str(workdir), train=train)
+    sentence = str(refused.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+# ------------------------------------------------------------------------------------- the command line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--config.epoch=3"], "no option 'epoch', did you mean 'epochs'"),
+        (["--config.model.encodr.mfcc=none"], "no option 'encodr', did you mean 'encoder'"),
+        (["--config.epochs=many"], "config.epochs=many"),
+        (["--mode=test"], "train|evaluate"),
+        (["--wrkdir=x"], "Did you mean: workdir"),
+        (["stray"], "'stray'"),
+        (["--config=no_such_file.py"], "no_such_file.py"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_wrong_options_end_with_status_2_and_a_sentence(tmp_path: Path, arguments: list[str], expected: str):
+    file = config_file(tmp_path, "tiny_config")
+    found = run_command(f"--config={file}:{tmp_path}", f"--workdir={tmp_path / 'workdir'}", *arguments)
+    assert found.returncode == 2
+    assert re.fullmatch(r"error: [^\n]*\n", found.stderr), found.stderr
+    assert expected in found.stderr
+    assert found.stdout == ""
+    assert not (tmp_path / "workdir").exists()
+
+
+def test_a_missing_workdir_ends_with_status_2(tmp_path: Path):
+    found = run_command(f"--config={config_file(tmp_path, 'tiny_config')}:{tmp_path}")
+    assert found.returncode == 2
+    assert re.fullmatch(r"error: [^\n]*--workdir[^\n]*\n", found.stderr), found.stderr
+
+
+def test_a_typo_within_a_config_file_ends_with_status_2(tmp_path: Path):
+    file = tmp_path / "typo.py"
+    file.write_text(
+        "from sejax.config import default_config\n"
+        "def get_config():\n    config = default_config()\n    config.epoch = 3\n    return config\n"
+    )
+    found = run_command(f"--config={file}", f"--workdir={tmp_path / 'workdir'}")
+    assert found.returncode == 2
+    assert found.stderr == "error: the config has no option 'epoch', did you mean 'epochs'?\n"
+
+
+def test_wrong_input_ends_with_status_1_and_a_sentence(tmp_path: Path):
+    found = run_command(
+        f"--config={config_file(tmp_path, 'tiny_config')}:{tmp_path}",
+        f"--workdir={tmp_path / 'workdir'}",
+        "--config.corpus=emodb",
+        f"--config.data_dir={tmp_path / 'nowhere'}",
+    )
+    assert found.returncode == 1
+    assert re.fullmatch(r"error: [^\n]*nowhere[^\n]*\n", found.stderr), found.stderr
+
+
+# ------------------------------------------------------------------------------------------- the config
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("corpus", "iemocp", ("iemocp", "iemocap")),
+        ("protocol", "lsoo", ("lsoo", "loso_session")),
+        ("streams", ("mfcc", "mell"), ("mell", "mel, mfcc")),
+        ("model.encoder.mfcc", "lstmm", ("model.encoder.mfcc", "lstmm", "transformer")),
+        ("model.width", 10, ("model.width", "10", "multiple of 2 * model.heads")),
+        ("normalisation", "speakers", ("speakers", "train, speaker")),
+        ("loss.vad", "huber", ("loss.vad", "ccc, mse, mae")),
+        ("labels", "five", ("five",)),
+        ("weighting", "adaptive", ("adaptive", "static, dynamic, joint")),
+        ("alpha", 1.5, ("alpha", "1.5", "from 0 to 1")),
+        ("grid.alpha", (0.5, -0.1), ("alpha", "-0.1", "from 0 to 1")),
+        ("grid.alpha", (0.5, 1.0, 0.5), ("grid.alpha", "twice", "0.5, 1.0, 0.5")),
+        ("dropout", 1.0, ("dropout", "1.0", "0.99")),
+        ("epochs", 0, ("epochs", "0", "1 or more")),
+        ("speeds", (0.9, 1.0), ("speeds", "begins with 1.0")),
+    ],
+    ids=str,
+)
+def test_options_that_make_no_sense(
+    tmp_path: Path, cache_dir: str, name: str, value: object, expected: tuple[str, ...]
+):
+    config = tiny_config(cache_dir)
+    config.update_from_flattened_dict({name: value})
+    sentence = _problem(config, tmp_path / "workdir")
+    assert all(part in sentence for part in expected), sentence
+    # The folder is still free for the config without the mistake.
+    assert not (tmp_path / "workdir" / "config.json").exists()
+
+
+# ------------------------------------------------------------------------------------------ the workdir
+
+
+def test_workdir_of_another_config(study: Path, cache_dir: str):
+    config = study_config(cache_dir)
+    config.epochs = 3
+    config.model.width = 16
+    sentence = _problem(config, study)
+    assert "epochs (3, there 10)" in sentence
+    assert "model.width (16, there 8)" in sentence
+    assert "batch_size" not in sentence
+
+
+def test_evaluating_without_training(tmp_path: Path, study: Path, cache_dir: str):
+    assert "expected the workdir of a training run" in _problem(study_config(cache_dir), tmp_path / "no", train=False)
+    assert not (tmp_path / "no").exists()
+    shutil.copy(study / "config.json", tmp_path)
+    assert "no checkpoint" in _problem(study_config(cache_dir), tmp_path, train=False)
+
+
+def test_checkpoint_of_another_model(tmp_path: Path, study: Path, cache_dir: str):
+    shutil.copytree(study, tmp_path / "workdir")
+    config = study_config(cache_dir)
+    config.model.fused = 12
+    file = tmp_path / "workdir" / "config.json"
+    saved = json.loads(file.read_text())
+    saved["config"]["model"]["fused"] = 12
+    file.write_text(json.dumps(saved))
+    sentence = _problem(config, tmp_path / "workdir")
+    assert "checkpoint of another model" in sentence
+    assert str(tmp_path / "workdir" / "checkpoints") in sentence
+    assert (tmp_path / "workdir" / "predictions.csv").read_bytes() == (study / "predictions.csv").read_bytes()
+
+
+def test_workdir_that_cannot_be_written(tmp_path: Path, cache_dir: str):
+    (tmp_path / "file").write_text("")
+    sentence = _problem(tiny_config(cache_dir), tmp_path / "file" / "workdir")
+    assert "cannot be made (Not a directory)" in sentence
+    assert str(tmp_path / "file" / "workdir") in sentence
+    assert "cannot be" in _problem(tiny_config(cache_dir), tmp_path / "file")
+
+
+# ------------------------------------------------------------------------------------------- the corpus
+
+
+def test_missing_corpora(tmp_path: Path, cache_dir: str):
+    for corpus in ("iemocap", "emodb", "table"):
+        config = tiny_config(cache_dir)
+        config.corpus = corpus
+        assert "needs data_dir" in _problem(config, tmp_path / "workdir")
+        config.data_dir = str(tmp_path / "nowhere")
+        assert "nowhere" in _problem(config, tmp_path / "workdir")
+
+
+def test_more_bad_audio_than_allowed(tmp_path: Path, cache_dir: str):
+    config = table_config(cache_dir, labelled_table(tmp_path))
+    (tmp_path / "5.wav").write_bytes(b"no audio")
+    sentence = _problem(config, tmp_path / "workdir")
+    assert "5.wav" in sentence
+    assert "at most 1 % (max_bad_fraction)" in sentence
+
+
+def test_duplicate_audio_and_a_bad_file_are_reported(tmp_path: Path, cache_dir: str):
+    table = labelled_table(tmp_path)
+    write_voice(tmp_path / "copy.wav", seed=3)  # of the first speaker
+    (tmp_path / "torn.wav").write_bytes((tmp_path / "0.wav").read_bytes()[:30])
+    more = [{"path": name, "speaker": "s3", "label": "sad"} for name in ("copy.wav", "torn.wav")]
+    write_table(table, [*read_csv(table), *more])
+    config = table_config(cache_dir, table)
+    config.max_bad_fraction = 0.1
+    sentence = _problem(config, tmp_path / "workdir")
+    assert "3" in sentence and "copy" in sentence and "allow duplicates" in sentence
+
+    config.allow_duplicates = True
+    found = train_and_evaluate(config, str(tmp_path / "workdir"))
+    (group,) = found["audit"]["duplicates"]["across_test"]
+    assert group["ids"] == ["3", "copy"]
+    (lost,) = found["audit"]["dropped"]
+    assert lost["id"] == "torn"
+    assert lost["path"] == str(tmp_path / "torn.wav")
+    assert lost["reason"]
+    assert found["corpus"]["utterances"] == 17
+    predicted = [row["id"] for row in read_csv(tmp_path / "workdir" / "predictions.csv")]
+    assert sorted(predicted) == sorted([*map(str, range(16)), "copy"])
+    assert "torn" in (tmp_path / "workdir" / "report.html").read_text()

@@ -1,0 +1,261 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sejax.models.attention import AttentivePooling
+from sejax.models.encoders import ENCODERS
+from sejax.models.joint import JointModel, Rates, StreamSpec, Trunk
+from sejax.models.layers import LSTM, Conv, Dropout, mask_frames, stack_frames
+
+WIDTH, HEADS, FUSED, STRIDE = 8, 2, 8, 4
+BATCH, FEATURES = 3, 5
+LENGTHS = {"a": np.array([24, 9, 14]), "b": np.array([7, 16, 12])}
+KEY = jax.random.key(0)
+NO_DROPOUT = Rates(jnp.float32(0.0), jnp.float32(0.0))
+
+
+def make_inputs(extra=0, beyond=0.0):
+    """Frames, masks, statistics; `extra` frames of padding, `beyond` in all padding."""
+    rng = np.random.default_rng(0)
+    frames, masks, statistics = {}, {}, {}
+    for name, lengths in LENGTHS.items():
+        time = lengths.max() + extra
+        x = np.full((BATCH, time, FEATURES), beyond, np.float32)
+        for i, n in enumerate(lengths):
+            x[i, :n] = rng.normal(size=(n, FEATURES))
+        frames[name] = jnp.asarray(x)
+        masks[name] = jnp.asarray(np.arange(time) < lengths[:, None])
+        statistics[name] = jnp.asarray(rng.normal(size=(BATCH, 6)), jnp.float32)
+    return frames, masks, statistics
+
+
+def shapes(params):
+    return {jax.tree_util.keystr(k, simple=True, separator="/"): v.shape for k, v in jax.tree.leaves_with_path(params)}
+
+
+# --------------------------------------------------------------------------------------------------- padding
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_no_encoder_sees_what_lies_beyond_the_end(kind):
+    encoder = ENCODERS[kind](WIDTH, 1, STRIDE)
+    apply = jax.jit(encoder.apply)
+    frames, masks, _ = make_inputs()
+    rate = jnp.float32(0.0)
+    params = jax.jit(encoder.init)(KEY, frames["a"], masks["a"], rate)
+    expected, mask = apply(params, frames["a"], masks["a"], rate)
+    assert expected.shape == (BATCH, 6, WIDTH)
+    assert_array_equal(mask.sum(axis=1), np.ceil(LENGTHS["a"] / STRIDE))
+    for extra, beyond in ((11, 1e3), (0, np.nan)):
+        frames, masks, _ = make_inputs(extra, beyond)
+        y, longer_mask = apply(params, frames["a"], masks["a"], rate)
+        assert_array_equal(longer_mask[:, : mask.shape[1]], mask)
+        assert not longer_mask[:, mask.shape[1] :].any()
+        valid = np.asarray(mask)
+        assert_allclose(np.asarray(y)[:, : mask.shape[1]][valid], np.asarray(expected)[valid], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The whole model of two streams: its predictions jitted, their gradient jitted, its parameters."""
+    streams = (StreamSpec("a", "lstm", 1, STRIDE), StreamSpec("b", "conv", 1, STRIDE))
+    model = JointModel(streams, 4, 3, WIDTH, FUSED, HEADS, True, True, True)
+
+    def loss(params, inputs):
+        logits, vad = model.apply(params, *inputs, NO_DROPOUT)
+        return jnp.square(logits).sum() + jnp.square(vad).sum(), (logits, vad)
+
+    params = jax.jit(model.init)(KEY, *make_inputs(), NO_DROPOUT)
+    return jax.jit(model.apply), jax.jit(jax.grad(loss, has_aux=True)), params
+
+
+def test_padding_changes_neither_predictions_nor_gradient(whole):
+    predict, gradient, params = whole
+    expected_gradient, expected = gradient(params, make_inputs())
+    assert [x.shape for x in expected] == [(BATCH, 4), (BATCH, 3)]
+    assert np.ptp(np.asarray(expected[1]), axis=0).min() > 1e-3
+    for ours, theirs in zip(predict(params, *make_inputs(13, 1e3), NO_DROPOUT), expected, strict=True):
+        assert_allclose(ours, theirs, atol=1e-5)
+    found_gradient, found = gradient(params, make_inputs(0, np.nan))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_allclose(ours, theirs, atol=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(found_gradient), jax.tree.leaves(expected_gradient), strict=True):
+        assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_an_utterance_is_predicted_alike_in_any_company(whole):
+    _, gradient, params = whole
+    frames, masks, statistics = make_inputs()
+    others = np.array([0, 2])
+    changed = jax.tree.map(lambda x: x.at[others].set(3.0 * x[others] + 1.0), (frames, statistics))
+    _, expected = gradient(params, (frames, masks, statistics))
+    _, found = gradient(params, (changed[0], masks, changed[1]))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_allclose(ours[1], theirs[1], atol=1e-6)
+        assert np.abs(ours[0] - theirs[0]).max() > 1e-3
+
+
+# -------------------------------------------------------------------------------------------------- switches
+
+
+SWITCHES = {"self_attention": True, "co_attention": True, "statistics": True}
+
+
+def trunk_shapes(streams=("lstm", "conv"), **switches):
+    specs = tuple(StreamSpec(name, kind, 1, STRIDE) for name, kind in zip("ab", streams, strict=False))
+    trunk = Trunk(specs, WIDTH, FUSED, HEADS, **{**SWITCHES, **switches})
+    return shapes(jax.eval_shape(trunk.init, KEY, *make_inputs(), NO_DROPOUT)["params"])
+
+
+def test_every_part_is_there_once():
+    found = trunk_shapes()
+    parts = {name.split("/")[0] for name in found}
+    of_stream = {f"{name}_{part}" for name in "ab" for part in ("encoder", "self", "pooling", "pooled_norm")}
+    assert parts == of_stream | {"a_over_b", "b_over_a", "fusion"}
+    assert found["fusion/kernel"] == (2 * (2 * WIDTH) + 2 * 6, FUSED)
+
+
+@pytest.mark.parametrize(
+    ("switch", "gone", "inputs"),
+    [
+        ({"self_attention": False}, {"a_self", "b_self"}, 44),
+        ({"co_attention": False}, {"a_over_b", "b_over_a"}, 44),
+        ({"statistics": False}, set(), 32),
+        (
+            {"streams": ("lstm",)},
+            {"b_encoder", "b_self", "b_pooling", "b_pooled_norm", "a_over_b", "b_over_a"},
+            22,
+        ),
+        (
+            {"streams": ("lstm", "none")},
+            {"b_encoder", "b_self", "b_pooling", "b_pooled_norm", "a_over_b", "b_over_a"},
+            28,
+        ),
+    ],
+)
+def test_a_switch_takes_out_its_part_alone(switch, gone, inputs):
+    parts = {name.split("/")[0] for name in trunk_shapes()}
+    found = trunk_shapes(**switch)
+    assert {name.split("/")[0] for name in found} == parts - gone
+    assert found["fusion/kernel"] == (inputs, FUSED)
+
+
+def test_statistics_alone_are_a_model():
+    assert trunk_shapes(streams=("none", "none")) == {"fusion/kernel": (12, FUSED), "fusion/bias": (FUSED,)}
+
+
+def test_attention_keys_have_no_bias():
+    names = [name for name in trunk_shapes(streams=("transformer", "conv")) if "attention" in name]
+    assert sum(name.endswith("key/kernel") for name in names) == 5
+    assert not [name for name in names if name.endswith("key/bias")]
+    assert sum(name.endswith("query/bias") for name in names) == 5
+
+
+# ---------------------------------------------------------------------------------------------------- layers
+
+
+@pytest.mark.parametrize("width", [4, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("time", [11, 12])
+def test_unfolded_convolution_is_the_convolution(width, stride, time):
+    x = jax.random.normal(KEY, (2, time, 3))
+    unfolded, native = (Conv(6, width, stride, unfold) for unfold in (True, False))
+    params = unfolded.init(KEY, x)
+    params["params"]["bias"] = jnp.arange(6.0)
+    assert shapes(params) == shapes(native.init(KEY, x))
+    y = unfolded.apply(params, x)
+    assert y.shape == (2, -(-time // stride), 6)
+    assert_allclose(y, native.apply(params, x), atol=1e-5)
+    # Output frame t is centred on input frame stride * t.
+    kernel, left = np.asarray(params["params"]["kernel"], np.float64), (width - 1) // 2
+    t, padded = 2, np.pad(np.asarray(x, np.float64), ((0, 0), (left, width), (0, 0)))
+    window = padded[:, stride * t : stride * t + width]
+    assert_allclose(y[:, t], np.einsum("bwf,wfo->bo", window, kernel) + np.arange(6), atol=1e-5)
+
+
+def test_lstm_equals_a_plain_loop():
+    h, features, time = 3, 4, 7
+    lengths = np.array([7, 4])
+    x = np.random.default_rng(0).normal(size=(2, time, features)).astype(np.float32)
+    mask = np.arange(time) < lengths[:, None]
+    layer = LSTM(h)
+    params = layer.init(KEY, jnp.asarray(x), jnp.asarray(mask))
+    found = np.asarray(layer.apply(params, jnp.asarray(x), jnp.asarray(mask)))
+    w_in, w_rec, bias = (
+        np.asarray(params["params"][name], np.float64) for name in ("input_kernel", "recurrent_kernel", "bias")
+    )
+    assert_array_equal(bias, np.tile(np.repeat([0.0, 1.0, 0.0, 0.0], h), (2, 1)))
+
+    def sigmoid(z):
+        return 1 / (1 + np.exp(-z))
+
+    for row, n in enumerate(lengths):
+        for direction, order in ((0, range(n)), (1, reversed(range(n)))):
+            cell, out = np.zeros(h), np.zeros(h)
+            own = slice(direction * 4 * h, (direction + 1) * 4 * h)
+            for t in order:
+                i, f, g, o = np.split(x[row, t] @ w_in[:, own] + out @ w_rec[direction] + bias[direction], 4)
+                cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
+                out = sigmoid(o) * np.tanh(cell)
+                assert_allclose(found[row, t, direction * h : (direction + 1) * h], out, atol=1e-6)
+
+
+def test_stack_frames_lays_frames_side_by_side():
+    x = jnp.arange(2 * 5 * 2, dtype=jnp.float32).reshape(2, 5, 2)
+    mask = jnp.arange(5)[None] < jnp.array([[5], [2]])
+    y, stacked_mask = stack_frames(x.at[1, 2:].set(jnp.nan), mask, 2)
+    assert_array_equal(y[0], [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 0]])
+    assert_array_equal(y[1], [[10, 11, 12, 13], [0, 0, 0, 0], [0, 0, 0, 0]])
+    assert_array_equal(stacked_mask, [[1, 1, 1], [1, 0, 0]])
+
+
+def test_mask_frames_puts_zeros_over_nan():
+    x = jnp.full((1, 3, 2), jnp.nan).at[0, 0].set(1.0)
+    assert_array_equal(mask_frames(x, jnp.array([[True, False, False]]))[0], [[1, 1], [0, 0], [0, 0]])
+
+
+def test_dropout_takes_a_traced_rate():
+    x = jnp.full((400, 100), 2.0)
+    apply = jax.jit(lambda rate: Dropout().apply({}, x, rate, rngs={"dropout": KEY}))
+    for rate in (0.1, 0.5, 0.8):
+        y = np.asarray(apply(jnp.float32(rate)))
+        assert_allclose((y == 0).mean(), rate, atol=0.01)
+        assert_allclose(y[y != 0], 2 / (1 - rate), rtol=1e-5)
+        assert_allclose(y.mean(), 2.0, rtol=0.02)
+    assert apply._cache_size() == 1
+    assert_array_equal(apply(jnp.float32(0.0)), x)
+    assert_array_equal(apply(jnp.float32(1.0)), np.zeros_like(x))
+
+
+def test_dropout_is_the_identity_without_a_key():
+    x = jnp.ones((4, 4))
+    assert_array_equal(Dropout().apply({}, x, jnp.float32(0.9)), x)
+
+
+def test_pooling_is_the_weighted_mean_and_deviation_of_valid_frames():
+    frames, masks, _ = make_inputs()
+    x, mask = frames["a"], masks["a"]
+    layer = AttentivePooling()
+    params = layer.init(KEY, x, mask)
+    y = layer.apply(params, x, mask)
+    score, dense = (params["params"][name] for name in ("Dense_0", "Dense_1"))
+    for i, n in enumerate(LENGTHS["a"]):
+        own = np.asarray(x[i, :n], np.float64)
+        s = np.tanh(own @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"])) @ np.asarray(score["kernel"])[:, 0]
+        weight = np.exp(s) / np.exp(s).sum()
+        mean = weight @ own
+        deviation = np.sqrt(weight @ np.square(own - mean) + 1e-5)
+        assert_allclose(y[i], np.concatenate([mean, deviation]), atol=1e-5)
+
+
+def test_pooling_of_equal_frames_has_a_finite_gradient():
+    x, mask = jnp.ones((1, 4, 3)), jnp.array([[True, True, False, False]])
+    layer = AttentivePooling()
+    params = layer.init(KEY, x, mask)
+    gradient = jax.grad(partial(lambda x: layer.apply(params, x, mask).sum()))(x)
+    assert np.isfinite(gradient).all()
+    assert_array_equal(gradient[0, 2:], np.zeros((2, 3)))
