@@ -17,9 +17,7 @@ RATE = 16_000
 
 
 def sine(hertz: float = 440, seconds: float = 0.5, rate: int = RATE, amplitude: float = 0.5) -> np.ndarray:
-    return (amplitude * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(
-        np.float32
-    )
+    return (amplitude * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
 
 
 def write(path: Path, samples: np.ndarray, rate: int = RATE, **options: str) -> str:
@@ -162,9 +160,7 @@ def test_a_truncated_wav_is_refused_and_an_exact_one_is_not(tmp_path: Path) -> N
     path.write_bytes(whole[:36] + extra + whole[36:] + b"junk" + struct.pack("<I", 2) + b"ab")
     assert len(load_audio(str(path)).samples) == 8000
     path.write_bytes(whole[:36] + extra + whole[36:-2])
-    assert refusal(path).startswith(
-        "truncated, its header promises 16000 bytes of audio and the file holds 15998"
-    )
+    assert refusal(path).startswith("truncated, its header promises 16000 bytes of audio and the file holds 15998")
 
 
 def test_a_wav_of_unknown_length_is_read(tmp_path: Path) -> None:

@@ -180,14 +180,10 @@ def test_whatever_changes_the_result_is_another_dataset(tmp_path: Path) -> None:
     is_new()
     soundfile.write(first.path, np.random.default_rng(1).uniform(-0.5, 0.5, 1600), RATE, subtype="FLOAT")
     changed = is_new()
-    np.testing.assert_array_equal(
-        changed.frames[first.id], extract("mel", load_audio(first.path).samples, SMALL)
-    )
+    np.testing.assert_array_equal(changed.frames[first.id], extract("mel", load_audio(first.path).samples, SMALL))
 
 
-def test_a_new_version_of_the_features_is_another_dataset(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_version_of_the_features_is_another_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = write_corpus(tmp_path / "corpus", 1)
     build(corpus, tmp_path / "cache")
     monkeypatch.setattr(builder, "FEATURES_VERSION", builder.FEATURES_VERSION + 1)
@@ -291,6 +287,9 @@ def test_of_two_builds_at_once_one_waits_and_reads(
     assert_equal(results[0], expected)
 
 
+# As at a terminal, also where the tests run in the background and ignore SIGINT.
+ANSWER_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
 BUILD_SLOWLY = """
 import sys, time
 import sejax.data.builder as builder
@@ -340,7 +339,7 @@ def test_a_build_stopped_midway_is_never_read_and_leaves_no_process(
     cache = tmp_path / "cache"
     with open(tmp_path / "stderr", "w") as stderr:
         stopped = subprocess.Popen(
-            [sys.executable, "-c", BUILD_SLOWLY, str(tmp_path / "corpus"), str(cache), str(processes)],
+            [sys.executable, "-c", ANSWER_CTRL_C + BUILD_SLOWLY, str(tmp_path / "corpus"), str(cache), str(processes)],
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
@@ -395,7 +394,7 @@ def test_workers_have_one_blas_thread_and_import_little(monkeypatch: pytest.Monk
 def test_ctrl_c_is_answered_by_the_parent_alone_also_in_a_script_without_a_guard(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import time\n"
+        ANSWER_CTRL_C + "import time\n"
         "from sejax.processes import map_in_processes\n"
         "results = map_in_processes(float, ['1'] * 9, workers=2, chunk=1)\n"
         "print('main', next(results), flush=True)\n"
@@ -403,7 +402,11 @@ def test_ctrl_c_is_answered_by_the_parent_alone_also_in_a_script_without_a_guard
     )
     with open(tmp_path / "stderr", "w") as stderr:
         running = subprocess.Popen(
-            [sys.executable, script], stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
+            [sys.executable, script],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,
         )
     assert running.stdout is not None
     assert running.stdout.readline() == "main 1.0\n", (tmp_path / "stderr").read_text()

@@ -65,9 +65,7 @@ def test_one_utterance_of_the_real_archive():
         assert utterance.duration == pytest.approx(audio.getnframes() / 16_000)
 
 
-@pytest.mark.parametrize(
-    "layout", ["folder of wav", "folder with wav", "archive", "archive with a top folder"]
-)
+@pytest.mark.parametrize("layout", ["folder of wav", "folder with wav", "archive", "archive with a top folder"])
 def test_archive_and_folders_give_the_same_utterances(tmp_path, layout):
     folder = tmp_path / "emodb" / "wav"
     write_wav(folder / "16b10Td.wav", 0.75)

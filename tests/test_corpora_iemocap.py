@@ -238,9 +238,7 @@ def test_the_soft_scheme_keeps_what_raters_heard_without_a_majority(tmp_path):
     turn = "Ses01F_impro01_F{:03d}".format
     blocks = (
         block(turn(0), "xxx", "C-E2:\tHappiness;\t()", "C-E3:\tExcited;\t()", "C-E4:\tSadness;\t()")
-        + block(
-            turn(1), "fru", "C-E2:\tFrustration;\t()", "C-E3:\tFrustration;\t()", "C-E4:\tNeutral state;\t()"
-        )
+        + block(turn(1), "fru", "C-E2:\tFrustration;\t()", "C-E3:\tFrustration;\t()", "C-E4:\tNeutral state;\t()")
         + block(turn(2), "ang", "C-E2:\tAnger;\t()", "C-E3:\tAnger;\t()", "C-E4:\tOther;\t(mocking)")
         + block(turn(3), "xxx", "C-E2:\tSurprise;\t()", "C-E3:\tFear;\t()", "C-F1:\tNeutral;\t()")
         + block(turn(4), "sad")
@@ -250,9 +248,7 @@ def test_the_soft_scheme_keeps_what_raters_heard_without_a_majority(tmp_path):
     # Turn 3: no external rater named one of the classes (the actor's own vote does not count).
     assert sorted(found) == [turn(0), turn(1), turn(2), turn(4)]
     assert found[turn(0)].label is None
-    assert found[turn(0)].distribution == pytest.approx(
-        {"angry": 0, "happy": 2 / 3, "sad": 1 / 3, "neutral": 0}
-    )
+    assert found[turn(0)].distribution == pytest.approx({"angry": 0, "happy": 2 / 3, "sad": 1 / 3, "neutral": 0})
     assert found[turn(1)].label is None
     assert found[turn(1)].distribution == {"angry": 0.0, "happy": 0.0, "sad": 0.0, "neutral": 1.0}
     assert found[turn(2)].label == "angry"
@@ -345,9 +341,7 @@ def test_a_comment_may_run_over_several_lines():
 
 
 def test_windows_line_ends_and_undecodable_comments_do_no_harm(tmp_path):
-    root = write_tree(
-        tmp_path, {"Ses01F_impro01": block("Ses01F_impro01_F000", "neu", "C-E2:\tNeutral;\t(x)")}
-    )
+    root = write_tree(tmp_path, {"Ses01F_impro01": block("Ses01F_impro01_F000", "neu", "C-E2:\tNeutral;\t(x)")})
     path = tmp_path / "Session1" / "dialog" / "EmoEvaluation" / "Ses01F_impro01.txt"
     path.write_bytes(path.read_bytes().replace(b"(x)", b"(\xe9\x85)").replace(b"\n", b"\r\n"))
     (utterance,) = read_corpus("iemocap", root).utterances
@@ -409,9 +403,7 @@ def test_a_labelled_turn_without_audio_is_dropped_with_a_sentence(tmp_path):
 
 
 def test_missing_folders_are_named(tmp_path):
-    with pytest.raises(
-        InputError, match=r"no IEMOCAP at .*nowhere.*expected the folder IEMOCAP_full_release"
-    ):
+    with pytest.raises(InputError, match=r"no IEMOCAP at .*nowhere.*expected the folder IEMOCAP_full_release"):
         read_corpus("iemocap", str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="expected folders Session1 to Session5"):
         read_corpus("iemocap", str(tmp_path))
@@ -433,9 +425,7 @@ def test_an_unknown_scheme_lists_those_that_exist(tmp_path):
 
 
 def test_an_unknown_corpus_and_a_missing_data_dir(tmp_path):
-    with pytest.raises(
-        InputError, match="unknown corpus 'iemocapp': there are emodb, iemocap, synthetic, table"
-    ):
+    with pytest.raises(InputError, match="unknown corpus 'iemocapp': there are emodb, iemocap, synthetic, table"):
         read_corpus("iemocapp", str(tmp_path))
     with pytest.raises(InputError, match="the corpus emodb needs data_dir"):
         read_corpus("emodb", "")
@@ -478,8 +468,7 @@ def full_release_turns() -> list[Turn]:
 def test_a_full_release_has_the_published_counts(tmp_path):
     turns = full_release()
     evaluations = {
-        recording: "".join(block(turn, code) for turn, code in members)
-        for recording, members in turns.items()
+        recording: "".join(block(turn, code) for turn, code in members) for recording, members in turns.items()
     }
     corpus = read_corpus("iemocap", write_tree(tmp_path, evaluations))
     assert len(corpus.utterances) == 5531
@@ -509,9 +498,7 @@ def test_all_recordings_with_other_counts_are_refused(tmp_path, monkeypatch):
     root = write_tree(tmp_path, {"Ses01F_impro01": block("Ses01F_impro01_M000", "ang")})
     monkeypatch.setattr(iemocap, "N_SESSIONS", 1)
     monkeypatch.setattr(iemocap, "N_RECORDINGS", 1)
-    with pytest.raises(
-        InputError, match="has all recordings but not the published counts: Ses01F angry 0 in"
-    ):
+    with pytest.raises(InputError, match="has all recordings but not the published counts: Ses01F angry 0 in"):
         read_corpus("iemocap", root, labels="six")
 
 
@@ -531,8 +518,7 @@ def test_the_check_says_which_counts_differ():
 def test_the_check_notices_the_wrong_speaker():
     """Reading the speaker from the letter after SesNN keeps all label counts and must still be noticed."""
     wrong = [
-        dataclasses.replace(turn, id=f"{turn.recording}_{turn.id[5]}{turn.id[-3:]}")
-        for turn in full_release_turns()
+        dataclasses.replace(turn, id=f"{turn.recording}_{turn.id[5]}{turn.id[-3:]}") for turn in full_release_turns()
     ]
     with pytest.raises(InputError, match=r"Ses01F angry \d+ instead of 147"):
         check_full_release(wrong, "here")

@@ -307,9 +307,7 @@ def test_women_speak_higher_than_men():
 def utterance_statistics(turn: SyntheticTurn) -> np.ndarray:
     samples = speak_turn(turn, seed=0)
     mel = librosa.power_to_db(
-        librosa.feature.melspectrogram(
-            y=samples, sr=16_000, n_fft=512, win_length=400, hop_length=160, n_mels=40
-        ),
+        librosa.feature.melspectrogram(y=samples, sr=16_000, n_fft=512, win_length=400, hop_length=160, n_mels=40),
         amin=1e-8,
         top_db=None,
     )

@@ -55,9 +55,7 @@ def test_every_column_is_read(tmp_path):
 
 
 def test_the_two_columns_and_a_label_are_enough(tmp_path):
-    corpus = read_corpus(
-        "table", write(tmp_path, "\ufeffspeaker,path,label\r\ns,b.wav,sad\r\n\r\ns,a.wav,sad\r\n")
-    )
+    corpus = read_corpus("table", write(tmp_path, "\ufeffspeaker,path,label\r\ns,b.wav,sad\r\n\r\ns,a.wav,sad\r\n"))
     assert [utterance.id for utterance in corpus.utterances] == ["a", "b"]
     assert [utterance.session for utterance in corpus.utterances] == [None, None]
     assert corpus.classes == ("sad",)
@@ -115,9 +113,7 @@ def test_the_scale_is_guessed_from_the_values_and_the_guess_is_told(tmp_path, va
     assert f"taken to be on the scale {scale[0]:g} to {scale[1]:g}" in note
 
 
-@pytest.mark.parametrize(
-    ("labels", "scale"), [("1..7", (1.0, 7.0)), ("-1..1", (-1.0, 1.0)), ("0..100", (0.0, 100.0))]
-)
+@pytest.mark.parametrize(("labels", "scale"), [("1..7", (1.0, 7.0)), ("-1..1", (-1.0, 1.0)), ("0..100", (0.0, 100.0))])
 def test_the_scale_can_be_given(tmp_path, labels, scale):
     text = "path,speaker,arousal,valence\na.wav,s,0.5,\nb.wav,s,5.5,1\n"
     corpus = read_corpus("table", write(tmp_path, text), labels=labels)
@@ -131,9 +127,7 @@ def test_the_scale_can_be_given(tmp_path, labels, scale):
 
 def test_values_on_no_known_scale(tmp_path):
     text = "path,speaker,valence\na.wav,s,0.5\nb.wav,s,5.5\n"
-    fails(
-        tmp_path, text, "FILE: valence, arousal and dominance run from 0.5 to 5.5", "labels=lowest..highest"
-    )
+    fails(tmp_path, text, "FILE: valence, arousal and dominance run from 0.5 to 5.5", "labels=lowest..highest")
 
 
 @pytest.mark.parametrize("labels", ["four", "7..1", "1-5", "1..1"])
@@ -151,9 +145,7 @@ def test_a_scale_that_is_none(tmp_path, labels):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(
-        InputError, match=r"no table at .*expected a CSV file with the columns path and speaker"
-    ):
+    with pytest.raises(InputError, match=r"no table at .*expected a CSV file with the columns path and speaker"):
         read_corpus("table", str(tmp_path / "table.csv"))
     with pytest.raises(InputError, match="no table at"):
         read_corpus("table", str(tmp_path))
@@ -232,9 +224,7 @@ def test_text_that_is_not_utf8(tmp_path):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
 @given(
     text=st.lists(
-        st.sampled_from(
-            ["a.wav,s,x,1,\n", "b.wav", "s", "x", "1", "nan", ",", '"', "\n", "\r", " ", "-", "é", "\x00"]
-        )
+        st.sampled_from(["a.wav,s,x,1,\n", "b.wav", "s", "x", "1", "nan", ",", '"', "\n", "\r", " ", "-", "é", "\x00"])
     ).map("".join)
 )
 def test_whatever_stands_below_the_header_there_is_a_sentence_or_a_corpus(tmp_path, text):

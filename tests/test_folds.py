@@ -16,9 +16,7 @@ CLASSES = ("angry", "happy")
 
 def utterance(number, speaker, session=None, **fields):
     fields = {"label": CLASSES[number % 2]} | fields
-    return Utterance(
-        id=f"u{number:02d}", path=f"u{number:02d}.wav", speaker=speaker, session=session, **fields
-    )
+    return Utterance(id=f"u{number:02d}", path=f"u{number:02d}.wav", speaker=speaker, session=session, **fields)
 
 
 def speak(*speakers, sessions=None, each=2, **columns):
@@ -38,9 +36,7 @@ def speakers_of(utterances, mask):
 
 def plan(utterances, folds):
     """Fold name -> (validation speakers, test speakers)."""
-    return {
-        fold.name: (speakers_of(utterances, fold.val), speakers_of(utterances, fold.test)) for fold in folds
-    }
+    return {fold.name: (speakers_of(utterances, fold.val), speakers_of(utterances, fold.test)) for fold in folds}
 
 
 def no_leaks(utterances, folds, **changes):
@@ -135,9 +131,7 @@ def test_official():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(
-        st.tuples(st.sampled_from("abcdefg"), st.sampled_from(["1", "2", "3", None])), min_size=1, max_size=30
-    ),
+    st.lists(st.tuples(st.sampled_from("abcdefg"), st.sampled_from(["1", "2", "3", None])), min_size=1, max_size=30),
     st.sampled_from(["loso", "loso_session"]),
 )
 def test_masks_are_disjoint_cover_all_and_part_the_speakers(rows, protocol):
@@ -273,9 +267,7 @@ def test_audit_reports_test_speakers_in_validation():
     number = np.array([row.fold for row in utterances])
     fold = Fold("1", train=number == "3", val=number == "2", test=number == "1")
     assert set(speaker[fold.val]) & set(speaker[fold.test]) == {"d"}
-    assert no_leaks(utterances, [fold])["speakers_shared_with_validation"] == [
-        {"fold": "1", "speakers": ["d"]}
-    ]
+    assert no_leaks(utterances, [fold])["speakers_shared_with_validation"] == [{"fold": "1", "speakers": ["d"]}]
 
 
 def test_duplicates_across_a_test_set_are_an_error_unless_allowed():

@@ -58,9 +58,7 @@ def test_label_smoothing(smoothing):
     expected = -(target * log_probability).sum(axis=1)[COUNTS].mean()
     traced = jax.jit(lambda value: cross_entropy(LOGITS, ONE_HOT, MASK, label_smoothing=value))
     np.testing.assert_allclose(traced(jnp.float32(smoothing)), expected, rtol=1e-5)
-    np.testing.assert_allclose(
-        cross_entropy(LOGITS, ONE_HOT, MASK, label_smoothing=smoothing), expected, rtol=1e-5
-    )
+    np.testing.assert_allclose(cross_entropy(LOGITS, ONE_HOT, MASK, label_smoothing=smoothing), expected, rtol=1e-5)
 
 
 def test_class_weights_equal_sample_weights_of_scikit_learn():
@@ -68,9 +66,7 @@ def test_class_weights_equal_sample_weights_of_scikit_learn():
     ours = cross_entropy(LOGITS, ONE_HOT, MASK, class_weight=jnp.asarray(class_weight, jnp.float32))
     probability = np.asarray(jax.nn.softmax(LOGITS), np.float64)
     probability /= probability.sum(axis=1, keepdims=True)
-    theirs = log_loss(
-        LABEL[COUNTS], probability[COUNTS], labels=range(4), sample_weight=class_weight[LABEL[COUNTS]]
-    )
+    theirs = log_loss(LABEL[COUNTS], probability[COUNTS], labels=range(4), sample_weight=class_weight[LABEL[COUNTS]])
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
@@ -151,9 +147,7 @@ def test_each_dimension_is_computed_from_its_own_rows(kind):
     losses = dimension_losses(kind, PRED, TARGET, WEIGHT)
     for dim in range(3):
         rows = np.asarray(WEIGHT[:, dim]) > 0
-        expected = REFERENCE[kind](
-            np.asarray(PRED, np.float64)[rows, dim], np.asarray(TARGET, np.float64)[rows, dim]
-        )
+        expected = REFERENCE[kind](np.asarray(PRED, np.float64)[rows, dim], np.asarray(TARGET, np.float64)[rows, dim])
         np.testing.assert_allclose(losses[dim], expected, rtol=2e-6)
     np.testing.assert_allclose(vad_loss(kind, PRED, TARGET, WEIGHT), losses.mean(), rtol=1e-6)
 
@@ -260,9 +254,7 @@ def test_ccc_of_constants():
         np.sign(-gradient), np.sign(TARGET - TARGET.mean(axis=0)[None])
     )  # towards the target's deviations
     for target in (constant, constant + 1):
-        value, gradient = jax.value_and_grad(lambda pred, target=target: vad_loss("ccc", pred, target, ones))(
-            constant
-        )
+        value, gradient = jax.value_and_grad(lambda pred, target=target: vad_loss("ccc", pred, target, ones))(constant)
         np.testing.assert_allclose(value, 1)
         assert jnp.isfinite(gradient).all()
 

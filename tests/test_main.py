@@ -248,6 +248,7 @@ def test_killed_twice_ends_as_if_never_killed(study: Path, tmp_path: Path, cache
 
     finished = subprocess.run(arguments, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
     assert finished.returncode == 0, finished.stderr[-2000:]
+    assert "SIGILL" not in finished.stderr  # XLA's false alarm on reading its cache
     assert (workdir / "predictions.csv").read_bytes() == (study / "predictions.csv").read_bytes()
     assert (workdir / "metrics.json").read_bytes() == (study / "metrics.json").read_bytes()
     assert (workdir / "runs.csv").read_bytes() == (study / "runs.csv").read_bytes()

@@ -39,9 +39,7 @@ CLASSES = ("angry", "happy", "sad")
 DIMENSIONS = ("valence", "arousal", "dominance")
 
 
-def study(
-    n_speakers=5, per_speaker=8, seeds=(0, 1), settings=("static", "joint"), rng_seed=0, classes=CLASSES
-):
+def study(n_speakers=5, per_speaker=8, seeds=(0, 1), settings=("static", "joint"), rng_seed=0, classes=CLASSES):
     """Leave-one-speaker-out predictions, somewhat better than chance."""
     rng = np.random.default_rng(rng_seed)
     speakers = [f"s{number}" for number in range(n_speakers)]
@@ -108,9 +106,7 @@ def test_class_metrics_equal_scikit_learn_and_audmetric(case):
     if len(occurring) == n_classes:  # else audmetric counts a recall of 0 for the class without utterances
         theirs = audmetric.unweighted_average_recall(truth, predicted, labels=occurring)
         np.testing.assert_allclose(unweighted_accuracy(confusion), theirs)
-    np.testing.assert_allclose(
-        macro_f1(confusion), f1_score(truth, predicted, average="macro", zero_division=0.0)
-    )
+    np.testing.assert_allclose(macro_f1(confusion), f1_score(truth, predicted, average="macro", zero_division=0.0))
 
 
 def test_a_class_that_does_not_occur_does_not_count_in_ua():
@@ -127,9 +123,7 @@ def test_matrices_stack_and_empty_ones_are_undefined():
 
 
 vectors = st.integers(2, 30).flatmap(
-    lambda n: st.tuples(
-        *[hnp.arrays(np.float64, n, elements=st.integers(-500, 500).map(lambda x: x / 100))] * 2
-    )
+    lambda n: st.tuples(*[hnp.arrays(np.float64, n, elements=st.integers(-500, 500).map(lambda x: x / 100))] * 2)
 )
 
 
@@ -420,9 +414,7 @@ def test_what_has_no_data_is_absent():
     assert kemdy["ccc_mean"]["pooled"] == pytest.approx(
         (kemdy["ccc_valence"]["pooled"] + kemdy["ccc_arousal"]["pooled"]) / 2
     )
-    nobody = summarise(
-        dataclasses.replace(predictions, vad=nothing, label=np.full_like(predictions.label, -1))
-    )
+    nobody = summarise(dataclasses.replace(predictions, vad=nothing, label=np.full_like(predictions.label, -1)))
     assert nobody == [{"name": "static", "metrics": {}}]
     assert summarise(rows_of(predictions, np.zeros(len(predictions.id), bool))) == []
 
@@ -532,9 +524,7 @@ def test_class_mean_lookup():
     lookup = class_mean_lookup(predictions, label, vad, folds)
     assert list(lookup) == ["static", "joint"]
     for setting, metrics in lookup.items():
-        assert set(metrics) == {"ccc_mean"} | {
-            f"{kind}_{name}" for kind in ("ccc", "rmse") for name in DIMENSIONS
-        }
+        assert set(metrics) == {"ccc_mean"} | {f"{kind}_{name}" for kind in ("ccc", "rmse") for name in DIMENSIONS}
         for dim, name in enumerate(DIMENSIONS):
             per_seed = []
             for seed in (0, 1):

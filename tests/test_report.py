@@ -46,11 +46,7 @@ def fabricate(
     rng = np.random.default_rng(1)
     number = 12 * len(speakers)
     label = rng.integers(0, max(len(classes), 1), number) if classes else np.full(number, -1)
-    truth = (
-        np.clip(label[:, None] + rng.normal(2.5, 0.5, (number, 3)), 1, 5)
-        if vad
-        else np.full((number, 3), np.nan)
-    )
+    truth = np.clip(label[:, None] + rng.normal(2.5, 0.5, (number, 3)), 1, 5) if vad else np.full((number, 3), np.nan)
     utterances = [
         Utterance(
             id=f"u{row:03d}",
@@ -79,9 +75,7 @@ def fabricate(
     keys = [(seed, name, alpha, fold) for seed in range(seeds) for name, alpha in settings for fold in folds]
     for run, (seed, name, alpha, fold) in enumerate(keys):
         rows = np.flatnonzero(fold.test)
-        logits = rng.normal(0, 1, (len(rows), len(classes))) + 2 * (
-            label[rows, None] == np.arange(len(classes))
-        )
+        logits = rng.normal(0, 1, (len(rows), len(classes))) + 2 * (label[rows, None] == np.arange(len(classes)))
         prob = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         predicted = truth[rows] + rng.normal(0, 0.7, (len(rows), 3))
         parts.append(
@@ -146,9 +140,7 @@ def fabricate(
                 "name": entry["name"],
                 "values": {"alpha": alphas[entry["name"]], "weighting": "static"},
                 "metrics": entry["metrics"],
-                "baselines": {"class_mean_lookup": lookup[entry["name"]]}
-                if lookup.get(entry["name"])
-                else {},
+                "baselines": {"class_mean_lookup": lookup[entry["name"]]} if lookup.get(entry["name"]) else {},
             }
             for entry in summarise(predictions, n_bootstrap=40)
         ],
@@ -166,9 +158,7 @@ def fabricate(
     write_predictions(str(folder / "predictions.csv"), predictions)
     (folder / "metrics.json").write_text(json.dumps(tree), encoding="utf-8")
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    (folder / "history.jsonl").write_text(
-        "".join(json.dumps(row) + "\n" for row in history), encoding="utf-8"
-    )
+    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
     with open(folder / "runs.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(runs[0]))
         writer.writeheader()
@@ -247,9 +237,7 @@ def shown(key: str, value: float) -> str:
 KEYS = ("wa", "ua", "macro_f1", *(f"ccc_{name}" for name in (*DIMENSIONS, "mean")))
 
 
-@pytest.mark.parametrize(
-    ("vad", "classes"), [(True, ("angry", "sad")), (False, ("angry", "sad")), (True, ())]
-)
+@pytest.mark.parametrize(("vad", "classes"), [(True, ("angry", "sad")), (False, ("angry", "sad")), (True, ())])
 def test_results_are_those_of_metrics_json(tmp_path: Path, vad: bool, classes: Sequence[str]) -> None:
     settings = [("alpha=0.3", 0.3), ("alpha=0.7", 0.7)]
     root, _, metrics = read(fabricate(tmp_path, settings=settings, vad=vad, classes=classes, seeds=2))
@@ -286,9 +274,7 @@ def test_the_page_stands_alone(tmp_path: Path) -> None:
             assert not name.startswith("on")
             if name in ("src", "href", "xlink:href"):
                 inside = value is not None and value.startswith("#") and value[1:] in identifiers
-                assert inside or (
-                    element.tag == "image" and (value or "").startswith("data:image/png;base64,")
-                )
+                assert inside or (element.tag == "image" and (value or "").startswith("data:image/png;base64,"))
     assert all(target in identifiers for target in re.findall(r"url\(#([^)]*)\)", text))
     assert not re.search(r"url\((?!#)|@import", text)
 
@@ -319,23 +305,16 @@ def test_a_corpus_without_vad_has_no_empty_sections(tmp_path: Path) -> None:
 
 def test_twelve_settings(tmp_path: Path) -> None:
     settings = [(f"alpha={n / 20}", n / 20) for n in range(1, 12)] + [("class only", 1.0)]
-    folder = fabricate(
-        tmp_path, settings=settings, speakers=("s1", "s2", "s3"), best_on_validation="alpha=0.1"
-    )
+    folder = fabricate(tmp_path, settings=settings, speakers=("s1", "s2", "s3"), best_on_validation="alpha=0.1")
     root, text, metrics = read(folder)
     assert len(text) < 2_000_000
     sections = root.all("details", "setting")
     assert [section.all("span", "name")[0].text() for section in sections] == [name for name, _ in settings]
     # Folded but for one: that which is best on validation, whatever the test says.
-    assert [name for (name, _), s in zip(settings, sections, strict=True) if "open" in s.attributes] == [
-        "alpha=0.1"
-    ]
+    assert [name for (name, _), s in zip(settings, sections, strict=True) if "open" in s.attributes] == ["alpha=0.1"]
     assert root.all("p", "lead")[0].text().startswith("Of 12 settings, alpha=0.1 scores best on validation")
     best = metrics["settings"][1]["metrics"]
-    tiles = {
-        tile.all("div", "tile-name")[0].text(): tile.all("div", "big")[0].text()
-        for tile in root.all("", "tile")
-    }
+    tiles = {tile.all("div", "tile-name")[0].text(): tile.all("div", "big")[0].text() for tile in root.all("", "tile")}
     assert tiles == {
         "Weighted accuracy": shown("wa", best["wa"]["pooled"]) + " %",
         "Unweighted accuracy": shown("ua", best["ua"]["pooled"]) + " %",
@@ -355,10 +334,7 @@ def test_a_setting_of_one_task(tmp_path: Path) -> None:
     root, _, metrics = read(fabricate(tmp_path, settings=settings, best_on_validation="class only"))
     joint, class_only, vad_only = root.all("details", "setting")
     titles = [[f.all("b")[0].text() for f in s.all("figure")] for s in (joint, class_only, vad_only)]
-    ccc = [
-        f"{n.capitalize()}, CCC {metrics['settings'][0]['metrics'][f'ccc_{n}']['pooled']:.3f}"
-        for n in DIMENSIONS
-    ]
+    ccc = [f"{n.capitalize()}, CCC {metrics['settings'][0]['metrics'][f'ccc_{n}']['pooled']:.3f}" for n in DIMENSIONS]
     assert titles[0] == ["Class loss", "VAD loss", "Validation scores", "Task weights", *ccc]
     assert titles[1] == ["Class loss", "Validation scores"]
     assert titles[2][:2] == ["VAD loss", "Validation scores"] and len(titles[2]) == 5
@@ -369,9 +345,7 @@ def test_a_setting_of_one_task(tmp_path: Path) -> None:
     assert [row.all("td")[0].text() for row in models] == ["0.275", "–", "–"]
 
 
-@pytest.mark.parametrize(
-    ("transductive", "optimistic"), [(True, False), (False, True), (True, True), (False, False)]
-)
+@pytest.mark.parametrize(("transductive", "optimistic"), [(True, False), (False, True), (True, True), (False, False)])
 def test_marks_stand_wherever_numbers_stand(tmp_path: Path, transductive: bool, optimistic: bool) -> None:
     folder = fabricate(
         tmp_path,
@@ -430,18 +404,14 @@ def test_confusion_and_folds(tmp_path: Path) -> None:
     assert counts.sum(axis=1).tolist() == totals and sum(totals) == 2 * metrics["corpus"]["utterances"]
     assert np.trace(counts) / counts.sum() == pytest.approx(metrics["settings"][0]["metrics"]["wa"]["pooled"])
     share = [[int(str(cell.children[0])) for cell in row.all("td")[:-1]] for row in rows]
-    assert share == [
-        [round(100 * count / total) for count in row] for row, total in zip(counts, totals, strict=True)
-    ]
+    assert share == [[round(100 * count / total) for count in row] for row, total in zip(counts, totals, strict=True)]
 
     (scores,) = root.all("table", "scores")
     rows = scores.all("tbody")[0].all("tr")
     assert [row.all("th")[0].text() for row in rows] == ["s1", "s2", "s3"]
     assert [row.all("td")[1].text() for row in rows] == ["2, 2", "3, 3", "4, 4"]  # the epoch of either seed
     keys = ("ua", *(f"ccc_{name}" for name in (*DIMENSIONS, "mean")))
-    values = np.array(
-        [[float(number.attributes["value"] or "") for number in row.all("data")] for row in rows]
-    )
+    values = np.array([[float(number.attributes["value"] or "") for number in row.all("data")] for row in rows])
     expected = [metrics["settings"][0]["metrics"][key]["fold_mean"] for key in keys]
     np.testing.assert_allclose(values.mean(axis=0), expected, rtol=1e-6)
 
@@ -450,9 +420,7 @@ def test_folds_of_several_speakers_list_the_speakers_too(tmp_path: Path) -> None
     speakers = [f"s{n}" for n in range(6)]
     root, _, _ = read(fabricate(tmp_path, speakers=speakers, protocol="loso_session"))
     by_fold, by_speaker = root.all("table", "scores")
-    assert [row.all("th")[0].text() for row in by_fold.all("tbody")[0].all("tr")] == [
-        f"session {n}" for n in range(3)
-    ]
+    assert [row.all("th")[0].text() for row in by_fold.all("tbody")[0].all("tr")] == [f"session {n}" for n in range(3)]
     assert sorted(row.all("th")[0].text() for row in by_speaker.all("tbody")[0].all("tr")) == speakers
 
 
@@ -488,9 +456,7 @@ def test_figures_are_text_in_the_colours_of_the_page(tmp_path: Path) -> None:
     for figure in figures:
         assert figure.all("text") and figure.attributes["aria-label"]
     css = text[text.index("<style>") : text.index("</style>")]
-    assert set(re.findall(r"var\((--\w+)\)", text)) - {"--share", "--a"} <= set(
-        re.findall(r"(--[\w-]+):", css)
-    )
+    assert set(re.findall(r"var\((--\w+)\)", text)) - {"--share", "--a"} <= set(re.findall(r"(--[\w-]+):", css))
     assert not re.search(r"(?:fill|stroke): #(?!4c8bd6)", text)
 
 

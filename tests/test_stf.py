@@ -33,9 +33,7 @@ def test_names() -> None:
 
 @pytest.mark.parametrize("name", list(golden_stf.signals()))
 @pytest.mark.parametrize(("win_length", "hop_length"), golden_stf.WINDOWS)
-def test_the_variant_pyaudioanalysis_is_that_librarys_output(
-    name: str, win_length: int, hop_length: int
-) -> None:
+def test_the_variant_pyaudioanalysis_is_that_librarys_output(name: str, win_length: int, hop_length: int) -> None:
     with np.load(GOLDEN) as golden:
         samples, theirs = golden[f"{name}_samples"], golden[f"{name}_{win_length}_{hop_length}"]
     ours = stf(
@@ -198,9 +196,7 @@ def test_every_window_gives_finite_features_of_silence_too(variant: str, win_len
         assert np.isfinite(features).all()
     # Loudness and offset do not count.
     scaled = stf(np.float32(0.1) * noise(0.2) + np.float32(0.3), variant=variant, win_length=win_length)
-    np.testing.assert_allclose(
-        scaled, stf(noise(0.2), variant=variant, win_length=win_length), atol=2e-2, rtol=1e-3
-    )
+    np.testing.assert_allclose(scaled, stf(noise(0.2), variant=variant, win_length=win_length), atol=2e-2, rtol=1e-3)
 
 
 def test_mistakes_are_refused() -> None:

@@ -73,9 +73,7 @@ def test_weights_sum_to_the_number_of_tasks_and_weight_the_gradients(scheme):
 
 @every_scheme
 def test_a_prior_that_does_not_sum_to_one_is_scaled(scheme):
-    for (_, ours), (_, theirs) in zip(
-        run(scheme(PRIOR * 7), LOSSES), run(scheme(PRIOR), LOSSES), strict=True
-    ):
+    for (_, ours), (_, theirs) in zip(run(scheme(PRIOR * 7), LOSSES), run(scheme(PRIOR), LOSSES), strict=True):
         np.testing.assert_allclose(ours.weights, theirs.weights, rtol=1e-6)
 
 
@@ -135,9 +133,7 @@ def test_scan_equals_a_loop(scheme):
     stacked = scanned(transform.init(one_task(updates)))
     for step, result in enumerate(run(transform, LOSSES, updates)):
         jax.tree.map(
-            lambda ours, theirs, step=step: np.testing.assert_allclose(
-                ours[step], theirs, rtol=1e-5, atol=1e-6
-            ),
+            lambda ours, theirs, step=step: np.testing.assert_allclose(ours[step], theirs, rtol=1e-5, atol=1e-6),
             stacked,
             result,
         )
@@ -158,9 +154,7 @@ def test_runs_of_different_priors_and_hyperparameters_stack(scheme):
     for index in range(2):
         alone = weights(priors[index], {name: value[index] for name, value in values.items()})
         jax.tree.map(
-            lambda ours, theirs, index=index: np.testing.assert_allclose(
-                ours[index], theirs, rtol=1e-5, atol=1e-6
-            ),
+            lambda ours, theirs, index=index: np.testing.assert_allclose(ours[index], theirs, rtol=1e-5, atol=1e-6),
             stacked,
             alone,
         )
@@ -170,9 +164,7 @@ def test_runs_of_different_priors_and_hyperparameters_stack(scheme):
 def test_state_can_be_donated(scheme):
     updates = gradients()
     transform = scheme(PRIOR)
-    update = jax.jit(
-        lambda state, losses: transform.update(updates, state, losses=losses)[1], donate_argnums=0
-    )
+    update = jax.jit(lambda state, losses: transform.update(updates, state, losses=losses)[1], donate_argnums=0)
     state = transform.init(one_task(updates))
     for losses in LOSSES:
         state = update(state, losses)
@@ -202,9 +194,7 @@ def test_an_absent_task_changes_nothing(scheme, how):
         losses = LOSSES.at[:, 1].set(jnp.nan if how == "nan loss" else jnp.inf)
     others = jnp.array([0, 2])
     alone = run(scheme(PRIOR[others]), LOSSES[:, others], jax.tree.map(lambda leaf: leaf[others], updates))
-    for (ours, state), (theirs, without) in zip(
-        run(scheme(PRIOR), losses, poisoned, present), alone, strict=True
-    ):
+    for (ours, state), (theirs, without) in zip(run(scheme(PRIOR), losses, poisoned, present), alone, strict=True):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, theirs)
         assert state.weights[1] == state.head_weights[1] == 0
         np.testing.assert_allclose(state.weights[others], without.weights, rtol=1e-5)
@@ -217,9 +207,7 @@ def test_averages_stand_still_while_a_task_is_away(scheme):
     present = jnp.array([[True, False, True], [True, True, True], [True, False, True], [True, True, True]])
     wild = jnp.where(present, LOSSES, jnp.array([1e6, 1e6, 1e6])[None])
     quiet = jnp.where(present, LOSSES, jnp.nan)
-    results = zip(
-        run(scheme(PRIOR), wild, None, present), run(scheme(PRIOR), quiet, None, present), strict=True
-    )
+    results = zip(run(scheme(PRIOR), wild, None, present), run(scheme(PRIOR), quiet, None, present), strict=True)
     for ours, theirs in results:
         jax.tree.map(np.testing.assert_array_equal, ours, theirs)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(ours[1]))
@@ -247,9 +235,7 @@ def test_a_task_without_prior_has_no_weight_at_all(scheme, kept):
     for combined, state in run(scheme(pair(alpha)), LOSSES[:, :2], poisoned):
         assert state.weights[kept] == 2 and state.weights[1 - kept] == 0
         assert state.head_weights[kept] > 0 and state.head_weights[1 - kept] == 0
-        jax.tree.map(
-            lambda ours, leaf: np.testing.assert_allclose(ours, 2 * leaf[kept], rtol=1e-6), combined, updates
-        )
+        jax.tree.map(lambda ours, leaf: np.testing.assert_allclose(ours, 2 * leaf[kept], rtol=1e-6), combined, updates)
 
 
 @every_scheme
@@ -302,12 +288,9 @@ def test_static_is_the_prior_times_the_number_of_tasks():
 def test_dynamic_step_by_step():
     tau, fast, slow = 0.3, 0.6, 0.95
     averages = [(Averages(fast), Averages(slow)) for _ in range(3)]
-    for losses, (_, state) in zip(
-        LOSSES, run(dynamic(PRIOR, tau=tau, fast=fast, slow=slow), LOSSES), strict=True
-    ):
+    for losses, (_, state) in zip(LOSSES, run(dynamic(PRIOR, tau=tau, fast=fast, slow=slow), LOSSES), strict=True):
         rates = [
-            quick.add(float(loss)) / calm.add(float(loss))
-            for loss, (quick, calm) in zip(losses, averages, strict=True)
+            quick.add(float(loss)) / calm.add(float(loss)) for loss, (quick, calm) in zip(losses, averages, strict=True)
         ]
         raw = [float(a) * math.exp(rate / tau) for a, rate in zip(PRIOR, rates, strict=True)]
         np.testing.assert_allclose(state.weights, [3 * value / sum(raw) for value in raw], rtol=1e-5)
@@ -421,13 +404,9 @@ def test_select_equals_the_scheme_it_selects_under_vmap():
 
     results = stacked(jnp.arange(3))
     for index, scheme in enumerate(schemes):
-        alone = [
-            (combined, state.weights, state.head_weights) for combined, state in run(scheme, LOSSES, updates)
-        ]
+        alone = [(combined, state.weights, state.head_weights) for combined, state in run(scheme, LOSSES, updates)]
         jax.tree.map(
-            lambda ours, theirs, index=index: np.testing.assert_allclose(
-                ours[index], theirs, rtol=1e-5, atol=1e-6
-            ),
+            lambda ours, theirs, index=index: np.testing.assert_allclose(ours[index], theirs, rtol=1e-5, atol=1e-6),
             results,
             alone,
         )
