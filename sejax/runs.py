@@ -74,7 +74,7 @@ def _check_hyperparameters(values: Mapping[str, float | str]) -> None:
     }
     for name, (low, high) in ranges.items():
         value = values[name]
-        if isinstance(value, str) or not low <= value <= high:
+        if isinstance(value, str) or not low <= value <= high or not np.isfinite(value):
             raise InputError(f"{name} is {value!r}, expected a number from {low:g} to {high:g}")
 
 
@@ -90,11 +90,6 @@ class Layout:
 
     run: Int[np.ndarray, "chunk slot"]
     seed: Int[np.ndarray, " chunk"]
-
-    def place(self, number: int) -> tuple[int, int]:
-        """Chunk and slot of a run."""
-        chunk, slot = np.argwhere(self.run == number)[0]
-        return int(chunk), int(slot)
 
     def collect(self, tree: Any) -> Any:
         """`[chunk, slot, ...]` leaves as numpy `[run, ...]`, in the order of the runs."""

@@ -256,7 +256,7 @@ def _weighting(hparams: HParams) -> optax.GradientTransformationExtraArgs:
 
 
 def _moving_average(averaged, params, step, decay: float):
-    """Follows params with `decay`, faster at the start: the average never remembers the initial parameters."""
+    """Follows params with `decay`, faster at the start, so that the average soon forgets the initial parameters."""
     t = step.astype(jnp.float32)
     d = jnp.minimum(decay, (1.0 + t) / (10.0 + t))
     return jax.tree.map(lambda a, p: d * a + (1.0 - d) * p, averaged, params)

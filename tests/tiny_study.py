@@ -74,7 +74,8 @@ def command(*arguments: str) -> list[str]:
 
 def environment(*python_path: str) -> dict[str, str]:
     """This process's variables (devices, platform) for a command started in the root of the repository."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *python_path])}
+    inherited = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}  # jax sets it
+    return inherited | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *python_path])}
 
 
 def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
