@@ -112,6 +112,7 @@ CHANGEABLE = ("cache_dir", "workers", "tensorboard", "checkpoint_every", "bootst
 def check_config(config: ConfigDict) -> None:
     """Raises InputError for a choice or a number that makes no sense, in one sentence with the option's name."""
     choices: dict[str, tuple[str, ...]] = {
+        "protocol": ("loso", "loso_session", "official", "table"),
         "normalisation": ("train", "speaker"),
         "loss.vad": ("ccc", "mse", "mae"),
         "loss.class_weight": ("none", "balanced"),
