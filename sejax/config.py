@@ -6,6 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sejax.errors import InputError
+from sejax.ssl import LORA_TARGETS, MODES
 
 
 def default_config() -> ConfigDict:
@@ -29,12 +30,21 @@ def default_config() -> ConfigDict:
 
     # --- streams
     config.streams = ("mfcc", "stf", "mel")
+    ssl = {"revision": "main", "layers": "all", "max_seconds": 30.0, "dtype": "float32"}
     config.features = ConfigDict(
         {
             "mfcc": {"n_mfcc": 40, "n_mels": 128, "n_fft": 1024, "win_length": 400, "hop_length": 160},
             "mel": {"n_mels": 128, "n_fft": 1024, "win_length": 400, "hop_length": 160},
             "stf": {"variant": "standard", "win_length": 400, "hop_length": 160},
             "prosody": {"fmin": 60, "fmax": 600, "win_length": 1024, "hop_length": 160},
+            # Pretrained models, each a stream of its name. `model`: a folder or a Hugging Face id; `layers`: all
+            # (mixed by learned weights), last, or the number of one (0 is the first layer's input); audio longer
+            # than `max_seconds` goes through in overlapping windows; `dtype` is computed in: float32, bfloat16.
+            "ssl": {
+                "hubert": {"model": "facebook/hubert-base-ls960", **ssl},
+                "wav2vec2": {"model": "facebook/wav2vec2-base", **ssl},
+                "wavlm": {"model": "microsoft/wavlm-base", **ssl},
+            },
         }
     )
     config.speeds = (1.0,)  # speed-perturbed copies to train on; 1.0 comes first
@@ -44,16 +54,44 @@ def default_config() -> ConfigDict:
     # --- model
     config.model = ConfigDict(
         {
-            # lstm, transformer, conv, or none (the stream's statistics alone)
-            "encoder": {"mfcc": "lstm", "stf": "transformer", "mel": "conv", "prosody": "none"},
+            # lstm, transformer, conv, linear, or none (the stream's statistics alone); for a pretrained model also
+            # finetune: raw audio through the model itself (config.finetune), then linear
+            "encoder": {
+                "mfcc": "lstm",
+                "stf": "transformer",
+                "mel": "conv",
+                "prosody": "none",
+                "hubert": "linear",
+                "wav2vec2": "linear",
+                "wavlm": "linear",
+            },
             "layers": 1,
-            "stride": 4,  # frames that an encoder lays side by side
+            "stride": 4,  # frames that an encoder lays side by side; half as many where a frame is 20 ms
             "width": 64,
             "heads": 4,
             "fused": 256,
             "self_attention": True,
             "co_attention": True,
+            "guided": "",  # a stream whose frames are weighed by what the others look for (CA-MSER)
             "statistics": True,
+            "deviations": True,  # of pretrained models' statistics; False: their means alone
+            "activation": True,  # behind the fusion; False and no encoders: a linear probe
+        }
+    )
+    config.finetune = ConfigDict(
+        {
+            "mode": "lora",  # frozen; lora: adapters; full: all above the convolutions and `frozen_layers`
+            "frozen_layers": 0,  # lower Transformer layers without adapters, or not trained
+            "lora_rank": 8,
+            "lora_alpha": 16.0,
+            "lora_targets": ("q_proj", "v_proj"),  # of q_proj, k_proj, v_proj, out_proj, intermediate, output
+            "learning_rate": 1.0,  # of the top layer, in units of the learning rate
+            "layer_decay": 0.9,  # of the learning rate, from each layer to the one below
+            "layer_drop": 0.05,  # share of the layers that a step skips
+            "time_mask_prob": 0.05,  # share of the frames that are masked, in spans of
+            "time_mask_length": 10,  # frames (200 ms)
+            "checkpointing": True,  # layers are computed again on the way back: less memory, a third slower
+            "dtype": "float32",  # float32 or bfloat16: what the pretrained model computes in
         }
     )
 
@@ -131,18 +169,43 @@ def check_config(config: ConfigDict) -> None:
         _expect(name, _at(config, name), _at(config, name) >= 1, "1 or more")
     for name in ("warmup", "averaging", "max_bad_fraction", "augment.feature_mask_share"):
         _expect(name, _at(config, name), 0.0 <= _at(config, name) <= 1.0, "a share from 0 to 1")
-    known = tuple(config.features)
+    pretrained = tuple(config.features.ssl)
+    known = (*(name for name in config.features if name != "ssl"), *pretrained)
     _expect("streams", config.streams, len(config.streams) > 0, f"at least one of {', '.join(known)}")
     for stream in config.streams:
         _expect("streams", stream, stream in known, f"names out of {', '.join(known)}")
-        kinds = ("lstm", "transformer", "conv", "none")
+        kinds = ("lstm", "transformer", "conv", "linear", "none", *(("finetune",) if stream in pretrained else ()))
         kind = config.model.encoder[stream]
         _expect(f"model.encoder.{stream}", kind, kind in kinds, f"one of {', '.join(kinds)}")
-    encoded = any(config.model.encoder[stream] != "none" for stream in config.streams)
-    _expect("model.statistics", False, encoded or config.model.statistics, "True where no stream has an encoder")
+    _expect("streams", config.streams, len(set(config.streams)) == len(config.streams), "each name once")
+    encoded = [stream for stream in config.streams if config.model.encoder[stream] != "none"]
+    _expect("model.statistics", False, bool(encoded or config.model.statistics), "True where no stream has an encoder")
+    guided = config.model.guided
+    guidable = guided in encoded and len(encoded) > 1
+    _expect("model.guided", guided, not guided or guidable, "an encoded stream beside at least one other")
+    if any(config.model.encoder[stream] == "finetune" for stream in config.streams):
+        _check_finetuning(config)
     _expect("speeds", config.speeds, config.speeds[:1] == (1.0,), "a tuple that begins with 1.0")
     width, heads = config.model.width, config.model.heads
     _expect("model.width", width, width % (2 * heads) == 0, f"a multiple of 2 * model.heads = {2 * heads}")
+
+
+def _check_finetuning(config: ConfigDict) -> None:
+    finetune = config.finetune
+    unlike = "train where a model is fine-tuned: raw audio is not normalised by speaker"
+    _expect("normalisation", config.normalisation, config.normalisation == "train", unlike)
+    for name, allowed in (("mode", MODES), ("dtype", ("float32", "bfloat16"))):
+        _expect(f"finetune.{name}", finetune[name], finetune[name] in allowed, f"one of {', '.join(allowed)}")
+    for name in ("layer_drop", "time_mask_prob"):
+        _expect(f"finetune.{name}", finetune[name], 0.0 <= finetune[name] < 1.0, "a share from 0 to below 1")
+    for name in ("lora_rank", "time_mask_length"):
+        _expect(f"finetune.{name}", finetune[name], finetune[name] >= 1, "1 or more")
+    _expect("finetune.frozen_layers", finetune.frozen_layers, finetune.frozen_layers >= 0, "0 or more")
+    for name in ("learning_rate", "layer_decay"):
+        _expect(f"finetune.{name}", finetune[name], finetune[name] > 0, "more than 0")
+    targets = finetune.lora_targets
+    usable = len(targets) > 0 and set(targets) <= set(LORA_TARGETS)
+    _expect("finetune.lora_targets", targets, usable, f"some of {', '.join(LORA_TARGETS)}")
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:

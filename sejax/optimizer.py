@@ -1,5 +1,8 @@
 """AdamW with a warm-up and a cosine to zero, whose rates may be traced: every run of a stack has its own."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import optax
 from jaxtyping import Array, Float
@@ -12,6 +15,7 @@ def adamw(
     warmup_steps: int,
     total_steps: int,
     clip_norm: float,
+    factors: Callable[[optax.Params], Any] | None = None,
 ) -> optax.GradientTransformation:
     """AdamW (Loshchilov & Hutter, 2019) behind a clip of the global gradient norm.
 
@@ -24,6 +28,7 @@ def adamw(
       warmup_steps: steps of linear rise from 0.
       total_steps: length of the run; the rate is 0 after it.
       clip_norm: largest global norm of the gradient; 0 or less switches clipping off.
+      factors: gives, for the parameters, the factor on the learning rate of each.
     """
     schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup_steps, max(total_steps, warmup_steps + 1))
     return optax.chain(
@@ -32,7 +37,15 @@ def adamw(
         optax.add_decayed_weights(weight_decay, mask=is_kernel),
         optax.scale_by_schedule(schedule),
         optax.scale(-learning_rate),
+        optax.identity() if factors is None else _scale_by(factors),
     )
+
+
+def _scale_by(factors: Callable[[optax.Params], Any]) -> optax.GradientTransformation:
+    def update(updates, params):
+        return jax.tree.map(lambda u, f: u * f, updates, factors(params))
+
+    return optax.stateless(update)
 
 
 def is_kernel(params: optax.Params) -> optax.Params:

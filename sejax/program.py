@@ -1,7 +1,7 @@
 """One run's steps as programs over all runs: `jit(map over chunks(scan over steps(vmap over slots(step))))`.
 
 Runs are stacked as `[chunk, slot, ...]` (see `runs`). The data is an argument that all runs share; a fold is
-only the mask `Run.trained`.
+only the mask `Run.trained`, and frozen pretrained models are arguments that all runs share too.
 """
 
 from functools import partial
@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sejax.data.load import Data, Order, take_batch
 from sejax.models.joint import JointModel
-from sejax.step import Batch, Recipe, Run, State, StepMetrics, init_state, predict_step, train_step
+from sejax.step import Batch, Frozen, Recipe, Run, State, StepMetrics, init_state, predict_step, train_step
 
 
 class EpochMetrics(NamedTuple):
@@ -34,13 +34,26 @@ class Best(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("model", "recipe"))
-def init_runs(runs: Run, data: Data, seed: Int[Array, " chunk"], *, model: JointModel, recipe: Recipe) -> State:
-    """States of all runs before the first step, `[chunk, slot, ...]`; runs of one seed start alike."""
+def init_runs(
+    runs: Run,
+    data: Data,
+    frozen: Frozen,
+    start: Any,
+    seed: Int[Array, " chunk"],
+    *,
+    model: JointModel,
+    recipe: Recipe,
+) -> State:
+    """States of all runs before the first step, `[chunk, slot, ...]`; runs of one seed start alike.
+
+    Args:
+      start: by stream, pretrained values of what is trained; each run gets a copy.
+    """
     batch = first_batch(data)
 
     def init_chunk(args):
         run, seed = args
-        return jax.vmap(lambda run: init_state(model, recipe, run, batch, jax.random.key(seed)))(run)
+        return jax.vmap(lambda run: init_state(model, recipe, frozen, start, run, batch, jax.random.key(seed)))(run)
 
     return jax.lax.map(init_chunk, (runs, seed))
 
@@ -56,6 +69,7 @@ def train_epoch(
     states: State,
     runs: Run,
     data: Data,
+    frozen: Frozen,
     order: Order,
     seed: Int[Array, " chunk"],
     seed_row: Int[Array, " chunk"],
@@ -81,7 +95,7 @@ def train_epoch(
         def on_bucket(bucket, state, inputs):
             i, rows, view = inputs
             batch = take_batch(data, bucket, rows, view)
-            step = jax.vmap(partial(train_step, model, recipe), in_axes=(0, 0, None, None))
+            step = jax.vmap(partial(train_step, model, recipe, frozen), in_axes=(0, 0, None, None))
             return step(state, run, batch, jax.random.fold_in(key, i))
 
         def on_round(state, inputs):
@@ -119,6 +133,7 @@ def predict(
     params: Any,
     runs: Run,
     data: Data,
+    frozen: Frozen,
     rows: tuple[Int[Array, "chunk slot _n_batch _batch"], ...],
     *,
     model: JointModel,
@@ -138,7 +153,7 @@ def predict(
 
         def on_batch(bucket, params, run, rows):
             batch = take_batch(data, bucket, rows, jnp.zeros_like(rows))
-            logits, vad = predict_step(model, params, run, batch)
+            logits, vad = predict_step(model, frozen, params, run, batch)
             return jax.nn.softmax(logits), vad
 
         return jax.vmap(on_run)(params, run, rows)

@@ -193,6 +193,24 @@ def write_runs(
             writer.writerow([run.number, fold.name, run.seed, run.setting.name, *own, *who, epoch])
 
 
+def write_layer_weights(
+    path: str, runs: Sequence[RunKey], folds: Sequence[Fold], scores: Mapping[str, Float[np.ndarray, "run _layer"]]
+) -> None:
+    """layer_weights.csv: by how much each run's best epoch weighs the hidden states of a pretrained model.
+
+    `scores` are those of which the weights are the softmax, by stream. Layer 0 is the first layer's input.
+    """
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["run", "fold", "seed", "setting", "stream", "layer", "weight"])
+        for stream, own in scores.items():
+            weights = np.exp(own - own.max(axis=1, keepdims=True))
+            weights /= weights.sum(axis=1, keepdims=True)
+            for run in runs:
+                key = [run.number, folds[run.fold].name, run.seed, run.setting.name, stream]
+                writer.writerows([*key, layer, f"{weight:.6f}"] for layer, weight in enumerate(weights[run.number]))
+
+
 def compute_metrics(
     predictions: Predictions,
     runs: Sequence[RunKey],

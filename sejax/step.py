@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from sejax import weighting
 from sejax.losses import cross_entropy, dimensions_present, vad_loss
 from sejax.models.joint import JointModel, Rates
 from sejax.optimizer import adamw
+from sejax.ssl import finetune
 
 TASKS = ("class", "vad")
 """The axis called `task` everywhere: losses, weights, priors."""
@@ -62,11 +63,18 @@ class Batch(NamedTuple):
     """Utterances of one length bucket, as they are stored: not yet normalised, the same for all runs."""
 
     utterance: Int[AnyArray, " batch"]  # row in the corpus
-    frames: dict[str, Float[AnyArray, "batch _time _feature"]]
+    frames: dict[str, Num[AnyArray, "batch _time _feature"]]  # raw audio: int16, a sample a frame
     lengths: dict[str, Int[AnyArray, " batch"]]  # valid frames
     statistics: dict[str, Float[AnyArray, "batch _statistic"]]
     target: Float[AnyArray, "batch class"]  # one-hot, or the raters' distribution; all 0 where there is no label
     vad: Float[AnyArray, "batch dim"]  # in half scales around the middle, NaN where missing
+
+
+class Frozen(NamedTuple):
+    """The arrays of pretrained models that no run changes, by stream: they lie on the device once."""
+
+    lower: dict[str, Any]  # below the cut (`finetune.Tuning`)
+    upper: dict[str, Any]  # above it
 
 
 class State(NamedTuple):
@@ -100,39 +108,59 @@ class Recipe:
     feature_mask_share: float  # widest feature mask, as a share of a stream's features
 
 
-def init_state(model: JointModel, recipe: Recipe, run: Run, batch: Batch, key: Key[Array, ""]) -> State:
-    """The state of a run before its first step. Runs of one seed start from equal parameters."""
+def init_state(
+    model: JointModel, recipe: Recipe, frozen: Frozen, start: Any, run: Run, batch: Batch, key: Key[Array, ""]
+) -> State:
+    """The state of a run before its first step. Runs of one seed start from equal parameters.
+
+    Args:
+      start: by stream, pretrained values of parameters that are trained.
+    """
+    batch = listen(model, frozen, batch, None)
     frames, masks, statistics = _gated_inputs(batch, run, jnp.ones_like(batch.utterance, bool))
     rates = Rates(run.hparams.dropout, run.hparams.statistics_dropout)
-    params = model.init(key, frames, masks, statistics, rates)["params"]
+    params = dict(model.init(key, frames, masks, statistics, rates)["params"])
+    params["trunk"] = dict(params["trunk"])
+    for name, tuning in _tuned(model).items():
+        if own := params["trunk"].pop(f"{name}_ssl", None):
+            own = finetune.merge(finetune.trained(own, tuning), start.get(name, {}))
+            params["trunk"] |= {f"{name}_ssl": own} if own else {}
     return State(
         params=params,
         averaged=params,
-        optimizer=_optimizer(run.hparams, recipe).init(params),
+        optimizer=_optimizer(model, run.hparams, recipe).init(params),
         weighting=_weighting(run.hparams).init(params),
         step=jnp.zeros((), jnp.int32),
     )
 
 
 def train_step(
-    model: JointModel, recipe: Recipe, state: State, run: Run, batch: Batch, key: Key[Array, ""]
+    model: JointModel,
+    recipe: Recipe,
+    frozen: Frozen,
+    state: State,
+    run: Run,
+    batch: Batch,
+    key: Key[Array, ""],
 ) -> tuple[State, StepMetrics]:
     """One update of one run.
 
-    The trunk is walked forward and back once. Each task's gradient is taken at the fused representation,
-    where the weighting combines them; the heads, which are small, get theirs from the same pass.
+    What is frozen hears the batch first: nothing of a run enters there, so that under a vmap over runs it is
+    computed once. The gate stands behind it. The trunk is walked forward and back once. Each task's gradient is
+    taken at the fused representation, where the weighting combines them; the heads, which are small, get theirs
+    from the same pass.
     """
     mask_key, dropout_key = jax.random.split(key)
-    batch = batch._replace(frames=spec_augment(batch, recipe, mask_key))
+    batch = batch._replace(frames=spec_augment(model, batch, recipe, mask_key))
+    batch = listen(model, frozen, batch, mask_key)
     weight = run.trained[batch.utterance]
     frames, masks, statistics = _gated_inputs(batch, run, weight)
     rates = Rates(run.hparams.dropout, run.hparams.statistics_dropout)
-    rngs = {"dropout": dropout_key}
+    rngs = {"dropout": dropout_key, "masking": mask_key}
 
     def represent(trunk):
-        return model.apply(
-            {"params": {"trunk": trunk}}, frames, masks, statistics, rates, rngs=rngs, method="represent"
-        )
+        params = {"trunk": _with_frozen(trunk, frozen)}
+        return model.apply({"params": params}, frames, masks, statistics, rates, rngs=rngs, method="represent")
 
     labelled = weight & (batch.target.sum(axis=-1) > 0)
     rated = weight[:, None] & jnp.isfinite(batch.vad)
@@ -164,7 +192,7 @@ def train_step(
     head_grad = weighting.combine(head_grads, weighting_state.head_weights)
 
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to its integer counters
-        updates, optimizer_state = _optimizer(run.hparams, recipe).update(
+        updates, optimizer_state = _optimizer(model, run.hparams, recipe).update(
             {"trunk": trunk_grad, "head": head_grad}, state.optimizer, state.params
         )
     params = optax.apply_updates(state.params, updates)
@@ -174,21 +202,46 @@ def train_step(
 
 
 def predict_step(
-    model: JointModel, params: Any, run: Run, batch: Batch
+    model: JointModel, frozen: Frozen, params: Any, run: Run, batch: Batch
 ) -> tuple[Float[Array, "batch class"], Float[Array, "batch dim"]]:
     """Logits, and dimensions in half scales, of every utterance of the batch, whoever speaks."""
+    batch = listen(model, frozen, batch, None)
     frames, masks, statistics = _gated_inputs(batch, run, jnp.ones_like(batch.utterance, bool))
     rates = Rates(run.hparams.dropout, run.hparams.statistics_dropout)
+    params = {**params, "trunk": _with_frozen(params["trunk"], frozen)}
     outputs: Any = model.apply({"params": params}, frames, masks, statistics, rates)
     return outputs
 
 
-def spec_augment(batch: Batch, recipe: Recipe, key: Key[Array, ""]) -> dict[str, Float[Array, "batch _time _feature"]]:
+def listen(model: JointModel, frozen: Frozen, batch: Batch, key: Key[Array, ""] | None) -> Batch:
+    """Puts what the frozen part of each tuned model hears in the place of the raw audio."""
+    frames, lengths = dict(batch.frames), dict(batch.lengths)
+    for name, tuning in _tuned(model).items():
+        frames[name], lengths[name] = finetune.listen(
+            tuning, frozen.lower[name], batch.frames[name], batch.lengths[name], key
+        )
+    return batch._replace(frames=frames, lengths=lengths)
+
+
+def _tuned(model: JointModel) -> dict[str, finetune.Tuning]:
+    return {stream.name: stream.tuning for stream in model.streams if stream.tuning is not None}
+
+
+def _with_frozen(trunk: Any, frozen: Frozen) -> dict[str, Any]:
+    """A run's trunk, completed by what its adapters adapt."""
+    return finetune.merge(trunk, {f"{name}_ssl": params for name, params in frozen.upper.items() if params})
+
+
+def spec_augment(
+    model: JointModel, batch: Batch, recipe: Recipe, key: Key[Array, ""]
+) -> dict[str, Num[Array, "batch _time _feature"]]:
     """Marks random bands of time and of features as unseen (NaN); the gate turns them into the mean, 0.
 
     SpecAugment (Park et al., 2019) without warping. The masks depend on batch and key alone, so that runs of
-    one seed share them.
+    one seed share them. Hidden states that are mixed lose the same features in every layer; raw audio is left
+    as it is (a tuned model masks time itself).
     """
+    mixed = {stream.name: stream.mixed for stream in model.streams if stream.tuning is None}
 
     def bands(key, n, size, widest, rows):
         """True outside `n` bands per row, each up to `widest` wide, on an axis of `size`."""
@@ -198,8 +251,10 @@ def spec_augment(batch: Batch, recipe: Recipe, key: Key[Array, ""]) -> dict[str,
         position = jnp.arange(size, dtype=jnp.float32)[None, None] + 0.5  # else the first one is never hidden
         return ~((position >= start) & (position < start + width)).any(axis=1)
 
-    seen = {}
+    seen = dict(batch.frames)
     for i, (name, x) in enumerate(sorted(batch.frames.items())):
+        if name not in mixed:
+            continue
         time_key, feature_key = jax.random.split(jax.random.fold_in(key, i))
         rows, time, feature = x.shape
         keep = jnp.ones((rows, time, feature), bool)
@@ -207,44 +262,54 @@ def spec_augment(batch: Batch, recipe: Recipe, key: Key[Array, ""]) -> dict[str,
             mask = bands(time_key, recipe.time_masks, time, recipe.time_mask_frames, rows)
             keep &= mask[:, :, None]
         if recipe.feature_masks:
-            widest = recipe.feature_mask_share * feature
-            keep &= bands(feature_key, recipe.feature_masks, feature, widest, rows)[:, None, :]
-        seen[name] = jnp.where(keep, x, jnp.nan) if recipe.time_masks or recipe.feature_masks else x
+            size = feature // mixed[name]
+            band = bands(feature_key, recipe.feature_masks, size, recipe.feature_mask_share * size, rows)
+            keep &= jnp.tile(band, (1, mixed[name]))[:, None, :]
+        if recipe.time_masks or recipe.feature_masks:
+            seen[name] = jnp.where(keep, x, jnp.asarray(jnp.nan, x.dtype))
     return seen
 
 
 def _gated_inputs(batch: Batch, run: Run, weight: Bool[Array, " batch"]):
     """Frames, masks and statistics as the run sees them: normalised by its own training speakers.
 
-    What is not finite becomes the mean, and an utterance outside `weight` is all zeros.
+    What is not finite becomes the mean, and an utterance outside `weight` is all zeros. A stream without a scale
+    (what a tuned model hears) passes as it is.
     """
 
-    def scaled(x, scale: Scale, weight):
-        x = (x - scale.mean) * scale.inverse
-        return jnp.where(weight & jnp.isfinite(x), jnp.clip(x, -8.0, 8.0), 0.0)
+    def scaled(x, scale: Scale | None, weight):
+        x = x.astype(jnp.float32)
+        if scale is not None:
+            scale = jax.tree.map(lambda s: s.reshape(*[1] * (x.ndim - 1), -1), scale)
+            x = jnp.clip((x - scale.mean) * scale.inverse, -8.0, 8.0)
+        return jnp.where(weight & jnp.isfinite(x), x, 0.0)
 
-    frames = {
-        name: scaled(x, jax.tree.map(lambda s: s[None, None], run.frame_scale[name]), weight[:, None, None])
-        for name, x in batch.frames.items()
-    }
+    frames = {name: scaled(x, run.frame_scale.get(name), weight[:, None, None]) for name, x in batch.frames.items()}
     masks = {
         name: jnp.arange(x.shape[1], dtype=jnp.int32)[None] < batch.lengths[name][:, None]
         for name, x in batch.frames.items()
     }
-    statistics = {
-        name: scaled(x, jax.tree.map(lambda s: s[None], run.statistic_scale[name]), weight[:, None])
-        for name, x in batch.statistics.items()
-    }
+    statistics = {name: scaled(x, run.statistic_scale[name], weight[:, None]) for name, x in batch.statistics.items()}
     return frames, masks, statistics
 
 
-def _optimizer(hparams: HParams, recipe: Recipe) -> optax.GradientTransformation:
+def _optimizer(model: JointModel, hparams: HParams, recipe: Recipe) -> optax.GradientTransformation:
+    def factors(params):
+        ones = jax.tree.map(lambda x: jnp.ones((), jnp.float32), params)
+        own = {f"{name}_ssl": tuning for name, tuning in _tuned(model).items()}
+        trunk = {
+            name: finetune.learning_rates(part, own[name]) if name in own else ones["trunk"][name]
+            for name, part in params["trunk"].items()
+        }
+        return {**ones, "trunk": trunk}
+
     return adamw(
         hparams.learning_rate,
         hparams.weight_decay,
         warmup_steps=recipe.warmup_steps,
         total_steps=recipe.total_steps,
         clip_norm=recipe.clip_norm,
+        factors=factors if _tuned(model) else None,
     )
 
 

@@ -6,11 +6,11 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,11 @@ from sejax.runs import (
     selection_rows,
     stack_hparams,
 )
-from sejax.step import TASKS, Recipe, Run
+from sejax.ssl.convert import fingerprint, load_checkpoint, read_architecture, reads_normalised
+from sejax.ssl.finetune import Tuning, divide
+from sejax.ssl.hub import locate
+from sejax.ssl.modules import Architecture, Lora
+from sejax.step import TASKS, Frozen, Recipe, Run
 
 PREDICT_BATCH = 64
 
@@ -69,6 +73,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     jax.config.update("jax_compilation_cache_dir", os.path.join(cache_dir, "xla"))
     _check_workdir(config, workdir, must_exist=not train)
     settings = expand_grid({name: config[name] for name in STACKED}, dict(config.grid))
+    pretrained = _locate_pretrained(config)
 
     # ------------------------------------------------------------------ corpus, features, folds, audit
     prepared = _prepare(config)
@@ -88,9 +93,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     # ------------------------------------------------------------------ runs: folds x settings x seeds
     runs = enumerate_runs(len(folds), settings, range(config.seed, config.seed + config.seeds))
     devices = jax.local_devices()[: config.devices or None]
-    layout = lay_out(runs, runs_per_chunk=config.runs_per_chunk, devices=len(devices))
+    layout = lay_out(runs, runs_per_chunk=_runs_per_chunk(config), devices=len(devices))
     fold_of_run = layout.scatter(np.array([run.fold for run in runs]))
-    _claim_workdir(config, workdir)
+    _claim_workdir(config, workdir, pretrained)
     results.write_runs(os.path.join(workdir, "runs.csv"), runs, folds, corpus, None)
 
     # ------------------------------------------------------------------ data: once, for all runs
@@ -104,12 +109,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     tasks = [t for t, has in zip(TASKS, (target.any(), np.isfinite(vad).any()), strict=True) if has]
     data, n_cut = assemble(
         streams,
+        encoded=[name for name in config.streams if config.model.encoder[name] != "none"],
         target=target,
         vad=vad,
         n_buckets=config.buckets,
         min_rows=config.batch_size,
         max_seconds=config.max_seconds,
-        hop_seconds={name: config.features[name].hop_length / 16_000 for name in streams},
+        hop_seconds={name: _hop_length(config, pretrained, name) / 16_000 for name in streams},
     )
     if n_cut:
         audited["notes"][f"only the first {config.max_seconds:g} s encoded"] = n_cut
@@ -149,15 +155,20 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     del prepared, streams, frame_scale, statistic_scale
 
     # ------------------------------------------------------------------ model and state
+    specs = tuple(_stream_spec(config, pretrained, name) for name in config.streams)
     model = JointModel(
-        streams=tuple(
-            StreamSpec(name, config.model.encoder[name], config.model.layers, config.model.stride)
-            for name in config.streams
-        ),
+        streams=specs,
         classes=target.shape[1],
         dimensions=vad.shape[1],
-        **{k: config.model[k] for k in ("width", "fused", "heads", "self_attention", "co_attention", "statistics")},
+        **{k: v for k, v in config.model.items() if k not in ("encoder", "layers", "stride")},
     )
+    tuned = {spec.name: spec.tuning for spec in specs if spec.tuning is not None}
+    parts = {name: divide(load_checkpoint(str(pretrained[name].folder)).params, tuned[name]) for name in tuned}
+    frozen = Frozen(
+        {name: part.lower for name, part in parts.items()}, {name: part.upper for name, part in parts.items()}
+    )
+    frozen = jax.device_put(frozen, shared)
+    start = {name: part.start for name, part in parts.items()}
     recipe = Recipe(
         total_steps=steps * config.epochs,
         warmup_steps=int(config.warmup * steps * config.epochs),
@@ -166,8 +177,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
         averaging=config.averaging,
         **config.augment,
     )
-    states = program.init_runs(stacked, data, chunk_seed, model=model, recipe=recipe)
+    states = program.init_runs(stacked, data, frozen, start, chunk_seed, model=model, recipe=recipe)
     states = jax.device_put(states, by_run)  # placed as train_epoch returns them: else it compiles twice
+    del parts, start
     best = program.Best(
         params=jax.tree.map(jnp.copy, states.averaged),
         score=jax.device_put(np.full(layout.run.shape, -np.inf, np.float32), by_run),
@@ -202,6 +214,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
                 states,
                 stacked,
                 data,
+                frozen,
                 jax.device_put(shuffle(epoch=epoch), shared),
                 chunk_seed,
                 seed_row,
@@ -213,7 +226,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
 
             # Choose each run's best epoch, on its own validation speakers.
             chosen_rows, chosen_columns = rows[chosen_on]
-            outputs = program.predict(states.averaged, stacked, data, chosen_rows, model=model)
+            outputs = program.predict(states.averaged, stacked, data, frozen, chosen_rows, model=model)
             prob, pred_vad = layout.collect(outputs)
             validation = results.validate_runs(
                 runs, chosen_columns, prob, pred_vad, target, vad, vad_loss=config.loss.vad
@@ -248,10 +261,15 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
 
     # ------------------------------------------------------------------ test, once, at each run's best epoch
     test_rows, test_columns = rows["test"]
-    prob, pred_vad = layout.collect(program.predict(best.params, stacked, data, test_rows, model=model))
+    prob, pred_vad = layout.collect(program.predict(best.params, stacked, data, frozen, test_rows, model=model))
     predictions = results.gather_predictions(corpus, runs, folds, test_columns, prob, pred_vad)
     write_predictions(os.path.join(workdir, "predictions.csv"), predictions)
     results.write_runs(os.path.join(workdir, "runs.csv"), runs, folds, corpus, best_epoch)
+    mixed = {
+        s.name: layout.collect(best.params["trunk"][f"{s.name}_mix"]["layer_weights"]) for s in specs if s.mixed > 1
+    }
+    if mixed:
+        results.write_layer_weights(os.path.join(workdir, "layer_weights.csv"), runs, folds, mixed)
     metrics_tree = results.compute_metrics(
         predictions,
         runs,
@@ -295,10 +313,17 @@ def _check_workdir(config: ConfigDict, workdir: str, *, must_exist: bool) -> Non
         raise InputError(f"{workdir} cannot be written to, expected a folder to write to")
 
 
-def _claim_workdir(config: ConfigDict, workdir: str) -> None:
+def _claim_workdir(config: ConfigDict, workdir: str, pretrained: Mapping[str, Pretrained]) -> None:
     """Writes config.json, once config and corpus are known to be right: a mended config may use the folder."""
     path = Path(workdir) / "config.json"
+    digests = {name: own.digest for name, own in pretrained.items()}
     if path.exists():
+        found = json.loads(path.read_text()).get("pretrained", {})
+        if changed := sorted(name for name in digests if digests[name] != found.get(name)):
+            raise InputError(
+                f"{workdir} was begun with another checkpoint than {config.features.ssl[changed[0]].model} holds now "
+                f"(stream {changed[0]}), expected the same files; use another --workdir"
+            )
         return
     packages = (
         "sejax",
@@ -308,6 +333,7 @@ def _claim_workdir(config: ConfigDict, workdir: str) -> None:
         "optax",
         "orbax-checkpoint",
         "numpy",
+        "transformers",
         "librosa",
         "tensorflow-datasets",
     )
@@ -317,9 +343,82 @@ def _claim_workdir(config: ConfigDict, workdir: str) -> None:
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
         "git": _git_revision(),
         "device": _describe(jax.local_devices()),
+        **({"pretrained": digests} if digests else {}),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     results.write_json(str(path), facts)
+
+
+class Pretrained(NamedTuple):
+    """A checkpoint that a stream names, found on this machine."""
+
+    folder: Path
+    architecture: Architecture
+    normalise: bool
+    digest: str
+
+
+def _locate_pretrained(config: ConfigDict) -> dict[str, Pretrained]:
+    """The checkpoints of the streams that are pretrained models, by stream; none of their weights is read yet."""
+    found = {}
+    for name in config.streams:
+        if name in config.features.ssl:
+            folder = locate(config.features.ssl[name].model, config.features.ssl[name].revision)
+            found[name] = Pretrained(folder, read_architecture(folder), reads_normalised(folder), fingerprint(folder))
+    return found
+
+
+def _stream_spec(config: ConfigDict, pretrained: Mapping[str, Pretrained], name: str) -> StreamSpec:
+    """How the model reads a stream."""
+    encoder, layers, stride = config.model.encoder[name], config.model.layers, config.model.stride
+    if name not in pretrained:
+        return StreamSpec(name, encoder, layers, stride)
+    own = pretrained[name]
+    layer = own.architecture.state(config.features.ssl[name].layers)
+    mixed = own.architecture.layers + 1 if layer is None else 1
+    stride = max(1, stride // 2)
+    if encoder != "finetune":
+        return StreamSpec(name, encoder, layers, stride, mixed)
+    options = dict(config.finetune)
+    lora = Lora(options.pop("lora_rank"), options.pop("lora_alpha"), tuple(options.pop("lora_targets")))
+    return StreamSpec(
+        name,
+        "linear",
+        layers,
+        stride,
+        mixed,
+        Tuning(own.architecture, own.normalise, layer=layer, lora=lora, **options),
+    )
+
+
+def _feature(config: ConfigDict, name: str) -> str:
+    """What is stored of a stream: an acoustic feature, hidden states of a pretrained model, or the audio itself."""
+    if name not in config.features.ssl:
+        return name
+    return "raw" if config.model.encoder[name] == "finetune" else "ssl"
+
+
+def _settings(config: ConfigDict, name: str) -> dict[str, Any]:
+    """The settings of a stream's feature."""
+    feature = _feature(config, name)
+    if feature == "raw":
+        return {}
+    if feature == "ssl":
+        return {**config.features.ssl[name], "pooled": config.model.encoder[name] == "none"}
+    return dict(config.features[name])
+
+
+def _hop_length(config: ConfigDict, pretrained: Mapping[str, Pretrained], name: str) -> int:
+    """Samples from frame to frame of a stream, as it is stored."""
+    if name not in pretrained:
+        return config.features[name].hop_length
+    return 1 if _feature(config, name) == "raw" else pretrained[name].architecture.hop_length
+
+
+def _runs_per_chunk(config: ConfigDict) -> int:
+    """As configured; where each run has a pretrained model of its own the folds train in turn."""
+    whole = config.finetune.mode == "full" and any(_feature(config, name) == "raw" for name in config.streams)
+    return config.runs_per_chunk or int(whole)
 
 
 def _prepare(config: ConfigDict) -> Prepared:
@@ -333,7 +432,8 @@ def _prepare(config: ConfigDict) -> Prepared:
     return prepare(
         read_corpus(config.corpus, data_dir, labels=config.labels),
         streams=config.streams,
-        settings={name: dict(config.features[name]) for name in config.streams},
+        features={name: _feature(config, name) for name in config.streams},
+        settings={name: _settings(config, name) for name in config.streams},
         speeds=config.speeds,
         cache_dir=cache_dir,
         workers=config.workers or None,

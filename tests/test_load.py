@@ -43,6 +43,7 @@ def make_data(streams, *, max_seconds=0.0, n_buckets=3, min_rows=4):
     vad = np.zeros((N, 3), np.float32)
     return assemble(
         streams,
+        encoded=streams,
         target=target,
         vad=vad,
         n_buckets=n_buckets,

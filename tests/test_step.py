@@ -24,7 +24,9 @@ from sejax.runs import (
     run_sharding,
     stack_hparams,
 )
-from sejax.step import Batch, HParams, Recipe, Run
+from sejax.step import Batch, Frozen, HParams, Recipe, Run
+
+NOTHING_FROZEN = Frozen({}, {})
 
 N, BATCH, EPOCHS = 24, 8, 40
 SPEAKER = np.arange(N) // 6
@@ -106,6 +108,7 @@ def make_study(raw, *, base=BASE, grid=GRID, keep=None, runs_per_chunk=0, device
     """Everything after features and folds, the way `train` does it; `keep` picks runs."""
     data, _ = assemble(
         raw.streams,
+        encoded=raw.streams,
         target=raw.target,
         vad=raw.vad,
         n_buckets=n_buckets,
@@ -155,7 +158,7 @@ def make_study(raw, *, base=BASE, grid=GRID, keep=None, runs_per_chunk=0, device
 
 def train(study, epochs, *, recipe=RECIPE):
     """States after some epochs, and the metrics of each."""
-    states = program.init_runs(study.runs, study.data, study.seed, model=MODEL, recipe=recipe)
+    states = program.init_runs(study.runs, study.data, NOTHING_FROZEN, {}, study.seed, model=MODEL, recipe=recipe)
     states = jax.device_put(states, study.by_run)
     history = []
     for epoch in range(1, epochs + 1):
@@ -163,6 +166,7 @@ def train(study, epochs, *, recipe=RECIPE):
             states,
             study.runs,
             study.data,
+            NOTHING_FROZEN,
             study.order(epoch),
             study.seed,
             study.seed_row,
@@ -281,14 +285,23 @@ def test_an_epoch_is_compiled_once_and_the_step_traced_once_per_bucket(raw, monk
     study = make_study(raw, grid={}, n_buckets=2)
     assert len(study.data.buckets) == 2
     orders = [study.order(epoch) for epoch in range(1, 4)]
-    states = program.init_runs(study.runs, study.data, study.seed, model=MODEL, recipe=RECIPE)
+    states = program.init_runs(study.runs, study.data, NOTHING_FROZEN, {}, study.seed, model=MODEL, recipe=RECIPE)
     states = jax.device_put(states, study.by_run)
     entries = program.train_epoch._cache_size()
     jax.monitoring.register_event_duration_secs_listener(listen)
     epochs = [jnp.asarray(epoch, jnp.int32) for epoch in range(1, 4)]
     for epoch, order in zip(epochs, orders, strict=True):
         states, _ = program.train_epoch(
-            states, study.runs, study.data, order, study.seed, study.seed_row, epoch, model=MODEL, recipe=RECIPE
+            states,
+            study.runs,
+            study.data,
+            NOTHING_FROZEN,
+            order,
+            study.seed,
+            study.seed_row,
+            epoch,
+            model=MODEL,
+            recipe=RECIPE,
         )
         states = jax.device_put(states, study.by_run)
     jax.monitoring.unregister_event_duration_listener(listen)
@@ -324,7 +337,7 @@ def test_a_corpus_without_labels_trains_on_dimensions_alone(raw):
 def test_a_prior_of_zero_leaves_that_tasks_head_where_it_began(raw):
     base = {**BASE, "weight_decay": 0.0}
     study = make_study(raw, base=base, grid={"alpha": (0.0, 1.0)})
-    before = program.init_runs(study.runs, study.data, study.seed, model=MODEL, recipe=RECIPE)
+    before = program.init_runs(study.runs, study.data, NOTHING_FROZEN, {}, study.seed, model=MODEL, recipe=RECIPE)
     states, _ = train(study, 1)
     for number, (still, moved) in {0: ("label", "vad"), 2: ("vad", "label")}.items():
         own, first = (of_run(study, s.params["head"], number) for s in (states, before))
@@ -342,7 +355,7 @@ def test_it_learns_what_can_be_learned(raw):
     rows, columns = prediction_rows(study.data, [np.flatnonzero(rows) for rows in TRAINED], 64)
     fold = study.layout.scatter(np.array([0, 1, 0, 1]))
     rows = jax.device_put(tuple(r[fold] for r in rows), study.by_run)
-    outputs = program.predict(states.averaged, study.runs, study.data, rows, model=MODEL)
+    outputs = program.predict(states.averaged, study.runs, study.data, NOTHING_FROZEN, rows, model=MODEL)
     prob, vad = study.layout.collect(outputs)
     assert_allclose(prob.sum(axis=-1), 1.0, rtol=1e-5)
     for number in range(4):
@@ -390,8 +403,8 @@ def single():
         {name: step.Scale(jnp.full(3, 0.5), jnp.full(3, 2.0)) for name in "ab"},
         {name: step.Scale(jnp.zeros(6), jnp.ones(6)) for name in "ab"},
     )
-    state = jax.jit(partial(step.init_state, MODEL, recipe))(run, batch, jax.random.key(0))
-    advance = jax.jit(partial(step.train_step, MODEL, recipe))
+    state = jax.jit(partial(step.init_state, MODEL, recipe, NOTHING_FROZEN, {}))(run, batch, jax.random.key(0))
+    advance = jax.jit(partial(step.train_step, MODEL, recipe, NOTHING_FROZEN))
     return state, run, batch, advance
 
 
@@ -504,7 +517,7 @@ def augment(recipe, seed=0):
     """Which values of two streams are hidden."""
     frames = {"a": jnp.ones((200, 40, 10)), "b": jnp.ones((200, 20, 6))}
     batch = Batch(jnp.arange(200), frames, {}, {}, jnp.zeros((200, 2)), jnp.zeros((200, 3)))
-    return {name: np.isnan(y) for name, y in step.spec_augment(batch, recipe, jax.random.key(seed)).items()}
+    return {name: np.isnan(y) for name, y in step.spec_augment(MODEL, batch, recipe, jax.random.key(seed)).items()}
 
 
 def test_time_masks_are_bands_of_whole_frames_no_wider_than_said():
@@ -538,5 +551,5 @@ def test_masks_depend_on_the_key_alone_and_differ_by_stream_and_row():
 def test_no_masks_leave_the_frames_as_they_are():
     frames = {"a": jnp.full((200, 4, 2), 7.0)}
     batch = Batch(jnp.arange(200), frames, {}, {}, jnp.zeros((200, 2)), jnp.zeros((200, 3)))
-    seen = step.spec_augment(batch, Recipe(1, 0, 1.0, "ccc", 0.0, 0, 5, 0, 0.3), jax.random.key(0))
+    seen = step.spec_augment(MODEL, batch, Recipe(1, 0, 1.0, "ccc", 0.0, 0, 5, 0, 0.3), jax.random.key(0))
     assert seen["a"] is frames["a"]

@@ -1,10 +1,10 @@
 """Features of a corpus as arrays for the device: padded in length buckets, and in which order they are visited."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from sejax.corpora.schema import Corpus
 from sejax.step import AnyArray, Batch, Scale
@@ -16,7 +16,7 @@ class Bucket(NamedTuple):
     """Utterances of similar length. `view` counts the augmented copies of an utterance; view 0 is the original."""
 
     utterance: Int[AnyArray, " row"]  # row in the corpus
-    frames: dict[str, Float[AnyArray, "row view _time _feature"]]
+    frames: dict[str, Num[AnyArray, "row view _time _feature"]]  # of the encoded streams, as they are stored
     lengths: dict[str, Int[AnyArray, "row view"]]  # valid frames
 
 
@@ -37,9 +37,13 @@ class Order(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """One stream of a corpus on the host: per view and utterance, frames and statistics."""
+    """One stream of a corpus on the host: per view and utterance, frames and statistics.
 
-    frames: list[list[Float[np.ndarray, "_frames _feature"]]]  # [view][utterance]
+    Float32; hidden states of pretrained models float16; raw audio int16, a sample a frame, without statistics.
+    Where only statistics are kept an utterance has 0 frames.
+    """
+
+    frames: list[list[Num[np.ndarray, "_frames _feature"]]]  # [view][utterance]
     statistics: Float[np.ndarray, "utterance view statistic"]
 
 
@@ -58,7 +62,7 @@ def normalise_by_speaker(stream: Stream, speakers: Sequence[str]) -> Stream:
             pooled = np.concatenate([view[row] for row in rows]).astype(np.float64)
             mean, inverse = _mean_and_inverse(pooled.mean(axis=0), pooled.var(axis=0))
             for row in rows:
-                view[row] = (view[row] - mean) * inverse
+                view[row] = ((view[row] - mean) * inverse).astype(view[row].dtype)
         own = statistics[rows].astype(np.float64)
         mean, inverse = _mean_and_inverse(own.mean(axis=0), own.var(axis=0))
         statistics[rows] = (own - mean) * inverse
@@ -68,6 +72,7 @@ def normalise_by_speaker(stream: Stream, speakers: Sequence[str]) -> Stream:
 def assemble(
     streams: Mapping[str, Stream],
     *,
+    encoded: Collection[str],
     target: Float[np.ndarray, "utterance class"],
     vad: Float[np.ndarray, "utterance dim"],
     n_buckets: int,
@@ -78,6 +83,7 @@ def assemble(
     """Pads the streams into buckets of similar length.
 
     Args:
+      encoded: the streams whose frames the model reads; of the others it reads the statistics alone.
       n_buckets: most buckets; fewer where a bucket would hold less than `min_rows` utterances.
       max_seconds: frames that begin after this are cut off (0: none).
       hop_seconds: from frame to frame, per stream.
@@ -91,18 +97,21 @@ def assemble(
     }
     kept, cut = {}, np.zeros(len(target), bool)
     for name, length in lengths.items():
+        if not length.any():
+            continue
         limit = int(max_seconds / hop_seconds[name]) if max_seconds else int(length.max())
         kept[name] = np.minimum(length, limit)
         cut |= length[:, 0] > limit
-    longest = np.max([kept[name].max(axis=1) * hop_seconds[name] for name in streams], axis=0)
+    seconds = [length.max(axis=1) * hop_seconds[name] for name, length in kept.items()]
+    longest = np.max([np.zeros(len(target)), *seconds], axis=0)
     buckets = []
     for rows in length_buckets(longest, n_buckets=n_buckets, min_rows=min_rows):
         frames, valid = {}, {}
-        for name, stream in streams.items():
-            length = kept[name][rows]
+        for name in encoded:
+            stream, length = streams[name], kept[name][rows]
             time = -(-int(length.max()) // ROUND_FRAMES) * ROUND_FRAMES
             n_features = stream.frames[0][0].shape[1]
-            padded = np.zeros((*length.shape, time, n_features), np.float32)
+            padded = np.zeros((*length.shape, time, n_features), stream.frames[0][0].dtype)
             for i, row in enumerate(rows):
                 for v, view in enumerate(stream.frames):
                     padded[i, v, : length[i, v]] = view[row][: length[i, v]]
@@ -110,7 +119,7 @@ def assemble(
         buckets.append(Bucket(rows.astype(np.int32), frames, valid))
     data = Data(
         tuple(buckets),
-        {name: stream.statistics.astype(np.float32) for name, stream in streams.items()},
+        {name: stream.statistics for name, stream in streams.items()},
         target.astype(np.float32),
         vad.astype(np.float32),
     )
@@ -240,31 +249,41 @@ def fold_scales(
 ) -> tuple[dict[str, Scale], dict[str, Scale]]:
     """Each fold's normalisation of frames and of statistics, from its training utterances alone: `[fold, ...]`.
 
-    Moments are summed in float64, over all views.
+    Moments are summed in float64, over all views. Raw audio has no scale.
     """
-    names = list(data.statistics)
-    frame_scale, statistic_scale = {}, {}
-    n = len(data.target)
-    for name in names:
-        n_features = data.buckets[0].frames[name].shape[-1]
-        count, total, square = np.zeros(n), np.zeros((n, n_features)), np.zeros((n, n_features))
-        for bucket in data.buckets:
-            frames, lengths = np.asarray(bucket.frames[name]), np.asarray(bucket.lengths[name])
-            for i, row in enumerate(np.asarray(bucket.utterance)):
-                own = np.concatenate([frames[i, v, : lengths[i, v]] for v in range(lengths.shape[1])])
-                own = own.astype(np.float64)
-                count[row], total[row], square[row] = len(own), own.sum(axis=0), (own**2).sum(axis=0)
-        statistics = np.asarray(data.statistics[name], np.float64)
-        of_frames, of_statistics = [], []
-        for rows in trained:
-            mean = total[rows].sum(axis=0) / count[rows].sum()
-            variance = square[rows].sum(axis=0) / count[rows].sum() - mean**2
-            of_frames.append(_mean_and_inverse(mean, variance))
-            own = statistics[rows].reshape(-1, statistics.shape[-1])
-            of_statistics.append(_mean_and_inverse(own.mean(axis=0), own.var(axis=0)))
-        frame_scale[name] = Scale(*(np.stack(x) for x in zip(*of_frames, strict=True)))
-        statistic_scale[name] = Scale(*(np.stack(x) for x in zip(*of_statistics, strict=True)))
+    frame_scale = {
+        name: _frame_scale(data, name, trained)
+        for name, frames in data.buckets[0].frames.items()
+        if not np.issubdtype(frames.dtype, np.integer)
+    }
+    statistic_scale = {name: _statistic_scale(np.asarray(x), trained) for name, x in data.statistics.items()}
     return frame_scale, statistic_scale
+
+
+def _frame_scale(data: Data, name: str, trained: Sequence[Bool[np.ndarray, " utterance"]]) -> Scale:
+    n, n_features = len(data.target), data.buckets[0].frames[name].shape[-1]
+    count, total, square = np.zeros(n), np.zeros((n, n_features)), np.zeros((n, n_features))
+    for bucket in data.buckets:
+        frames, lengths = np.asarray(bucket.frames[name]), np.asarray(bucket.lengths[name])
+        for i, row in enumerate(np.asarray(bucket.utterance)):
+            own = np.concatenate([frames[i, v, : lengths[i, v]] for v in range(lengths.shape[1])])
+            own = own.astype(np.float64)
+            count[row], total[row], square[row] = len(own), own.sum(axis=0), (own**2).sum(axis=0)
+    scales = []
+    for rows in trained:
+        mean = total[rows].sum(axis=0) / count[rows].sum()
+        scales.append(_mean_and_inverse(mean, square[rows].sum(axis=0) / count[rows].sum() - mean**2))
+    return Scale(*(np.stack(x) for x in zip(*scales, strict=True)))
+
+
+def _statistic_scale(
+    statistics: Float[np.ndarray, "utterance view statistic"], trained: Sequence[Bool[np.ndarray, " utterance"]]
+) -> Scale:
+    scales = []
+    for rows in trained:
+        own = statistics[rows].astype(np.float64)
+        scales.append(_mean_and_inverse(own.mean(axis=(0, 1)), own.var(axis=(0, 1))))
+    return Scale(*(np.stack(x) for x in zip(*scales, strict=True)))
 
 
 def label_targets(

@@ -77,7 +77,32 @@ class AttentivePooling(nn.Module):
         self, x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"]
     ) -> Float[Array, "batch feature_out"]:
         score = nn.Dense(1, use_bias=False)(jnp.tanh(nn.Dense(x.shape[-1])(x)))[..., 0]
-        weight = jax.nn.softmax(jnp.where(mask, score, -jnp.inf), axis=-1)[..., None]
+        weight = _over_frames(score, mask)
         mean = (weight * x).sum(axis=1)
         variance = (weight * (x - mean[:, None]) ** 2).sum(axis=1)
         return jnp.concatenate([mean, jnp.sqrt(variance + 1e-5)], axis=-1)
+
+
+class GuidedPooling(nn.Module):
+    """The mean of a stream's valid frames, weighted by what other streams say (Zou et al., 2022).
+
+    The co-attention of CA-MSER: their pooled vectors, side by side, give the query by which each frame is
+    weighed. (Its weights belong to positions in clips of one length; a query serves clips of any length.)
+    """
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch time feature"],
+        mask: Bool[Array, "batch time"],
+        others: Float[Array, "batch _feature_o"],
+    ) -> Float[Array, "batch feature"]:
+        query = nn.Dense(x.shape[-1], name="query")(others)
+        key = nn.Dense(x.shape[-1], use_bias=False, name="key")(x)
+        score = jnp.einsum("btf,bf->bt", key, query) / jnp.sqrt(jnp.asarray(x.shape[-1], x.dtype))
+        return (_over_frames(score, mask) * x).sum(axis=1)
+
+
+def _over_frames(score: Float[Array, "batch time"], mask: Bool[Array, "batch time"]) -> Float[Array, "batch time 1"]:
+    """Softmax over the valid frames."""
+    return jax.nn.softmax(jnp.where(mask, score, -jnp.inf), axis=-1)[..., None]

@@ -73,5 +73,20 @@ class ConvEncoder(nn.Module):
         return nn.LayerNorm()(x), mask
 
 
-ENCODERS = {"lstm": RecurrentEncoder, "transformer": TransformerEncoder, "conv": ConvEncoder}
+class LinearEncoder(nn.Module):
+    """`stride` frames side by side and a linear map: for features that already know their context."""
+
+    width: int
+    layers: int  # unused: there is one map
+    stride: int
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"], rate: Float[Array, ""]
+    ) -> tuple[Float[Array, "batch time_out {self.width}"], Bool[Array, "batch time_out"]]:
+        x, mask = stack_frames(x, mask, self.stride)
+        return nn.LayerNorm()(nn.Dense(self.width)(Dropout()(x, rate))), mask
+
+
+ENCODERS = {"lstm": RecurrentEncoder, "transformer": TransformerEncoder, "conv": ConvEncoder, "linear": LinearEncoder}
 """The kinds that `config.model.encoder.<stream>` may name."""

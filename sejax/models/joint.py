@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from sejax.models.attention import AttentivePooling, Block, CoAttention
+from sejax.models.attention import AttentivePooling, Block, CoAttention, GuidedPooling
 from sejax.models.encoders import ENCODERS
 from sejax.models.heads import Heads
-from sejax.models.layers import Dropout
+from sejax.models.layers import Dropout, LayerMix
+from sejax.ssl.finetune import Tuning, side_by_side
 
 
 class StreamSpec(NamedTuple):
@@ -21,6 +22,8 @@ class StreamSpec(NamedTuple):
     encoder: str
     layers: int
     stride: int
+    mixed: int = 1  # hidden states of a pretrained model that lie side by side in a frame and are mixed
+    tuning: Tuning | None = None  # of a pretrained model that is part of this one; the frames are what it "hears"
 
 
 class Rates(NamedTuple):
@@ -33,10 +36,12 @@ class Rates(NamedTuple):
 class Trunk(nn.Module):
     """Streams to the fused representation `[batch, fused]`.
 
-    Per stream: encoder, self-attention, then co-attention over every other stream (each ordered pair has its
+    Per stream: what is above the cut of a pretrained model that is tuned, the mixing of its hidden states,
+    encoder, self-attention, then co-attention over every other stream (each ordered pair has its
     own; what a stream finds is added to it), attentive pooling. Beside it the stream's statistics (means,
     deviations and percentiles of frames and deltas, normalised) go straight to the fusion: on a few hundred
-    utterances they carry most of what can be learned.
+    utterances they carry most of what can be learned. The stream named by `guided` is pooled by what the others'
+    pooled vectors look for instead.
     """
 
     streams: tuple[StreamSpec, ...]
@@ -46,6 +51,9 @@ class Trunk(nn.Module):
     self_attention: bool
     co_attention: bool
     statistics: bool
+    guided: str = ""
+    deviations: bool = True  # of mixed hidden states: their deviations over time beside their means
+    activation: bool = True  # behind the fusion; without it and without encoders the model is a linear probe
 
     @nn.compact
     def __call__(
@@ -55,12 +63,18 @@ class Trunk(nn.Module):
         statistics: Mapping[str, Float[Array, "batch _statistic"]],
         rates: Rates,
     ) -> Float[Array, "batch {self.fused}"]:
+        mix = {s.name: LayerMix(s.mixed, name=f"{s.name}_mix") for s in self.streams if s.mixed > 1}
         encoded, valid = {}, {}
         for stream in self.streams:
             if stream.encoder == "none":
                 continue
+            x, mask = frames[stream.name], masks[stream.name]
+            if stream.tuning is not None:
+                x = self._tuned(stream.name, stream.tuning, x, mask, rates)
+            if stream.name in mix:
+                x = mix[stream.name](x)
             encoder = ENCODERS[stream.encoder](self.width, stream.layers, stream.stride, name=f"{stream.name}_encoder")
-            x, mask = encoder(frames[stream.name], masks[stream.name], rates.hidden)
+            x, mask = encoder(x, mask, rates.hidden)
             if self.self_attention:
                 x = Block(self.width, self.heads, name=f"{stream.name}_self")(x, mask, rates.hidden)
             encoded[stream.name], valid[stream.name] = x, mask
@@ -72,15 +86,44 @@ class Trunk(nn.Module):
                 found = block(encoded[name], encoded[other], valid[other], rates.hidden)
                 informed[name] = informed[name] + found
 
-        parts = []
+        parts = {}
         for name, x in informed.items():
-            pooled = AttentivePooling(name=f"{name}_pooling")(x, valid[name])
-            pooled = nn.LayerNorm(name=f"{name}_pooled_norm")(pooled)
-            parts.append(Dropout()(pooled, rates.hidden))
+            if name != self.guided:
+                pooled = AttentivePooling(name=f"{name}_pooling")(x, valid[name])
+                pooled = nn.LayerNorm(name=f"{name}_pooled_norm")(pooled)
+                parts[name] = Dropout()(pooled, rates.hidden)
+        if self.guided:
+            guides = jnp.concatenate(list(parts.values()), axis=-1)
+            pooling = GuidedPooling(name=f"{self.guided}_pooling")
+            parts[self.guided] = pooling(informed[self.guided], valid[self.guided], guides)
+        fusion = list(parts.values())
         if self.statistics:
-            parts += [Dropout()(statistics[stream.name], rates.statistics) for stream in self.streams]
-        fused = nn.Dense(self.fused, name="fusion")(jnp.concatenate(parts, axis=-1))
-        return nn.gelu(fused)
+            for stream in self.streams:
+                x = statistics[stream.name]
+                if stream.name in mix:
+                    x = mix[stream.name](x)
+                    x = x if self.deviations else x[..., : x.shape[-1] // 2]
+                fusion.append(Dropout()(x, rates.statistics))
+        fused = nn.Dense(self.fused, name="fusion")(jnp.concatenate(fusion, axis=-1))
+        return nn.gelu(fused) if self.activation else fused
+
+    def _tuned(
+        self,
+        name: str,
+        tuning: Tuning,
+        heard: Float[Array, "batch time _feature"],
+        mask: Bool[Array, "batch time"],
+        rates: Rates,
+    ) -> Float[Array, "batch time _feature_out"]:
+        """The hidden states of a tuned model, side by side: those heard below its cut, and those above it."""
+        upper = tuning.upper(f"{name}_ssl")
+        if upper is None:
+            return heard
+        a = tuning.architecture
+        width = a.hidden if tuning.cut > 1 else a.conv_dim[-1]
+        own = side_by_side(upper(heard[..., -width:], mask.sum(axis=1, dtype=jnp.int32), rates.hidden), tuning)
+        own = own.astype(heard.dtype)
+        return jnp.concatenate([heard, own], axis=-1) if tuning.layer is None and tuning.cut > 1 else own
 
 
 class JointModel(nn.Module):
@@ -96,6 +139,9 @@ class JointModel(nn.Module):
     self_attention: bool
     co_attention: bool
     statistics: bool
+    guided: str = ""
+    deviations: bool = True
+    activation: bool = True
 
     def setup(self) -> None:
         self.trunk = Trunk(
@@ -106,6 +152,9 @@ class JointModel(nn.Module):
             self.self_attention,
             self.co_attention,
             self.statistics,
+            self.guided,
+            self.deviations,
+            self.activation,
         )
         self.head = Heads(self.classes, self.dimensions)
 

@@ -28,6 +28,23 @@ class Dropout(nn.Module):
         return jnp.where(keep, x / jnp.maximum(1.0 - rate, 1e-6), jnp.zeros((), x.dtype))
 
 
+class LayerMix(nn.Module):
+    """The hidden states of a pretrained model, mixed by learned softmax weights (SUPERB; Yang et al., 2021).
+
+    The states lie side by side on the last axis, `layers` times as many features as come out. All weights
+    start equal.
+    """
+
+    layers: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch feature"]) -> Float[Array, "*batch feature_out"]:
+        score = self.param("layer_weights", nn.initializers.zeros, (self.layers,))
+        states = x.reshape(*x.shape[:-1], self.layers, -1)
+        weight = jax.nn.softmax(score).reshape(*[1] * (states.ndim - 2), -1, 1)
+        return (states * weight).sum(axis=-2)  # not a matrix product: this fuses with what made x
+
+
 class Conv(nn.Module):
     """One-dimensional convolution over time, zero-padded to keep frames aligned: frame t sees its neighbours.
 

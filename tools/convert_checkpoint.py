@@ -1,0 +1,147 @@
+r"""Write a checkpoint's model.safetensors from its pytorch_model.bin, which sejax, without PyTorch, cannot read.
+
+    python tools/convert_checkpoint.py FOLDER
+
+FOLDER holds pytorch_model.bin, or pytorch_model.bin.index.json and its shards; all tensors go into one file, with
+their names and types as they are. It needs PyTorch, best in an environment of its own:
+
+    python3 -m venv /tmp/convert
+    /tmp/convert/bin/pip install torch --index-url https://download.pytorch.org/whl/cpu
+    /tmp/convert/bin/pip install safetensors numpy
+    /tmp/convert/bin/python tools/convert_checkpoint.py FOLDER
+
+Pickle files can run code when they are read. Only tensors are read here (`torch.load(weights_only=True)`), and a
+file that wants more is refused.
+"""
+
+import argparse
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+BIN = "pytorch_model.bin"
+INDEX = f"{BIN}.index.json"
+SAFETENSORS = "model.safetensors"
+NO_TORCH = (
+    "{error}: converting needs PyTorch and safetensors. Install them, best in an environment of their own, with\n"
+    "pip install torch --index-url https://download.pytorch.org/whl/cpu\npip install safetensors numpy"
+)
+
+
+def parts(folder: Path) -> tuple[list[Path], set[str] | None]:
+    """The pickle files of a checkpoint and the tensor names that its index promises (None where it has no index).
+
+    Raises:
+      SystemExit: no such folder, no checkpoint in it, a malformed index, or a shard that is not there.
+    """
+    if not folder.is_dir():
+        raise SystemExit(f"{folder} is not a folder; expected the one that holds {BIN} or {INDEX}.")
+    if (folder / BIN).is_file():
+        return [folder / BIN], None
+    index = folder / INDEX
+    if not index.is_file():
+        found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        raise SystemExit(f"{folder} holds {found}; expected {BIN} or {INDEX}.")
+    try:
+        files: dict[str, str] = json.loads(index.read_text())["weight_map"]
+        shards = [folder / file for file in sorted(set(files.values()))]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise SystemExit(f"{index} has no weight_map of tensor names to files ({error!r}).") from None
+    missing = [shard.name for shard in shards if not shard.is_file()]
+    if missing:
+        raise SystemExit(f"{index} names {', '.join(missing)}; expected beside it, in {folder}.")
+    return shards, set(files)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The tensors of one pickle file, on the CPU.
+
+    Raises:
+      SystemExit: not a file of tensors alone, damaged, or not a state dict.
+    """
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can fail in any way
+        wanted = re.search(r"\bGLOBAL (\S+)", str(error))
+        if wanted:
+            raise SystemExit(
+                f"{path} holds more than tensors, which could run code when read ({wanted[1]}): it is refused. "
+                "Expected a state dict, as torch.save(model.state_dict()) writes it."
+            ) from None
+        raise SystemExit(f"{path} cannot be read ({type(error).__name__}): it is damaged or no PyTorch file.") from None
+    if not isinstance(state, dict):
+        raise SystemExit(f"{path} holds a {type(state).__name__}; expected a state dict: tensors by their names.")
+    others = [
+        f"{name!r} is a {type(value).__name__}" for name, value in state.items() if not isinstance(value, torch.Tensor)
+    ]
+    if others or not state:
+        raise SystemExit(
+            f"{path} is not a state dict, which holds tensors by their names: {', '.join(others[:3]) or 'it is empty'}."
+        )
+    return {str(name): tensor.detach() for name, tensor in state.items()}
+
+
+def convert(folder: Path, out: Path, *, force: bool) -> int:
+    """Write the checkpoint of `folder` to the file `out` and return the number of tensors.
+
+    The file appears whole or not at all.
+
+    Raises:
+      SystemExit: `out` exists and `force` is not set, or is a folder; PyTorch is missing; tensors that the index
+        names are not in the shards; or what `parts` and `read` refuse.
+    """
+    paths, promised = parts(folder)
+    if out.is_dir():
+        raise SystemExit(f"{out} is a folder; expected the name of the file to write, such as {out / SAFETENSORS}.")
+    if out.exists() and not force:
+        raise SystemExit(f"{out} exists already; expected a new file, or --force to replace it.")
+    try:
+        import torch  # noqa: F401
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise SystemExit(NO_TORCH.format(error=error)) from None
+    tensors: dict[str, Any] = {}
+    for path in paths:
+        tensors |= read(path)
+    if promised is not None and promised - set(tensors):
+        lacking = sorted(promised - set(tensors))
+        raise SystemExit(
+            f"The shards in {folder} lack {', '.join(lacking[:3])} ({len(lacking)} in all), named by {INDEX}."
+        )
+    storages = set()
+    for name, tensor in tensors.items():
+        whole = tensor.contiguous()
+        # The format has no tensors that share memory.
+        if whole.untyped_storage().data_ptr() in storages:
+            whole = whole.clone()
+        storages.add(whole.untyped_storage().data_ptr())
+        tensors[name] = whole
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f"{out.name}.partial")
+    try:
+        save_file(tensors, partial, metadata={"format": "pt"})
+        shutil.copymode(paths[0], partial)  # safetensors makes it readable for its owner alone
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    return len(tensors)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help=f"the folder of {BIN}")
+    parser.add_argument("--out", type=Path, help=f"the file to write (default: {SAFETENSORS} in that folder)")
+    parser.add_argument("--force", action="store_true", help="replace a file that is there")
+    options = parser.parse_args(arguments)
+    out: Path = options.out or options.folder / SAFETENSORS
+    count = convert(options.folder, out, force=options.force)
+    print(f"{out}: {count} tensors, {out.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
