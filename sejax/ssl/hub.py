@@ -1,0 +1,117 @@
+"""Where a pretrained checkpoint lies: a local folder, or the Hugging Face hub."""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from sejax.errors import InputError
+
+FILES = ("config.json", "preprocessor_config.json")
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+CONVERTER = "tools/convert_checkpoint.py"
+
+
+def locate(source: str, revision: str = "main") -> Path:
+    """The folder of a checkpoint, downloaded first if `source` is a hub id that is not in the hub's cache.
+
+    Args:
+      source: a folder (it exists, or begins with ".", "/" or "~"), or an id such as "facebook/hubert-base-ls960".
+      revision: branch, tag or commit on the hub.
+
+    Raises:
+      InputError: there is nothing there, the hub cannot be reached, or a file that is needed is absent.
+    """
+    if not source:
+        raise InputError("The model of a pretrained stream is empty; expected a folder or a Hugging Face id.")
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _check_files(path)
+    if source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise InputError(f"{source}: no such folder; expected a checkpoint in Hugging Face's layout, or a hub id.")
+    return _check_files(_download(source, revision))
+
+
+def _check_files(folder: Path) -> Path:
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: has no {name}; expected {', '.join(FILES)} and model.safetensors.")
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+        if pickled:
+            raise InputError(
+                f"{folder}: its weights are in {pickled[0]}, which only PyTorch can read; expected model.safetensors: "
+                f"python {CONVERTER} {folder}"
+            )
+        raise InputError(f"{folder}: has no model.safetensors.")
+    return folder
+
+
+def _download(source: str, revision: str) -> Path:
+    """The hub's snapshot of a repository."""
+    with without_warnings():
+        import httpx
+        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+            OfflineModeIsEnabled,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+
+        try:
+            # Asked first: what is not there should not be searched for file by file.
+            names = None if os.environ.get("HF_HUB_OFFLINE") else HfApi().list_repo_files(source, revision=revision)
+        except HFValidationError as error:
+            raise InputError(f"{source!r} is neither a folder nor a hub id ({error}).") from error
+        except GatedRepoError as error:
+            raise InputError(
+                f"{source} is gated on the hub: accept its terms there and log in (hf auth login), or download it "
+                "and give the folder as the model."
+            ) from error
+        except RepositoryNotFoundError as error:
+            raise InputError(f"{source}: neither a folder here nor a public repository on the hub.") from error
+        except RevisionNotFoundError as error:
+            raise InputError(f"{source} has no revision {revision!r} on the hub.") from error
+        except (httpx.HTTPError, HfHubHTTPError, OfflineModeIsEnabled, OSError):
+            names = None
+        if names is not None and not any(name.endswith(".safetensors") for name in names):
+            pickled = [name for name in names if name.endswith(".bin")]
+            has = f"only {pickled[0]}" if pickled else "no weights"
+            raise InputError(
+                f"{source} has {has} on the hub at revision {revision!r}, expected model.safetensors: download it and "
+                f"run python {CONVERTER} FOLDER, or name a converted revision (refs/pr/N) as the revision"
+            )
+        try:
+            folder = snapshot_download(
+                source, revision=revision, allow_patterns=[*FILES, *WEIGHTS], local_files_only=names is None
+            )
+        except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+            raise InputError(
+                f"{source} (revision {revision}) is not in the hub's cache and the hub cannot be reached: download "
+                f"{', '.join(FILES)} and model.safetensors of it elsewhere, put them into a folder here, and give "
+                "that folder as the model."
+            ) from error
+        except (httpx.HTTPError, HfHubHTTPError, OSError) as error:
+            raise InputError(f"{source}: the download from the hub failed ({' '.join(str(error).split())}).") from error
+    return Path(folder)
+
+
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """transformers says on import that PyTorch is absent, which is as it should be here."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
