@@ -11,6 +11,7 @@ from sejax.errors import InputError
 
 FILES = ("config.json", "preprocessor_config.json")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+SECONDS_TO_ANSWER = 10.0
 CONVERTER = "tools/convert_checkpoint.py"
 
 
@@ -52,11 +53,9 @@ def _check_files(folder: Path) -> Path:
 def _download(source: str, revision: str) -> Path:
     """The hub's snapshot of a repository."""
     with without_warnings():
-        import httpx
         from huggingface_hub import HfApi, snapshot_download
         from huggingface_hub.errors import (
             GatedRepoError,
-            HfHubHTTPError,
             HFValidationError,
             LocalEntryNotFoundError,
             OfflineModeIsEnabled,
@@ -66,7 +65,8 @@ def _download(source: str, revision: str) -> Path:
 
         try:
             # Asked first: what is not there should not be searched for file by file.
-            names = None if os.environ.get("HF_HUB_OFFLINE") else HfApi().list_repo_files(source, revision=revision)
+            found = HfApi().model_info(source, revision=revision, timeout=SECONDS_TO_ANSWER)
+            names = [file.rfilename for file in found.siblings or ()]
         except HFValidationError as error:
             raise InputError(f"{source!r} is neither a folder nor a hub id ({error}).") from error
         except GatedRepoError as error:
@@ -78,7 +78,7 @@ def _download(source: str, revision: str) -> Path:
             raise InputError(f"{source}: neither a folder here nor a public repository on the hub.") from error
         except RevisionNotFoundError as error:
             raise InputError(f"{source} has no revision {revision!r} on the hub.") from error
-        except (httpx.HTTPError, HfHubHTTPError, OfflineModeIsEnabled, OSError):
+        except Exception:  # whatever keeps the hub from answering: its cache may have what it takes
             names = None
         if names is not None and not any(name.endswith(".safetensors") for name in names):
             pickled = [name for name in names if name.endswith(".bin")]
@@ -97,21 +97,23 @@ def _download(source: str, revision: str) -> Path:
                 f"{', '.join(FILES)} and model.safetensors of it elsewhere, put them into a folder here, and give "
                 "that folder as the model."
             ) from error
-        except (httpx.HTTPError, HfHubHTTPError, OSError) as error:
+        except Exception as error:  # of the hub's HTTP library, which changes with its version, or of the disk
             raise InputError(f"{source}: the download from the hub failed ({' '.join(str(error).split())}).") from error
     return Path(folder)
 
 
 @contextlib.contextmanager
 def without_warnings() -> Iterator[None]:
-    """transformers says on import that PyTorch is absent, which is as it should be here."""
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """transformers says on import that PyTorch is absent, which is as it should be; the hub how often it tries."""
+    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
