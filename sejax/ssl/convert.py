@@ -133,7 +133,7 @@ def read_architecture(folder: Path) -> Architecture:
     with without_warnings():
         from transformers import HubertConfig, Wav2Vec2Config, WavLMConfig
 
-        classes = {"wav2vec2": Wav2Vec2Config, "hubert": HubertConfig, "wavlm": WavLMConfig}
+        classes: dict[Any, Any] = {"wav2vec2": Wav2Vec2Config, "hubert": HubertConfig, "wavlm": WavLMConfig}
         family = raw.get("model_type")
         if family not in classes:
             raise InputError(f"{path}: model_type is {family!r}, expected one of {', '.join(classes)}.")
@@ -286,7 +286,9 @@ def _convert(arrays: Mapping[str, np.ndarray], architecture: Architecture, folde
             if path not in expected:
                 wrong.append(f"{key} is unexpected")
             elif converted.shape != shape:
-                wrong.append(f"{key} is {list(x.shape)}, which gives {list(converted.shape)}, expected {list(shape)}")
+                wrong.append(
+                    f"{key} is {list(x.shape)}, which gives {list(converted.shape)}, expected {list(shape or ())}"
+                )
             else:
                 layer = int(number[2]) if stacked and number else 0
                 found.setdefault(path, {})[layer] = converted.astype(np.float32)

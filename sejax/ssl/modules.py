@@ -447,7 +447,9 @@ class SSLModel(nn.Module):
         x = FeatureProjection(a, self.dtype, name="feature_projection")(x)
         embedding = self.param("mask_embedding", nn.initializers.uniform(1.0), (a.hidden,))
         if self.time_mask_prob and self.has_rng("masking"):
-            spans = time_spans(self.make_rng("masking"), mask.shape, self.time_mask_prob, self.time_mask_length)
+            spans = time_spans(
+                self.make_rng("masking"), (x.shape[0], x.shape[1]), self.time_mask_prob, self.time_mask_length
+            )
             x = jnp.where(spans[..., None], embedding.astype(self.dtype)[None, None], x)
         x = mask_frames(x, mask)
         x = x + PositionalConv(a, self.dtype, name="position")(x)
