@@ -135,7 +135,10 @@ def test_processes_compute_what_one_does(
     assert said.out == ""
     lines = [line for line in re.split("[\r\n]", said.err) if line.strip() and "[" not in line]
     assert len(lines) == 2
-    assert all(re.fullmatch(r"stf  noise  40 utterances computed in \d+\.\d s", line) for line in lines)
+    assert all(
+        re.fullmatch(r"stf  noise  40 utterances computed in \d+\.\d s, \d+\.\d s of audio per second", line)
+        for line in lines
+    )
     assert "stf  noise  40 utterances  [" in said.err
 
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from sejax.config import default_config
 
 ROOT = Path(__file__).parent.parent
+GOLDEN_SSL = ROOT / "tests" / "golden" / "ssl"  # tiny pretrained models of random weights
 EPOCHS = 10
 BOOTSTRAP = 20
 

@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Float32
+from jaxtyping import Float, Num
+from numpy.typing import DTypeLike
 from tqdm import tqdm
 
 from sejax.corpora.schema import Corpus, Utterance
@@ -33,8 +34,10 @@ from sejax.features import (
     Segment,
     Setting,
     extract_utterance,
+    feature_dtype,
     feature_size,
     full_settings,
+    statistics_dtype,
 )
 from sejax.features.audio import SAMPLING_RATE, check_speed, split_archive
 from sejax.processes import map_in_processes
@@ -42,6 +45,8 @@ from sejax.processes import map_in_processes
 # Raise it when the same settings give other numbers than before.
 FEATURES_VERSION = 1
 SPLIT = "utterances"
+# Hidden states of a pretrained model, which this process computes itself on the accelerator.
+PRETRAINED = "ssl"
 # What starting worker processes takes: they are started where they save more than that.
 STARTUP_SECONDS = 3.0
 # Utterances that are computed first, to learn how long one takes.
@@ -55,14 +60,15 @@ READ_AT_ONCE = 256
 class StreamFeatures:
     """One feature of every utterance of a corpus, by utterance id.
 
-    `frames` and `statistics` hold the good ones, `errors` a sentence for each of the others. `digest`
+    `frames` (float32; hidden states of pretrained models float16; raw audio int16, a sample a frame) and
+    `statistics` (float32, or float16; of raw audio none) hold the good ones, `errors` a sentence for each of the others. `digest`
     (blake2b of the decoded samples) is equal for duplicate audio; `notes` has what was unusual about a file
     (ids without are absent); `seconds` is the duration before any change of speed.
     """
 
     stream: str
-    frames: dict[str, Float32[np.ndarray, "_frames feature"]]
-    statistics: dict[str, Float32[np.ndarray, " statistic"]]
+    frames: dict[str, Num[np.ndarray, "_frames feature"]]
+    statistics: dict[str, Float[np.ndarray, " statistic"]]
     digest: dict[str, str]
     errors: dict[str, str]
     notes: dict[str, str]
@@ -73,6 +79,7 @@ def build_features(
     corpus: Corpus,
     *,
     stream: str,
+    feature: str | None = None,
     settings: Mapping[str, Setting],
     speed: float = 1.0,
     cache_dir: str,
@@ -83,23 +90,33 @@ def build_features(
 
     Args:
         corpus: its utterances' `path`, `start` and `end` are read.
-        stream: "mfcc", "mel", "stf" or "prosody".
-        settings: of that feature; what is not given has its default.
+        stream: what the features are called.
+        feature: "mfcc", "mel", "stf", "prosody", "ssl" (hidden states of a pretrained model) or "raw" (audio at
+            16 kHz); None is the stream's name. Streams of the same feature and settings share a dataset.
+        settings: of that feature; what is not given has its default. See `sejax.ssl.features.DEFAULTS` for
+            those of "ssl".
         speed: factor of the speed perturbation; 1 changes nothing.
         cache_dir: folder of the shards; made where it does not exist.
-        workers: processes to compute in; None is one per core.
+        workers: processes to compute in; None is one per core. Of "ssl": threads that load audio.
         max_bad_fraction: the share of the utterances whose audio may be bad.
 
     Raises:
-        InputError: a wrong setting, speed or number of workers, no utterances, a cache that cannot be
-            written, or more bad files than allowed (nothing is stored then).
+        InputError: a wrong setting, speed or number of workers, no utterances, no such pretrained model, a
+            cache that cannot be written, or more bad files than allowed (nothing is stored then).
     """
     if not corpus.utterances:
         raise InputError(f"The corpus {corpus.name} has no utterances; expected at least one.")
     if workers is not None and workers < 1:
         raise InputError(f"The number of workers is {workers}; expected 1 or more (None is one per core).")
     check_speed(speed)
-    config = _config(corpus, stream, full_settings(stream, settings), speed, workers, max_bad_fraction)
+    config = _config(
+        corpus,
+        stream,
+        _contents(feature or stream, settings),
+        speed=speed,
+        workers=workers,
+        max_bad_fraction=max_bad_fraction,
+    )
     try:
         os.makedirs(cache_dir, exist_ok=True)
         with _silent_tfds():
@@ -114,13 +131,36 @@ def build_features(
     return features
 
 
+@dataclass(frozen=True)
+class Contents:
+    """Which feature a dataset has of every utterance, and how its frames are stored."""
+
+    feature: str
+    settings: Mapping[str, Setting]  # complete
+    identity: Mapping[str, Setting]  # all that changes the result
+    size: int  # values of a frame
+    dtype: DTypeLike
+    wanted: Any = None  # of a pretrained model: sejax.ssl.features.Wanted
+
+
+def _contents(feature: str, settings: Mapping[str, Setting]) -> Contents:
+    if feature == PRETRAINED:
+        # Imports jax, which acoustic features do without.
+        from sejax.ssl.features import read_settings
+
+        wanted = read_settings(settings)
+        return Contents(feature, wanted.settings, wanted.content, wanted.size, np.float16, wanted)
+    full = full_settings(feature, settings)
+    return Contents(feature, full, full, feature_size(feature, full), feature_dtype(feature))
+
+
 @dataclass(eq=False, kw_only=True)
 class AcousticConfig(tfds.core.BuilderConfig):
-    """What one dataset is made of. The name holds a hash over all but the last two."""
+    """What one dataset is made of. The name holds a hash over all but the stream and the last two."""
 
     corpus: str
     stream: str
-    settings: Mapping[str, Setting]
+    contents: Contents
     speed: float
     utterances: Sequence[Utterance]
     workers: int
@@ -133,19 +173,23 @@ class AcousticFeatures(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
 
     builder_config: AcousticConfig
+    seconds = 0.0  # of good audio, once it is built
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
-        size = feature_size(config.stream, config.settings)
+        contents = config.contents
+        wanted = contents.wanted
         return tfds.core.DatasetInfo(
             builder=self,
-            description=f"{config.stream} of {config.corpus}, one record per utterance.",
+            description=f"{contents.feature} of {config.corpus}, one record per utterance.",
             features=tfds.features.FeaturesDict(
                 {
                     "id": tfds.features.Text(),
                     # As raw bytes: a list of floats is read seven times slower.
-                    "frames": tfds.features.Tensor(shape=(None, size), dtype=np.float32, encoding="bytes"),
-                    "statistics": tfds.features.Tensor(shape=(None,), dtype=np.float32, encoding="bytes"),
+                    "frames": tfds.features.Tensor(shape=(None, contents.size), dtype=contents.dtype, encoding="bytes"),
+                    "statistics": tfds.features.Tensor(
+                        shape=(None,), dtype=statistics_dtype(contents.dtype), encoding="bytes"
+                    ),
                     "digest": tfds.features.Text(),
                     "error": tfds.features.Text(),
                     "note": tfds.features.Text(),
@@ -154,8 +198,9 @@ class AcousticFeatures(tfds.core.GeneratorBasedBuilder):
             ),
             metadata=tfds.core.MetadataDict(
                 corpus=config.corpus,
-                stream=config.stream,
-                settings=dict(config.settings),
+                feature=contents.feature,
+                settings=dict(contents.settings),
+                **({"fingerprint": wanted.fingerprint} if wanted else {}),
                 speed=config.speed,
                 sampling_rate=SAMPLING_RATE,
                 features_version=FEATURES_VERSION,
@@ -169,7 +214,9 @@ class AcousticFeatures(tfds.core.GeneratorBasedBuilder):
         config = self.builder_config
         errors = {}
         with _progress(config) as bar, contextlib.closing(_extractions(config)) as extractions:
-            for utterance, extraction in zip(config.utterances, extractions, strict=True):
+            for number, extraction in extractions:
+                utterance = config.utterances[number]
+                self.seconds += extraction.seconds
                 if extraction.error:
                     errors[utterance.id] = extraction.error
                     _check_bad(errors, config.corpus, len(config.utterances), config.max_bad_fraction)
@@ -177,12 +224,24 @@ class AcousticFeatures(tfds.core.GeneratorBasedBuilder):
                 bar.update()
 
 
-def _extractions(config: AcousticConfig) -> Generator[Extraction, None, None]:
-    """The features of every utterance, in order."""
-    function = functools.partial(
-        extract_utterance, name=config.stream, settings=dict(config.settings), speed=config.speed
-    )
+def _extractions(config: AcousticConfig) -> Generator[tuple[int, Extraction], None, None]:
+    """The features of every utterance, with its number."""
     segments = [Segment(utterance.path, utterance.start, utterance.end) for utterance in config.utterances]
+    if config.contents.feature == PRETRAINED:
+        from sejax.ssl.features import extract_hidden_states
+
+        yield from extract_hidden_states(
+            segments, wanted=config.contents.wanted, speed=config.speed, loaders=config.workers
+        )
+    else:
+        yield from enumerate(_extract_in_processes(segments, config))
+
+
+def _extract_in_processes(segments: Sequence[Segment], config: AcousticConfig) -> Generator[Extraction, None, None]:
+    """In order, by worker processes where that is faster than without."""
+    function = functools.partial(
+        extract_utterance, name=config.contents.feature, settings=dict(config.contents.settings), speed=config.speed
+    )
     # The first also imports librosa, in seconds that say nothing about the others.
     yield function(segments[0])
     took = []
@@ -215,7 +274,8 @@ def _progress(config: AcousticConfig) -> tqdm:
 def _config(
     corpus: Corpus,
     stream: str,
-    settings: Mapping[str, Setting],
+    contents: Contents,
+    *,
     speed: float,
     workers: int | None,
     max_bad_fraction: float,
@@ -224,18 +284,18 @@ def _config(
     made_of = {
         "corpus": corpus.name,
         "utterances": _fingerprints(corpus.utterances),
-        "stream": stream,
-        "settings": dict(sorted(settings.items())),
+        "stream": contents.feature,
+        "settings": dict(sorted(contents.identity.items())),
         "speed": speed,
         "sampling_rate": SAMPLING_RATE,
         "version": FEATURES_VERSION,
     }
     digest = hashlib.blake2b(json.dumps(made_of).encode(), digest_size=8).hexdigest()
     return AcousticConfig(
-        name=f"{corpus.name}_{stream}_{digest}",
+        name=f"{corpus.name}_{contents.feature}_{digest}",
         corpus=corpus.name,
         stream=stream,
-        settings=settings,
+        contents=contents,
         speed=speed,
         utterances=corpus.utterances,
         workers=workers or os.cpu_count() or 1,
@@ -283,9 +343,10 @@ def _build(cache_dir: str, config: AcousticConfig) -> AcousticFeatures:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        took = time.monotonic() - began
         print(
-            f"{config.stream}  {config.corpus}  {len(config.utterances)} utterances computed in "
-            f"{time.monotonic() - began:.1f} s",
+            f"{config.stream}  {config.corpus}  {len(config.utterances)} utterances computed in {took:.1f} s, "
+            f"{builder.seconds / took:.1f} s of audio per second",
             file=sys.stderr,
         )
     return builder

@@ -26,6 +26,7 @@ def prepare(
     corpus: Corpus,
     *,
     streams: Sequence[str],
+    features: Mapping[str, str],
     settings: Mapping[str, Mapping[str, Setting]],
     speeds: Sequence[float],
     cache_dir: str,
@@ -33,6 +34,9 @@ def prepare(
     max_bad_fraction: float,
 ) -> Prepared:
     """Builds what the cache lacks and reads it; utterances with bad audio go to `corpus.dropped`.
+
+    Args:
+      features: of each stream, what `build_features` calls feature.
 
     Raises:
       InputError: see `build_features`.
@@ -42,6 +46,7 @@ def prepare(
             build_features(
                 corpus,
                 stream=stream,
+                feature=features[stream],
                 settings=settings[stream],
                 speed=speed,
                 cache_dir=cache_dir,
@@ -53,9 +58,12 @@ def prepare(
         for stream in streams
     }
     errors: dict[str, str] = {}
+    notes: dict[str, dict[str, None]] = {}  # by utterance, in order: streams repeat what they say of a file
     for views in built.values():
         for view in views:
             errors.update(view.errors)
+            for utterance, note in view.notes.items():
+                notes.setdefault(utterance, {}).update(dict.fromkeys(note.split("; ")))
     bad = tuple(Dropped(u.id, u.path, errors[u.id]) for u in corpus.utterances if u.id in errors)
     good = tuple(u for u in corpus.utterances if u.id not in errors)
     first = built[streams[0]][0]
@@ -69,6 +77,6 @@ def prepare(
             for name, views in built.items()
         },
         digests=first.digest,
-        notes=first.notes,
+        notes={u.id: "; ".join(notes[u.id]) for u in good if u.id in notes},
         seconds=float(sum(first.seconds[u.id] for u in good)),
     )

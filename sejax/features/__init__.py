@@ -1,6 +1,6 @@
-"""Acoustic features by name: "mfcc", "mel", "stf" and "prosody".
+"""Features by name: "mfcc", "mel", "stf", "prosody", and "raw", the audio itself.
 
-Nothing here imports jax: worker processes start with it.
+Those of pretrained models are in `sejax.ssl.features`. Nothing here imports jax: worker processes start with it.
 """
 
 import hashlib
@@ -10,23 +10,27 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32, Num
+from numpy.typing import DTypeLike
 
 from sejax.errors import InputError
 from sejax.features.acoustic import log_mel, mfcc
-from sejax.features.audio import SAMPLING_RATE, change_speed, load_audio
+from sejax.features.audio import SAMPLING_RATE, change_speed, load_audio, raw
 from sejax.features.prosody import PROSODY_NAMES, prosody
 from sejax.features.statistics import functionals, voiced_functionals
 from sejax.features.stf import STF_NAMES, check_stf_settings, stf
 
 Setting = int | float | str
 
-FEATURES: Mapping[str, Callable[..., Float32[np.ndarray, "frames feature"]]] = {
+FEATURES: Mapping[str, Callable[..., Num[np.ndarray, "frames feature"]]] = {
     "mfcc": mfcc,
     "mel": log_mel,
     "stf": stf,
     "prosody": prosody,
+    "raw": raw,
 }
+# The shortest raw audio: what one frame of a pretrained model sees.
+RAW_WINDOW = 400
 
 
 class Segment(NamedTuple):
@@ -38,6 +42,16 @@ class Segment(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """An utterance's samples at 16 kHz and at the speed asked for, and what an `Extraction` says of its file."""
+
+    samples: Float32[np.ndarray, " samples"]
+    digest: str
+    note: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Extraction:
     """What one utterance came to: its frames and their statistics, or the sentence that says why not.
 
@@ -46,8 +60,8 @@ class Extraction:
     the digest "" and the seconds 0.
     """
 
-    frames: Float32[np.ndarray, "frames feature"]
-    statistics: Float32[np.ndarray, " statistic"]
+    frames: Num[np.ndarray, "frames feature"]
+    statistics: Float[np.ndarray, " statistic"]
     digest: str
     error: str
     note: str
@@ -56,7 +70,7 @@ class Extraction:
 
 def extract(
     name: str, samples: Float32[np.ndarray, " samples"], settings: Mapping[str, Setting]
-) -> Float32[np.ndarray, "frames feature"]:
+) -> Num[np.ndarray, "frames feature"]:
     """The features called `name` of samples at 16 kHz; settings that are not given have their defaults.
 
     Raises:
@@ -70,30 +84,40 @@ def extract_utterance(segment: Segment, *, name: str, settings: Mapping[str, Set
     """Load an utterance, change its speed, compute its features; a bad file is a result, not an exception."""
     settings = full_settings(name, settings)
     try:
-        audio = load_audio(segment.path, start=segment.start, end=segment.end)
-        samples = change_speed(audio.samples, speed)
-        window = int(settings["win_length"])
-        if len(samples) < window:
-            raise InputError(
-                f"{segment.path}: has {len(samples)} samples at {SAMPLING_RATE} Hz and speed {speed:g}; "
-                f"expected at least one window of {window}."
-            )
-        frames = FEATURES[name](samples, **settings)
-        return Extraction(
-            frames=frames,
-            statistics=summarise(name, frames),
-            digest=hashlib.blake2b(audio.samples.tobytes(), digest_size=16).hexdigest(),
-            error="",
-            note=audio.note,
-            seconds=len(audio.samples) / SAMPLING_RATE,
-        )
+        loaded = load_segment(segment, speed=speed, window=int(settings.get("win_length", RAW_WINDOW)))
+        frames = FEATURES[name](loaded.samples, **settings)
     except InputError as error:
-        nothing = np.zeros((0, feature_size(name, settings)), np.float32)
-        return Extraction(nothing, nothing[:, 0], "", str(error), "", 0.0)
+        return bad_file(error, feature_size(name, settings), feature_dtype(name))
+    return Extraction(frames, summarise(name, frames), loaded.digest, "", loaded.note, loaded.seconds)
 
 
-def summarise(name: str, frames: Float32[np.ndarray, "frames feature"]) -> Float32[np.ndarray, " statistic"]:
-    """The statistics of one utterance's frames; prosody's are also those of its voiced frames."""
+def load_segment(segment: Segment, *, speed: float, window: int) -> Loaded:
+    """Load an utterance and change its speed.
+
+    Raises:
+        InputError: see `load_audio`; or less than `window` samples are left.
+    """
+    audio = load_audio(segment.path, start=segment.start, end=segment.end)
+    samples = change_speed(audio.samples, speed)
+    if len(samples) < window:
+        raise InputError(
+            f"{segment.path}: has {len(samples)} samples at {SAMPLING_RATE} Hz and speed {speed:g}; "
+            f"expected at least one window of {window}."
+        )
+    digest = hashlib.blake2b(audio.samples.tobytes(), digest_size=16).hexdigest()
+    return Loaded(samples, digest, audio.note, len(audio.samples) / SAMPLING_RATE)
+
+
+def bad_file(error: InputError, size: int, dtype: DTypeLike) -> Extraction:
+    """What a file comes to that cannot be used: frames of `size` values it has none of."""
+    nothing = np.zeros((0, size), dtype)
+    return Extraction(nothing, np.zeros(0, statistics_dtype(dtype)), "", str(error), "", 0.0)
+
+
+def summarise(name: str, frames: Num[np.ndarray, "frames feature"]) -> Float32[np.ndarray, " statistic"]:
+    """The statistics of one utterance's frames; prosody's are also those of its voiced frames, raw audio has none."""
+    if name == "raw":
+        return np.zeros(0, np.float32)
     if name == "prosody":
         return voiced_functionals(frames, frames[:, PROSODY_NAMES.index("voiced")] > 0.5)
     return functionals(frames)
@@ -114,15 +138,26 @@ def full_settings(name: str, settings: Mapping[str, Setting]) -> dict[str, Setti
         # All audio is brought to one rate.
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "sampling_rate"
     }
+    full = complete_settings(name, settings, defaults)
+    _check_settings(name, full)
+    return full
+
+
+def complete_settings(
+    name: str, settings: Mapping[str, Setting], defaults: Mapping[str, Setting]
+) -> dict[str, Setting]:
+    """The settings of the feature `name`, completed by the defaults.
+
+    Raises:
+        InputError: an unknown setting, a value of another type than the default's.
+    """
     for key, value in settings.items():
         if key not in defaults:
             raise InputError(f"The feature {name} has no setting {key!r}; expected one of {tuple(defaults)}.")
         if type(value) is not type(defaults[key]):
             kind = type(defaults[key]).__name__
             raise InputError(f"The setting {key} of the feature {name} is {value!r}; expected a value of type {kind}.")
-    full = {**defaults, **settings}
-    _check_settings(name, full)
-    return full
+    return {**defaults, **settings}
 
 
 def _check_settings(name: str, settings: Mapping[str, Setting]) -> None:
@@ -141,7 +176,17 @@ def _check_settings(name: str, settings: Mapping[str, Setting]) -> None:
 
 def feature_size(name: str, settings: Mapping[str, Setting]) -> int:
     """How many values a frame of this feature has."""
-    names = {"stf": STF_NAMES, "prosody": PROSODY_NAMES}
-    if name in names:
-        return len(names[name])
+    sizes = {"stf": len(STF_NAMES), "prosody": len(PROSODY_NAMES), "raw": 1}
+    if name in sizes:
+        return sizes[name]
     return int(full_settings(name, settings)["n_mfcc" if name == "mfcc" else "n_mels"])
+
+
+def feature_dtype(name: str) -> DTypeLike:
+    """How the frames of this feature are stored."""
+    return np.int16 if name == "raw" else np.float32
+
+
+def statistics_dtype(frames: DTypeLike) -> DTypeLike:
+    """How the statistics of frames of this dtype are stored."""
+    return np.float16 if frames == np.float16 else np.float32

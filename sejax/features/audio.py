@@ -16,7 +16,7 @@ from functools import lru_cache
 import numpy as np
 import soundfile
 import soxr
-from jaxtyping import Float32
+from jaxtyping import Float32, Int16
 
 from sejax.errors import InputError
 
@@ -128,6 +128,11 @@ def change_speed(samples: Float32[np.ndarray, " samples"], speed: float) -> Floa
     if speed == 1:
         return samples
     return soxr.resample(samples, SAMPLING_RATE * speed, SAMPLING_RATE, quality="HQ")
+
+
+def raw(samples: Float32[np.ndarray, " samples"]) -> Int16[np.ndarray, "samples 1"]:
+    """The samples themselves in 16 bits (exact where the file had no more), for models that read audio."""
+    return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)[:, None]
 
 
 def check_speed(speed: float) -> None:

@@ -23,9 +23,9 @@ class Dropout(nn.Module):
     def __call__(self, x: Float[Array, "..."], rate: Float[Array, ""]) -> Float[Array, "..."]:
         if not self.has_rng("dropout"):
             return x
-        keep = jax.random.uniform(self.make_rng("dropout"), x.shape, x.dtype) >= rate
+        keep = jax.random.uniform(self.make_rng("dropout"), x.shape) >= rate
         # A rate of 1 keeps nothing; the floor keeps 0/0 out of that corner.
-        return jnp.where(keep, x / jnp.maximum(1.0 - rate, 1e-6), jnp.zeros((), x.dtype))
+        return jnp.where(keep, x / jnp.maximum(1.0 - rate, 1e-6).astype(x.dtype), jnp.zeros((), x.dtype))
 
 
 class LayerMix(nn.Module):

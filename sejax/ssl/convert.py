@@ -134,7 +134,7 @@ def read_architecture(folder: Path) -> Architecture:
         from transformers import HubertConfig, Wav2Vec2Config, WavLMConfig
 
         classes: dict[Any, Any] = {"wav2vec2": Wav2Vec2Config, "hubert": HubertConfig, "wavlm": WavLMConfig}
-        family = raw.get("model_type")
+        family: Any = raw.get("model_type")
         if family not in classes:
             raise InputError(f"{path}: model_type is {family!r}, expected one of {', '.join(classes)}.")
         try:

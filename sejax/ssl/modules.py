@@ -200,9 +200,9 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch feature"]) -> Float[Array, "*batch feature"]:
-        norm = nn.LayerNorm(epsilon=self.eps, dtype=self.dtype, use_fast_variance=False)
+        norm = nn.LayerNorm(epsilon=self.eps, dtype=jnp.float32, use_fast_variance=False)
         nn.share_scope(self, norm)
-        return norm(x)
+        return norm(x.astype(jnp.float32)).astype(self.dtype)
 
 
 class FeatureEncoder(nn.Module):
@@ -331,7 +331,8 @@ class SelfAttention(nn.Module):
             constant = self.param("gate_constant", nn.initializers.ones, (a.heads,))
             gate = a_gate * (b_gate * constant[None, None] - 1.0) + 2.0
             bias = (gate.transpose(0, 2, 1)[..., None] * bias[None]).astype(self.dtype)
-        y = jax.nn.dot_product_attention(q, k, v, bias, mask[:, None, None, :])
+        with jax.numpy_dtype_promotion("standard"):  # its logits and softmax are float32
+            y = jax.nn.dot_product_attention(q, k, v, bias, mask[:, None, None, :])
         return linear(name="out_proj")(y.reshape(x.shape))
 
 
