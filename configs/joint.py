@@ -4,29 +4,54 @@ python -m sejax.main --config configs/joint.py:synthetic --workdir runs/syntheti
 python -m sejax.main --config configs/joint.py:iemocap --config.data_dir=IEMOCAP_full_release --workdir runs/iemocap
 python -m sejax.main --config configs/joint.py:emodb --config.data_dir=emodb.zip --workdir runs/emodb
 python -m sejax.main --config configs/joint.py:table --config.data_dir=my.csv --workdir runs/mine
+
+Streams by name behind the corpus take the place of its usual ones:
+
+python -m sejax.main --config configs/joint.py:iemocap,mfcc,stf,mel,hubert,wav2vec2 \
+    --config.data_dir=IEMOCAP_full_release --workdir runs/iemocap_ssl
+
+hubert, wav2vec2 and wavlm are pretrained models, by default the base ones of the Hugging Face hub; a folder does as
+well: --config.features.ssl.hubert.model=FOLDER. Their hidden states are computed once and mixed by learned weights;
+to train adapters in the model itself instead: --config.model.encoder.hubert=finetune (config.finetune).
 """
 
 from ml_collections import ConfigDict
 
 from sejax.config import default_config
 
+CORPORA = ("synthetic", "iemocap", "emodb", "table")
 
-def get_config(corpus: str = "synthetic") -> ConfigDict:
-    """`corpus`: synthetic, iemocap, emodb or table."""
+
+def get_config(words: str = "synthetic") -> ConfigDict:
+    """`words`: a corpus (synthetic, iemocap, emodb or table), streams, or both, with commas between."""
     config = default_config()
-    config.corpus = corpus
-    if corpus in ("synthetic", "iemocap"):
+    pretrained = tuple(config.features.ssl)
+    known = (*(name for name in config.features if name != "ssl"), *pretrained)
+    found = [word.strip() for word in words.split(",")]
+    if unknown := [word for word in found if word not in (*CORPORA, *known)]:
+        raise ValueError(
+            f"configs/joint.py:{words} has {unknown[0]!r}, expected a corpus ({', '.join(CORPORA)}) and "
+            f"streams ({', '.join(known)}), with commas between"
+        )
+    corpora = [word for word in found if word in CORPORA]
+    if len(corpora) > 1:
+        raise ValueError(f"configs/joint.py:{words} names {len(corpora)} corpora, expected one")
+    streams = tuple(word for word in found if word in known)
+    config.corpus = corpora[0] if corpora else "synthetic"
+    if config.corpus in ("synthetic", "iemocap"):
         # The joint model between the two single-task ones.
         config.grid.alpha = (0.5, 1.0, 0.0)
-    if corpus in ("synthetic", "emodb"):
+    if config.corpus in ("synthetic", "emodb"):
         _small(config)
-    if corpus == "emodb":
+    if config.corpus == "emodb":
         # 480 utterances to train on: statistics alone (encoders bring nothing on validation speakers), of more
         # features, of more speech, and several seeds.
         config.model.encoder.mfcc = config.model.encoder.mel = "none"
         config.streams = ("mfcc", "stf", "mel", "prosody")
         config.speeds = (1.0, 0.9, 1.1)
         config.seeds = 5
+    if streams:
+        config.streams = streams
     return config
 
 

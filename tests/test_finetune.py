@@ -302,8 +302,9 @@ def test_checkpointing_changes_nothing():
 def test_bfloat16_learns_too():
     tuning = replace(TUNINGS["lora"], dtype="bfloat16")
     model, study = joint_model(tuning), make_study(tuning)
-    _, first = train(study, model, 1)
-    states, last = train(study, model, 12)
+    with jax.numpy_dtype_promotion("standard"):  # on the way back jax's attention mixes types
+        _, first = train(study, model, 1)
+        states, last = train(study, model, 12)
     assert np.all(np.asarray(last.loss) < 0.8 * np.asarray(first.loss))
     assert {x.dtype for x in jax.tree.leaves(states.params)} == {np.dtype(np.float32)}
 
