@@ -2,10 +2,10 @@
 
 python -m sejax.main --config configs/ca_mser.py --config.data_dir=IEMOCAP_full_release --workdir runs/ca_mser
 
-MFCC through a bidirectional LSTM, the spectrogram through a convolutional network, and the frames of wav2vec 2.0, frozen,
-weighed by what the other two look for. It differs from the paper in what the paper's clips of 3 s allowed: attention by
-query instead of by position, a residual network of 5-wide convolutions instead of AlexNet, and the epoch chosen on
-validation speakers, not on the test speaker.
+MFCC through a bidirectional LSTM, the spectrogram through a convolutional network, and the frozen frames of
+wav2vec 2.0, weighed by what the other two look for. It differs from the paper in what the paper's clips of 3 s
+allowed: attention by query instead of by position, a residual network of 5-wide convolutions instead of AlexNet, and
+the epoch chosen on validation speakers, not on the test speaker.
 
 Published, leave one speaker out, the epoch chosen on the test speaker: WA 71.64, UA 72.70. sejax's number for it has
 not been measured.

@@ -376,3 +376,13 @@ def test_learning_rates_fall_from_the_top_down():
     assert_allclose(np.ravel(kernel), 0.5 * 0.8 ** np.arange(LAYERS - 1, -1, -1), rtol=1e-6)
     assert_allclose(factors["encoder_norm"]["scale"], 0.5)  # behind the last layer of a pre-norm model
     assert_allclose(factors["feature_projection"]["projection"]["kernel"], 0.5 * 0.8**LAYERS, rtol=1e-6)
+
+
+def test_a_learning_rate_of_nothing_moves_nothing():
+    tuning = replace(TUNINGS["full above 2"], learning_rate=0.0)
+    states, _ = train(make_study(tuning), joint_model(tuning), 2)
+    for path, x in jax.tree_util.tree_leaves_with_path(states.params["trunk"]["wavlm_ssl"]):
+        start: Any = divide(CHECKPOINT.params, tuning).start
+        for key in path:
+            start = start[key.key]
+        assert_array_equal(x[0, 0], start)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sejax.models.attention import AttentivePooling
+from sejax.models.attention import AttentivePooling, GuidedPooling
 from sejax.models.encoders import ENCODERS
 from sejax.models.joint import JointModel, Rates, StreamSpec, Trunk
-from sejax.models.layers import LSTM, Conv, Dropout, mask_frames, stack_frames
+from sejax.models.layers import LSTM, Conv, Dropout, LayerMix, mask_frames, stack_frames
 
 WIDTH, HEADS, FUSED, STRIDE = 8, 2, 8, 4
 BATCH, FEATURES = 3, 5
@@ -265,3 +265,68 @@ def test_pooling_of_equal_frames_has_a_finite_gradient():
     gradient = jax.grad(partial(lambda x: layer.apply(params, x, mask).sum()))(x)
     assert np.isfinite(gradient).all()
     assert_array_equal(gradient[0, 2:], np.zeros((2, 3)))
+
+
+# ------------------------------------------------------------------------------- what pretrained streams need
+
+
+def test_hidden_states_are_mixed_by_a_softmax():
+    states = np.random.default_rng(0).normal(size=(2, 4, 3, 5)).astype(np.float32)  # [batch, time, layer, feature]
+    mix = LayerMix(3)
+    side_by_side = jnp.asarray(states.reshape(2, 4, 15))
+    params = mix.init(KEY, side_by_side)
+    assert_allclose(mix.apply(params, side_by_side), states.mean(axis=2), atol=1e-6)
+    score = np.array([0.5, -1.0, 2.0], np.float32)
+    weight = np.exp(score) / np.exp(score).sum()
+    found = mix.apply({"params": {"layer_weights": score}}, side_by_side)
+    assert_allclose(found, np.einsum("btlf,l->btf", states, weight), atol=1e-5)
+
+
+def test_frames_and_statistics_share_their_mix():
+    streams = (StreamSpec("a", "linear", 1, STRIDE, mixed=5), StreamSpec("b", "none", 1, STRIDE))
+    trunk = Trunk(streams, WIDTH, FUSED, HEADS, **SWITCHES)
+    frames, masks, statistics = make_inputs()
+    statistics["a"] = jnp.zeros((BATCH, 5 * 4))  # five states, two features: their means and deviations
+    found = shapes(jax.eval_shape(trunk.init, KEY, frames, masks, statistics, NO_DROPOUT)["params"])
+    assert found["a_mix/layer_weights"] == (5,)
+    assert [name for name in found if "mix" in name] == ["a_mix/layer_weights"]
+    assert found["fusion/kernel"] == (2 * WIDTH + 4 + 6, FUSED)
+    means = Trunk(streams, WIDTH, FUSED, HEADS, **SWITCHES, deviations=False)
+    found = shapes(jax.eval_shape(means.init, KEY, frames, masks, statistics, NO_DROPOUT)["params"])
+    assert found["fusion/kernel"] == (2 * WIDTH + 2 + 6, FUSED)
+
+
+def test_a_probe_is_linear_in_its_statistics():
+    probe = Trunk((StreamSpec("a", "none", 1, STRIDE),), WIDTH, FUSED, HEADS, **SWITCHES, activation=False)
+    _, _, statistics = make_inputs()
+    params = shake(probe.init(KEY, {}, {}, statistics, NO_DROPOUT))
+
+    def predict(x):
+        return np.asarray(probe.apply(params, {}, {}, {"a": x}, NO_DROPOUT))
+
+    x = statistics["a"]
+    assert_allclose(predict(3.0 * x) - predict(0.0 * x), 3.0 * (predict(x) - predict(0.0 * x)), atol=1e-4)
+
+
+def test_guided_pooling_follows_the_other_streams():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 6, WIDTH)), jnp.float32)
+    mask = jnp.asarray(np.arange(6) < np.array([[6], [4]]))
+    others = jnp.asarray(rng.normal(size=(2, 10)), jnp.float32)
+    pooling = GuidedPooling()
+    params = shake(pooling.init(KEY, x, mask, others))
+    found = np.asarray(pooling.apply(params, x, mask, others))
+    p = params["params"]
+    for i, n in enumerate((6, 4)):
+        query = others[i] @ p["query"]["kernel"] + p["query"]["bias"]
+        score = np.asarray(x[i, :n] @ p["key"]["kernel"]) @ query / np.sqrt(WIDTH)
+        weight = np.exp(score) / np.exp(score).sum()
+        assert_allclose(found[i], weight @ np.asarray(x[i, :n]), atol=1e-5)
+    assert np.abs(np.asarray(pooling.apply(params, x, mask, -others)) - found).max() > 1e-2
+
+
+def test_a_guided_stream_is_pooled_by_the_others():
+    found = trunk_shapes(guided="b")
+    assert {name.split("/")[1] for name in found if name.startswith("b_pooling")} == {"query", "key"}
+    assert found["b_pooling/query/kernel"] == (2 * WIDTH, WIDTH)
+    assert found["fusion/kernel"] == (2 * WIDTH + WIDTH + 2 * 6, FUSED)

@@ -130,9 +130,7 @@ def test_shards(tmp_path: Path):
             arrays |= load_file(path)
         path.unlink()
     save_file(arrays, folder / "model.safetensors")
-    assert_same(
-        load_checkpoint(str(folder)).params, load_checkpoint(str(GOLDEN_SSL / "wav2vec2-pretraining")).params
-    )
+    assert_same(load_checkpoint(str(folder)).params, load_checkpoint(str(GOLDEN_SSL / "wav2vec2-pretraining")).params)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])

@@ -30,7 +30,9 @@ def shrink(config: ConfigDict, cache_dir: str) -> ConfigDict:
     config.max_seconds = 2.0
     config.buckets = 1
     for stream in config.model.encoder:
-        config.model.encoder[stream] = "none"
+        config.model.encoder[stream] = "linear" if config.model.guided else "none"
+    for stream, options in config.features.ssl.items():
+        options.model = str(GOLDEN_SSL / f"{stream}-base")
     config.model.stride = 8
     config.model.width = 8
     config.model.heads = 2
