@@ -118,6 +118,24 @@ def scatter_panel(
     return _svg(draw, key=key, label=label, size=(2.75, 2.65))
 
 
+def weight_panel(weights: Float[np.ndarray, "run layer"], *, key: str, label: str) -> str:
+    """SVG of the weight of each layer, from 0: mean over runs, a stroke of one standard deviation, and a line
+    where all would be equal."""
+
+    def draw(axes: Axes) -> None:
+        layers = np.arange(weights.shape[1])
+        axes.bar(layers, weights.mean(axis=0), width=0.75, color=COLOURS["s1"], alpha=0.6, linewidth=0)
+        if len(weights) > 1:
+            axes.errorbar(layers, weights.mean(axis=0), weights.std(axis=0), fmt="none", color=COLOURS["s1"])
+        axes.axhline(1 / len(layers), color=COLOURS["muted"], linewidth=0.9)
+        axes.set(xlabel="layer", ylim=(0, None))
+        axes.grid(visible=False, axis="x")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+
+    return _svg(draw, key=key, label=label, size=(2.75, 1.95))
+
+
 def _svg(draw: Callable[[Axes], None], *, key: str, label: str, size: tuple[float, float]) -> str:
     """Draws one panel, `size` in inches. `key` sets its ids apart from those of the page's other figures."""
     # The user's matplotlibrc must not change the report.

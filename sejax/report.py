@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 
 from sejax.corpora.schema import DIMENSIONS
 from sejax.errors import InputError
-from sejax.figures import Curve, curve_panel, scatter_panel
+from sejax.figures import Curve, curve_panel, scatter_panel, weight_panel
 from sejax.metrics import (
     Predictions,
     ccc,
@@ -29,7 +29,9 @@ from sejax.metrics import (
 )
 
 FILES = ("config.json", "runs.csv", "history.jsonl", "predictions.csv", "metrics.json")
-"""What `write_report` reads in a workdir."""
+"""What `write_report` reads in a workdir; and where hidden states are mixed, `LAYER_WEIGHTS`."""
+
+LAYER_WEIGHTS = "layer_weights.csv"
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ _METRICS = (*_CLASS_METRICS, *_CCC_METRICS)
 def write_report(workdir: str) -> str:
     """Writes `report.html` into a finished workdir and returns its path.
 
-    Reads the files named in `FILES` there and nothing else. Raises InputError if one is missing.
+    Reads the files named in `FILES` there, and `LAYER_WEIGHTS` where it is. Raises InputError if one of `FILES`
+    is missing.
     """
     study = _read_study(workdir)
     page = _page(study)
@@ -80,6 +83,7 @@ class _Study:
     history: Sequence[Mapping[str, Any]]
     predictions: Predictions
     metrics: Mapping[str, Any]
+    layer_weights: Sequence[Mapping[str, str]]  # empty where no stream is mixed of layers
 
     @property
     def protocol(self) -> Mapping[str, Any]:
@@ -136,7 +140,11 @@ def _read_study(workdir: str) -> _Study:
     with open(os.path.join(workdir, "metrics.json"), encoding="utf-8") as file:
         numbers = json.load(file)
     predictions = read_predictions(os.path.join(workdir, "predictions.csv"))
-    return _Study(config, runs, history, predictions, numbers)
+    layer_weights: list[dict[str, str]] = []
+    if os.path.isfile(path := os.path.join(workdir, LAYER_WEIGHTS)):
+        with open(path, encoding="utf-8", newline="") as file:
+            layer_weights = list(csv.DictReader(file))
+    return _Study(config, runs, history, predictions, numbers, layer_weights)
 
 
 # ---- HTML --------------------------------------------------------------------------------------------------
@@ -573,6 +581,7 @@ def _setting_section(
         _tag("div", _definitions(facts), id=key),
         _tag("div", _confusion(rows), _fold_table(rows, runs, scored), class_="pair"),
         _figures("Training", _curve_figures(history, runs, list(values), key), _CURVES_AID),
+        _figures("Layers of the pretrained models", _layer_figures(study.layer_weights, name, key), _LAYERS_AID),
         _figures("Predicted against true", _scatter_figures(rows, values, limits, key), _SCATTER_AID),
         open=len(study.settings) <= 2 or setting is study.best,
         class_="setting",
@@ -583,6 +592,10 @@ _SHORT = {"wa": "WA", "ua": "UA", "ccc_mean": "mean CCC"}
 _CURVES_AID = (
     "Mean over the runs (folds and seeds) still in training, with a band of one standard deviation; each dot "
     "is the epoch chosen for one run."
+)
+_LAYERS_AID = (
+    "By how much each hidden state counts at the chosen epochs: softmax weights, mean over the runs with one "
+    "standard deviation. 0 is the input of the first Transformer layer; the line is where all would count alike."
 )
 _SCATTER_AID = (
     "One point per test utterance and seed, in the corpus's own scale; the line is perfect agreement. "
@@ -788,6 +801,21 @@ def _curve_figure(
     caption = _tag("figcaption", _tag("b", title), _tag("span", *legend, class_="legend"))
     svg = curve_panel(curves, key=key, label=f"{title} over epochs", limits=limits)
     return _tag("figure", caption, _Html(svg))
+
+
+def _layer_figures(layer_weights: Sequence[Mapping[str, str]], setting: str, key: str) -> list[_Html]:
+    """The learned mixture of each pretrained stream."""
+    own = [row for row in layer_weights if row["setting"] == setting]
+    figures = []
+    for stream in dict.fromkeys(row["stream"] for row in own):
+        by_run: dict[str, list[float]] = {}
+        for row in own:
+            if row["stream"] == stream:
+                by_run.setdefault(row["run"], []).append(float(row["weight"]))
+        label = f"Weights of the layers of {stream}"
+        svg = weight_panel(np.array(list(by_run.values())), key=f"{key}-layers-{stream}", label=label)
+        figures.append(_tag("figure", _tag("figcaption", _tag("b", stream)), _Html(svg)))
+    return figures
 
 
 def _vad_limits(predictions: Predictions) -> tuple[float, float] | None:

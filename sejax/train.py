@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,10 +47,9 @@ from sejax.runs import (
     selection_rows,
     stack_hparams,
 )
-from sejax.ssl.convert import fingerprint, load_checkpoint, read_architecture, reads_normalised
+from sejax.ssl.convert import Pretrained, find_pretrained, load_checkpoint
 from sejax.ssl.finetune import Tuning, divide
-from sejax.ssl.hub import locate
-from sejax.ssl.modules import Architecture, Lora
+from sejax.ssl.modules import Lora
 from sejax.step import TASKS, Frozen, Recipe, Run
 
 PREDICT_BATCH = 64
@@ -73,7 +72,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     jax.config.update("jax_compilation_cache_dir", os.path.join(cache_dir, "xla"))
     _check_workdir(config, workdir, must_exist=not train)
     settings = expand_grid({name: config[name] for name in STACKED}, dict(config.grid))
-    pretrained = _locate_pretrained(config)
+    pretrained = {
+        name: find_pretrained(config.features.ssl[name].model, revision=config.features.ssl[name].revision)
+        for name in config.streams
+        if name in config.features.ssl
+    }
 
     # ------------------------------------------------------------------ corpus, features, folds, audit
     prepared = _prepare(config)
@@ -347,25 +350,6 @@ def _claim_workdir(config: ConfigDict, workdir: str, pretrained: Mapping[str, Pr
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     results.write_json(str(path), facts)
-
-
-class Pretrained(NamedTuple):
-    """A checkpoint that a stream names, found on this machine."""
-
-    folder: Path
-    architecture: Architecture
-    normalise: bool
-    digest: str
-
-
-def _locate_pretrained(config: ConfigDict) -> dict[str, Pretrained]:
-    """The checkpoints of the streams that are pretrained models, by stream; none of their weights is read yet."""
-    found = {}
-    for name in config.streams:
-        if name in config.features.ssl:
-            folder = locate(config.features.ssl[name].model, config.features.ssl[name].revision)
-            found[name] = Pretrained(folder, read_architecture(folder), reads_normalised(folder), fingerprint(folder))
-    return found
 
 
 def _stream_spec(config: ConfigDict, pretrained: Mapping[str, Pretrained], name: str) -> StreamSpec:

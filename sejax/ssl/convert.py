@@ -96,6 +96,21 @@ _NUMBER = re.compile(r"^(encoder\.layers\.)(\d+)(?=\.)")
 _FLOATS = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)
 
 
+class Pretrained(NamedTuple):
+    """A checkpoint that was found; none of its weights is in memory yet."""
+
+    folder: Path
+    architecture: Architecture
+    normalise: bool  # it wants waveforms of zero mean and unit variance
+    digest: str  # changes with what it computes
+
+
+def find_pretrained(source: str, *, revision: str = "main") -> Pretrained:
+    """Looks a checkpoint up, a local folder or a hub id (which may download it); raises as `load_checkpoint`."""
+    folder = locate(source, revision)
+    return Pretrained(folder, read_architecture(folder), reads_normalised(folder), fingerprint(folder))
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A pretrained model: what it is, and its parameters as `SSLModel` reads them (float32)."""

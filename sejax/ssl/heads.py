@@ -66,9 +66,7 @@ def load_classifier(source: str, *, revision: str = "main") -> Classifier:
     return Classifier(replace(checkpoint, head=head, params=params), labels, _kind(labels, config, str(path)))
 
 
-def classify(
-    classifier: Classifier, waveform: Float[Array, "batch samples"], lengths: Int[Array, " batch"]
-) -> Scores:
+def classify(classifier: Classifier, waveform: Float[Array, "batch samples"], lengths: Int[Array, " batch"]) -> Scores:
     """The outputs of a batch; padding changes no utterance's.
 
     Args:
