@@ -124,9 +124,11 @@ def weight_panel(weights: Float[np.ndarray, "run layer"], *, key: str, label: st
 
     def draw(axes: Axes) -> None:
         layers = np.arange(weights.shape[1])
-        axes.bar(layers, weights.mean(axis=0), width=0.75, color=COLOURS["s1"], alpha=0.6, linewidth=0)
+        axes.bar(layers, weights.mean(axis=0), width=0.75, color=COLOURS["s3"], alpha=0.6, linewidth=0)
         if len(weights) > 1:
-            axes.errorbar(layers, weights.mean(axis=0), weights.std(axis=0), fmt="none", color=COLOURS["s1"])
+            axes.errorbar(
+                layers, weights.mean(axis=0), weights.std(axis=0), fmt="none", color=COLOURS["s3"], elinewidth=0.9
+            )
         axes.axhline(1 / len(layers), color=COLOURS["muted"], linewidth=0.9)
         axes.set(xlabel="layer", ylim=(0, None))
         axes.grid(visible=False, axis="x")

@@ -77,6 +77,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
         for name in config.streams
         if name in config.features.ssl
     }
+    specs = tuple(_stream_spec(config, pretrained, name) for name in config.streams)
 
     # ------------------------------------------------------------------ corpus, features, folds, audit
     prepared = _prepare(config)
@@ -158,7 +159,6 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     del prepared, streams, frame_scale, statistic_scale
 
     # ------------------------------------------------------------------ model and state
-    specs = tuple(_stream_spec(config, pretrained, name) for name in config.streams)
     model = JointModel(
         streams=specs,
         classes=target.shape[1],

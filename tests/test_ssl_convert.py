@@ -203,13 +203,14 @@ def test_all_that_is_wrong_at_once(tmp_path: Path):
 
     said = refused(copy(tmp_path, "hubert-base", spoil))
     assert "not those of its config.json (hubert, 3 layers of 24)" in said
-    assert "layers 1-1, final_norm/bias is missing" in said
+    assert "layer 1, final_norm/bias is missing" in said
     assert "feature_projection/projection/bias is missing" in said
     assert "encoder.adapter.weight is unexpected" in said
     assert "encoder.layer_norm.weight is [23], which gives [23], expected [24]" in said
     assert "encoder.layers.0.attention.q_proj.weight is [24, 20], which gives [20, 24], expected [24, 24]" in said
     assert "encoder.layers.2.attention.k_proj.bias holds int64, expected floats" in said
     assert "feature_extractor.conv_layers.3.conv.weight is [8, 8]" in said
+    assert said.count(";") == 6  # nothing twice: what is there, but wrong, is not missing too
 
 
 def test_no_more_than_a_screenful(tmp_path: Path):
@@ -257,9 +258,10 @@ def test_all_that_is_not_supported_at_once(tmp_path: Path):
         read_architecture(folder)
 
 
-def test_a_config_that_transformers_refuses(tmp_path: Path):
+@pytest.mark.parametrize("changes", [{"conv_stride": [5, 2]}, {"hidden_size": "wide"}])
+def test_a_config_that_transformers_refuses(tmp_path: Path, changes: dict[str, Any]):
     folder = copy(tmp_path, "hubert-base")
-    set_json(folder / "config.json", conv_stride=[5, 2])
+    set_json(folder / "config.json", **changes)
     assert "config.json: transformers cannot read it" in refused(folder)
 
 

@@ -146,6 +146,7 @@ def read_architecture(folder: Path) -> Architecture:
     path = folder / "config.json"
     raw = _read_json(path)
     with without_warnings():
+        from huggingface_hub.errors import StrictDataclassError
         from transformers import HubertConfig, Wav2Vec2Config, WavLMConfig
 
         classes: dict[Any, Any] = {"wav2vec2": Wav2Vec2Config, "hubert": HubertConfig, "wavlm": WavLMConfig}
@@ -154,7 +155,7 @@ def read_architecture(folder: Path) -> Architecture:
             raise InputError(f"{path}: model_type is {family!r}, expected one of {', '.join(classes)}.")
         try:
             c: Any = classes[family].from_dict(raw)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, StrictDataclassError) as error:
             raise InputError(f"{path}: transformers cannot read it ({' '.join(str(error).split())}).") from error
     wavlm = family == "wavlm"
     unsupported = {
@@ -282,6 +283,7 @@ def _convert(arrays: Mapping[str, np.ndarray], architecture: Architecture, folde
     """The tree of `SSLModel`, checked against the shapes of the module itself."""
     expected = _expected_shapes(architecture)
     found: dict[str, dict[int, np.ndarray]] = {}  # by path and layer; what is not of a layer counts as layer 0
+    refused: dict[str, set[int]] = {}  # likewise: what is there, but not as it should be
     wrong = []
     for key, x in arrays.items():
         number = _NUMBER.match(key)
@@ -289,39 +291,38 @@ def _convert(arrays: Mapping[str, np.ndarray], architecture: Architecture, folde
         if path is None:
             if _place(HEAD_RULES, key)[0] is None and not re.fullmatch(LEFT_OUT, key):
                 wrong.append(f"{key} is unexpected")
-        elif x.dtype not in _FLOATS:
-            wrong.append(f"{key} holds {x.dtype}, expected floats")
+            continue
+        stacked = path.startswith("layers/")
+        layer = int(number[2]) if stacked and number else 0
+        try:
+            converted = convert(x)
+        except ValueError:  # another number of axes
+            converted = x
+        shape = expected.get(path, ())[1:] if stacked else expected.get(path, ())
+        if path not in expected:
+            wrong.append(f"{key} is unexpected")
+        elif x.dtype in _FLOATS and converted.shape == shape:
+            found.setdefault(path, {})[layer] = converted.astype(np.float32)
         else:
-            stacked = path.startswith("layers/")
-            try:
-                converted = convert(x)
-            except ValueError:  # another number of axes
-                converted = x
-            shape = expected.get(path, ())[1:] if stacked else expected.get(path)
-            if path not in expected:
-                wrong.append(f"{key} is unexpected")
-            elif converted.shape != shape:
-                wrong.append(
-                    f"{key} is {list(x.shape)}, which gives {list(converted.shape)}, expected {list(shape or ())}"
-                )
-            else:
-                layer = int(number[2]) if stacked and number else 0
-                found.setdefault(path, {})[layer] = converted.astype(np.float32)
+            refused.setdefault(path, set()).add(layer)
+            wrong.append(
+                f"{key} is {list(x.shape)}, which gives {list(converted.shape)}, expected {list(shape)}"
+                if x.dtype in _FLOATS
+                else f"{key} holds {x.dtype}, expected floats"
+            )
     # Checkpoints that were never masked in training have none.
     found.setdefault("mask_embedding", {0: np.zeros(architecture.hidden, np.float32)})
-    misshapen = " ".join(wrong)
     tree: dict[str, Any] = {}
     for path, shape in expected.items():
         own = found.get(path, {})
         stacked = path.startswith("layers/")
         numbers = range(shape[0]) if stacked else range(1)
-        if missing := [i for i in numbers if i not in own]:
-            name = path.replace("layers/", f"layers {missing[0]}-{missing[-1]}, ") if stacked else path
-            if not wrong or name not in misshapen:
-                wrong.append(f"{name} is missing")
-            continue
+        if missing := [i for i in numbers if i not in own and i not in refused.get(path, ())]:
+            named = f"layer {missing[0]}" if len(missing) == 1 else f"layers {missing[0]}-{missing[-1]}"
+            wrong.append(f"{path.replace('layers/', f'{named}, ') if stacked else path} is missing")
         wrong += [f"{path} has a layer {i}, expected {len(numbers)} layers" for i in own if i not in numbers]
-        _put(tree, path, np.stack([own[i] for i in numbers]) if stacked else own[0])
+        if not wrong:
+            _put(tree, path, np.stack([own[i] for i in numbers]) if stacked else own[0])
     if wrong:
         more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
         raise InputError(
