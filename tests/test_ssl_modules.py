@@ -105,7 +105,7 @@ def test_nothing_beyond_the_end_matters(name: str):
     assert np.isfinite(one.hidden).all()
 
 
-TORCH = {
+TORCH: dict[str, tuple[str, dict[str, Any]]] = {
     "wav2vec2": ("Wav2Vec2Model", {}),
     "wav2vec2-stable": (
         "Wav2Vec2Model",
@@ -158,15 +158,15 @@ def test_equals_pytorch_live(case: str, tmp_path):
 
 @pytest.mark.parametrize("name", ["hubert-base", "wavlm-large"])
 def test_bfloat16_is_close(name: str):
-    """8 bits of mantissa over three layers: within 5 % of the states' size on average, and correlated above 0.99."""
+    """8 bits of mantissa over three layers: within 3 % of the states' size on average, and correlated above 0.999."""
     exact, mask = states(name)
     rough = states(name, dtype=jnp.bfloat16).hidden
     assert rough.dtype == jnp.bfloat16
     valid = np.asarray(mask)
     one, other = np.asarray(exact)[:, valid], np.asarray(rough.astype(jnp.float32))[:, valid]
     for layer, (a, b) in enumerate(zip(one, other, strict=True)):
-        assert np.abs(a - b).mean() < 0.05 * a.std(), layer
-        assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.99, layer
+        assert np.abs(a - b).mean() < 0.03 * a.std(), layer
+        assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.999, layer
 
 
 # -------------------------------------------------------------------------------------------- sections
@@ -205,8 +205,8 @@ def test_folded_convolution_is_the_convolution(time: int, width: int, stride: in
     variables = conv.init(jax.random.key(1), x)
     if use_bias:
         variables["params"]["bias"] = jnp.arange(3.0)
-    folded = conv.apply(variables, x)
-    plain = conv.clone(fold=False).apply(variables, x)
+    folded: Any = conv.apply(variables, x)
+    plain: Any = conv.clone(fold=False).apply(variables, x)
     assert folded.shape == plain.shape == (2, (time - width) // stride + 1, 3)
     np.testing.assert_allclose(folded, plain, rtol=0, atol=1e-5)
 
@@ -226,13 +226,11 @@ def scalar_bucket(distance: int, buckets: int, max_distance: int) -> int:
 @pytest.mark.parametrize(("buckets", "max_distance"), [(320, 800), (32, 40), (8, 20)])
 def test_relative_buckets(buckets: int, max_distance: int):
     """All distances of a short utterance, and of a long one those of its first and last query."""
-    time = 61 if buckets < 320 else 997  # no distance at which the logarithm falls on a bucket's edge
+    time = 61 if buckets < 320 else 997
     found = relative_buckets(time, buckets=buckets, max_distance=max_distance)
     for query in range(time) if time < 100 else (0, time - 1):
         expected = [scalar_bucket(key - query, buckets, max_distance) for key in range(time)]
-        # A logarithm in float32 may round over the edge of a bucket that float64 does not reach.
-        differs = np.flatnonzero(found[query] != expected)
-        assert len(differs) <= 1 and np.abs(found[query] - expected).max() <= 1
+        np.testing.assert_array_equal(found[query], expected)
     assert found.min() == 0 and found.max() == buckets - 1
     assert found.dtype == np.int32
 

@@ -61,9 +61,9 @@ class StreamFeatures:
     """One feature of every utterance of a corpus, by utterance id.
 
     `frames` (float32; hidden states of pretrained models float16; raw audio int16, a sample a frame) and
-    `statistics` (float32, or float16; of raw audio none) hold the good ones, `errors` a sentence for each of the others. `digest`
-    (blake2b of the decoded samples) is equal for duplicate audio; `notes` has what was unusual about a file
-    (ids without are absent); `seconds` is the duration before any change of speed.
+    `statistics` (float32; of hidden states float16; of raw audio none) hold the good ones, `errors` a sentence
+    for each of the others. `digest` (blake2b of the decoded samples) is equal for duplicate audio; `notes` has
+    what was unusual about a file (ids without are absent); `seconds` is the duration before any change of speed.
     """
 
     stream: str
@@ -258,11 +258,16 @@ def _extract_in_processes(segments: Sequence[Segment], config: AcousticConfig) -
         yield from map(function, rest)
 
 
-def _progress(config: AcousticConfig) -> tqdm:
+def _work(config: AcousticConfig) -> str:
+    """What a build is about, as its lines begin."""
     speed = "" if config.speed == 1 else f"  speed {config.speed:g}"
+    return f"{config.stream}  {config.corpus}{speed}  {len(config.utterances)} utterances"
+
+
+def _progress(config: AcousticConfig) -> tqdm:
     return tqdm(
         total=len(config.utterances),
-        desc=f"{config.stream}  {config.corpus}{speed}  {len(config.utterances)} utterances",
+        desc=_work(config),
         bar_format="{desc}  [{bar:20}] {remaining} left",
         ascii=" #",
         leave=False,
@@ -345,8 +350,7 @@ def _build(cache_dir: str, config: AcousticConfig) -> AcousticFeatures:
             raise
         took = time.monotonic() - began
         print(
-            f"{config.stream}  {config.corpus}  {len(config.utterances)} utterances computed in {took:.1f} s, "
-            f"{builder.seconds / took:.1f} s of audio per second",
+            f"{_work(config)} computed in {took:.1f} s, {builder.seconds / took:.1f} s of audio per second",
             file=sys.stderr,
         )
     return builder

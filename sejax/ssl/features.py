@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float16, Float32, Int32
+from jaxtyping import Array, Bool, Float16, Float32, Float64, Int32
 
 from sejax.errors import InputError
 from sejax.features import Extraction, Loaded, Segment, Setting, bad_file, complete_settings, load_segment
@@ -39,8 +39,8 @@ DEFAULTS: Mapping[str, Setting] = {
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 CONTEXT_SECONDS = 1.0  # on either side of what is kept of a window
 LEAST_MAX_SECONDS = 3.0  # of which a window with its context can keep something
-# Lengths that audio is padded to, the same for every corpus: each is a program to compile.
-SHORTEST_SECONDS = 0.5
+# Lengths that audio is padded to, the same for every corpus: each is a program to compile. The nineteenth is 30 s.
+SHORTEST_SECONDS = 0.541
 LENGTH_RATIO = 1.25
 # Of audio in a batch, padding included.
 BATCH_SECONDS = {"cpu": 16.0}
@@ -102,7 +102,7 @@ class States(NamedTuple):
     mean: Float32[Array, "batch state hidden"]
     variance: Float32[Array, "batch state hidden"]
     finite: Bool[Array, " batch"]
-    clipped: Bool[Array, " batch"]
+    clipped: Int32[Array, " batch"]  # values of the kept frames beyond the range of float16
 
 
 class Part(NamedTuple):
@@ -113,7 +113,7 @@ class Part(NamedTuple):
     mean: Float32[np.ndarray, "state hidden"]
     variance: Float32[np.ndarray, "state hidden"]
     finite: bool
-    clipped: bool
+    clipped: int
 
 
 @dataclass
@@ -326,14 +326,13 @@ def _compute(
     zero = jnp.zeros((), jnp.float32)
     mean = jnp.where(keep, hidden, zero).sum(axis=2) / count
     variance = (jnp.where(keep, hidden - mean[:, :, None], zero) ** 2).sum(axis=2) / count
-    largest = jnp.where(keep, jnp.abs(hidden), zero).max(axis=(0, 2, 3))
+    size = jnp.where(keep, jnp.abs(hidden), zero)
+    finite, clipped = jnp.isfinite(size).all(axis=(0, 2, 3)), (size > LARGEST).sum(axis=(0, 2, 3), dtype=jnp.int32)
     frames = None
     if not pooled:
         frames = jnp.clip(hidden, -LARGEST, LARGEST).astype(jnp.float16)
         frames = frames.transpose(1, 2, 0, 3).reshape(*frames.shape[1:3], -1)
-    return States(
-        frames, mean.transpose(1, 0, 2), variance.transpose(1, 0, 2), jnp.isfinite(largest), largest > LARGEST
-    )
+    return States(frames, mean.transpose(1, 0, 2), variance.transpose(1, 0, 2), finite, clipped)
 
 
 def _split(batch: Sequence[Piece], states: States) -> Iterator[Part]:
@@ -345,7 +344,7 @@ def _split(batch: Sequence[Piece], states: States) -> Iterator[Part]:
             states.mean[row],
             states.variance[row],
             bool(states.finite[row]),
-            bool(states.clipped[row]),
+            int(states.clipped[row]),
         )
 
 
@@ -357,12 +356,16 @@ def _assemble(utterance: Open, path: str, wanted: Wanted) -> Extraction:
         error = InputError(f"{path}: {wanted.settings['model']} gives hidden states of it that are not finite.")
         return bad_file(error, wanted.size, np.float16)
     frames = [part.frames for part in parts if part.frames is not None]
+    statistics = _pool(parts)
+    clipped = int((np.abs(statistics) > LARGEST).sum())
+    if frames:
+        clipped += sum(part.clipped for part in parts)
     notes = [loaded.note] if loaded.note else []
-    if frames and any(part.clipped for part in parts):
-        notes.append(f"hidden states of {wanted.settings['model']} clipped to the range of float16")
+    if clipped:
+        notes.append(f"{clipped} values of {wanted.settings['model']} clipped to the range of float16")
     return Extraction(
         frames=np.concatenate(frames) if frames else np.zeros((0, wanted.size), np.float16),
-        statistics=_pool(parts),
+        statistics=np.clip(statistics, -LARGEST, LARGEST).astype(np.float16),
         digest=loaded.digest,
         error="",
         note="; ".join(notes),
@@ -370,12 +373,11 @@ def _assemble(utterance: Open, path: str, wanted: Wanted) -> Extraction:
     )
 
 
-def _pool(parts: Sequence[Part]) -> Float16[np.ndarray, " statistic"]:
+def _pool(parts: Sequence[Part]) -> Float64[np.ndarray, " statistic"]:
     """Mean and deviation over all windows, state by state."""
     weights = np.array([part.count for part in parts], np.float64)[:, None, None]
     weights /= weights.sum()
     means = np.stack([part.mean for part in parts]).astype(np.float64)
     mean = (weights * means).sum(axis=0)
     variance = (weights * (np.stack([part.variance for part in parts]) + (means - mean) ** 2)).sum(axis=0)
-    statistics = np.stack((mean, np.sqrt(variance)), axis=1).reshape(-1)
-    return np.clip(statistics, -LARGEST, LARGEST).astype(np.float16)
+    return np.stack((mean, np.sqrt(variance)), axis=1).reshape(-1)
