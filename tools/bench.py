@@ -1,0 +1,299 @@
+"""Speed and memory, as ratios of things that are measured in turn on one machine.
+
+    python tools/bench.py ssl [--torch-python PYTHON] [--out FILE.json]
+
+`ssl`: hidden states of a pretrained model (random weights) of utterances of mixed lengths, here and by transformers'
+PyTorch model on the same cores. Each side is a process of its own, so that each has its own peak of memory, and waits
+while the other computes. PyTorch may live in another environment: `--torch-python` is its interpreter (torch and
+transformers there); without PyTorch this side is measured alone. On a GPU both compute in bfloat16.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+SAMPLING_RATE = 16_000
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96},
+    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+    "large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "do_stable_layer_norm": True,
+        "feat_extract_norm": "layer",
+        "conv_bias": True,
+    },
+}
+CLASSES = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM"}
+
+
+def make_batches(seconds: Sequence[float], batch_seconds: float) -> list[list[int]]:
+    """Samples of each utterance, in batches of similar length whose padded audio is at most `batch_seconds`."""
+    batches: list[list[int]] = []
+    for duration in sorted(seconds, reverse=True):
+        if not batches or (len(batches[-1]) + 1) * batches[-1][0] > batch_seconds * SAMPLING_RATE:
+            batches.append([])
+        batches[-1].append(int(duration * SAMPLING_RATE))
+    return batches
+
+
+# ------------------------------------------------------------------------------------------------- the sides
+
+
+def jax_side(family: str, size: str, batches: Sequence[Sequence[int]]) -> tuple[Callable[[], None], dict[str, Any]]:
+    """All batches once through `SSLModel`, hidden states left on the device; and facts about the device."""
+    sys.path.insert(0, str(ROOT))
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from sejax.ssl.modules import Architecture, SSLModel
+
+    options = SIZES[size]
+    large = size == "large"
+    architecture = Architecture(
+        family=family,
+        conv_dim=(512,) * 7,
+        conv_kernel=(10, 3, 3, 3, 3, 2, 2),
+        conv_stride=(5, 2, 2, 2, 2, 2, 2),
+        conv_bias=large,
+        conv_norm="layer" if large else "group",
+        conv_activation="gelu",
+        hidden=options["hidden_size"],
+        layers=options["num_hidden_layers"],
+        heads=options["num_attention_heads"],
+        intermediate=options["intermediate_size"],
+        activation="gelu",
+        position_width=128,
+        position_groups=16,
+        pre_norm=large,
+        eps=1e-5,
+        projection_norm=True,
+        buckets=320 if family == "wavlm" else 0,
+        max_distance=800 if family == "wavlm" else 0,
+    )
+    gpu = jax.default_backend() == "gpu"
+    model = SSLModel(architecture, jnp.bfloat16 if gpu else jnp.float32)
+    lengths = jnp.array([8000], jnp.int32)
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8000)), lengths)
+    compute = jax.jit(lambda params, x, n: model.apply(params, x, n).hidden)
+    inputs = [(jnp.asarray(_noise(batch), jnp.float32), jnp.asarray(np.array(batch), jnp.int32)) for batch in batches]
+
+    def run() -> None:
+        for x, n in inputs:
+            jax.block_until_ready(compute(params, x, n))
+
+    flops = sum(compute.lower(params, x, n).compile().cost_analysis()["flops"] for x, n in inputs)
+    facts = {"device": jax.devices()[0].device_kind, "dtype": str(jnp.dtype(model.dtype)), "flops": flops}
+    return run, facts | {"peak_flops": _matmul_peak(model.dtype)}
+
+
+def _matmul_peak(dtype: Any) -> float:
+    """FLOP/s of a large square matrix product, the best of some."""
+    import jax
+    import jax.numpy as jnp
+
+    n, times = (8192, 10) if jax.default_backend() == "gpu" else (2048, 4)
+    x = jnp.ones((n, n), dtype)
+    multiply = jax.jit(lambda a, b: a @ b)
+    best = float("inf")
+    for _ in range(times):
+        began = time.perf_counter()
+        multiply(x, x).block_until_ready()
+        best = min(best, time.perf_counter() - began)
+    return 2 * n**3 / best
+
+
+def torch_side(family: str, size: str, batches: Sequence[Sequence[int]]) -> tuple[Callable[[], None], dict[str, Any]]:
+    """The same through transformers' model with its attention mask."""
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    name = CLASSES[family]
+    config = getattr(transformers, f"{name}Config")(**SIZES[size])
+    gpu = torch.cuda.is_available()
+    device, dtype = ("cuda", torch.bfloat16) if gpu else ("cpu", torch.float32)
+    model = getattr(transformers, f"{name}Model")(config).eval().to(device, dtype)
+    inputs = []
+    for batch in batches:
+        mask = torch.arange(batch[0])[None] < torch.tensor(batch)[:, None]
+        inputs.append((torch.tensor(_noise(batch), dtype=dtype, device=device), mask.long().to(device)))
+
+    def run() -> None:
+        with torch.inference_mode():
+            for x, mask in inputs:
+                model(x, attention_mask=mask, output_hidden_states=True)
+            if gpu:
+                torch.cuda.synchronize()
+
+    return run, {"device": torch.cuda.get_device_name() if gpu else platform.processor(), "dtype": str(dtype)}
+
+
+def _noise(batch: Sequence[int]) -> Any:
+    import numpy as np
+
+    waveform = np.random.default_rng(0).standard_normal((len(batch), batch[0])).astype(np.float32)
+    for row, samples in enumerate(batch):
+        waveform[row, samples:] = 0
+    return waveform
+
+
+SIDES = {"jax": jax_side, "torch": torch_side}
+
+
+def serve(side: str, family: str, size: str, batches: Sequence[Sequence[int]]) -> None:
+    """In a process of its own: says what it is, then for every line read computes all once and says how long."""
+    began = time.perf_counter()
+    run, facts = SIDES[side](family, size, batches)
+    run()
+    facts["first_seconds"] = time.perf_counter() - began
+    packages = {"jax": ("jax", "flax", "numpy"), "torch": ("torch", "transformers", "numpy")}[side]
+    facts["versions"] = {name: _version(name) for name in packages} | {"python": platform.python_version()}
+    print(json.dumps(facts), flush=True)
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        run()
+        print(json.dumps({"seconds": time.perf_counter() - began, "peak_bytes": _peak_bytes()}), flush=True)
+
+
+def _peak_bytes() -> int:
+    """The largest resident memory of this process since its last reading."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+# ---------------------------------------------------------------------------------------------- the comparison
+
+
+def bench_ssl(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Both sides in turn, `rounds` times."""
+    batches = make_batches(arguments.seconds, arguments.batch_seconds)
+    pythons = {"jax": sys.executable}
+    if _has_torch(arguments.torch_python):
+        pythons["torch"] = arguments.torch_python
+    else:
+        print(f"{arguments.torch_python} has no torch and transformers: sejax is measured alone", file=sys.stderr)
+    words = ["--family", arguments.family, "--size", arguments.size, "--batches", json.dumps(batches)]
+    processes, facts = {}, {}
+    took: dict[str, list[float]] = {side: [] for side in pythons}
+    peak: dict[str, int] = {}
+    try:
+        for side, python in pythons.items():
+            command = [python, str(Path(__file__).resolve()), "serve", side, *words]
+            processes[side] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            facts[side] = _answer(processes[side])
+        for _ in range(arguments.rounds):
+            for side, process in processes.items():
+                assert process.stdin is not None
+                process.stdin.write("\n")
+                process.stdin.flush()
+                found = _answer(process)
+                took[side].append(found["seconds"])
+                peak[side] = found["peak_bytes"]
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
+    audio = sum(sum(batch) for batch in batches) / SAMPLING_RATE
+    sides = {}
+    for side in pythons:
+        median = statistics.median(took[side])
+        sides[side] = facts[side] | {
+            "seconds": [round(s, 4) for s in took[side]],
+            "audio_seconds_per_second": audio / median,
+            "peak_bytes": peak[side],
+        }
+        if "flops" in facts[side]:
+            sides[side]["fraction_of_matmul_peak"] = facts[side]["flops"] / median / facts[side]["peak_flops"]
+    result: dict[str, Any] = {
+        "what": "ssl",
+        "model": f"{arguments.family}-{arguments.size}, random weights",
+        "batches_samples": batches,
+        "audio_seconds": audio,
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "sides": sides,
+    }
+    if "torch" in sides:
+        result["speed_over_torch"] = statistics.median(took["torch"]) / statistics.median(took["jax"])
+        result["peak_memory_over_torch"] = peak["jax"] / peak["torch"]
+    return result
+
+
+def _answer(process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        sys.exit(f"a side ended with status {process.wait()} before it answered")
+    return json.loads(line)
+
+
+def _has_torch(python: str) -> bool:
+    probe = "import importlib.util as u, sys; sys.exit(not (u.find_spec('torch') and u.find_spec('transformers')))"
+    return subprocess.run([python, "-c", probe], check=False).returncode == 0
+
+
+def print_ssl(result: dict[str, Any]) -> None:
+    print(f"{result['model']}, {result['audio_seconds']:.0f} s of audio in {len(result['batches_samples'])} batches")
+    print(f"{'':8}{'audio s / s':>12}{'peak GB':>9}{'first run s':>13}{'of matmul peak':>16}")
+    for side, found in result["sides"].items():
+        fraction = found.get("fraction_of_matmul_peak")
+        print(
+            f"{side:8}{found['audio_seconds_per_second']:12.1f}{found['peak_bytes'] / 1e9:9.2f}"
+            f"{found['first_seconds']:13.1f}{'' if fraction is None else f'{fraction:16.2f}'}"
+        )
+    if "speed_over_torch" in result:
+        print(f"speed {result['speed_over_torch']:.2f} of PyTorch's, memory {result['peak_memory_over_torch']:.2f}")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    ssl = commands.add_parser("ssl", help="hidden states of a pretrained model, against PyTorch")
+    side = commands.add_parser("serve", help="one side of a comparison (started by the other commands)")
+    for command in (ssl, side):
+        command.add_argument("--family", choices=CLASSES, default="hubert")
+        command.add_argument("--size", choices=SIZES, default="base")
+    lengths = [2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0]
+    ssl.add_argument("--seconds", type=float, nargs="+", default=lengths, help="durations of the utterances")
+    ssl.add_argument("--batch-seconds", type=float, default=16.0, help="padded audio in a batch")
+    ssl.add_argument("--rounds", type=int, default=5)
+    ssl.add_argument("--torch-python", default=sys.executable, help="interpreter that has torch and transformers")
+    ssl.add_argument("--out", type=Path, help="JSON file for the result")
+    side.add_argument("side", choices=SIDES)
+    side.add_argument("--batches", type=json.loads, required=True)
+    arguments = parser.parse_args(words)
+    if arguments.command == "serve":
+        serve(arguments.side, arguments.family, arguments.size, arguments.batches)
+        return
+    result = bench_ssl(arguments)
+    print_ssl(result)
+    if arguments.out:
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
