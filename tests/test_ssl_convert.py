@@ -169,7 +169,69 @@ def test_labels_are_in_the_order_of_their_numbers(tmp_path: Path):
     assert read_labels(tmp_path) == ()
 
 
+def test_the_whole_file_goes_before_an_index(tmp_path: Path):
+    """As transformers does it, whatever an older index beside it says."""
+    folder = copy(tmp_path, "hubert-base")
+    index = {"weight_map": {"encoder.layer_norm.bias": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert_same(load_checkpoint(str(folder)).params, load_checkpoint(str(GOLDEN_SSL / "hubert-base")).params)
+
+
 # ---------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("labels", [["neu", "hap"], {"neu": "0"}, {"0": "neu", "2": "hap"}])
+def test_labels_without_their_numbers(tmp_path: Path, labels: Any):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"id2label": labels}))
+    with pytest.raises(InputError) as caught:
+        read_labels(tmp_path)
+    assert str(caught.value).startswith(f"{path}: id2label is {labels!r}, expected names")
+
+
+@pytest.mark.parametrize("files", [None, [], {}, "x", {"a": 1}, {"a": ["x"]}])
+def test_an_index_of_nothing(tmp_path: Path, files: Any):
+    folder = tmp_path / "shards"
+    shutil.copytree(GOLDEN_SSL / "wav2vec2-pretraining", folder)
+    index = folder / "model.safetensors.index.json"
+    set_json(index, weight_map=files)
+    assert refused(folder) == f"{index}: has no weight_map of arrays to files."
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("hubert-base", f"{NEW_NAMES}0", "encoder.pos_conv_embed.conv.weight_g"),
+        ("hubert-base", "encoder.layer_norm.bias", "hubert.encoder.layer_norm.bias"),
+        (
+            "wavlm-base",
+            "encoder.layers.0.attention.rel_attn_embed.weight",
+            "encoder.layers.2.attention.rel_attn_embed.weight",
+        ),
+    ],
+)
+def test_two_arrays_for_one_place(tmp_path: Path, name: str, old: str, new: str):
+    """Refused where they differ: neither may win by the order of the file."""
+    folder = copy(tmp_path, name, lambda arrays: arrays.update({new: arrays[old].copy()}))
+    assert_same(load_checkpoint(str(folder)).params, load_checkpoint(str(GOLDEN_SSL / name)).params)
+    arrays = load_file(folder / "model.safetensors")
+    save_file(arrays | {new: arrays[old] + 1}, folder / "model.safetensors")
+    assert "is there under another name too, with other values" in refused(folder)
+
+
+def test_layers_that_are_missing_are_named(tmp_path: Path):
+    def spoil(arrays: Arrays) -> None:
+        for i in (0, 2):
+            del arrays[f"encoder.layers.{i}.final_layer_norm.bias"]
+
+    assert "layers 0 and 2, final_norm/bias is missing" in refused(copy(tmp_path, "hubert-base", spoil))
+
+
+def test_a_head_of_integers(tmp_path: Path):
+    def spoil(arrays: Arrays) -> None:
+        arrays["classifier.weight"] = arrays["classifier.weight"].astype(np.int64)
+
+    assert "classifier.weight holds int64, expected floats" in refused(copy(tmp_path, "classifier", spoil))
 
 
 def test_a_missing_shard(tmp_path: Path):
@@ -234,6 +296,7 @@ def test_another_number_of_layers(tmp_path: Path, layers: int, said: str):
     [
         ("hubert-base", {"model_type": "bert"}, "model_type is 'bert', expected one of wav2vec2, hubert, wavlm"),
         ("hubert-base", {"model_type": None}, "model_type is None"),
+        ("hubert-base", {"model_type": ["hubert"]}, "model_type is ['hubert']"),
         ("wav2vec2-base", {"add_adapter": True}, "adapters (add_adapter)"),
         ("wav2vec2-base", {"adapter_attn_dim": 16}, "attention adapters (adapter_attn_dim)"),
         ("hubert-base", {"conv_pos_batch_norm": True}, "batch norm of positions (conv_pos_batch_norm)"),
@@ -258,7 +321,34 @@ def test_all_that_is_not_supported_at_once(tmp_path: Path):
         read_architecture(folder)
 
 
-@pytest.mark.parametrize("changes", [{"conv_stride": [5, 2]}, {"hidden_size": "wide"}])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hidden_size", 0),
+        ("num_hidden_layers", -1),
+        ("num_attention_heads", 0),
+        ("num_conv_pos_embeddings", 0),
+        ("num_conv_pos_embedding_groups", 0),
+        ("num_buckets", 0),
+        ("max_bucket_distance", 0),
+    ],
+)
+def test_sizes_below_one(tmp_path: Path, name: str, value: int):
+    folder = copy(tmp_path, "wavlm-base")
+    path = folder / "config.json"
+    set_json(path, **{name: value})
+    assert refused(folder) == f"{path}: has {name} {value}, expected 1 or more."
+
+
+def test_a_stride_of_zero(tmp_path: Path):
+    folder = copy(tmp_path, "hubert-base")
+    path = folder / "config.json"
+    strides = json.loads(path.read_text())["conv_stride"]
+    set_json(path, conv_stride=[*strides[:-1], 0])
+    assert refused(folder) == f"{path}: has conv_stride 0, expected 1 or more."
+
+
+@pytest.mark.parametrize("changes", [{"conv_stride": [5, 2]}, {"hidden_size": "wide"}, {"id2label": ["neu"]}])
 def test_a_config_that_transformers_refuses(tmp_path: Path, changes: dict[str, Any]):
     folder = copy(tmp_path, "hubert-base")
     set_json(folder / "config.json", **changes)
@@ -279,7 +369,9 @@ def test_preprocessing(tmp_path: Path):
     assert reads_normalised(folder)
     set_json(path, do_normalize=False)
     assert not reads_normalised(folder)
-    set_json(path, feature_size=80)
+    set_json(path, do_normalize="no")
+    assert refused(folder) == f"{path}: do_normalize is 'no', expected true or false."
+    set_json(path, do_normalize=True, feature_size=80)
     assert refused(folder) == f"{path}: feature_size is 80, expected 1: raw samples."
     set_json(path, sampling_rate=8000)
     assert refused(folder) == f"{path}: sampling_rate is 8000, expected 16000."

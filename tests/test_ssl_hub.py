@@ -11,6 +11,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import (
     GatedRepoError,
+    HfHubHTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -148,6 +149,16 @@ def test_offline_and_not_in_the_cache(nothing: Exception, hub: Callable[..., Any
     assert all(name in said for name in COMPLETE)
 
 
+def test_an_answer_that_is_none(tmp_path: Path, hub: Callable[..., Any]):
+    """A wrong token, or a fault of the hub: the cache is read; where it has nothing, what the hub said is told."""
+    hub(info=of_the_hub(HfHubHTTPError), snapshot=write(tmp_path))
+    assert locate(ID) == tmp_path
+    hub(info=of_the_hub(HfHubHTTPError), snapshot=LocalEntryNotFoundError("not cached"))
+    said = refused(ID)
+    assert "is not in the hub's cache and the hub does not say what it has (said the hub): download" in said
+    assert "cannot be reached" not in said
+
+
 def test_offline_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The hub's own client with its switch off, and an empty cache: nothing is replaced here but these two."""
     import huggingface_hub.constants
@@ -173,6 +184,13 @@ def test_what_the_hub_does_not_give(kind: type[Exception], said: str, hub: Calla
     asked = hub(info=of_the_hub(kind))
     assert said in refused(ID, "v2")
     assert [what for what, _ in asked] == ["info"]
+
+
+def test_gated_files(hub: Callable[..., Any]):
+    """Most gated repositories tell everybody what they have, and refuse the files alone."""
+    asked = hub(info=COMPLETE, snapshot=of_the_hub(GatedRepoError))
+    assert f"{ID} is gated on the hub: accept its terms there and log in" in refused(ID)
+    assert [what for what, _ in asked] == ["info", "snapshot"]
 
 
 @pytest.mark.parametrize(

@@ -89,14 +89,20 @@ def jax_side(family: str, size: str, batches: Sequence[Sequence[int]]) -> tuple[
     model = SSLModel(architecture, jnp.bfloat16 if gpu else jnp.float32)
     lengths = jnp.array([8000], jnp.int32)
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8000)), lengths)
-    compute = jax.jit(lambda params, x, n: model.apply(params, x, n).hidden)
+
+    @jax.jit
+    def compute(params: Any, x: Any, n: Any) -> Any:
+        output: Any = model.apply(params, x, n)
+        return output.hidden
+
     inputs = [(jnp.asarray(_noise(batch), jnp.float32), jnp.asarray(np.array(batch), jnp.int32)) for batch in batches]
 
     def run() -> None:
         for x, n in inputs:
             jax.block_until_ready(compute(params, x, n))
 
-    flops = sum(compute.lower(params, x, n).compile().cost_analysis()["flops"] for x, n in inputs)
+    costs: list[Any] = [compute.lower(params, x, n).compile().cost_analysis() for x, n in inputs]
+    flops = sum(cost["flops"] for cost in costs)
     facts = {"device": jax.devices()[0].device_kind, "dtype": str(jnp.dtype(model.dtype)), "flops": flops}
     return run, facts | {"peak_flops": _matmul_peak(model.dtype)}
 

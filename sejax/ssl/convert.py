@@ -22,6 +22,16 @@ from sejax.ssl.modules import ACTIVATIONS, Architecture, SSLModel
 
 SAMPLING_RATE = 16_000
 NAMED = 8  # arrays that an error names
+SIZES = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "num_conv_pos_embeddings",
+    "num_conv_pos_embedding_groups",
+)
+RELATIVE_SIZES = ("num_buckets", "max_bucket_distance")  # of WavLM
+CONVOLUTIONS = ("conv_dim", "conv_kernel", "conv_stride")
 
 
 class Rule(NamedTuple):
@@ -151,13 +161,17 @@ def read_architecture(folder: Path) -> Architecture:
 
         classes: dict[Any, Any] = {"wav2vec2": Wav2Vec2Config, "hubert": HubertConfig, "wavlm": WavLMConfig}
         family: Any = raw.get("model_type")
-        if family not in classes:
+        if family not in tuple(classes):
             raise InputError(f"{path}: model_type is {family!r}, expected one of {', '.join(classes)}.")
         try:
             c: Any = classes[family].from_dict(raw)
-        except (TypeError, ValueError, StrictDataclassError) as error:
+        except (AttributeError, TypeError, ValueError, StrictDataclassError) as error:
             raise InputError(f"{path}: transformers cannot read it ({' '.join(str(error).split())}).") from error
     wavlm = family == "wavlm"
+    sizes = {name: getattr(c, name) for name in (*SIZES, *(RELATIVE_SIZES if wavlm else ()))}
+    sizes |= {name: min(getattr(c, name), default=0) for name in CONVOLUTIONS}
+    if small := [f"{name} {size}" for name, size in sizes.items() if size < 1]:
+        raise InputError(f"{path}: has {'; '.join(small)}, expected 1 or more.")
     unsupported = {
         "adapters (add_adapter)": getattr(c, "add_adapter", False),
         "attention adapters (adapter_attn_dim)": getattr(c, "adapter_attn_dim", None) is not None,
@@ -212,16 +226,26 @@ def reads_normalised(folder: Path) -> bool:
 
         c: Any = Wav2Vec2FeatureExtractor.from_dict(raw)
     if c.sampling_rate != SAMPLING_RATE:
-        raise InputError(f"{path}: sampling_rate is {c.sampling_rate}, expected {SAMPLING_RATE}.")
+        raise InputError(f"{path}: sampling_rate is {c.sampling_rate!r}, expected {SAMPLING_RATE}.")
     if c.feature_size != 1:
-        raise InputError(f"{path}: feature_size is {c.feature_size}, expected 1: raw samples.")
-    return bool(c.do_normalize)
+        raise InputError(f"{path}: feature_size is {c.feature_size!r}, expected 1: raw samples.")
+    if not isinstance(c.do_normalize, bool):
+        raise InputError(f"{path}: do_normalize is {c.do_normalize!r}, expected true or false.")
+    return c.do_normalize
 
 
 def read_labels(folder: Path) -> tuple[str, ...]:
-    """The names of a head's outputs (`id2label`), in order."""
-    labels = _read_json(folder / "config.json").get("id2label") or {}
-    return tuple(labels[i] for i in sorted(labels, key=int))
+    """The names of a head's outputs (`id2label`), in order.
+
+    Raises:
+      InputError: the outputs are not numbered from 0 without a gap.
+    """
+    path = folder / "config.json"
+    labels = _read_json(path).get("id2label") or {}
+    numbers = [str(i) for i in range(len(labels))]
+    if not isinstance(labels, dict) or set(labels) != set(numbers):
+        raise InputError(f"{path}: id2label is {labels!r}, expected names of the outputs by their numbers from 0.")
+    return tuple(labels[i] for i in numbers)
 
 
 def fingerprint(folder: Path) -> str:
@@ -252,27 +276,29 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """All arrays of a checkpoint, one file or several, by their names without the encoder's prefix."""
+    """All arrays of a checkpoint by their names: of the whole file where there is one, as transformers does it,
+    else of the files that the index names, else of all."""
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(_read_json(index).get("weight_map", {}).values()))
-    else:
-        names = [path.name for path in sorted(folder.glob("*.safetensors"))]
-        if len(names) > 1:
-            names = [name for name in names if name == "model.safetensors"] or names
+    names = [path.name for path in sorted(folder.glob("*.safetensors"))]
+    if "model.safetensors" in names:
+        names = ["model.safetensors"]
+    elif index.is_file():
+        files = _read_json(index).get("weight_map")
+        if not isinstance(files, dict) or not files or not all(isinstance(name, str) for name in files.values()):
+            raise InputError(f"{index}: has no weight_map of arrays to files.")
+        names = sorted(set(files.values()))
     arrays: dict[str, np.ndarray] = {}
     for name in names:
         if not (folder / name).is_file():
             raise InputError(f"{folder}: {name} is missing, which {index.name} names.")
         arrays.update(_read_safetensors(folder / name))
-    return {_PREFIX.sub("", key): x for key, x in arrays.items()}
+    return arrays
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        # Through jax's dtypes: numpy has no bfloat16 of its own.
         with safe_open(path, framework="numpy") as file:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
@@ -286,10 +312,14 @@ def _convert(arrays: Mapping[str, np.ndarray], architecture: Architecture, folde
     refused: dict[str, set[int]] = {}  # likewise: what is there, but not as it should be
     wrong = []
     for key, x in arrays.items():
-        number = _NUMBER.match(key)
-        path, convert = _place(RULES, _NUMBER.sub(r"\1*", key))
+        name = _PREFIX.sub("", key)
+        number = _NUMBER.match(name)
+        path, convert = _place(RULES, _NUMBER.sub(r"\1*", name))
         if path is None:
-            if _place(HEAD_RULES, key)[0] is None and not re.fullmatch(LEFT_OUT, key):
+            if _place(HEAD_RULES, name)[0] is not None:
+                if x.dtype not in _FLOATS:
+                    wrong.append(f"{key} holds {x.dtype}, expected floats")
+            elif not re.fullmatch(LEFT_OUT, name):
                 wrong.append(f"{key} is unexpected")
             continue
         stacked = path.startswith("layers/")
@@ -302,7 +332,11 @@ def _convert(arrays: Mapping[str, np.ndarray], architecture: Architecture, folde
         if path not in expected:
             wrong.append(f"{key} is unexpected")
         elif x.dtype in _FLOATS and converted.shape == shape:
-            found.setdefault(path, {})[layer] = converted.astype(np.float32)
+            own = found.setdefault(path, {})
+            converted = converted.astype(np.float32)
+            if layer in own and not np.array_equal(own[layer], converted, equal_nan=True):
+                wrong.append(f"{key} is there under another name too, with other values")
+            own[layer] = converted
         else:
             refused.setdefault(path, set()).add(layer)
             wrong.append(
@@ -318,7 +352,7 @@ def _convert(arrays: Mapping[str, np.ndarray], architecture: Architecture, folde
         stacked = path.startswith("layers/")
         numbers = range(shape[0]) if stacked else range(1)
         if missing := [i for i in numbers if i not in own and i not in refused.get(path, ())]:
-            named = f"layer {missing[0]}" if len(missing) == 1 else f"layers {missing[0]}-{missing[-1]}"
+            named = _name_layers(missing)
             wrong.append(f"{path.replace('layers/', f'{named}, ') if stacked else path} is missing")
         wrong += [f"{path} has a layer {i}, expected {len(numbers)} layers" for i in own if i not in numbers]
         if not wrong:
@@ -332,11 +366,18 @@ def _convert(arrays: Mapping[str, np.ndarray], architecture: Architecture, folde
     return tree
 
 
+def _name_layers(layers: Sequence[int]) -> str:
+    if len(layers) == 1:
+        return f"layer {layers[0]}"
+    together = layers[-1] - layers[0] == len(layers) - 1
+    return f"layers {layers[0]}-{layers[-1]}" if together else f"layers {' and '.join(map(str, layers))}"
+
+
 def _convert_head(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """The arrays of an emotion head, as `HEAD_RULES` place them."""
     tree: dict[str, Any] = {}
     for key, x in arrays.items():
-        path, convert = _place(HEAD_RULES, key)
+        path, convert = _place(HEAD_RULES, _PREFIX.sub("", key))
         if path is not None:
             _put(tree, path, convert(x).astype(np.float32))
     return tree

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,7 +106,8 @@ class States(NamedTuple):
     clipped: Int32[Array, " batch"]  # values of the kept frames beyond the range of float16
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """What a window gives to its utterance."""
 
     frames: Float16[np.ndarray, "time feature"] | None
@@ -213,7 +215,7 @@ def plan_windows(samples: int, architecture: Architecture, max_samples: int) -> 
     context = math.ceil(CONTEXT_SECONDS * SAMPLING_RATE / hop)
     number = -(-(total - 2 * context) // (size - 2 * context))
     begins = [i * (total - size) // (number - 1) for i in range(number)]
-    seams = [left + size - (left + size - right) // 2 for left, right in zip(begins, begins[1:], strict=False)]
+    seams = [left + size - (left + size - right) // 2 for left, right in pairwise(begins)]
     length = (size - 1) * hop + architecture.window
     return [
         Window(begin * hop, begin * hop + length, first - begin, last - begin)
@@ -318,7 +320,8 @@ def _compute(
     # What was asked for as float32 is not to be rounded to fewer bits by matrix units.
     precision = "float32" if model.dtype == jnp.float32 else "default"
     with jax.default_matmul_precision(precision):
-        hidden = model.apply({"params": params}, waveforms, lengths).hidden
+        output: Any = model.apply({"params": params}, waveforms, lengths)
+    hidden = output.hidden
     hidden = (hidden if every else hidden[-1:]).astype(jnp.float32)  # [state, batch, time, hidden]
     time = jnp.arange(hidden.shape[2], dtype=jnp.int32)[None]
     keep = ((time >= kept[:, :1]) & (time < kept[:, 1:]))[None, :, :, None]
@@ -339,10 +342,10 @@ def _split(batch: Sequence[Piece], states: States) -> Iterator[Part]:
     """The rows of a batch, frames that are not kept left out."""
     for row, piece in enumerate(batch):
         yield Part(
-            None if states.frames is None else states.frames[row, piece.first : piece.last].copy(),
+            None if states.frames is None else np.array(states.frames[row, piece.first : piece.last]),
             piece.last - piece.first,
-            states.mean[row],
-            states.variance[row],
+            np.asarray(states.mean[row]),
+            np.asarray(states.variance[row]),
             bool(states.finite[row]),
             int(states.clipped[row]),
         )

@@ -132,7 +132,7 @@ def _check_head(checkpoint: Checkpoint, labels: tuple[str, ...], config: Mapping
     }
     named = config.get("architectures") or ()
     expected: dict[str, tuple[int, ...]] = {}
-    if "dense" in checkpoint.head or any(name.endswith("ForSpeechClassification") for name in named):
+    if "dense" in checkpoint.head or any(str(name).endswith("ForSpeechClassification") for name in named):
         if (pooling := config.get("pooling_mode", "mean")) != "mean":
             raise InputError(
                 f"{checkpoint.folder / 'config.json'}: pooling_mode is {pooling!r}; sejax supports mean only."

@@ -56,6 +56,7 @@ def _download(source: str, revision: str) -> Path:
         from huggingface_hub import HfApi, snapshot_download
         from huggingface_hub.errors import (
             GatedRepoError,
+            HfHubHTTPError,
             HFValidationError,
             LocalEntryNotFoundError,
             OfflineModeIsEnabled,
@@ -63,6 +64,11 @@ def _download(source: str, revision: str) -> Path:
             RevisionNotFoundError,
         )
 
+        gated = (
+            f"{source} is gated on the hub: accept its terms there and log in (hf auth login), or download it "
+            "and give the folder as the model."
+        )
+        unanswered = "the hub cannot be reached"
         try:
             # Asked first: what is not there should not be searched for file by file.
             found = HfApi().model_info(source, revision=revision, timeout=SECONDS_TO_ANSWER)
@@ -70,30 +76,31 @@ def _download(source: str, revision: str) -> Path:
         except HFValidationError as error:
             raise InputError(f"{source!r} is neither a folder nor a hub id ({error}).") from error
         except GatedRepoError as error:
-            raise InputError(
-                f"{source} is gated on the hub: accept its terms there and log in (hf auth login), or download it "
-                "and give the folder as the model."
-            ) from error
+            raise InputError(gated) from error
         except RepositoryNotFoundError as error:
             raise InputError(f"{source}: neither a folder here nor a public repository on the hub.") from error
         except RevisionNotFoundError as error:
             raise InputError(f"{source} has no revision {revision!r} on the hub.") from error
-        except Exception:  # whatever keeps the hub from answering: its cache may have what it takes
+        except HfHubHTTPError as error:  # a wrong token, too many questions, a fault: the cache may have what it takes
+            names, unanswered = None, f"the hub does not say what it has ({' '.join(str(error).split())})"
+        except Exception:  # whatever keeps the hub from answering: likewise
             names = None
         if names is not None and not any(name.endswith(".safetensors") for name in names):
             pickled = [name for name in names if name.endswith(".bin")]
             has = f"only {pickled[0]}" if pickled else "no weights"
             raise InputError(
                 f"{source} has {has} on the hub at revision {revision!r}, expected model.safetensors: download it and "
-                f"run python {CONVERTER} FOLDER, or name a converted revision (refs/pr/N) as the revision"
+                f"run python {CONVERTER} FOLDER, or name a converted revision (refs/pr/N) as the revision."
             )
         try:
             folder = snapshot_download(
                 source, revision=revision, allow_patterns=[*FILES, *WEIGHTS], local_files_only=names is None
             )
+        except GatedRepoError as error:  # most gated repositories say what they have, and refuse the files alone
+            raise InputError(gated) from error
         except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
             raise InputError(
-                f"{source} (revision {revision}) is not in the hub's cache and the hub cannot be reached: download "
+                f"{source} (revision {revision}) is not in the hub's cache and {unanswered}: download "
                 f"{', '.join(FILES)} and model.safetensors of it elsewhere, put them into a folder here, and give "
                 "that folder as the model."
             ) from error

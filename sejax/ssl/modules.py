@@ -111,7 +111,7 @@ NO_LORA = Lora(0, 1.0, ())
 class Output(NamedTuple):
     """All hidden states (the input of the first layer, then the output of each), and which frames are valid.
 
-    As in transformers, the last hidden state of a pre-norm model is normalised, the others are not.
+    As in transformers 4, the last hidden state of a pre-norm model is normalised, the others are not.
     """
 
     hidden: Float[Array, "layer batch time hidden"]
