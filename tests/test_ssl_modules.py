@@ -9,8 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tiny_study import GOLDEN_SSL
 
 from sejax.ssl.convert import Checkpoint, load_checkpoint
@@ -19,7 +17,6 @@ from sejax.ssl.modules import (
     Architecture,
     Output,
     SSLModel,
-    ValidConv,
     normalise_waveform,
     relative_buckets,
     time_spans,
@@ -195,20 +192,6 @@ def test_two_sections_are_the_whole(name: str, cut: int):
 
 
 # --------------------------------------------------------------------------------------------- pieces
-
-
-@settings(max_examples=8, deadline=None)
-@given(time=st.integers(10, 41), width=st.integers(1, 10), stride=st.integers(1, 5), use_bias=st.booleans())
-def test_folded_convolution_is_the_convolution(time: int, width: int, stride: int, use_bias: bool):
-    conv = ValidConv(3, width, stride, use_bias, fold=True)
-    x = jax.random.normal(jax.random.key(time), (2, time, 2))
-    variables = conv.init(jax.random.key(1), x)
-    if use_bias:
-        variables["params"]["bias"] = jnp.arange(3.0)
-    folded: Any = conv.apply(variables, x)
-    plain: Any = conv.clone(fold=False).apply(variables, x)
-    assert folded.shape == plain.shape == (2, (time - width) // stride + 1, 3)
-    np.testing.assert_allclose(folded, plain, rtol=0, atol=1e-5)
 
 
 def scalar_bucket(distance: int, buckets: int, max_distance: int) -> int:

@@ -134,45 +134,6 @@ def normalise_waveform(
     return centred * lax.rsqrt(variance + 1e-7)
 
 
-class ValidConv(nn.Module):
-    """A strided convolution over time without padding: frame t sees samples `stride * t` to `stride * t + width`.
-
-    On the CPU the time axis is folded into blocks of `stride` frames and each block of taps is one matrix
-    product, without a copy of the input per tap: XLA's own convolution is slower there, inside a scan 60 times.
-    """
-
-    features: int
-    width: int
-    stride: int
-    use_bias: bool
-    dtype: Any = jnp.float32
-    fold: bool | None = None  # None: by backend
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch time feature"]) -> Float[Array, "batch time_out {self.features}"]:
-        batch, time, channels = x.shape
-        kernel = self.param(
-            "kernel", nn.initializers.he_normal(in_axis=(0, 1)), (self.width, channels, self.features)
-        ).astype(self.dtype)
-        fold = jax.default_backend() == "cpu" if self.fold is None else self.fold
-        n_out = (time - self.width) // self.stride + 1
-        if fold:
-            n_blocks = -(-self.width // self.stride)
-            x = x[:, : (n_out + n_blocks - 1) * self.stride]
-            x = jnp.pad(x, ((0, 0), (0, (n_out + n_blocks - 1) * self.stride - x.shape[1]), (0, 0)))
-            x = x.reshape(batch, n_out + n_blocks - 1, self.stride * channels)
-            y = jnp.zeros((), self.dtype)
-            for i in range(n_blocks):
-                taps = kernel[i * self.stride : (i + 1) * self.stride].reshape(-1, self.features)
-                part = x[:, i : i + n_out, : len(taps)] @ taps
-                y = part if i == 0 else y + part
-        else:
-            y = lax.conv_general_dilated(x, kernel, (self.stride,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
-        if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)[None, None]
-        return y
-
-
 class MaskedGroupNorm(nn.Module):
     """Group norm with one group per channel: each channel by its mean and variance over the valid frames."""
 
@@ -220,7 +181,7 @@ class FeatureEncoder(nn.Module):
         mask = jnp.arange(x.shape[1], dtype=lengths.dtype)[None] < lengths[:, None]
         x = mask_frames(x, mask)
         for i, (features, width, stride) in enumerate(zip(a.conv_dim, a.conv_kernel, a.conv_stride, strict=True)):
-            x = ValidConv(features, width, stride, a.conv_bias, self.dtype, name=f"conv_{i}")(x)
+            x = nn.Conv(features, width, stride, "VALID", use_bias=a.conv_bias, dtype=self.dtype, name=f"conv_{i}")(x)
             lengths = (lengths - width) // stride + 1
             mask = jnp.arange(x.shape[1], dtype=lengths.dtype)[None] < lengths[:, None]
             if a.conv_norm == "layer":
@@ -264,14 +225,15 @@ class PositionalConv(nn.Module):
         norm = jnp.sqrt((direction**2).sum(axis=(1, 2), keepdims=True))
         kernel = (size[:, None, None] * direction / norm).astype(self.dtype)
         left = a.position_width // 2
-        y = lax.conv_general_dilated(
-            x,
-            kernel,
-            (1,),
-            [(left, a.position_width - 1 - left)],
+        convolve = partial(
+            lax.conv_general_dilated,
+            window_strides=(1,),
+            padding=[(left, a.position_width - 1 - left)],
             dimension_numbers=("NWC", "WIO", "NWC"),
-            feature_group_count=a.position_groups,
         )
+        # On the CPU twice as fast as one grouped convolution, and its gradient ten times.
+        groups = (jnp.split(values, a.position_groups, axis=-1) for values in (x, kernel))
+        y = jnp.concatenate([convolve(*group) for group in zip(*groups, strict=True)], axis=-1)
         return ACTIVATIONS[a.conv_activation](y + bias.astype(self.dtype)[None, None])
 
 
