@@ -287,6 +287,16 @@ def test_normalise_by_speaker_takes_out_each_speakers_mean_and_deviation(streams
     assert_array_equal(stream.statistics, before)  # the argument is left as it was
 
 
+def test_normalise_by_speaker_where_statistics_are_all_there_is(streams):
+    """A pooled stream: frames of no length, of which there is no mean."""
+    stream = streams["a"]
+    pooled = Stream([[x[:0] for x in view] for view in stream.frames], stream.statistics)
+    speakers = [f"s{row % 3}" for row in range(N)]
+    ours = normalise_by_speaker(pooled, speakers)
+    assert all(x.shape == (0, stream.frames[0][0].shape[1]) for view in ours.frames for x in view)
+    assert_array_equal(ours.statistics, normalise_by_speaker(stream, speakers).statistics)
+
+
 # ----------------------------------------------------------------------------------------------------- targets
 
 

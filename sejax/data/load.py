@@ -60,6 +60,8 @@ def normalise_by_speaker(stream: Stream, speakers: Sequence[str]) -> Stream:
     for rows in speaker_rows.values():
         for view in frames:
             pooled = np.concatenate([view[row] for row in rows]).astype(np.float64)
+            if not len(pooled):  # a stream of statistics alone
+                continue
             mean, inverse = _mean_and_inverse(pooled.mean(axis=0), pooled.var(axis=0))
             for row in rows:
                 view[row] = ((view[row] - mean) * inverse).astype(view[row].dtype)
