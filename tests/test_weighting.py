@@ -20,6 +20,8 @@ SCHEMES = {
 }
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 
+MODULES = (weighting.core, weighting.loss_based, weighting.gradient_based, weighting.selection)
+
 
 def gradients(n_tasks=3, seed=0, dtype=jnp.float32):
     rng = np.random.default_rng(seed)
@@ -418,8 +420,9 @@ def test_select_equals_the_scheme_it_selects_under_vmap():
 def test_the_examples_of_the_docstrings():
     finder = doctest.DocTestFinder()
     runner = doctest.DocTestRunner()
-    examples = [test for test in finder.find(weighting) if test.examples]
-    assert {"static", "dynamic", "joint", "select"} <= {test.name.split(".")[-1] for test in examples}
+    names = {name: getattr(weighting, name) for name in weighting.__all__} | {"jax": jax, "jnp": jnp}
+    examples = [test for module in MODULES for test in finder.find(module, extraglobs=names) if test.examples]
+    assert {*weighting.SCHEMES, "select"} <= {test.name.split(".")[-1] for test in examples}
     for test in examples:
         runner.run(test)
     assert runner.failures == 0

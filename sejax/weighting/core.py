@@ -1,0 +1,68 @@
+"""What the schemes are made of: combining gradients, presence, moving averages."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float
+
+Scalar = float | Float[Array, ""]
+
+
+def pair(alpha: Scalar) -> Float[Array, " 2"]:
+    """The prior of two tasks, class and VAD: `[alpha, 1 - alpha]`, with `alpha` in [0, 1]."""
+    alpha = jnp.asarray(alpha)
+    return jnp.stack([alpha, 1 - alpha])
+
+
+def combine(updates: optax.Updates, weights: Float[Array, " task"]) -> optax.Updates:
+    """`sum_k w_k g_k` over the leading axis of every leaf.
+
+    A task of weight 0 does not enter, whatever its gradient holds. The sum is done in the wider of the two
+    types, and leaves keep their own. It is what every scheme does to `updates`; with `head_weights` it does
+    it to the heads.
+    """
+
+    def weighted_sum(leaf: Float[Array, "task ..."]) -> Float[Array, "..."]:
+        dtype = widest(leaf.dtype, weights.dtype)
+        column = jnp.expand_dims(weights.astype(dtype), tuple(range(1, leaf.ndim)))
+        weighted = jnp.where(column != 0, column * leaf.astype(dtype), 0)
+        return jnp.sum(weighted, axis=0).astype(leaf.dtype)
+
+    return jax.tree.map(weighted_sum, updates)
+
+
+def present_tasks(losses: Float[Array, " task"], present: Bool[Array, " task"] | None) -> Bool[Array, " task"]:
+    """Which tasks take part in a step: those with a finite loss, of those that `present` names."""
+    finite = jnp.isfinite(losses)
+    return finite if present is None else finite & present
+
+
+def scaled(raw: Float[Array, " task"], active: Bool[Array, " task"]) -> Float[Array, " task"]:
+    """`raw`, 0 for the tasks that are not active, scaled to sum to the number of those that are."""
+    raw = jnp.where(active, raw, 0)
+    total = jnp.sum(raw)
+    number = jnp.sum(active.astype(raw.dtype))
+    return jnp.where(total > 0, number * raw / jnp.where(total > 0, total, 1), 0)
+
+
+def moved(
+    average: Float[Array, " task"],
+    value: Float[Array, " task"],
+    decay: Scalar,
+    seen: Bool[Array, " task"],
+    active: Bool[Array, " task"],
+) -> Float[Array, " task"]:
+    """The moving average after `value`: at its first value there, unmoved where the task is not active."""
+    value = value.astype(average.dtype)
+    return jnp.where(active, jnp.where(seen, decay * average + (1 - decay) * value, value), average)
+
+
+def progress(fast: Float[Array, " task"], slow: Float[Array, " task"]) -> Float[Array, " task"]:
+    """`r_k = fast_k / slow_k`; a loss that has only been 0 makes no progress: r = 1."""
+    tiny = jnp.finfo(fast.dtype).tiny
+    return (fast + tiny) / (slow + tiny)
+
+
+def widest(*dtypes: jnp.dtype) -> jnp.dtype:
+    """The floating type of most bits (`jnp.promote_types` refuses to mix them under strict promotion)."""
+    return max(dtypes, key=lambda dtype: jnp.finfo(dtype).bits)
