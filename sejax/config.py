@@ -5,6 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from sejax.corpora.schema import DIMENSIONS
 from sejax.errors import InputError
 from sejax.ssl import LORA_TARGETS, MODES
 
@@ -97,9 +98,13 @@ def default_config() -> ConfigDict:
 
     # --- losses and weighting
     config.loss = ConfigDict({"vad": "ccc", "class_weight": "none", "soft_labels": False})
-    config.weighting = "static"  # static, dynamic, joint
-    config.alpha = 0.5  # prior share of the class task, 1 - alpha of the VAD task
-    config.tau = 1.0  # temperature of dynamic weighting
+    config.tasks = ("class", "vad")  # or ("class", "valence", "arousal", "dominance")
+    config.weighting = "static"  # or another scheme of sejax.weighting
+    config.alpha = 0.5  # prior share of the class task; the others have equal parts of the rest
+    config.tau = 1.0  # temperature of the schemes dynamic and dwa (whose paper has 2)
+    # Where a scheme measures the tasks' gradients. At the fused representation the trunk is walked back once, at the
+    # trunk's parameters once per task.
+    config.gradients_at = "representation"  # representation, parameters
 
     # --- training
     config.epochs = 30
@@ -154,6 +159,7 @@ def check_config(config: ConfigDict) -> None:
         "normalisation": ("train", "speaker"),
         "loss.vad": ("ccc", "mse", "mae"),
         "loss.class_weight": ("none", "balanced"),
+        "gradients_at": ("representation", "parameters"),
     }
     for name, allowed in choices.items():
         _expect(name, _at(config, name), _at(config, name) in allowed, f"one of {', '.join(allowed)}")
@@ -169,6 +175,8 @@ def check_config(config: ConfigDict) -> None:
         _expect(name, _at(config, name), _at(config, name) >= 1, "1 or more")
     for name in ("warmup", "averaging", "max_bad_fraction", "augment.feature_mask_share"):
         _expect(name, _at(config, name), 0.0 <= _at(config, name) <= 1.0, "a share from 0 to 1")
+    tasks = (("class", "vad"), ("class", *DIMENSIONS))
+    _expect("tasks", config.tasks, config.tasks in tasks, f"{tasks[0]} or {tasks[1]}")
     pretrained = tuple(config.features.ssl)
     known = (*(name for name in config.features if name != "ssl"), *pretrained)
     _expect("streams", config.streams, len(config.streams) > 0, f"at least one of {', '.join(known)}")

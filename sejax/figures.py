@@ -56,10 +56,13 @@ class Curve:
     colour: str
     values: Float[np.ndarray, "run epoch"]
     chosen: Int[np.ndarray, " run"] | None = None  # epochs, from 1, to mark
+    # Least and greatest within each epoch.
+    extremes: tuple[Float[np.ndarray, "run epoch"], Float[np.ndarray, "run epoch"]] | None = None
 
 
 def curve_panel(curves: Sequence[Curve], *, key: str, label: str, limits: tuple[float, float] | None = None) -> str:
-    """SVG of curves over epochs: mean over runs, a band of one standard deviation, a dot per chosen epoch.
+    """SVG of curves over epochs: mean over runs, a band of one standard deviation, a dot per chosen epoch,
+    dotted the means of the least and the greatest value of each epoch.
 
     `key` is unique on the page, `label` is for screen readers, `limits` fixes the vertical axis.
     """
@@ -90,6 +93,9 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
     if number.max() > 1:
         axes.fill_between(epochs, mean - deviation, mean + deviation, color=colour, alpha=0.15, linewidth=0)
     axes.plot(epochs, mean, color=colour, marker="o" if len(epochs) == 1 else "", markersize=3)
+    for extreme in curve.extremes or ():
+        own = np.where(np.isfinite(extreme), extreme, 0.0)[:, shown].sum(axis=0) / number
+        axes.plot(epochs, own, color=colour, linewidth=0.7, linestyle=":")
     if curve.chosen is not None:
         at = curve.values[np.arange(len(curve.chosen)), curve.chosen - 1]
         axes.plot(curve.chosen, at, "o", color=colour, markersize=2.6, alpha=0.75, markeredgewidth=0)

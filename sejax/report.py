@@ -591,7 +591,8 @@ def _setting_section(
 _SHORT = {"wa": "WA", "ua": "UA", "ccc_mean": "mean CCC"}
 _CURVES_AID = (
     "Mean over the runs (folds and seeds) still in training, with a band of one standard deviation; each dot "
-    "is the epoch chosen for one run."
+    "is the epoch chosen for one run. Dotted: the least and the greatest weight in the steps of an epoch, mean over "
+    "the runs."
 )
 _LAYERS_AID = (
     "By how much each hidden state counts at the chosen epochs: softmax weights, mean over the runs with one "
@@ -780,10 +781,13 @@ def _curve_figures(
     curves = [Curve(label, colour, values(f"val_{name}"), chosen) for name, label, colour in scores if name in scored]
     figures.append(_curve_figure("Validation scores", curves, f"{key}-scores"))
     if len(tasks) > 1:  # one task alone has a constant weight
-        curves = [
-            Curve(_task_name(task), f"s{3 + index}", values(f"weight_{task}")) for index, task in enumerate(tasks)
-        ]
-        figures.append(_curve_figure("Task weights", curves, f"{key}-weights", limits=(0.0, 1.04 * len(tasks))))
+        curves, reach = [], [0.0, float(len(tasks))]
+        for index, task in enumerate(tasks):
+            extremes = values(f"weight_min_{task}"), values(f"weight_max_{task}")
+            curves.append(Curve(_task_name(task), f"s{3 + index}", values(f"weight_{task}"), extremes=extremes))
+            reach += [float(np.nanmin(extremes[0])), float(np.nanmax(extremes[1]))]
+        limits = 1.04 * min(reach), 1.04 * max(reach)
+        figures.append(_curve_figure("Task weights", curves, f"{key}-weights", limits=limits))
     return figures
 
 

@@ -23,10 +23,13 @@ from sejax.metrics import (
     weighted_accuracy,
 )
 from sejax.runs import RunKey
-from sejax.step import TASKS
 
 CLASS_METRICS = ("val_loss_class", "val_wa", "val_ua")
-VAD_METRICS = ("val_loss_vad", *(f"val_ccc_{name}" for name in (*DIMENSIONS, "mean")))
+VAD_METRICS = (
+    "val_loss_vad",
+    *(f"val_loss_{name}" for name in DIMENSIONS),
+    *(f"val_ccc_{name}" for name in (*DIMENSIONS, "mean")),
+)
 
 
 def validation_metrics(
@@ -57,7 +60,9 @@ def validation_metrics(
             found[f"val_ccc_{name}"] = value
             cccs.append(value)
             error = vad[rated, dim] - true_vad[rated, dim]
-            losses.append({"ccc": 1 - value, "mse": (error**2).mean(), "mae": np.abs(error).mean()}[vad_loss])
+            loss = float({"ccc": 1 - value, "mse": (error**2).mean(), "mae": np.abs(error).mean()}[vad_loss])
+            found[f"val_loss_{name}"] = loss
+            losses.append(loss)
     if cccs:
         found["val_ccc_mean"] = float(np.mean(cccs))
         found["val_loss_vad"] = float(np.mean(losses))
@@ -102,13 +107,13 @@ def history_rows(
     folds: Sequence[Fold],
     losses: Mapping[str, Float[np.ndarray, "run task"]],
     validation: Sequence[Mapping[str, float]],
-    tasks: Sequence[str],
+    tasks: Mapping[str, int],
 ) -> list[dict[str, Any]]:
     """The rows of history.jsonl for one epoch.
 
     Args:
       losses: by prefix ("loss", "weight", ...), a number per run and task.
-      tasks: the tasks that the corpus has labels for; the others leave no columns.
+      tasks: the tasks that the corpus has labels for, and their places; the others leave no columns.
     """
     rows = []
     for run, own in zip(runs, validation, strict=True):
@@ -120,7 +125,7 @@ def history_rows(
             "setting": run.setting.name,
         }
         for prefix, values in losses.items():
-            row |= {f"{prefix}_{t}": float(values[run.number, TASKS.index(t)]) for t in tasks}
+            row |= {f"{prefix}_{t}": float(values[run.number, place]) for t, place in tasks.items()}
         rows.append({**row, **own})
     return rows
 

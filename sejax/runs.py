@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 
 from sejax.errors import InputError
 from sejax.folds import Fold
-from sejax.step import WEIGHTINGS, HParams
+from sejax.step import HParams
+from sejax.weighting import SCHEMES
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ def expand_grid(base: Mapping[str, float | str], grid: Mapping[str, Sequence[flo
 
 
 def _check_hyperparameters(values: Mapping[str, float | str]) -> None:
-    if values["weighting"] not in WEIGHTINGS:
-        raise InputError(f"weighting is {values['weighting']!r}, expected one of {', '.join(WEIGHTINGS)}")
+    if values["weighting"] not in SCHEMES:
+        raise InputError(f"weighting is {values['weighting']!r}, expected one of {', '.join(SCHEMES)}")
     ranges = {
         "learning_rate": (0.0, np.inf),
         "weight_decay": (0.0, np.inf),
@@ -124,13 +125,18 @@ def lay_out(runs: Sequence[RunKey], *, runs_per_chunk: int, devices: int) -> Lay
     return Layout(np.array(rows), np.array(seeds))
 
 
-def stack_hparams(runs: Sequence[RunKey], layout: Layout) -> HParams:
-    """The hyperparameters of all runs as float32 `[chunk, slot]` (the weighting as its index)."""
+def schemes_of(settings: Sequence[Setting]) -> tuple[str, ...]:
+    """The weighting schemes that some setting has: what the program has to hold."""
+    return tuple(dict.fromkeys(str(setting.values["weighting"]) for setting in settings))
+
+
+def stack_hparams(runs: Sequence[RunKey], layout: Layout, schemes: Sequence[str]) -> HParams:
+    """The hyperparameters of all runs as float32 `[chunk, slot]` (the weighting as its index into `schemes`)."""
 
     def column(name: str) -> np.ndarray:
         values = [run.setting.values[name] for run in runs]
         if name == "weighting":
-            return layout.scatter(np.array([WEIGHTINGS.index(str(v)) for v in values], np.int32))
+            return layout.scatter(np.array([schemes.index(str(v)) for v in values], np.int32))
         return layout.scatter(np.array(values, np.float32))
 
     return HParams(**{name: column(name) for name in HParams._fields})

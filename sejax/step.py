@@ -5,6 +5,7 @@ that run as zeros, so that nothing of a held-out speaker, not even a NaN, reache
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,17 +14,10 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from sejax import weighting
-from sejax.losses import cross_entropy, dimensions_present, vad_loss
+from sejax.losses import cross_entropy, dimension_losses, dimensions_present, vad_loss
 from sejax.models.joint import JointModel, Rates
 from sejax.optimizer import adamw
 from sejax.ssl import finetune
-
-TASKS = ("class", "vad")
-"""The axis called `task` everywhere: losses, weights, priors."""
-
-WEIGHTINGS = ("static", "dynamic", "joint")
-"""What `HParams.weighting` counts."""
-
 
 AnyArray = Any
 """A numpy array while it is built on the host, a jax array on the device."""
@@ -38,8 +32,8 @@ class HParams(NamedTuple):
     statistics_dropout: Float[AnyArray, ""]
     label_smoothing: Float[AnyArray, ""]
     alpha: Float[AnyArray, ""]  # prior share of the class task; the VAD task has 1 - alpha
-    tau: Float[AnyArray, ""]  # temperature of dynamic weighting
-    weighting: Int[AnyArray, ""]  # index into WEIGHTINGS
+    tau: Float[AnyArray, ""]  # temperature of the schemes dynamic and dwa
+    weighting: Int[AnyArray, ""]  # index into Recipe.schemes
 
 
 class Scale(NamedTuple):
@@ -106,6 +100,10 @@ class Recipe:
     time_mask_frames: int
     feature_masks: int
     feature_mask_share: float  # widest feature mask, as a share of a stream's features
+    tasks: tuple[str, ...]  # the axis of losses, weights and priors: class and vad, or class and every dimension
+    schemes: tuple[str, ...]  # names of `weighting.SCHEMES`, those of the runs
+    gradients_at: str  # where schemes measure gradients: "representation" or "parameters"
+    epoch_steps: int  # steps of an epoch
 
 
 def init_state(
@@ -129,7 +127,7 @@ def init_state(
         params=params,
         averaged=params,
         optimizer=_optimizer(model, run.hparams, recipe).init(params),
-        weighting=_weighting(run.hparams).init(params),
+        weighting=_weighting(run.hparams, recipe, jax.random.randint(key, (), 0, 2**31 - 1)).init(params),
         step=jnp.zeros((), jnp.int32),
     )
 
@@ -148,7 +146,7 @@ def train_step(
     What is frozen hears the batch first: nothing of a run enters there, so that under a vmap over runs it is
     computed once. The gate stands behind it. The trunk is walked forward and back once. Each task's gradient is
     taken at the fused representation, where the weighting combines them; the heads, which are small, get theirs
-    from the same pass.
+    from the same pass. With gradients at the parameters the trunk is walked back once per task instead.
     """
     mask_key, dropout_key = jax.random.split(key)
     batch = batch._replace(frames=spec_augment(model, batch, recipe, mask_key))
@@ -176,19 +174,23 @@ def train_step(
             label_smoothing=run.hparams.label_smoothing,
             class_weight=run.class_weight,
         )
-        loss_vad = vad_loss(recipe.vad_loss, vad, batch.vad, rated.astype(vad.dtype))
-        return jnp.stack([loss_class, loss_vad])
+        regression = vad_loss if "vad" in recipe.tasks else dimension_losses
+        loss_vad = regression(recipe.vad_loss, vad, batch.vad, rated.astype(vad.dtype))
+        return jnp.append(loss_class, loss_vad)
 
     fused, walk_trunk_back = jax.vjp(represent, state.params["trunk"])
     losses, walk_heads_back = jax.vjp(task_losses, state.params["head"], fused)
-    head_grads, fused_grads = jax.vmap(walk_heads_back)(jnp.eye(len(TASKS), dtype=losses.dtype))
+    head_grads, fused_grads = jax.vmap(walk_heads_back)(jnp.eye(len(losses), dtype=losses.dtype))
     rated_dimensions = dimensions_present(recipe.vad_loss, rated.astype(losses.dtype))
-    present = jnp.stack([labelled.any(), rated_dimensions.any()])
+    present = jnp.append(labelled.any(), rated_dimensions.any() if "vad" in recipe.tasks else rated_dimensions)
 
-    fused_grad, weighting_state = _weighting(run.hparams).update(
-        fused_grads, state.weighting, losses=losses, present=present
-    )
-    (trunk_grad,) = walk_trunk_back(fused_grad)
+    weigh = partial(_weighting(run.hparams, recipe).update, state=state.weighting, losses=losses, present=present)
+    if recipe.gradients_at == "parameters":
+        (trunk_grads,) = jax.vmap(walk_trunk_back)(fused_grads)
+        trunk_grad, weighting_state = weigh(trunk_grads)
+    else:
+        fused_grad, weighting_state = weigh(fused_grads)
+        (trunk_grad,) = walk_trunk_back(fused_grad)
     head_grad = weighting.combine(head_grads, weighting_state.head_weights)
 
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to its integer counters
@@ -313,11 +315,24 @@ def _optimizer(model: JointModel, hparams: HParams, recipe: Recipe) -> optax.Gra
     )
 
 
-def _weighting(hparams: HParams) -> optax.GradientTransformationExtraArgs:
-    """All schemes side by side, picked by the run's index: runs of different schemes share a program."""
-    prior = weighting.pair(hparams.alpha)
-    schemes = (weighting.static(prior), weighting.dynamic(prior, tau=hparams.tau), weighting.joint(prior))
-    return weighting.select(schemes, hparams.weighting)
+def _weighting(
+    hparams: HParams, recipe: Recipe, seed: int | Int[Array, ""] = 0
+) -> optax.GradientTransformationExtraArgs:
+    """The runs' schemes side by side, picked by the run's index: runs of different schemes share a program.
+
+    `seed` matters to `init` alone, of the schemes that draw.
+    """
+    class_share, rest = weighting.pair(hparams.alpha)
+    n = len(recipe.tasks) - 1
+    prior = jnp.append(class_share, jnp.full(n, rest / n))
+    own: dict[str, dict[str, Any]] = {
+        "dynamic": {"tau": hparams.tau},
+        "dwa": {"tau": hparams.tau, "period": recipe.epoch_steps},
+        "rlw": {"seed": seed},
+        "pcgrad": {"seed": seed},
+    }
+    schemes = [weighting.SCHEMES[name](prior, **own.get(name, {})) for name in recipe.schemes]
+    return weighting.select(schemes, hparams.weighting) if len(schemes) > 1 else schemes[0]
 
 
 def _moving_average(averaged, params, step, decay: float):

@@ -23,6 +23,7 @@ from sejax import program, results
 from sejax.checkpoint import Checkpoints
 from sejax.config import STACKED, check_config, differences
 from sejax.corpora import read_corpus, write_synthetic
+from sejax.corpora.schema import DIMENSIONS
 from sejax.data.load import (
     assemble,
     epoch_order,
@@ -44,13 +45,14 @@ from sejax.runs import (
     expand_grid,
     lay_out,
     run_sharding,
+    schemes_of,
     selection_rows,
     stack_hparams,
 )
 from sejax.ssl.convert import Pretrained, find_pretrained, load_checkpoint
 from sejax.ssl.finetune import Tuning, divide
 from sejax.ssl.modules import Lora
-from sejax.step import TASKS, Frozen, Recipe, Run
+from sejax.step import Frozen, Recipe, Run
 
 PREDICT_BATCH = 64
 
@@ -110,7 +112,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     target, vad = label_targets(corpus, soft=config.loss.soft_labels)
     if not corpus.classes:  # a layer cannot have no outputs: the class head has one that nothing trains or reads
         target = np.zeros((len(target), 1), target.dtype)
-    tasks = [t for t, has in zip(TASKS, (target.any(), np.isfinite(vad).any()), strict=True) if has]
+    labelled = {"class": target.any(), "vad": np.isfinite(vad).any()}
+    labelled |= {name: np.isfinite(vad[:, i]).any() for i, name in enumerate(DIMENSIONS)}
+    tasks = {task: place for place, task in enumerate(config.tasks) if labelled[task]}
     data, n_cut = assemble(
         streams,
         encoded=[name for name in config.streams if config.model.encoder[name] != "none"],
@@ -131,7 +135,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
 
     by_run, shared = run_sharding(devices), NamedSharding(run_sharding(devices).mesh, PartitionSpec())
     stacked = Run(
-        hparams=stack_hparams(runs, layout),
+        hparams=stack_hparams(runs, layout, schemes_of(settings)),
         trained=np.stack([fold.train for fold in folds])[fold_of_run],
         class_weight=class_weight[fold_of_run],
         frame_scale=jax.tree.map(lambda x: x[fold_of_run], frame_scale),
@@ -179,6 +183,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
         vad_loss=config.loss.vad,
         averaging=config.averaging,
         **config.augment,
+        tasks=config.tasks,
+        schemes=schemes_of(settings),
+        gradients_at=config.gradients_at,
+        epoch_steps=steps,
     )
     states = program.init_runs(stacked, data, frozen, start, chunk_seed, model=model, recipe=recipe)
     states = jax.device_put(states, by_run)  # placed as train_epoch returns them: else it compiles twice

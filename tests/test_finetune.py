@@ -34,6 +34,10 @@ RECIPE = Recipe(
     time_mask_frames=4,
     feature_masks=1,
     feature_mask_share=0.3,
+    tasks=("class", "vad"),
+    schemes=("static",),
+    gradients_at="representation",
+    epoch_steps=2,
 )
 HPARAMS = {
     "learning_rate": 0.01,
@@ -118,7 +122,7 @@ def make_study(tuning: Tuning, *, garble: int | None = None, folds=(0, 1)) -> St
     layout = lay_out(runs, runs_per_chunk=0, devices=1)
     fold = np.array(folds)[layout.scatter(np.array([run.fold for run in runs]))]
     stacked = Run(
-        stack_hparams(runs, layout),
+        stack_hparams(runs, layout, RECIPE.schemes),
         TRAINED[fold],
         np.ones((*fold.shape, 2), np.float32),
         {},

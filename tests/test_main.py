@@ -24,6 +24,7 @@ from tiny_study import (
     study_config,
     table_config,
     tiny_config,
+    train_interrupted,
     write_table,
     write_voice,
 )
@@ -33,6 +34,7 @@ from sejax.config import STACKED
 from sejax.corpora.schema import DIMENSIONS
 from sejax.metrics import average_seeds, read_predictions, summarise
 from sejax.train import train_and_evaluate
+from sejax.weighting import SCHEMES
 
 CLASSES = ("angry", "happy", "sad", "neutral")
 CLASS_METRICS = {"wa", "ua", "macro_f1"}
@@ -260,19 +262,32 @@ def test_killed_twice_ends_as_if_never_killed(study: Path, tmp_path: Path, cache
 # ---------------------------------------------------------------------------------------------- studies
 
 
-def test_weightings_are_runs_of_one_program(tmp_path: Path, cache_dir: str):
+def test_all_weightings_are_runs_of_one_program_and_continue(
+    tmp_path: Path, cache_dir: str, monkeypatch: pytest.MonkeyPatch
+):
     config = tiny_config(cache_dir)
-    config.grid.weighting = ("static", "dynamic", "joint")
+    config.tasks = ("class", *DIMENSIONS)
+    config.grid.weighting = tuple(SCHEMES)
     programs = program.train_epoch._cache_size()
-    found = train_and_evaluate(config, str(tmp_path))
+    found = train_and_evaluate(config, str(tmp_path / "whole"))
     assert program.train_epoch._cache_size() == programs + 1
-    assert [s["name"] for s in found["settings"]] == [f"weighting={w}" for w in ("static", "dynamic", "joint")]
-    weights = collections.defaultdict(set)
-    for row in history(tmp_path):
-        weights[row["setting"]].add(row["weight_class"])
-        assert row["weight_class"] + row["weight_vad"] == pytest.approx(2, abs=1e-4)
-    assert weights["weighting=static"] == {1.0}
-    assert weights["weighting=dynamic"].isdisjoint(weights["weighting=joint"])
+    assert [s["name"] for s in found["settings"]] == [f"weighting={name}" for name in SCHEMES]
+    weights = collections.defaultdict(list)
+    for row in history(tmp_path / "whole"):
+        own = [row[f"weight_{task}"] for task in config.tasks]
+        weights[row["setting"].removeprefix("weighting=")].append(own)
+        for task, mean in zip(config.tasks, own, strict=True):
+            assert row[f"weight_min_{task}"] <= mean + 1e-5 <= row[f"weight_max_{task}"] + 2e-5
+            assert np.isfinite(row[f"loss_{task}"])
+    for name, own in weights.items():
+        assert np.sum(own, axis=1) == pytest.approx(4, abs=1e-3), name
+    assert weights["static"] == [pytest.approx([2, *[2 / 3] * 3], abs=1e-4)] * len(weights["static"])
+    assert len({tuple(np.ravel(own)) for own in weights.values()}) == len(SCHEMES)
+
+    train_interrupted(config, str(tmp_path / "parts"), epochs=1, monkeypatch=monkeypatch)
+    train_and_evaluate(config, str(tmp_path / "parts"))
+    for name in ("predictions.csv", "runs.csv", "history.jsonl", "metrics.json"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
 def test_corpus_without_dimensions(tmp_path: Path, cache_dir: str):

@@ -24,6 +24,10 @@ EPOCHS = 4
 NASTY = ("Jörg<b>", "A&B", '"q"', "<script>alert(1)</script>")
 
 
+def weights(task: str, mean: float) -> dict[str, float]:
+    return {f"weight_{task}": mean, f"weight_min_{task}": 0.9 * mean, f"weight_max_{task}": 1.1 * mean}
+
+
 def fabricate(
     folder: Path,
     *,
@@ -104,10 +108,10 @@ def fabricate(
         for epoch in range(1, EPOCHS + 1):
             row = {"epoch": epoch, **own}
             if classes:
-                row |= {"loss_class": 1 / epoch, "weight_class": 2 * alpha, "val_loss_class": 1.2 / epoch}
+                row |= {"loss_class": 1 / epoch, **weights("class", 2 * alpha), "val_loss_class": 1.2 / epoch}
                 row |= {"val_wa": 0.5, "val_ua": 0.1 * epoch}
             if vad:
-                row |= {"loss_vad": 0.5 / epoch, "weight_vad": 2 - 2 * alpha, "val_loss_vad": 0.6 / epoch}
+                row |= {"loss_vad": 0.5 / epoch, **weights("vad", 2 - 2 * alpha), "val_loss_vad": 0.6 / epoch}
                 row |= {"val_ccc_mean": 0.05 * epoch}
             history.append(row | {"score": 0.9 if name == best_on_validation else 0.1 * epoch})
 

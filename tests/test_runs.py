@@ -13,10 +13,10 @@ from sejax.runs import (
     expand_grid,
     lay_out,
     run_sharding,
+    schemes_of,
     selection_rows,
     stack_hparams,
 )
-from sejax.step import WEIGHTINGS
 
 BASE = {
     "learning_rate": 1e-3,
@@ -132,11 +132,13 @@ def test_hparams_stand_where_their_run_lies():
     settings_ = expand_grid(BASE, {"weighting": ("joint", "static"), "alpha": (0.2, 0.8)})
     runs = enumerate_runs(2, settings_, [0])
     layout = lay_out(runs, runs_per_chunk=3, devices=1)
-    hparams = stack_hparams(runs, layout)
+    schemes = schemes_of(settings_)
+    assert schemes == ("joint", "static")
+    hparams = stack_hparams(runs, layout, schemes)
     for run in runs:
         place = tuple(np.argwhere(layout.run == run.number)[0])
         assert hparams.alpha[place] == np.float32(run.setting.values["alpha"])
-        assert WEIGHTINGS[hparams.weighting[place]] == run.setting.values["weighting"]
+        assert schemes[hparams.weighting[place]] == run.setting.values["weighting"]
     assert hparams.weighting.dtype == np.int32
     assert {x.dtype for name, x in hparams._asdict().items() if name != "weighting"} == {np.dtype(np.float32)}
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from tiny_study import GOLDEN_SSL, read_csv, run_command, tiny_config
+from tiny_study import GOLDEN_SSL, read_csv, run_command, tiny_config, train_interrupted
 
-from sejax import program
 from sejax.errors import InputError
 from sejax.train import train_and_evaluate
 
@@ -62,19 +61,7 @@ def test_interrupted_and_continued_ends_with_the_same_files(
     trained: Path, tmp_path: Path, cache_dir: str, monkeypatch: pytest.MonkeyPatch
 ):
     workdir = tmp_path / "workdir"
-    epochs = program.train_epoch
-    called = []
-
-    def interrupted(*arguments, **keywords):
-        if len(called) == 2:
-            raise KeyboardInterrupt
-        called.append(True)
-        return epochs(*arguments, **keywords)
-
-    monkeypatch.setattr(program, "train_epoch", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train_and_evaluate(ssl_config(cache_dir), str(workdir))
-    monkeypatch.undo()
+    train_interrupted(ssl_config(cache_dir), str(workdir), epochs=2, monkeypatch=monkeypatch)
     assert not (workdir / "predictions.csv").exists()
     train_and_evaluate(ssl_config(cache_dir), str(workdir))
     for name in ("predictions.csv", "layer_weights.csv", "runs.csv", "history.jsonl", "metrics.json"):

@@ -53,6 +53,13 @@ RECIPE = Recipe(
     time_mask_frames=4,
     feature_masks=1,
     feature_mask_share=0.4,
+    tasks=("class", "vad"),
+    schemes=("static", "dynamic", "joint"),
+    gradients_at="representation",
+    epoch_steps=STEPS,
+)
+plain_recipe = partial(
+    Recipe, tasks=("class", "vad"), schemes=("static",), gradients_at="representation", epoch_steps=STEPS
 )
 BASE = {
     "learning_rate": 0.02,
@@ -122,7 +129,7 @@ def make_study(raw, *, base=BASE, grid=GRID, keep=None, runs_per_chunk=0, device
     layout = lay_out(runs, runs_per_chunk=runs_per_chunk, devices=devices)
     fold = layout.scatter(np.array([run.fold for run in runs]))
     stacked = Run(
-        stack_hparams(runs, layout),
+        stack_hparams(runs, layout, RECIPE.schemes),
         TRAINED[fold],
         class_weight[fold],
         jax.tree.map(lambda x: x[fold], frame_scale),
@@ -386,7 +393,7 @@ def test_the_best_parameters_are_those_of_the_best_epoch():
 @pytest.fixture(scope="module")
 def single():
     """One run and one batch of its own and of held-out speakers, and a step without dropout or masks."""
-    recipe = Recipe(100, 0, 0.0, "ccc", 0.9, 0, 0, 0, 0.0)
+    recipe = plain_recipe(100, 0, 0.0, "ccc", 0.9, 0, 0, 0, 0.0)
     rng = np.random.default_rng(1)
     batch = Batch(
         utterance=jnp.arange(6),
@@ -436,6 +443,71 @@ def test_a_step_follows_the_gradient_of_the_weighted_losses(single):
     adam = next(s for s in after.optimizer if isinstance(s, optax.ScaleByAdamState))
     for ours, theirs in zip(jax.tree.leaves(adam.mu), jax.tree.leaves(grads), strict=True):
         assert_allclose(ours, 0.1 * theirs, rtol=1e-3, atol=1e-7)
+
+
+def first_moments(single, **changes):
+    """Adam's first moments after a step of another recipe from the same parameters: a tenth of the gradient."""
+    state, run, batch, _ = single
+    recipe = plain_recipe(100, 0, 0.0, "ccc", 0.9, 0, 0, 0, 0.0, **changes)
+    own = step.init_state(MODEL, recipe, NOTHING_FROZEN, {}, run, batch, jax.random.key(0))
+    assert_equal_trees(own.params, state.params)
+    after, metrics = jax.jit(partial(step.train_step, MODEL, recipe, NOTHING_FROZEN))(
+        own, run, batch, jax.random.key(1)
+    )
+    adam = next(s for s in after.optimizer if isinstance(s, optax.ScaleByAdamState))
+    return adam.mu, metrics
+
+
+EVERY_DIMENSION = ("class", "valence", "arousal", "dominance")
+
+
+def test_with_every_dimension_a_task_the_losses_are_those_of_the_dimensions(single):
+    together, two = first_moments(single)
+    apart, four = first_moments(single, tasks=EVERY_DIMENSION)
+    assert four.present.all()
+    assert_allclose(four.losses[0], two.losses[0], rtol=1e-6)
+    assert_allclose(four.losses[1:].mean(), two.losses[1], rtol=1e-6)
+    assert_allclose(four.weights, 4 * np.array([0.3, *[0.7 / 3] * 3]), rtol=1e-6)
+    # The same sum of losses, twice as large: constant weights sum to the number of tasks.
+    for ours, theirs in zip(jax.tree.leaves(apart), jax.tree.leaves(together), strict=True):
+        assert_allclose(ours, 2 * np.asarray(theirs), rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("tasks", [("class", "vad"), EVERY_DIMENSION])
+def test_gradients_at_the_parameters_are_each_tasks_own(single, tasks):
+    """Constant weights are blind to where gradients are taken; joint ones go by the norms over the whole trunk."""
+    here, _ = first_moments(single, tasks=tasks, gradients_at="parameters")
+    there, _ = first_moments(single, tasks=tasks)
+    for ours, theirs in zip(jax.tree.leaves(here), jax.tree.leaves(there), strict=True):
+        assert_allclose(ours, theirs, rtol=1e-3, atol=1e-7)
+
+    _, found = first_moments(single, tasks=tasks, gradients_at="parameters", schemes=("joint",))
+    _, other = first_moments(single, tasks=tasks, schemes=("joint",))
+    state, run, batch, _ = single
+    norms = [trunk_gradient_norm(tasks, state.params, run, batch, k) for k in range(len(tasks))]
+    prior = np.array([0.3, *[0.7 / (len(tasks) - 1)] * (len(tasks) - 1)])
+    expected = prior / np.array(norms)
+    assert_allclose(found.weights, len(tasks) * expected / expected.sum(), rtol=1e-3)
+    assert np.abs(np.asarray(found.weights - other.weights)).max() > 1e-2
+
+
+def trunk_gradient_norm(tasks, params, run, batch, task):
+    """Of one task's loss at all parameters of the trunk, by plain differentiation of the whole model."""
+
+    def loss(trunk):
+        frames, masks, statistics = step._gated_inputs(batch, run, run.trained)
+        rates = Rates(jnp.float32(0.0), jnp.float32(0.0))
+        logits, vad = MODEL.apply({"params": {**params, "trunk": trunk}}, frames, masks, statistics, rates)
+        if task == 0:
+            labelled = (run.trained & (batch.target.sum(axis=1) > 0)).astype(jnp.float32)
+            return losses.cross_entropy(
+                logits, batch.target, labelled, label_smoothing=0.1, class_weight=run.class_weight
+            )
+        rated = (run.trained[:, None] & jnp.isfinite(batch.vad)).astype(jnp.float32)
+        each = losses.dimension_losses("ccc", vad, batch.vad, rated)
+        return each.mean() if "vad" in tasks else each[task - 1]
+
+    return float(optax.tree.norm(jax.jit(jax.grad(loss))(params["trunk"])))
 
 
 def test_the_average_follows_the_parameters_faster_at_first(single):
@@ -521,7 +593,7 @@ def augment(recipe, seed=0):
 
 
 def test_time_masks_are_bands_of_whole_frames_no_wider_than_said():
-    hidden = augment(Recipe(1, 0, 1.0, "ccc", 0.0, 2, 5, 0, 0.0))["a"]
+    hidden = augment(plain_recipe(1, 0, 1.0, "ccc", 0.0, 2, 5, 0, 0.0))["a"]
     assert_array_equal(hidden.all(axis=2), hidden.any(axis=2))
     per_row = hidden[:, :, 0]
     assert per_row.sum(axis=1).max() <= 2 * 5
@@ -532,7 +604,7 @@ def test_time_masks_are_bands_of_whole_frames_no_wider_than_said():
 
 
 def test_feature_masks_are_bands_of_whole_features_no_wider_than_said():
-    hidden = augment(Recipe(1, 0, 1.0, "ccc", 0.0, 0, 0, 1, 0.3))["a"]
+    hidden = augment(plain_recipe(1, 0, 1.0, "ccc", 0.0, 0, 0, 1, 0.3))["a"]
     assert_array_equal(hidden.all(axis=1), hidden.any(axis=1))
     per_row = hidden[:, 0]
     assert 1 <= per_row.sum(axis=1).max() <= 3
@@ -540,7 +612,7 @@ def test_feature_masks_are_bands_of_whole_features_no_wider_than_said():
 
 
 def test_masks_depend_on_the_key_alone_and_differ_by_stream_and_row():
-    recipe = Recipe(1, 0, 1.0, "ccc", 0.0, 1, 5, 1, 0.3)
+    recipe = plain_recipe(1, 0, 1.0, "ccc", 0.0, 1, 5, 1, 0.3)
     hidden, again, other = augment(recipe), augment(recipe), augment(recipe, seed=1)
     assert_equal_trees(hidden, again)
     assert (hidden["a"] != other["a"]).any()
@@ -551,5 +623,5 @@ def test_masks_depend_on_the_key_alone_and_differ_by_stream_and_row():
 def test_no_masks_leave_the_frames_as_they_are():
     frames = {"a": jnp.full((200, 4, 2), 7.0)}
     batch = Batch(jnp.arange(200), frames, {}, {}, jnp.zeros((200, 2)), jnp.zeros((200, 3)))
-    seen = step.spec_augment(MODEL, batch, Recipe(1, 0, 1.0, "ccc", 0.0, 0, 5, 0, 0.3), jax.random.key(0))
+    seen = step.spec_augment(MODEL, batch, plain_recipe(1, 0, 1.0, "ccc", 0.0, 0, 5, 0, 0.3), jax.random.key(0))
     assert seen["a"] is frames["a"]

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 from ml_collections import ConfigDict
 
+from sejax import program
 from sejax.config import default_config
+from sejax.train import train_and_evaluate
 
 ROOT = Path(__file__).parent.parent
 GOLDEN_SSL = ROOT / "tests" / "golden" / "ssl"  # tiny pretrained models of random weights
@@ -68,6 +71,22 @@ def table_config(cache_dir: str, table: Path) -> ConfigDict:
     config.corpus, config.data_dir = "table", str(table)
     config.batch_size = 4
     return config
+
+
+def train_interrupted(config: ConfigDict, workdir: str, *, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains so many epochs and is stopped by Ctrl-C at the next one."""
+    train_epoch = program.train_epoch
+    called = []
+
+    def interrupted(*arguments, **keywords):
+        if len(called) == epochs:
+            raise KeyboardInterrupt
+        called.append(True)
+        return train_epoch(*arguments, **keywords)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(program, "train_epoch", interrupted)
+        train_and_evaluate(config, workdir)
 
 
 def command(*arguments: str) -> list[str]:
