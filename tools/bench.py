@@ -1,11 +1,15 @@
 """Speed and memory, as ratios of things that are measured in turn on one machine.
 
     python tools/bench.py ssl [--torch-python PYTHON] [--out FILE.json]
+    python tools/bench.py weighting [--tasks 4] [--gradients-at parameters] [--out FILE.json]
 
 `ssl`: hidden states of a pretrained model (random weights) of utterances of mixed lengths, here and by transformers'
 PyTorch model on the same cores. Each side is a process of its own, so that each has its own peak of memory, and waits
 while the other computes. PyTorch may live in another environment: `--torch-python` is its interpreter (torch and
 transformers there); without PyTorch this side is measured alone. On a GPU both compute in bfloat16.
+
+`weighting`: an epoch of stacked runs of the joint model (MFCC, STF and mel, four seconds, batches of 32) under every
+weighting scheme, as a ratio to the same under constant weights, all in turn in one process.
 """
 
 import argparse
@@ -50,7 +54,7 @@ def make_batches(seconds: Sequence[float], batch_seconds: float) -> list[list[in
     return batches
 
 
-# ------------------------------------------------------------------------------------------------- the sides
+# -------------------------------------------------------------------------------------------- ssl: the sides
 
 
 def architecture_of(family: str, size: str) -> Any:
@@ -170,7 +174,7 @@ def torch_side(family: str, size: str, batches: Sequence[Sequence[int]]) -> tupl
             if gpu:
                 torch.cuda.synchronize()
 
-    return run, {"device": torch.cuda.get_device_name() if gpu else platform.processor(), "dtype": str(dtype)}
+    return run, {"device": torch.cuda.get_device_name() if gpu else "cpu", "dtype": str(dtype)}
 
 
 def _noise(batch: Sequence[int]) -> Any:
@@ -224,7 +228,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-# ---------------------------------------------------------------------------------------------- the comparison
+# --------------------------------------------------------------------------------------- ssl: the comparison
 
 
 def bench_ssl(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -278,9 +282,6 @@ def bench_ssl(arguments: argparse.Namespace) -> dict[str, Any]:
         "model": f"{arguments.family}-{arguments.size}, random weights",
         "batches_samples": batches,
         "audio_seconds": audio,
-        "cores": os.cpu_count(),
-        "load_average": os.getloadavg(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "sides": sides,
     }
     if "torch" in sides:
@@ -315,6 +316,156 @@ def print_ssl(result: dict[str, Any]) -> None:
         print(f"speed {result['speed_over_torch']:.2f} of PyTorch's, memory {result['peak_memory_over_torch']:.2f}")
 
 
+# ------------------------------------------------------------------------------------------------- weighting
+
+
+def bench_weighting(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of an epoch under each scheme, `rounds` times in turn."""
+    sys.path.insert(0, str(ROOT))
+    import jax
+
+    from sejax.weighting import GRADIENT_BASED, SCHEMES
+
+    epochs = {}
+    compile_seconds = {}
+    for scheme in arguments.schemes or SCHEMES:
+        began = time.perf_counter()
+        epochs[scheme] = _epoch(scheme, arguments)
+        epochs[scheme]()
+        compile_seconds[scheme] = time.perf_counter() - began
+    took: dict[str, list[float]] = {scheme: [] for scheme in epochs}
+    for _ in range(arguments.rounds):
+        for scheme, epoch in epochs.items():
+            began = time.perf_counter()
+            epoch()
+            took[scheme].append(time.perf_counter() - began)
+    # Of the ratios within a round: what slows the machine slows its neighbours too.
+    over_static = {
+        scheme: statistics.median(own / static for own, static in zip(seconds, took["static"], strict=True))
+        for scheme, seconds in took.items()
+    }
+    return {
+        "what": "weighting",
+        "tasks": arguments.tasks,
+        "gradients_at": arguments.gradients_at,
+        "runs": arguments.runs,
+        "device": jax.devices()[0].device_kind,
+        "versions": {name: _version(name) for name in ("jax", "flax", "optax")},
+        "schemes": {
+            scheme: {
+                "kind": "gradients" if scheme in GRADIENT_BASED else "losses",
+                "over_static": over_static[scheme],
+                "seconds": [round(s, 4) for s in took[scheme]],
+                "compile_seconds": compile_seconds[scheme],
+            }
+            for scheme in epochs
+        },
+    }
+
+
+def _epoch(scheme: str, arguments: argparse.Namespace) -> Callable[[], None]:
+    """A compiled epoch of runs of random features; every call continues where the last one ended."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from sejax import program
+    from sejax.data.load import Stream, assemble, epoch_order
+    from sejax.models.joint import JointModel, StreamSpec
+    from sejax.step import Frozen, HParams, Recipe, Run, Scale
+
+    n_runs, n, frames = arguments.runs, arguments.utterances, 400
+    encoders = {"mfcc": ("lstm", 40), "stf": ("transformer", 34), "mel": ("conv", 64)}
+    random = np.random.default_rng(0)
+    streams = {
+        name: Stream(
+            [[random.standard_normal((frames, size), np.float32) for _ in range(n)]],
+            random.standard_normal((n, 1, 2 * size), np.float32),
+        )
+        for name, (_, size) in encoders.items()
+    }
+    data, _ = assemble(
+        streams,
+        encoded=tuple(streams),
+        target=np.eye(4, dtype=np.float32)[np.arange(n) % 4],
+        vad=random.uniform(-1, 1, (n, 3)).astype(np.float32),
+        n_buckets=1,
+        min_rows=1,
+        max_seconds=0.0,
+        hop_seconds=dict.fromkeys(streams, 0.01),
+    )
+    order = epoch_order(
+        [bucket.utterance for bucket in data.buckets],
+        visited=np.ones(n, bool),
+        seeds=[0],
+        epoch=1,
+        batch_size=32,
+        views=1,
+    )
+
+    def column(value: float) -> Any:
+        return np.full((1, n_runs), value, np.float32)
+
+    def scale(size: int) -> Scale:
+        return Scale(np.zeros((1, n_runs, size), np.float32), np.ones((1, n_runs, size), np.float32))
+
+    runs = Run(
+        HParams(*(column(x) for x in (1e-3, 1e-2, 0.3, 0.3, 0.1, 0.5, 1.0)), weighting=np.zeros((1, n_runs), np.int32)),
+        np.ones((1, n_runs, n), bool),
+        np.ones((1, n_runs, 4), np.float32),
+        {name: scale(size) for name, (_, size) in encoders.items()},
+        {name: scale(2 * size) for name, (_, size) in encoders.items()},
+    )
+    specs = tuple(StreamSpec(name, encoder, 1, 4) for name, (encoder, _) in encoders.items())
+    model = JointModel(
+        specs,
+        classes=4,
+        dimensions=3,
+        width=64,
+        fused=256,
+        heads=4,
+        self_attention=True,
+        co_attention=True,
+        statistics=True,
+    )
+    recipe = Recipe(
+        total_steps=1000,
+        warmup_steps=0,
+        clip_norm=1.0,
+        vad_loss="ccc",
+        averaging=0.99,
+        time_masks=2,
+        time_mask_frames=20,
+        feature_masks=2,
+        feature_mask_share=0.15,
+        tasks=("class", "vad") if arguments.tasks == 2 else ("class", "valence", "arousal", "dominance"),
+        schemes=(scheme,),
+        gradients_at=arguments.gradients_at,
+        epoch_steps=n // 32,
+    )
+    data, runs, order = jax.device_put((data, runs, order))
+    seed = jnp.zeros(1, jnp.int32)
+    state = [program.init_runs(runs, data, Frozen({}, {}), {}, seed, model=model, recipe=recipe)]
+
+    def epoch() -> None:
+        state[0], _ = program.train_epoch(
+            state[0], runs, data, Frozen({}, {}), order, seed, seed, jnp.int32(1), model=model, recipe=recipe
+        )
+        jax.block_until_ready(state[0])
+
+    return epoch
+
+
+def print_weighting(result: dict[str, Any]) -> None:
+    print(f"{result['tasks']} tasks, {result['runs']} runs, gradients at the {result['gradients_at']}")
+    print(f"{'':14}{'needs':>10}{'epoch s':>9}{'of static':>11}{'first run s':>13}")
+    for scheme, found in result["schemes"].items():
+        print(
+            f"{scheme:14}{found['kind']:>10}{statistics.median(found['seconds']):9.3f}"
+            f"{found['over_static']:11.3f}{found['compile_seconds']:13.1f}"
+        )
+
+
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -326,17 +477,29 @@ def main(words: Sequence[str] | None = None) -> None:
     lengths = [2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0]
     ssl.add_argument("--seconds", type=float, nargs="+", default=lengths, help="durations of the utterances")
     ssl.add_argument("--batch-seconds", type=float, default=16.0, help="padded audio in a batch")
-    ssl.add_argument("--rounds", type=int, default=5)
     ssl.add_argument("--torch-python", default=sys.executable, help="interpreter that has torch and transformers")
-    ssl.add_argument("--out", type=Path, help="JSON file for the result")
     side.add_argument("side", choices=SIDES)
     side.add_argument("--batches", type=json.loads, required=True)
+    weighting = commands.add_parser("weighting", help="an epoch under every weighting scheme, against constant weights")
+    weighting.add_argument("--tasks", type=int, choices=(2, 4), default=2)
+    weighting.add_argument("--gradients-at", choices=("representation", "parameters"), default="representation")
+    weighting.add_argument("--runs", type=int, default=4, help="runs that are stacked")
+    weighting.add_argument("--utterances", type=int, default=128)
+    weighting.add_argument("--schemes", nargs="+", help="static first; all of them if left out")
+    for command, rounds in ((ssl, 5), (weighting, 9)):
+        command.add_argument("--rounds", type=int, default=rounds)
+        command.add_argument("--out", type=Path, help="JSON file for the result")
     arguments = parser.parse_args(words)
     if arguments.command == "serve":
         serve(arguments.side, arguments.family, arguments.size, arguments.batches)
         return
-    result = bench_ssl(arguments)
-    print_ssl(result)
+    bench, show = {"ssl": (bench_ssl, print_ssl), "weighting": (bench_weighting, print_weighting)}[arguments.command]
+    result = bench(arguments) | {
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    show(result)
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")
 
