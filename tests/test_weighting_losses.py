@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from sejax import weighting
-from sejax.weighting import dwa, famo, geometric, imtl_l, pair, rlw, stch, uncertainty
+from sejax.weighting import dwa, famo, geometric, imtl_l, pair, rlw, select, stch, uncertainty
 from tools import golden_weighting_losses
 
 GOLDEN = Path(__file__).parent / "golden" / "weighting_losses.json"
@@ -319,15 +319,16 @@ def test_learned_scales_have_limits(scheme, loss, limit):
 # ----------------------------------------------------------------------------------------------- learning tests
 
 
-@functools.partial(jax.jit, static_argnames="scheme")
+@jax.jit
 def learn(scale, scheme):
     """Explained variance of two regressions on one trunk that has room for both.
 
-    Their losses are multiplied by `scale`. Batches are small and targets noisy, so that a loss a hundred times as
-    large never rests, and the clip of the global norm leaves the other next to nothing.
+    `scheme` is a number, in the order of `LOSS_BASED`, and the losses are multiplied by `scale`. Batches are small
+    and targets noisy, so that a loss a hundred times as large never rests, and the clip of the global norm leaves
+    the other next to nothing.
     """
     inputs = jax.random.normal(jax.random.key(1), (512, 2))  # task k is to predict input k
-    transform = scheme(pair(0.5))
+    transform = select([scheme(pair(0.5)) for scheme in weighting.LOSS_BASED.values()], scheme)
     keys = jax.random.split(jax.random.key(3))
     params = {name: 0.1 * jax.random.normal(key, (2, 2)) for name, key in zip(("trunk", "heads"), keys, strict=True)}
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05))
@@ -357,13 +358,14 @@ def learn(scale, scheme):
 
 def test_schemes_that_follow_the_scale_learn_the_task_that_static_fails():
     """The second loss is a hundred times as large; were it not, `static` would learn both."""
-    assert (learn(jnp.array([1.0, 1.0]), weighting.static) > 0.95).all()
-    scale = jnp.array([1.0, 100.0])
-    for scheme in (weighting.static, weighting.dynamic):  # a ratio of losses cannot see a scale
-        explained = learn(scale, scheme)
-        assert explained[0] < 0.15 and explained[1] > 0.95
-    for scheme in (uncertainty, imtl_l, geometric, famo):
-        assert (learn(scale, scheme) > 0.9).all(), scheme
+    numbers = jnp.arange(len(weighting.LOSS_BASED))
+    learned = jax.vmap(jax.vmap(learn, (None, 0)), (0, None))(jnp.array([[1.0, 1.0], [1.0, 100.0]]), numbers)
+    alike, apart = (dict(zip(weighting.LOSS_BASED, explained, strict=True)) for explained in learned)
+    assert (alike["static"] > 0.95).all()
+    for name in ("static", "dynamic"):  # a ratio of losses cannot see a scale
+        assert apart[name][0] < 0.15 and apart[name][1] > 0.95
+    for name in ("uncertainty", "imtl_l", "geometric", "famo"):
+        assert (apart[name] > 0.9).all(), name
 
 
 def test_dwa_moves_weight_to_the_task_that_stalls():

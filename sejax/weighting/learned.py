@@ -125,9 +125,9 @@ def imtl_l(prior: Float[Array, " task"], *, learning_rate: Scalar = 0.01) -> opt
       \min_s \sum_k e^{s_k} L_k - s_k, \qquad
       w_k = K \frac{a_k e^{s_k}}{\sum_j a_j e^{s_j}}
 
-    The log-scales `s_k` are in this state, and after each update they take a step of gradient
-    descent along :math:`e^{s_k} L_k - 1`. With `s_k` of the opposite sign this is `uncertainty`, weight for weight: the
-    papers come to one rule from two sides.
+    The log-scales `s_k` are in this state, and after each update they take a step of gradient descent along
+    :math:`e^{s_k} L_k - 1`. With `s_k` of the opposite sign this is `uncertainty`, weight for weight: the papers
+    come to one rule from two sides.
 
     Prior, scale of the weights and limits are as in `uncertainty`: the prior multiplies a task's whole term
     and leaves `s_k` as it is; that the weights sum to K, where the original's do not, changes the size of the
