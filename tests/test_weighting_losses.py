@@ -298,6 +298,13 @@ def test_extreme_losses_do_not_stay_in_the_state(scheme, extreme):
     assert (states.weights[-1] > 1e-3).all()
 
 
+@pytest.mark.parametrize("scheme", [geometric, famo], ids=lambda scheme: scheme.__name__)
+def test_a_loss_below_its_minimum_counts_as_that(scheme):
+    losses = jnp.array([[1.0, 2.0, 3.0], [1.0, -0.5, 2.0], [0.9, 1.0, 1.5]])
+    ours, expected = (trace(scheme(jnp.asarray(PRIOR)), values) for values in (losses, jnp.maximum(losses, 0)))
+    jax.tree.map(np.testing.assert_array_equal, ours, expected)
+
+
 @pytest.mark.parametrize("scheme", [uncertainty, imtl_l], ids=lambda scheme: scheme.__name__)
 def test_one_loss_out_of_all_proportion_does_not_stay_in_the_learned_scale(scheme):
     losses = jnp.ones((300, 2)).at[100, 0].set(1e30)
