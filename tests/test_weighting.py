@@ -1,5 +1,6 @@
 import doctest
 import functools
+import inspect
 import itertools
 import math
 
@@ -13,14 +14,18 @@ from sejax import weighting
 from sejax.weighting import combine, dynamic, joint, pair, select, static
 
 SCHEMES = {
-    "static": static,
-    "dynamic": dynamic,
-    "joint": joint,
+    **weighting.SCHEMES,
     "select": lambda prior: select([static(prior), dynamic(prior), joint(prior)], 2),
 }
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 
-MODULES = (weighting.core, weighting.loss_based, weighting.gradient_based, weighting.selection)
+MODULES = (
+    weighting.core,
+    weighting.loss_based,
+    weighting.learned,
+    weighting.gradient_based,
+    weighting.selection,
+)
 
 
 def gradients(n_tasks=3, seed=0, dtype=jnp.float32):
@@ -141,11 +146,25 @@ def test_scan_equals_a_loop(scheme):
         )
 
 
-@pytest.mark.parametrize("scheme", [static, dynamic, joint], ids=lambda scheme: scheme.__name__)
-def test_runs_of_different_priors_and_hyperparameters_stack(scheme):
-    names = {"static": (), "dynamic": ("tau", "fast", "slow"), "joint": ("fast", "slow", "norm_decay")}
-    values = {"tau": [0.5, 1.0], "fast": [0.8, 0.9], "slow": [0.95, 0.99], "norm_decay": [0.5, 0.9]}
-    values = {name: jnp.array(values[name]) for name in names[scheme.__name__]}
+HYPERPARAMETERS = {
+    "static": {},
+    "dynamic": {"tau": [0.5, 1.0], "fast": [0.8, 0.9], "slow": [0.95, 0.99]},
+    "uncertainty": {"learning_rate": [0.01, 0.1]},
+    "dwa": {"period": [1, 2], "tau": [0.5, 2.0]},
+    "rlw": {"seed": [0, 7]},
+    "geometric": {"epsilon": [1e-8, 0.1]},
+    "imtl_l": {"learning_rate": [0.01, 0.1]},
+    "famo": {"learning_rate": [0.01, 0.1], "gamma": [0.0, 0.1], "minimum": [0.0, 0.2], "epsilon": [1e-8, 0.1]},
+    "stch": {"mu": [0.1, 1.0], "ideal": [0.0, 0.2]},
+    "joint": {"fast": [0.8, 0.9], "slow": [0.95, 0.99], "norm_decay": [0.5, 0.9]},
+}
+
+
+@pytest.mark.parametrize("name", weighting.SCHEMES)
+def test_runs_of_different_priors_and_hyperparameters_stack(name):
+    scheme = weighting.SCHEMES[name]
+    assert set(HYPERPARAMETERS[name]) == set(inspect.signature(scheme).parameters) - {"prior"}
+    values = {key: jnp.array(value) for key, value in HYPERPARAMETERS[name].items()}
     priors = jnp.array([[0.5, 0.3, 0.2], [0.1, 0.0, 0.9]])
     updates = gradients()
 

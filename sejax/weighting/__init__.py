@@ -28,13 +28,37 @@ import optax
 
 from sejax.weighting.core import Scalar, combine, pair
 from sejax.weighting.gradient_based import JointState, joint
-from sejax.weighting.loss_based import DynamicState, StaticState, dynamic, static
+from sejax.weighting.learned import FamoState, ImtlLState, UncertaintyState, famo, imtl_l, uncertainty
+from sejax.weighting.loss_based import (
+    DwaState,
+    DynamicState,
+    GeometricState,
+    RlwState,
+    StaticState,
+    StchState,
+    dwa,
+    dynamic,
+    geometric,
+    rlw,
+    static,
+    stch,
+)
 from sejax.weighting.selection import SelectState, select
 
 Scheme = Callable[..., optax.GradientTransformationExtraArgs]
 """`scheme(prior, **hyperparameters)`."""
 
-LOSS_BASED: Mapping[str, Scheme] = {"static": static, "dynamic": dynamic}
+LOSS_BASED: Mapping[str, Scheme] = {
+    "static": static,
+    "dynamic": dynamic,
+    "uncertainty": uncertainty,
+    "dwa": dwa,
+    "rlw": rlw,
+    "geometric": geometric,
+    "imtl_l": imtl_l,
+    "famo": famo,
+    "stch": stch,
+}
 """Need only the losses."""
 
 GRADIENT_BASED: Mapping[str, Scheme] = {"joint": joint}
@@ -46,16 +70,30 @@ __all__ = [
     "GRADIENT_BASED",
     "LOSS_BASED",
     "SCHEMES",
+    "DwaState",
     "DynamicState",
+    "FamoState",
+    "GeometricState",
+    "ImtlLState",
     "JointState",
+    "RlwState",
     "Scalar",
     "Scheme",
     "SelectState",
     "StaticState",
+    "StchState",
+    "UncertaintyState",
     "combine",
+    "dwa",
     "dynamic",
+    "famo",
+    "geometric",
+    "imtl_l",
     "joint",
     "pair",
+    "rlw",
     "select",
     "static",
+    "stch",
+    "uncertainty",
 ]

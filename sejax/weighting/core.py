@@ -37,12 +37,36 @@ def present_tasks(losses: Float[Array, " task"], present: Bool[Array, " task"] |
     return finite if present is None else finite & present
 
 
+def observed(
+    losses: Float[Array, " task"], present: Bool[Array, " task"] | None, dtype: jnp.dtype
+) -> tuple[Float[Array, " task"], Bool[Array, " task"]]:
+    """The losses in the type of the state, 0 for the tasks that are absent, and which tasks are not.
+
+    A loss too large for that type is not finite there, and its task is absent.
+    """
+    losses = losses.astype(dtype)
+    active = present_tasks(losses, present)
+    return jnp.where(active, losses, 0), active
+
+
 def scaled(raw: Float[Array, " task"], active: Bool[Array, " task"]) -> Float[Array, " task"]:
     """`raw`, 0 for the tasks that are not active, scaled to sum to the number of those that are."""
     raw = jnp.where(active, raw, 0)
     total = jnp.sum(raw)
     number = jnp.sum(active.astype(raw.dtype))
     return jnp.where(total > 0, number * raw / jnp.where(total > 0, total, 1), 0)
+
+
+def tilted(
+    prior: Float[Array, " task"], exponent: Float[Array, " task"], active: Bool[Array, " task"]
+) -> Float[Array, " task"]:
+    """`a_k exp(x_k)` of the active tasks, scaled to sum to their number: their softmax, tilted by the prior."""
+    limit = jnp.finfo(exponent.dtype).max / 4  # the difference of two exponents stays finite
+    exponent = jnp.clip(exponent, -limit, limit)
+    # Shifted as in any softmax, by the largest exponent that counts.
+    counts = active & (prior > 0)
+    shift = jnp.max(jnp.where(counts, exponent, -jnp.inf), initial=-jnp.inf)
+    return scaled(prior * jnp.exp(jnp.where(counts, exponent - shift, 0)), active)
 
 
 def moved(

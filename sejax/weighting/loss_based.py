@@ -2,11 +2,12 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from sejax.weighting.core import Scalar, combine, moved, present_tasks, progress, scaled
+from sejax.weighting.core import Scalar, combine, moved, observed, progress, scaled, tilted
 
 
 class StaticState(NamedTuple):
@@ -24,6 +25,41 @@ class DynamicState(NamedTuple):
     seen: Bool[Array, " task"]  # shape=(task,): whether the task has been present yet
     fast: Float[Array, " task"]  # shape=(task,): fast moving average of the loss
     slow: Float[Array, " task"]  # shape=(task,): slow moving average of the loss
+
+
+class DwaState(NamedTuple):
+    """State of `dwa`. A window is `period` steps."""
+
+    weights: Float[Array, " task"]  # shape=(task,): w_k of the last update, 0 before the first
+    head_weights: Float[Array, " task"]  # shape=(task,): the same
+    step: Int[Array, ""]  # shape=(): steps of this window so far
+    visits: Int[Array, " task"]  # shape=(task,): those of them in which the task was present
+    mean: Float[Array, " task"]  # shape=(task,): its mean loss in them
+    seen: Bool[Array, " task"]  # shape=(task,): whether a window with the task is complete
+    last: Float[Array, " task"]  # shape=(task,): mean loss of the last complete window with the task
+    before: Float[Array, " task"]  # shape=(task,): and of the one before it
+
+
+class RlwState(NamedTuple):
+    """State of `rlw`."""
+
+    weights: Float[Array, " task"]  # shape=(task,): w_k of the last update, 0 before the first
+    head_weights: Float[Array, " task"]  # shape=(task,): the same
+    key: UInt32[Array, " word"]  # shape=(word,): the data of the key of the next draw
+
+
+class GeometricState(NamedTuple):
+    """State of `geometric`."""
+
+    weights: Float[Array, " task"]  # shape=(task,): w_k of the last update, 0 before the first
+    head_weights: Float[Array, " task"]  # shape=(task,): the same
+
+
+class StchState(NamedTuple):
+    """State of `stch`."""
+
+    weights: Float[Array, " task"]  # shape=(task,): w_k of the last update, 0 before the first
+    head_weights: Float[Array, " task"]  # shape=(task,): the same
 
 
 def static(prior: Float[Array, " task"]) -> optax.GradientTransformationExtraArgs:
@@ -62,7 +98,8 @@ def static(prior: Float[Array, " task"]) -> optax.GradientTransformationExtraArg
         **extra_args: Any,
     ) -> tuple[optax.Updates, StaticState]:
         del state, params, extra_args
-        weights = scaled(prior, present_tasks(losses, present))
+        _, active = observed(losses, present, prior.dtype)
+        weights = scaled(prior, active)
         return combine(updates, weights), StaticState(weights=weights, head_weights=weights)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -132,16 +169,282 @@ def dynamic(
         **extra_args: Any,
     ) -> tuple[optax.Updates, DynamicState]:
         del params, extra_args
-        active = present_tasks(losses, present)
+        losses, active = observed(losses, present, prior.dtype)
         new_fast = moved(state.fast, losses, fast, state.seen, active)
         new_slow = moved(state.slow, losses, slow, state.seen, active)
-        exponent = progress(new_fast, new_slow) / tau
-        # Shifted as in any softmax, by the largest exponent that counts.
-        counts = active & (prior > 0)
-        shift = jnp.max(jnp.where(counts, exponent, -jnp.inf), initial=-jnp.inf)
-        weights = scaled(prior * jnp.exp(jnp.where(counts, exponent - shift, 0)), active)
+        weights = tilted(prior, progress(new_fast, new_slow) / tau, active)
         return combine(updates, weights), DynamicState(
             weights=weights, head_weights=weights, seen=state.seen | active, fast=new_fast, slow=new_slow
         )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def dwa(
+    prior: Float[Array, " task"], *, period: int | Int[Array, ""] = 100, tau: Scalar = 2.0
+) -> optax.GradientTransformationExtraArgs:
+    r"""Dynamic weight average: weights by how much each loss fell between the last two windows.
+
+    A window is `period` steps. With :math:`\bar L_k(t)` the mean loss of window t, the weights in window t are
+
+    .. math::
+      r_k = \bar L_k(t - 1) / \bar L_k(t - 2), \qquad
+      w_k = K \frac{a_k \exp(r_k / \tau)}{\sum_j a_j \exp(r_j / \tau)}
+
+    and in the first two windows r = 1. With `period` the steps of an epoch and equal priors this is the paper's
+    rule; `dynamic` is its relative that moves at every step. It is blind to scale, as that one is.
+
+    The prior multiplies the exponentials: without progress the weights are those of `static`.
+
+    A mean is over the steps of the window in which the task was present. A task that missed a whole window
+    keeps its two means. The window counts the steps in which any task was present.
+
+    Args:
+      prior: `a_k`, the share of each task, not negative.
+      period: steps per window, at least 1; the steps of an epoch for the paper's rule.
+      tau: temperature. Large: the weights stay at those of `static`; small: the task that lags gets all.
+
+    Returns:
+      A `GradientTransformationExtraArgs` whose `update` takes `losses` (not negative) and, optionally,
+      `present`.
+
+    Example:
+      >>> scheme = dwa(pair(0.5), period=1)
+      >>> gradient = jnp.array([[1.0], [1.0]])  # [task, ...]
+      >>> state = scheme.init(gradient[0])
+      >>> for losses in (jnp.array([1.0, 1.0]), jnp.array([0.5, 1.0]), jnp.array([0.3, 1.0])):
+      ...     combined, state = scheme.update(gradient, state, losses=losses)
+      >>> bool(state.weights[1] > 1)  # the second task stalls
+      True
+
+    Reference:
+      Liu et al., `End-to-End Multi-Task Learning with Attention <https://arxiv.org/abs/1803.10704>`_, 2019,
+      equation 7
+    """
+
+    def init_fn(params: optax.Params) -> DwaState:
+        del params
+        return DwaState(
+            weights=jnp.zeros_like(prior),
+            head_weights=jnp.zeros_like(prior),
+            step=jnp.zeros((), jnp.int32),
+            visits=jnp.zeros(prior.shape, jnp.int32),
+            mean=jnp.zeros_like(prior),
+            seen=jnp.zeros(prior.shape, bool),
+            last=jnp.zeros_like(prior),
+            before=jnp.zeros_like(prior),
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: DwaState,
+        params: optax.Params | None = None,
+        *,
+        losses: Float[Array, " task"],
+        present: Bool[Array, " task"] | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, DwaState]:
+        del params, extra_args
+        losses, active = observed(losses, present, prior.dtype)
+        weights = tilted(prior, progress(state.last, state.before) / tau, active)
+
+        step = state.step + jnp.any(active).astype(jnp.int32)
+        visits = state.visits + active.astype(jnp.int32)
+        share = 1 / jnp.maximum(visits, 1).astype(prior.dtype)
+        mean = jnp.where(active, state.mean + share * (losses - state.mean), state.mean)
+
+        full = step >= period
+        ends = full & (visits > 0)
+        before = jnp.where(state.seen, state.last, mean)  # the first window stands for the one before it: r = 1
+        return combine(updates, weights), DwaState(
+            weights=weights,
+            head_weights=weights,
+            step=jnp.where(full, 0, step),
+            visits=jnp.where(full, 0, visits),
+            mean=jnp.where(full, 0, mean),
+            seen=state.seen | ends,
+            last=jnp.where(ends, mean, state.last),
+            before=jnp.where(ends, before, state.before),
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def rlw(prior: Float[Array, " task"], *, seed: int | Int[Array, ""] = 0) -> optax.GradientTransformationExtraArgs:
+    r"""Random loss weighting: new weights at every step. A baseline that any other scheme has to beat.
+
+    .. math:: z_k \sim \mathcal N(0, 1), \qquad w_k = K \frac{a_k \exp z_k}{\sum_j a_j \exp z_j}
+
+    The prior multiplies the exponentials, as if its logarithm were the mean of `z_k`. With equal priors the
+    mean of every weight is 1.
+
+    The j-th of the tasks present gets the j-th draw, so that an absent task does not change those of others.
+    A step without any task draws nothing.
+
+    Args:
+      prior: `a_k`, the share of each task, not negative.
+      seed: of the draws. Equal seeds give equal weights.
+
+    Returns:
+      A `GradientTransformationExtraArgs` whose `update` takes `losses` and, optionally, `present`.
+
+    Example:
+      >>> scheme = rlw(pair(0.5), seed=1)
+      >>> gradient = jnp.array([[1.0], [1.0]])  # [task, ...]
+      >>> combined, state = scheme.update(gradient, scheme.init(gradient[0]), losses=jnp.array([1.0, 2.0]))
+      >>> print(combined.round(5), bool(state.weights[0] == state.weights[1]))
+      [2.] False
+
+    Reference:
+      Lin et al., `Reasonable Effectiveness of Random Weighting: A Litmus Test for Multi-Task Learning
+      <https://arxiv.org/abs/2111.10603>`_, 2022
+    """
+
+    def init_fn(params: optax.Params) -> RlwState:
+        del params
+        return RlwState(
+            weights=jnp.zeros_like(prior),
+            head_weights=jnp.zeros_like(prior),
+            key=jax.random.key_data(jax.random.key(seed)),
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: RlwState,
+        params: optax.Params | None = None,
+        *,
+        losses: Float[Array, " task"],
+        present: Bool[Array, " task"] | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, RlwState]:
+        del params, extra_args
+        _, active = observed(losses, present, prior.dtype)
+        following, key = jax.random.split(jax.random.wrap_key_data(state.key))
+
+        def draw(number: Int[Array, ""]) -> Float[Array, ""]:
+            return jax.random.normal(jax.random.fold_in(key, number), dtype=prior.dtype)
+
+        draws = jax.vmap(draw)(jnp.cumsum(active.astype(jnp.int32)))
+        weights = tilted(prior, draws, active)
+        return combine(updates, weights), RlwState(
+            weights=weights,
+            head_weights=weights,
+            key=jnp.where(jnp.any(active), jax.random.key_data(following), state.key),
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def geometric(prior: Float[Array, " task"], *, epsilon: Scalar = 1e-8) -> optax.GradientTransformationExtraArgs:
+    r"""Geometric loss strategy: the gradient of the geometric mean of the losses.
+
+    .. math::
+      \nabla \prod_k L_k^{a_k} = \Big(\prod_j L_j^{a_j}\Big) \sum_k \frac{a_k}{L_k} \nabla L_k,
+      \qquad w_k = K \frac{a_k / L_k}{\sum_j a_j / L_j}
+
+    The prior is the exponent; equal priors give the paper's :math:`(\prod_k L_k)^{1/K}`. The weights are scaled
+    to sum to K, where the original's are not: that changes the size of the whole step only, which Adam does
+    not see. A loss in other units changes nothing but that size.
+
+    A task whose loss is 0 has all the weight, as the rule would have it, and the others wait.
+
+    Args:
+      prior: `a_k`, the share of each task, not negative.
+      epsilon: added to each loss, above 0.
+
+    Returns:
+      A `GradientTransformationExtraArgs` whose `update` takes `losses` (not negative: less than 0 counts as 0)
+      and, optionally, `present`.
+
+    Example:
+      >>> scheme = geometric(pair(0.5))
+      >>> gradient = jnp.array([[1.0], [4.0]])  # [task, ...]
+      >>> combined, state = scheme.update(gradient, scheme.init(gradient[0]), losses=jnp.array([1.0, 4.0]))
+      >>> print(combined, state.weights)
+      [3.2] [1.6 0.4]
+
+    Reference:
+      Chennupati et al., `MultiNet++: Multi-Stream Feature Aggregation and Geometric Loss Strategy for
+      Multi-Task Learning <https://arxiv.org/abs/1904.08492>`_, 2019
+    """
+
+    def init_fn(params: optax.Params) -> GeometricState:
+        del params
+        return GeometricState(weights=jnp.zeros_like(prior), head_weights=jnp.zeros_like(prior))
+
+    def update_fn(
+        updates: optax.Updates,
+        state: GeometricState,
+        params: optax.Params | None = None,
+        *,
+        losses: Float[Array, " task"],
+        present: Bool[Array, " task"] | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, GeometricState]:
+        del state, params, extra_args
+        losses, active = observed(losses, present, prior.dtype)
+        weights = tilted(prior, -jnp.log(jnp.maximum(losses, 0) + epsilon), active)
+        return combine(updates, weights), GeometricState(weights=weights, head_weights=weights)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def stch(
+    prior: Float[Array, " task"], *, mu: Scalar = 0.1, ideal: Scalar | Float[Array, " task"] = 0.0
+) -> optax.GradientTransformationExtraArgs:
+    r"""Smooth Tchebycheff scalarisation: the gradient of a smooth maximum of the losses.
+
+    .. math::
+      \nabla\, \mu \log \sum_k \exp \frac{a_k (L_k - z_k)}{\mu} = \sum_k a_k p_k \nabla L_k, \quad
+      p = \mathrm{softmax}\Big(\frac{a_k (L_k - z_k)}{\mu}\Big), \qquad
+      w_k = K \frac{a_k p_k}{\sum_j a_j p_j}
+
+    The prior is the paper's preference, and multiplies each loss: its shares among the tasks present sum to 1.
+    More share is more weight, and at the optimum a smaller loss. The weights are scaled to sum to K, where the
+    original's are not: that changes the size of the whole step only, which Adam does not see.
+
+    It is the paper's closed form with a given ideal point. LibMTL's variant, which takes the logarithm of each
+    loss relative to its mean in warm-up epochs, is another rule. This one sees scale: losses in units a hundred
+    times as large are a maximum, not a smooth one.
+
+    Args:
+      prior: `a_k`, the share of each task, not negative.
+      mu: smoothing, above 0, in units of a share times a loss. Small: the task of the largest `a_k (L_k - z_k)`
+        gets all; large: the weights are those of `static`.
+      ideal: `z_k`, the loss that each task would reach alone.
+
+    Returns:
+      A `GradientTransformationExtraArgs` whose `update` takes `losses` and, optionally, `present`.
+
+    Example:
+      >>> scheme = stch(pair(0.5), mu=0.5)
+      >>> gradient = jnp.array([[1.0], [1.0]])  # [task, ...]
+      >>> combined, state = scheme.update(gradient, scheme.init(gradient[0]), losses=jnp.array([1.0, 2.0]))
+      >>> print([f"{weight:.3f}" for weight in state.weights])
+      ['0.538', '1.462']
+
+    Reference:
+      Lin et al., `Smooth Tchebycheff Scalarization for Multi-Objective Optimization
+      <https://arxiv.org/abs/2402.19078>`_, 2024
+    """
+
+    def init_fn(params: optax.Params) -> StchState:
+        del params
+        return StchState(weights=jnp.zeros_like(prior), head_weights=jnp.zeros_like(prior))
+
+    def update_fn(
+        updates: optax.Updates,
+        state: StchState,
+        params: optax.Params | None = None,
+        *,
+        losses: Float[Array, " task"],
+        present: Bool[Array, " task"] | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, StchState]:
+        del state, params, extra_args
+        losses, active = observed(losses, present, prior.dtype)
+        number = jnp.maximum(jnp.sum(active.astype(prior.dtype)), 1)
+        weights = tilted(prior, scaled(prior, active) / number * (losses - ideal) / mu, active)
+        return combine(updates, weights), StchState(weights=weights, head_weights=weights)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
