@@ -410,7 +410,16 @@ def _epoch(scheme: str, arguments: argparse.Namespace) -> Callable[[], None]:
         return Scale(np.zeros((1, n_runs, size), np.float32), np.ones((1, n_runs, size), np.float32))
 
     runs = Run(
-        HParams(*(column(x) for x in (1e-3, 1e-2, 0.3, 0.3, 0.1, 0.5, 1.0)), weighting=np.zeros((1, n_runs), np.int32)),
+        HParams(
+            learning_rate=column(1e-3),
+            weight_decay=column(1e-2),
+            dropout=column(0.3),
+            statistics_dropout=column(0.3),
+            label_smoothing=column(0.1),
+            alpha=column(0.5),
+            tau=column(1.0),
+            weighting=np.zeros((1, n_runs), np.int32),
+        ),
         np.ones((1, n_runs, n), bool),
         np.ones((1, n_runs, 4), np.float32),
         {name: scale(size) for name, (_, size) in encoders.items()},

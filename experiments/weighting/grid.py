@@ -1,0 +1,130 @@
+"""Which task weighting? Every scheme beside nine constant weights and the two single-task models.
+
+    python -m experiments.weighting.grid --corpus synthetic --workdir runs/weighting
+    python -m experiments.weighting.grid --corpus iemocap --data-dir IEMOCAP_full_release --workdir runs/weighting
+
+Two studies of `configs/joint.py`, each one compiled program over all folds and seeds: constant weights at every
+alpha, and every other scheme at alpha 0.5. Prints a Markdown table, also written to table.md in the workdir; a
+workdir that holds finished studies is only read.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+from scipy.stats import permutation_test
+
+from configs.joint import CORPORA, get_config
+from sejax.metrics import Predictions, read_predictions, summarise
+from sejax.train import train_and_evaluate
+from sejax.weighting import SCHEMES
+
+ALPHAS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
+STUDIES = ("alphas", "schemes")
+# What each task is scored by, and the model that is trained on it alone.
+SINGLE_TASK = {"ua": "alpha=1.0", "ccc_mean": "alpha=0.0"}
+DRAWS = 10_000  # of signs; all of them where there are fewer
+
+
+def study_configs(corpus: str, data_dir: str) -> dict[str, ConfigDict]:
+    """The two studies, by the name of their workdir."""
+    configs = {study: get_config(corpus) for study in STUDIES}
+    for config in configs.values():
+        config.data_dir = data_dir
+        config.alpha, config.weighting = 0.5, "static"
+        config.grid.alpha = config.grid.weighting = ()
+    configs["alphas"].grid.alpha = ALPHAS
+    configs["schemes"].grid.weighting = tuple(name for name in SCHEMES if name != "static")
+    return configs
+
+
+def speaker_scores(predictions: Predictions, metric: str) -> dict[str, Float[np.ndarray, " speaker"]]:
+    """A metric of every setting on each speaker alone, mean over seeds, in the order of the speakers' names."""
+    scores: dict[str, list[float]] = {}
+    for speaker in np.unique(predictions.speaker):
+        own = predictions.speaker == speaker
+        values = {f.name: getattr(predictions, f.name)[own] for f in fields(predictions) if f.name != "classes"}
+        for entry in summarise(replace(predictions, **values), n_bootstrap=1):
+            found = entry["metrics"].get(metric, {"pooled": np.nan})
+            scores.setdefault(entry["name"], []).append(found["pooled"])
+    return {name: np.array(own) for name, own in scores.items()}
+
+
+def paired_test(scores: Float[np.ndarray, " speaker"], single: Float[np.ndarray, " speaker"]) -> tuple[float, float]:
+    """Mean difference over speakers, and the two-sided p of a paired permutation test (signs of the differences).
+
+    Speakers on whom either is undefined are left out; without two that are left p is 1.
+    """
+    difference = scores - single
+    difference = difference[np.isfinite(difference)]
+    if len(difference) < 2:
+        return float(difference.mean()) if len(difference) else np.nan, 1.0
+    test = permutation_test(
+        (difference,), np.mean, permutation_type="samples", n_resamples=DRAWS, rng=np.random.default_rng(0)
+    )
+    return float(difference.mean()), float(test.pvalue)
+
+
+def table(studies: Sequence[Predictions], *, n_bootstrap: int = 1000) -> str:
+    """Every setting in Markdown: pooled metrics with 95 % intervals, and the paired differences on speakers."""
+    entries = [entry for own in studies for entry in summarise(own, n_bootstrap=n_bootstrap)]
+    scores = {
+        metric: {name: own for study in studies for name, own in speaker_scores(study, metric).items()}
+        for metric in SINGLE_TASK
+    }
+    lines = [
+        "| | WA % | UA % | CCC mean | UA − class alone | p | CCC − VAD alone | p |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for entry in entries:
+        name, metrics = entry["name"], entry["metrics"]
+        cells = [
+            _interval(metrics.get("wa"), 100, 1),
+            _interval(metrics.get("ua"), 100, 1),
+            _interval(metrics.get("ccc_mean"), 1, 3),
+        ]
+        for metric, scale, digits in (("ua", 100, 1), ("ccc_mean", 1, 3)):
+            single = SINGLE_TASK[metric]
+            if name == single or metric not in metrics:
+                cells += ["", ""]
+                continue
+            difference, p = paired_test(scores[metric][name], scores[metric][single])
+            cells += [f"{scale * difference:+.{digits}f}", f"{p:.3f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _interval(metric: Any, scale: float, digits: int) -> str:
+    if metric is None:
+        return ""
+    value, low, high = (f"{scale * x:.{digits}f}" for x in (metric["pooled"], *metric["ci95"]))
+    return f"{value} [{low}, {high}]"
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", choices=CORPORA, default="synthetic")
+    parser.add_argument("--data-dir", default="", help="where the corpus lies")
+    parser.add_argument("--workdir", type=Path, required=True, help="holds a workdir for each of the two studies")
+    parser.add_argument("--epochs", type=int, help="in place of the config's")
+    parser.add_argument("--seeds", type=int, help="in place of the config's")
+    parser.add_argument("--fraction", type=float, help="of the synthetic corpus, in place of the config's")
+    arguments = parser.parse_args(words)
+    for name, config in study_configs(arguments.corpus, arguments.data_dir).items():
+        config.epochs = arguments.epochs or config.epochs
+        config.seeds = arguments.seeds or config.seeds
+        config.synthetic.fraction = arguments.fraction or config.synthetic.fraction
+        if not (arguments.workdir / name / "metrics.json").exists():
+            train_and_evaluate(config, str(arguments.workdir / name))
+    found = table([read_predictions(str(arguments.workdir / name / "predictions.csv")) for name in STUDIES])
+    (arguments.workdir / "table.md").write_text(found + "\n")
+    print(found)
+
+
+if __name__ == "__main__":
+    main()
