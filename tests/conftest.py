@@ -11,11 +11,21 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
 
+import hypothesis
 import jax
 import pytest
 
+hypothesis.settings.register_profile("untimed", deadline=None)  # the first example compiles, and machines differ
+hypothesis.settings.load_profile("untimed")
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_programs_of_other_modules() -> None:
+    """Each compiled program keeps memory maps, of which a process may have 65530: the next one ends it."""
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
