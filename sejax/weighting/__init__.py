@@ -27,7 +27,18 @@ from collections.abc import Callable, Mapping
 import optax
 
 from sejax.weighting.core import Scalar, combine, pair
-from sejax.weighting.gradient_based import JointState, joint
+from sejax.weighting.gradient_based import GradNormState, JointState, gradnorm, joint
+from sejax.weighting.gram_based import (
+    GramState,
+    PCGradState,
+    aligned_mtl,
+    cagrad,
+    imtl_g,
+    mgda,
+    nash_mtl,
+    pcgrad,
+    upgrad,
+)
 from sejax.weighting.loss_based import DynamicState, StaticState, dynamic, static
 from sejax.weighting.selection import SelectState, select
 
@@ -37,7 +48,17 @@ Scheme = Callable[..., optax.GradientTransformationExtraArgs]
 LOSS_BASED: Mapping[str, Scheme] = {"static": static, "dynamic": dynamic}
 """Need only the losses."""
 
-GRADIENT_BASED: Mapping[str, Scheme] = {"joint": joint}
+GRADIENT_BASED: Mapping[str, Scheme] = {
+    "joint": joint,
+    "gradnorm": gradnorm,
+    "pcgrad": pcgrad,
+    "cagrad": cagrad,
+    "imtl_g": imtl_g,
+    "mgda": mgda,
+    "aligned_mtl": aligned_mtl,
+    "nash_mtl": nash_mtl,
+    "upgrad": upgrad,
+}
 """Need each task's gradient at the shared representation."""
 
 SCHEMES: Mapping[str, Scheme] = {**LOSS_BASED, **GRADIENT_BASED}
@@ -47,15 +68,26 @@ __all__ = [
     "LOSS_BASED",
     "SCHEMES",
     "DynamicState",
+    "GradNormState",
+    "GramState",
     "JointState",
+    "PCGradState",
     "Scalar",
     "Scheme",
     "SelectState",
     "StaticState",
+    "aligned_mtl",
+    "cagrad",
     "combine",
     "dynamic",
+    "gradnorm",
+    "imtl_g",
     "joint",
+    "mgda",
+    "nash_mtl",
     "pair",
+    "pcgrad",
     "select",
     "static",
+    "upgrad",
 ]
