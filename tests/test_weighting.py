@@ -15,12 +15,12 @@ from sejax.weighting import combine, dynamic, joint, pair, select, static
 SCHEMES = {
     "static": static,
     "dynamic": dynamic,
-    "joint": joint,
+    **weighting.GRADIENT_BASED,
     "select": lambda prior: select([static(prior), dynamic(prior), joint(prior)], 2),
 }
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 
-MODULES = (weighting.core, weighting.loss_based, weighting.gradient_based, weighting.selection)
+MODULES = (weighting.core, weighting.loss_based, weighting.gradient_based, weighting.gram_based, weighting.selection)
 
 
 def gradients(n_tasks=3, seed=0, dtype=jnp.float32):
@@ -141,11 +141,13 @@ def test_scan_equals_a_loop(scheme):
         )
 
 
-@pytest.mark.parametrize("scheme", [static, dynamic, joint], ids=lambda scheme: scheme.__name__)
+@pytest.mark.parametrize("scheme", weighting.SCHEMES.values(), ids=lambda scheme: scheme.__name__)
 def test_runs_of_different_priors_and_hyperparameters_stack(scheme):
     names = {"static": (), "dynamic": ("tau", "fast", "slow"), "joint": ("fast", "slow", "norm_decay")}
-    values = {"tau": [0.5, 1.0], "fast": [0.8, 0.9], "slow": [0.95, 0.99], "norm_decay": [0.5, 0.9]}
-    values = {name: jnp.array(values[name]) for name in names[scheme.__name__]}
+    names |= {"gradnorm": ("learning_rate", "asymmetry"), "cagrad": ("c",), "pcgrad": ("seed",)}
+    values = {"learning_rate": [0.02, 0.2], "asymmetry": [0.5, 1.5], "c": [0.2, 0.5], "seed": [0, 1]}
+    values |= {"tau": [0.5, 1.0], "fast": [0.8, 0.9], "slow": [0.95, 0.99], "norm_decay": [0.5, 0.9]}
+    values = {name: jnp.array(values[name]) for name in names.get(scheme.__name__, ())}
     priors = jnp.array([[0.5, 0.3, 0.2], [0.1, 0.0, 0.9]])
     updates = gradients()
 
@@ -441,7 +443,7 @@ def two_tasks():
 def learn(scale, scheme):
     """Explained variance of both tasks after training with their losses multiplied by `scale`."""
     inputs, targets = two_tasks()
-    transform = {"static": static, "dynamic": dynamic, "joint": joint}[scheme](pair(0.5))
+    transform = weighting.SCHEMES[scheme](pair(0.5))
     params = {"trunk": jnp.array([0.8, 0.6]), "heads": jnp.array([1.0, 1.0])}
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05))
 
@@ -474,6 +476,12 @@ def test_joint_learns_the_task_that_static_gives_up():
     assert explained[0] > 0.2 and explained[1] > 0.2
     explained, _ = learn(scale, "dynamic")  # a ratio of losses cannot see a scale
     assert explained[0] < 0.1
+
+
+@pytest.mark.parametrize("scheme", ["gradnorm", "imtl_g"])
+def test_gradient_schemes_learn_the_task_that_static_gives_up(scheme):
+    explained, _ = learn(jnp.array([1.0, 100.0]), scheme)
+    assert explained[0] > 0.2 and explained[1] > 0.2
 
 
 def test_dynamic_moves_weight_to_the_task_that_stalls():

@@ -12,8 +12,10 @@ off. The file holds, per matrix, `<matrix>` (float64 [task, parameter]) and `<ma
 of tasks, `orders_<K>` (int64 [task, order], in which task i of `pcgrad` meets the others), and the versions
 that made it.
 
-TorchJD's CAGrad returns 0 if one gradient is, and its NashMTL whatever it returned last. Here they get the
-other gradients alone, CAGrad with the radius and the average of all.
+TorchJD's CAGrad returns 0 if one gradient is 0, and its NashMTL whatever it returned last. Here they get the
+other gradients alone (CAGrad's result is that of all, up to the factor by which the averages differ). NashMTL's
+iterations also stop short on some matrices. The bargain does not depend on scales, so they are then tried on unit
+gradients, and what does not solve the equation `G w = 1 / w` to 1e-6 is left out of the file, and printed.
 """
 
 import argparse
@@ -57,9 +59,18 @@ def golden(torch: Any, aggregation: Any, projector: Any) -> dict[str, Any]:
         return share * aggregation.CAGrad(c=0.5, norm_eps=0.0)(matrix[some])
 
     def nash_mtl(matrix: Any) -> Any:
-        some = matrix[matrix.norm(dim=1) > 0]
-        combined = aggregation.NashMTL(n_tasks=len(some), max_norm=0.0, optim_niter=1000)(some)
-        return combined / combined.norm()
+        norms = matrix.norm(dim=1, keepdim=True)
+        rows = matrix[norms[:, 0] > 0]
+        if len(rows) == 1:
+            return rows[0] / rows[0].norm()
+        for some in (rows, rows / rows.norm(dim=1, keepdim=True)):
+            combined = aggregation.NashMTL(n_tasks=len(some), max_norm=0.0, optim_niter=1000)(some)
+            direction = combined / combined.norm()
+            weights = torch.linalg.lstsq(some.T, direction[:, None]).solution[:, 0]
+            ones = weights * (some @ direction)  # all equal, if it solves the equation
+            if ((ones - ones.mean()).abs() < 1e-6 * ones.mean()).all():
+                return direction
+        return None
 
     def pcgrad(matrix: Any) -> Any:
         torch.manual_seed(SEED)
@@ -81,7 +92,11 @@ def golden(torch: Any, aggregation: Any, projector: Any) -> dict[str, Any]:
         for name, matrix in matrices(n_tasks).items():
             arrays[name] = matrix
             for scheme, aggregate in schemes.items():
-                arrays[f"{name}_{scheme}"] = aggregate(torch.from_numpy(matrix)).numpy()
+                combined = aggregate(torch.from_numpy(matrix))
+                if combined is None:
+                    print(f"{name}: no solution by {scheme}")
+                else:
+                    arrays[f"{name}_{scheme}"] = combined.numpy()
     return arrays
 
 

@@ -183,10 +183,11 @@ def gradnorm(
     ) -> tuple[optax.Updates, GradNormState]:
         del params, extra_args
         norms = task_norms(updates).astype(prior.dtype)
-        active = present_tasks(losses, present) & (prior > 0) & jnp.isfinite(norms)
+        present = present_tasks(losses, present) & (jnp.isfinite(norms) | (prior <= 0))
+        active = present & (prior > 0)
         losses = jnp.where(active, losses, 0).astype(prior.dtype)
         initial = jnp.where(state.initial > 0, state.initial, losses)
-        weights = scaled(prior * state.learned, active)
+        weights = scaled(prior * state.learned, present)
 
         pushes = active & (norms > _SMALLEST_NORM * jnp.max(jnp.where(active, norms, 0), initial=0))
         push = weights * jnp.where(pushes, norms, 0)

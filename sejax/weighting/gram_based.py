@@ -5,7 +5,7 @@ prior sums to 1; a task with a prior of 0 has a row and a column of zeros in `gr
 
 The transform leaves out tasks that are absent, that have no prior, or whose gradient is not finite (or has a
 square that is not, in float32 that of a norm above 1e19), and scales what the rule gives to sum to the number
-of the others, so that step sizes compare between schemes. Adam does not see that factor.
+of tasks present, as with every scheme, so that step sizes compare. Adam does not see that factor.
 """
 
 import functools
@@ -105,11 +105,12 @@ def pcgrad_weights(
     cosine, norm = solvers.cosines(gram)
     size = len(norm)
     projected = jnp.eye(size, dtype=gram.dtype)  # [i, k]: h_i in unit gradients, h_i = |g_i| sum_k projected_ik u_k
+    itself = jnp.arange(size, dtype=orders.dtype)
     for position in range(size):
         other = orders[:, position]
         inner = jnp.sum(projected * cosine[other], axis=1)
-        conflict = (inner < 0) & (other != jnp.arange(size))
-        at_other = other[:, None] == jnp.arange(size)[None, :]
+        conflict = (inner < 0) & (other != itself)
+        at_other = other[:, None] == itself[None, :]
         projected = projected - jnp.where(conflict[:, None] & at_other, inner[:, None], 0)
     return _taking_part(prior) * _mixed(projected, norm, prior)
 
@@ -199,7 +200,18 @@ def imtl_g_weights(gram: Float[Array, "task task"], prior: Float[Array, " task"]
     del prior  # in or out, which the rows of `gram` tell
     cosine, norm = solvers.cosines(gram)
     inverse = solvers.inverse_norms(norm)
-    weights = inverse * solvers.solve(cosine, (norm > 0).astype(gram.dtype)[:, None])[:, 0]
+    some = (norm > 0).astype(gram.dtype)
+    if len(norm) == 2:
+        weights = inverse  # C^-1 1 is the same for both
+    else:
+        # Parallel gradients share what is theirs, as nearly parallel ones do: that is the pseudoinverse. Where
+        # there is an inverse, elimination is the more accurate.
+        values, vectors = solvers.eigenvectors(cosine)
+        kept = values > len(norm) ** 2 * jnp.finfo(gram.dtype).eps
+        along = jnp.where(kept, solvers.product(vectors.T, some) / jnp.where(kept, values, 1), 0)
+        regular = jnp.sum(kept.astype(gram.dtype)) == jnp.sum(some)
+        solution = solvers.solve(cosine, some[:, None])[:, 0]
+        weights = inverse * jnp.where(regular, solution, solvers.product(vectors, along))
     total = jnp.abs(jnp.sum(weights))
     return weights / jnp.where(total > 0, total, 1)
 
@@ -224,7 +236,7 @@ def mgda(prior: Float[Array, " task"]) -> optax.GradientTransformationExtraArgs:
       >>> scheme = mgda(pair(0.5))
       >>> gradient = jnp.array([[1.0, 0.0], [0.0, 2.0]])  # [task, ...]
       >>> combined, state = scheme.update(gradient, scheme.init(gradient[0]), losses=jnp.array([1.0, 1.0]))
-      >>> print(combined, state.weights)
+      >>> print(combined.round(3), state.weights.round(3))
       [1.6 0.8] [1.6 0.4]
 
     Reference:
@@ -393,9 +405,10 @@ def weights_of(
     losses: Float[Array, " task"],
     present: Bool[Array, " task"] | None,
 ) -> tuple[Float[Array, " task"], Bool[Array, " task"]]:
-    """The weights by `rule`, scaled to sum to the number of tasks that take part, and which do."""
+    """The weights by `rule`, scaled to sum to the number of tasks present, and which tasks take part."""
     gram = solvers.gram(updates)
-    active = present_tasks(losses, present) & (prior > 0) & jnp.isfinite(jnp.diagonal(gram))
+    present = present_tasks(losses, present) & (jnp.isfinite(jnp.diagonal(gram)) | (prior <= 0))
+    active = present & (prior > 0)
     dtype = widest(gram.dtype, prior.dtype)
     gram = jnp.where(active[:, None] & active[None, :], gram, 0).astype(dtype)
     share = jnp.where(active, prior, 0).astype(dtype)
@@ -403,7 +416,7 @@ def weights_of(
     raw = jnp.where(active, rule(gram, share), 0)
     raw = raw / jnp.maximum(jnp.max(jnp.abs(raw)), jnp.finfo(dtype).tiny)  # their sum is finite in any case
     total = jnp.maximum(jnp.sum(raw), jnp.sum(jnp.abs(raw)) / _LARGEST_TOTAL)
-    weights = _taking_part(share) * raw / jnp.where(total > 0, total, 1)
+    weights = jnp.sum(present.astype(dtype)) * raw / jnp.where(total > 0, total, 1)
     return weights.astype(prior.dtype), active
 
 
