@@ -24,6 +24,7 @@ MODULES = (
     weighting.loss_based,
     weighting.learned,
     weighting.gradient_based,
+    weighting.gram_based,
     weighting.selection,
 )
 
@@ -157,6 +158,14 @@ HYPERPARAMETERS = {
     "famo": {"learning_rate": [0.01, 0.1], "gamma": [0.0, 0.1], "minimum": [0.0, 0.2], "epsilon": [1e-8, 0.1]},
     "stch": {"mu": [0.1, 1.0], "ideal": [0.0, 0.2]},
     "joint": {"fast": [0.8, 0.9], "slow": [0.95, 0.99], "norm_decay": [0.5, 0.9]},
+    "gradnorm": {"learning_rate": [0.02, 0.2], "asymmetry": [0.5, 1.5]},
+    "pcgrad": {"seed": [0, 1]},
+    "cagrad": {"c": [0.2, 0.5]},
+    "imtl_g": {},
+    "mgda": {},
+    "aligned_mtl": {},
+    "nash_mtl": {},
+    "upgrad": {},
 }
 
 
@@ -460,7 +469,7 @@ def two_tasks():
 def learn(scale, scheme):
     """Explained variance of both tasks after training with their losses multiplied by `scale`."""
     inputs, targets = two_tasks()
-    transform = {"static": static, "dynamic": dynamic, "joint": joint}[scheme](pair(0.5))
+    transform = weighting.SCHEMES[scheme](pair(0.5))
     params = {"trunk": jnp.array([0.8, 0.6]), "heads": jnp.array([1.0, 1.0])}
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05))
 
@@ -493,6 +502,12 @@ def test_joint_learns_the_task_that_static_gives_up():
     assert explained[0] > 0.2 and explained[1] > 0.2
     explained, _ = learn(scale, "dynamic")  # a ratio of losses cannot see a scale
     assert explained[0] < 0.1
+
+
+@pytest.mark.parametrize("scheme", ["gradnorm", "imtl_g"])
+def test_gradient_schemes_learn_the_task_that_static_gives_up(scheme):
+    explained, _ = learn(jnp.array([1.0, 100.0]), scheme)
+    assert explained[0] > 0.2 and explained[1] > 0.2
 
 
 def test_dynamic_moves_weight_to_the_task_that_stalls():

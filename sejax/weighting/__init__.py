@@ -27,7 +27,18 @@ from collections.abc import Callable, Mapping
 import optax
 
 from sejax.weighting.core import Scalar, combine, pair
-from sejax.weighting.gradient_based import JointState, joint
+from sejax.weighting.gradient_based import GradNormState, JointState, gradnorm, joint
+from sejax.weighting.gram_based import (
+    GramState,
+    PCGradState,
+    aligned_mtl,
+    cagrad,
+    imtl_g,
+    mgda,
+    nash_mtl,
+    pcgrad,
+    upgrad,
+)
 from sejax.weighting.learned import FamoState, ImtlLState, UncertaintyState, famo, imtl_l, uncertainty
 from sejax.weighting.loss_based import (
     DwaState,
@@ -61,7 +72,17 @@ LOSS_BASED: Mapping[str, Scheme] = {
 }
 """Need only the losses."""
 
-GRADIENT_BASED: Mapping[str, Scheme] = {"joint": joint}
+GRADIENT_BASED: Mapping[str, Scheme] = {
+    "joint": joint,
+    "gradnorm": gradnorm,
+    "pcgrad": pcgrad,
+    "cagrad": cagrad,
+    "imtl_g": imtl_g,
+    "mgda": mgda,
+    "aligned_mtl": aligned_mtl,
+    "nash_mtl": nash_mtl,
+    "upgrad": upgrad,
+}
 """Need each task's gradient at the shared representation."""
 
 SCHEMES: Mapping[str, Scheme] = {**LOSS_BASED, **GRADIENT_BASED}
@@ -74,8 +95,11 @@ __all__ = [
     "DynamicState",
     "FamoState",
     "GeometricState",
+    "GradNormState",
+    "GramState",
     "ImtlLState",
     "JointState",
+    "PCGradState",
     "RlwState",
     "Scalar",
     "Scheme",
@@ -83,17 +107,25 @@ __all__ = [
     "StaticState",
     "StchState",
     "UncertaintyState",
+    "aligned_mtl",
+    "cagrad",
     "combine",
     "dwa",
     "dynamic",
     "famo",
     "geometric",
+    "gradnorm",
+    "imtl_g",
     "imtl_l",
     "joint",
+    "mgda",
+    "nash_mtl",
     "pair",
+    "pcgrad",
     "rlw",
     "select",
     "static",
     "stch",
     "uncertainty",
+    "upgrad",
 ]

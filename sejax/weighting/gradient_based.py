@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
-from sejax.weighting.core import Scalar, combine, moved, present_tasks, progress, scaled, widest
+from sejax.weighting.core import Scalar, combine, moved, observed, present_tasks, progress, scaled, widest
 
 # A task whose gradient is smaller than this, relative to the largest, has no scale to be balanced by.
 _SMALLEST_NORM = 1e-6
@@ -91,7 +91,7 @@ def joint(
         **extra_args: Any,
     ) -> tuple[optax.Updates, JointState]:
         del params, extra_args
-        active = present_tasks(losses, present)
+        losses, active = observed(losses, present, prior.dtype)
         new_fast = moved(state.fast, losses, fast, state.seen, active)
         new_slow = moved(state.slow, losses, slow, state.seen, active)
         norms = task_norms(updates).astype(prior.dtype)
@@ -108,6 +108,111 @@ def joint(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+class GradNormState(NamedTuple):
+    """State of `gradnorm`."""
+
+    weights: Float[Array, " task"]  # shape=(task,): w_k of the last update, 0 before the first
+    head_weights: Float[Array, " task"]  # shape=(task,): 1 for a task that takes part, else 0
+    learned: Float[Array, " task"]  # shape=(task,): the multiple of the prior that has been learned, from 1
+    initial: Float[Array, " task"]  # shape=(task,): the first loss above 0, 0 until there is one
+
+
+def gradnorm(
+    prior: Float[Array, " task"], *, learning_rate: Scalar = 0.025, asymmetry: Scalar = 1.5
+) -> optax.GradientTransformationExtraArgs:
+    r"""Weights that are learned, so that the tasks train at similar rates.
+
+    With the norms :math:`n_k` of the gradients at the shared representation (over all leaves), each task is to
+    push by its share of the average push, and by more the less its loss has fallen:
+
+    .. math::
+      N_k = w_k n_k, \qquad
+      r_k = \frac{L_k / L_k(0)}{\mathrm{mean}_j \, L_j / L_j(0)}, \qquad
+      L_{\mathrm{grad}} = \sum_k \left| N_k - K a_k r_k^\alpha \, \mathrm{mean}_j N_j \right|
+
+    The targets, products of prior, rate and mean, are held constant, and after each step of gradient descent
+    the weights are scaled to sum to K. They start at the prior; uniform, it is the paper's rule.
+
+    As in other implementations the descent is on :math:`\log w`, so that weights stay positive, and here on
+    :math:`L_{\mathrm{grad}}` relative to the mean of :math:`N_j`, so that the speed of it, at most
+    `K learning_rate` per step, does not depend on the units of the losses:
+
+    .. math:: \log w_k \leftarrow \log w_k - \eta \, \mathrm{sign}(N_k - \mathrm{target}_k) N_k / \mathrm{mean}_j N_j
+
+    A task whose norm is not above 1e-6 of the largest has nothing to balance (see `joint`): its weight is not
+    learned until it has. A loss that has only been 0 has made no progress.
+
+    Args:
+      prior: `a_k`, the share of each task, not negative.
+      learning_rate: `eta`, of the logarithms of the weights.
+      asymmetry: `alpha`, how strongly a task that lags is pulled back; 0 balances the norms alone.
+
+    Returns:
+      A `GradientTransformationExtraArgs` whose `update` takes `losses` (not negative) and, optionally,
+      `present`.
+
+    Example:
+      >>> scheme = gradnorm(pair(0.5))
+      >>> gradient = jnp.array([[1.0], [4.0]])  # [task, ...]: the second is four times as large
+      >>> state = scheme.init(gradient[0])
+      >>> for _ in range(100):
+      ...     combined, state = scheme.update(gradient, state, losses=jnp.array([1.0, 1.0]))
+      >>> print(state.weights.round(1))
+      [1.6 0.4]
+
+    Reference:
+      Chen et al., `GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks
+      <https://arxiv.org/abs/1711.02257>`_, 2018
+    """
+
+    def init_fn(params: optax.Params) -> GradNormState:
+        del params
+        zeros = jnp.zeros_like(prior)
+        return GradNormState(weights=zeros, head_weights=zeros, learned=jnp.ones_like(prior), initial=zeros)
+
+    def update_fn(
+        updates: optax.Updates,
+        state: GradNormState,
+        params: optax.Params | None = None,
+        *,
+        losses: Float[Array, " task"],
+        present: Bool[Array, " task"] | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, GradNormState]:
+        del params, extra_args
+        norms = task_norms(updates).astype(prior.dtype)
+        present = present_tasks(losses, present) & (jnp.isfinite(norms) | (prior <= 0))
+        active = present & (prior > 0)
+        losses = jnp.where(active, losses, 0).astype(prior.dtype)
+        initial = jnp.where(state.initial > 0, state.initial, losses)
+        weights = scaled(prior * state.learned, present)
+
+        pushes = active & (norms > _SMALLEST_NORM * jnp.max(jnp.where(active, norms, 0), initial=0))
+        push = weights * jnp.where(pushes, norms, 0)
+        mean = mean_of(push, pushes)
+        rate = jnp.where(initial > 0, losses / jnp.where(initial > 0, initial, 1), 1)
+        rate = rate / mean_of(rate, active)
+        target = prior / mean_of(prior, active) * jnp.power(rate, asymmetry) * mean
+        slope = ((push > target).astype(prior.dtype) - (push < target).astype(prior.dtype)) * push
+        step = learning_rate * slope / jnp.where(mean > 0, mean, 1)
+        learned = state.learned * jnp.exp(jnp.where(pushes, -step, 0)).astype(prior.dtype)
+        learned = learned * (mean_of(prior * state.learned, active) / mean_of(prior * learned, active))
+        return combine(updates, weights), GradNormState(
+            weights=weights,
+            head_weights=active.astype(prior.dtype),
+            learned=jnp.where(active & jnp.isfinite(learned), learned, state.learned),
+            initial=initial,
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def mean_of(values: Float[Array, " task"], tasks: Bool[Array, " task"]) -> Float[Array, ""]:
+    """The mean over some of the tasks; 1 where that is 0, or there are none, for it is divided by."""
+    total = jnp.sum(jnp.where(tasks, values, 0))
+    return jnp.where(total > 0, total / jnp.maximum(jnp.sum(tasks.astype(values.dtype)), 1), 1)
 
 
 def task_norms(updates: optax.Updates) -> Float[Array, " task"]:
