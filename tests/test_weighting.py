@@ -20,6 +20,7 @@ SCHEMES = {
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 
 MODULES = (
+    weighting,
     weighting.core,
     weighting.loss_based,
     weighting.learned,

@@ -113,12 +113,16 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--workdir", type=Path, required=True, help="holds a workdir for each of the two studies")
     parser.add_argument("--epochs", type=int, help="in place of the config's")
     parser.add_argument("--seeds", type=int, help="in place of the config's")
+    parser.add_argument("--statistics-only", action="store_true", help="no encoders: a twentieth of the cost")
     parser.add_argument("--fraction", type=float, help="of the synthetic corpus, in place of the config's")
     arguments = parser.parse_args(words)
     for name, config in study_configs(arguments.corpus, arguments.data_dir).items():
         config.epochs = arguments.epochs or config.epochs
         config.seeds = arguments.seeds or config.seeds
         config.synthetic.fraction = arguments.fraction or config.synthetic.fraction
+        if arguments.statistics_only:
+            for stream in config.streams:
+                config.model.encoder[stream] = "none"
         if not (arguments.workdir / name / "metrics.json").exists():
             train_and_evaluate(config, str(arguments.workdir / name))
     found = table([read_predictions(str(arguments.workdir / name / "predictions.csv")) for name in STUDIES])

@@ -20,6 +20,17 @@ What all schemes share, for K tasks and a prior `a_k >= 0` (scaled here to sum t
   prior) where it weights gradients at the shared representation only.
 
 Prior and hyperparameters may be traced, so that runs of different settings stack under `jax.vmap`.
+
+There are two kinds. Those of `GRADIENT_BASED` look at the gradients. Those of `LOSS_BASED` look at the losses alone, so
+that their weights are known before anything is walked back, as the sum of the rows of an identity; one backward
+pass, of the weighted sum of losses, is then enough:
+
+>>> scheme = dynamic(pair(0.5))
+>>> state = scheme.init(None)
+>>> losses, walk_back = jax.vjp(lambda x: jnp.stack([x**2, 3 * x]), jnp.array(1.0))
+>>> weights, state = scheme.update(jnp.eye(2), state, losses=losses)
+>>> print(weights, walk_back(weights)[0])
+[1. 1.] 5.0
 """
 
 from collections.abc import Callable, Mapping
