@@ -59,3 +59,22 @@ def test_ssl_prints_a_table_and_writes_json(tmp_path: Path):
     assert "audio s / s" in found.stdout
     if "torch" not in result["sides"]:
         assert "measured alone" in found.stderr
+
+
+def test_weighting_prints_ratios_to_constant_weights(tmp_path: Path):
+    out = tmp_path / "bench.json"
+    words = ["--schemes", "static", "imtl_g", "--runs", "1", "--utterances", "32", "--rounds", "2", "--tasks", "4"]
+    found = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "bench.py"), "weighting", *words, "--out", str(out)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert found.returncode == 0, found.stderr
+    result = json.loads(out.read_text())
+    assert result["schemes"]["static"]["over_static"] == 1.0
+    own = result["schemes"]["imtl_g"]
+    assert own["kind"] == "gradients"
+    assert len(own["seconds"]) == 2
+    assert "of static" in found.stdout
