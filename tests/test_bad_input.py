@@ -100,7 +100,7 @@ def test_wrong_input_ends_with_status_1_and_a_sentence(tmp_path: Path):
         ("normalisation", "speakers", ("speakers", "train, speaker")),
         ("loss.vad", "huber", ("loss.vad", "ccc, mse, mae")),
         ("labels", "eleven", ("eleven", "five")),
-        ("weighting", "adaptive", ("adaptive", "static, dynamic, joint")),
+        ("weighting", "adaptive", ("adaptive", "static, dynamic, uncertainty")),
         ("alpha", 1.5, ("alpha", "1.5", "from 0 to 1")),
         ("grid.alpha", (0.5, -0.1), ("alpha", "-0.1", "from 0 to 1")),
         ("grid.alpha", (0.5, 1.0, 0.5), ("grid.alpha", "twice", "0.5, 1.0, 0.5")),
