@@ -272,7 +272,7 @@ def test_nothing_of_an_absent_task_moves(scheme, absent):
         assert np.any(moved, axis=0).sum() == 2  # that of the others does
 
 
-@every_scheme
+@pytest.mark.parametrize("scheme", weighting.SCHEMES.values(), ids=weighting.SCHEMES)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_the_state_has_the_type_of_the_prior(scheme, dtype):
     with jax.enable_x64(True):

@@ -31,12 +31,6 @@ def combine(updates: optax.Updates, weights: Float[Array, " task"]) -> optax.Upd
     return jax.tree.map(weighted_sum, updates)
 
 
-def present_tasks(losses: Float[Array, " task"], present: Bool[Array, " task"] | None) -> Bool[Array, " task"]:
-    """Which tasks take part in a step: those with a finite loss, of those that `present` names."""
-    finite = jnp.isfinite(losses)
-    return finite if present is None else finite & present
-
-
 def observed(
     losses: Float[Array, " task"], present: Bool[Array, " task"] | None, dtype: jnp.dtype
 ) -> tuple[Float[Array, " task"], Bool[Array, " task"]]:
@@ -45,7 +39,9 @@ def observed(
     A loss too large for that type is not finite there, and its task is absent.
     """
     losses = losses.astype(dtype)
-    active = present_tasks(losses, present)
+    active = jnp.isfinite(losses)
+    if present is not None:
+        active = active & present
     return jnp.where(active, losses, 0), active
 
 

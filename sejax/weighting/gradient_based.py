@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float
 
-from sejax.weighting.core import Scalar, combine, moved, observed, present_tasks, progress, scaled, widest
+from sejax.weighting.core import Scalar, combine, moved, observed, progress, scaled, widest
 
 # A task whose gradient is smaller than this, relative to the largest, has no scale to be balanced by.
 _SMALLEST_NORM = 1e-6
@@ -183,9 +183,10 @@ def gradnorm(
     ) -> tuple[optax.Updates, GradNormState]:
         del params, extra_args
         norms = task_norms(updates).astype(prior.dtype)
-        present = present_tasks(losses, present) & (jnp.isfinite(norms) | (prior <= 0))
+        losses, present = observed(losses, present, prior.dtype)
+        present = present & (jnp.isfinite(norms) | (prior <= 0))
         active = present & (prior > 0)
-        losses = jnp.where(active, losses, 0).astype(prior.dtype)
+        losses = jnp.where(active, losses, 0)
         initial = jnp.where(state.initial > 0, state.initial, losses)
         weights = scaled(prior * state.learned, present)
 

@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from sejax.weighting import solvers
-from sejax.weighting.core import Scalar, combine, present_tasks, widest
+from sejax.weighting.core import Scalar, combine, observed, widest
 
 Rule = Callable[[Float[Array, "task task"], Float[Array, " task"]], Float[Array, " task"]]
 """`(gram, prior) -> weights`."""
@@ -407,7 +407,8 @@ def weights_of(
 ) -> tuple[Float[Array, " task"], Bool[Array, " task"]]:
     """The weights by `rule`, scaled to sum to the number of tasks present, and which tasks take part."""
     gram = solvers.gram(updates)
-    present = present_tasks(losses, present) & (jnp.isfinite(jnp.diagonal(gram)) | (prior <= 0))
+    _, present = observed(losses, present, prior.dtype)
+    present = present & (jnp.isfinite(jnp.diagonal(gram)) | (prior <= 0))
     active = present & (prior > 0)
     dtype = widest(gram.dtype, prior.dtype)
     gram = jnp.where(active[:, None] & active[None, :], gram, 0).astype(dtype)

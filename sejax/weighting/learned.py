@@ -88,34 +88,7 @@ def uncertainty(prior: Float[Array, " task"], *, learning_rate: Scalar = 0.01) -
       <https://arxiv.org/abs/1705.07115>`_, 2018
     """
 
-    def init_fn(params: optax.Params) -> UncertaintyState:
-        del params
-        return UncertaintyState(
-            weights=jnp.zeros_like(prior),
-            head_weights=jnp.zeros_like(prior),
-            log_variance=jnp.zeros_like(prior),
-        )
-
-    def update_fn(
-        updates: optax.Updates,
-        state: UncertaintyState,
-        params: optax.Params | None = None,
-        *,
-        losses: Float[Array, " task"],
-        present: Bool[Array, " task"] | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, UncertaintyState]:
-        del params, extra_args
-        losses, active = observed(losses, present, prior.dtype)
-        weights = tilted(prior, -state.log_variance, active)
-        gradient = 1 - jnp.exp(-state.log_variance) * losses
-        return combine(updates, weights), UncertaintyState(
-            weights=weights,
-            head_weights=weights,
-            log_variance=descended(state.log_variance, gradient, learning_rate, active),
-        )
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return _by_log_scale(UncertaintyState, -1.0, prior, learning_rate)
 
 
 def imtl_l(prior: Float[Array, " task"], *, learning_rate: Scalar = 0.01) -> optax.GradientTransformationExtraArgs:
@@ -155,34 +128,7 @@ def imtl_l(prior: Float[Array, " task"], *, learning_rate: Scalar = 0.01) -> opt
       Liu et al., `Towards Impartial Multi-task Learning <https://openreview.net/forum?id=IMPnRXEWpvr>`_, 2021
     """
 
-    def init_fn(params: optax.Params) -> ImtlLState:
-        del params
-        return ImtlLState(
-            weights=jnp.zeros_like(prior),
-            head_weights=jnp.zeros_like(prior),
-            log_scale=jnp.zeros_like(prior),
-        )
-
-    def update_fn(
-        updates: optax.Updates,
-        state: ImtlLState,
-        params: optax.Params | None = None,
-        *,
-        losses: Float[Array, " task"],
-        present: Bool[Array, " task"] | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, ImtlLState]:
-        del params, extra_args
-        losses, active = observed(losses, present, prior.dtype)
-        weights = tilted(prior, state.log_scale, active)
-        gradient = jnp.exp(state.log_scale) * losses - 1
-        return combine(updates, weights), ImtlLState(
-            weights=weights,
-            head_weights=weights,
-            log_scale=descended(state.log_scale, gradient, learning_rate, active),
-        )
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return _by_log_scale(ImtlLState, 1.0, prior, learning_rate)
 
 
 def famo(
@@ -274,6 +220,40 @@ def famo(
             log_loss=jnp.where(active, log_loss, state.log_loss),
             logits=logits,
             adam=adam,
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _by_log_scale(
+    state_of: type[UncertaintyState] | type[ImtlLState],
+    sign: float,
+    prior: Float[Array, " task"],
+    learning_rate: Scalar,
+) -> optax.GradientTransformationExtraArgs:
+    """The rule of `uncertainty` and of `imtl_l`: what the state holds last is the log-scale times `sign`."""
+
+    def init_fn(params: optax.Params) -> UncertaintyState | ImtlLState:
+        del params
+        zeros = jnp.zeros_like(prior)
+        return state_of(zeros, zeros, zeros)
+
+    def update_fn(
+        updates: optax.Updates,
+        state: UncertaintyState | ImtlLState,
+        params: optax.Params | None = None,
+        *,
+        losses: Float[Array, " task"],
+        present: Bool[Array, " task"] | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, UncertaintyState | ImtlLState]:
+        del params, extra_args
+        *_, learned = state
+        losses, active = observed(losses, present, prior.dtype)
+        weights = tilted(prior, sign * learned, active)
+        gradient = sign * (jnp.exp(sign * learned) * losses - 1)
+        return combine(updates, weights), state_of(
+            weights, weights, descended(learned, gradient, learning_rate, active)
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
