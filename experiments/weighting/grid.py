@@ -43,16 +43,17 @@ def study_configs(corpus: str, data_dir: str) -> dict[str, ConfigDict]:
     return configs
 
 
-def speaker_scores(predictions: Predictions, metric: str) -> dict[str, Float[np.ndarray, " speaker"]]:
-    """A metric of every setting on each speaker alone, mean over seeds, in the order of the speakers' names."""
-    scores: dict[str, list[float]] = {}
+def speaker_scores(predictions: Predictions) -> dict[tuple[str, str], Float[np.ndarray, " speaker"]]:
+    """By setting and metric the scores on each speaker alone, mean over seeds, in the order of the speakers' names."""
+    scores: dict[tuple[str, str], list[float]] = {}
     for speaker in np.unique(predictions.speaker):
         own = predictions.speaker == speaker
         values = {f.name: getattr(predictions, f.name)[own] for f in fields(predictions) if f.name != "classes"}
         for entry in summarise(replace(predictions, **values), n_bootstrap=1):
-            found = entry["metrics"].get(metric, {"pooled": np.nan})
-            scores.setdefault(entry["name"], []).append(found["pooled"])
-    return {name: np.array(own) for name, own in scores.items()}
+            for metric in SINGLE_TASK:
+                found = entry["metrics"].get(metric, {"pooled": np.nan})
+                scores.setdefault((entry["name"], metric), []).append(found["pooled"])
+    return {key: np.array(own) for key, own in scores.items()}
 
 
 def paired_test(scores: Float[np.ndarray, " speaker"], single: Float[np.ndarray, " speaker"]) -> tuple[float, float]:
@@ -73,10 +74,7 @@ def paired_test(scores: Float[np.ndarray, " speaker"], single: Float[np.ndarray,
 def table(studies: Sequence[Predictions], *, n_bootstrap: int = 1000) -> str:
     """Every setting in Markdown: pooled metrics with 95 % intervals, and the paired differences on speakers."""
     entries = [entry for own in studies for entry in summarise(own, n_bootstrap=n_bootstrap)]
-    scores = {
-        metric: {name: own for study in studies for name, own in speaker_scores(study, metric).items()}
-        for metric in SINGLE_TASK
-    }
+    scores = {key: own for study in studies for key, own in speaker_scores(study).items()}
     lines = [
         "| | WA % | UA % | CCC mean | UA − class alone | p | CCC − VAD alone | p |",
         "|---|---|---|---|---|---|---|---|",
@@ -93,7 +91,7 @@ def table(studies: Sequence[Predictions], *, n_bootstrap: int = 1000) -> str:
             if name == single or metric not in metrics:
                 cells += ["", ""]
                 continue
-            difference, p = paired_test(scores[metric][name], scores[metric][single])
+            difference, p = paired_test(scores[name, metric], scores[single, metric])
             cells += [f"{scale * difference:+.{digits}f}", f"{p:.3f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
