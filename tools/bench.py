@@ -328,7 +328,7 @@ def bench_weighting(arguments: argparse.Namespace) -> dict[str, Any]:
 
     epochs = {}
     compile_seconds = {}
-    for scheme in arguments.schemes or SCHEMES:
+    for scheme in dict.fromkeys(("static", *(arguments.schemes or SCHEMES))):
         began = time.perf_counter()
         epochs[scheme] = _epoch(scheme, arguments)
         epochs[scheme]()
@@ -494,7 +494,7 @@ def main(words: Sequence[str] | None = None) -> None:
     weighting.add_argument("--gradients-at", choices=("representation", "parameters"), default="representation")
     weighting.add_argument("--runs", type=int, default=4, help="runs that are stacked")
     weighting.add_argument("--utterances", type=int, default=128)
-    weighting.add_argument("--schemes", nargs="+", help="static first; all of them if left out")
+    weighting.add_argument("--schemes", nargs="+", help="beside static; all of them if left out")
     for command, rounds in ((ssl, 5), (weighting, 9)):
         command.add_argument("--rounds", type=int, default=rounds)
         command.add_argument("--out", type=Path, help="JSON file for the result")
