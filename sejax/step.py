@@ -31,7 +31,7 @@ class HParams(NamedTuple):
     dropout: Float[AnyArray, ""]
     statistics_dropout: Float[AnyArray, ""]
     label_smoothing: Float[AnyArray, ""]
-    alpha: Float[AnyArray, ""]  # prior share of the class task; the VAD task has 1 - alpha
+    alpha: Float[AnyArray, ""]  # prior share of the class task; the others have equal parts of the rest
     tau: Float[AnyArray, ""]  # temperature of the schemes dynamic and dwa
     weighting: Int[AnyArray, ""]  # index into Recipe.schemes
 

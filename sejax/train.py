@@ -97,6 +97,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     )
 
     # ------------------------------------------------------------------ runs: folds x settings x seeds
+    schemes = schemes_of(settings)
     runs = enumerate_runs(len(folds), settings, range(config.seed, config.seed + config.seeds))
     devices = jax.local_devices()[: config.devices or None]
     layout = lay_out(runs, runs_per_chunk=_runs_per_chunk(config), devices=len(devices))
@@ -135,7 +136,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
 
     by_run, shared = run_sharding(devices), NamedSharding(run_sharding(devices).mesh, PartitionSpec())
     stacked = Run(
-        hparams=stack_hparams(runs, layout, schemes_of(settings)),
+        hparams=stack_hparams(runs, layout, schemes),
         trained=np.stack([fold.train for fold in folds])[fold_of_run],
         class_weight=class_weight[fold_of_run],
         frame_scale=jax.tree.map(lambda x: x[fold_of_run], frame_scale),
@@ -184,7 +185,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
         averaging=config.averaging,
         **config.augment,
         tasks=config.tasks,
-        schemes=schemes_of(settings),
+        schemes=schemes,
         gradients_at=config.gradients_at,
         epoch_steps=steps,
     )

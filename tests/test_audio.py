@@ -231,7 +231,6 @@ def test_broken_archives_are_refused(tmp_path: Path) -> None:
 @settings(
     max_examples=150,
     derandomize=True,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())

@@ -221,7 +221,7 @@ def test_text_that_is_not_utf8(tmp_path):
         read_corpus("table", str(path))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(
     text=st.lists(
         st.sampled_from(["a.wav,s,x,1,\n", "b.wav", "s", "x", "1", "nan", ",", '"', "\n", "\r", " ", "-", "é", "\x00"])

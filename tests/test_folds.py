@@ -129,7 +129,7 @@ def test_official():
     assert speakers_of(utterances, fold.test) == {"c"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.sampled_from("abcdefg"), st.sampled_from(["1", "2", "3", None])), min_size=1, max_size=30),
     st.sampled_from(["loso", "loso_session"]),

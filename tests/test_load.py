@@ -83,7 +83,7 @@ def least_padding(lengths, n_buckets, min_rows):
     return min(costs)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=9),
     n_buckets=st.integers(1, 4),
@@ -159,7 +159,7 @@ def test_take_batch_gathers_one_view_of_each_row(streams, data):
 # ------------------------------------------------------------------------------------------- order of an epoch
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(n_batches=st.lists(st.integers(0, 60), min_size=1, max_size=5).filter(any))
 def test_rounds_hold_all_batches_and_few_more(n_batches):
     rounds, steps = plan_rounds(n_batches)
@@ -212,7 +212,7 @@ def test_order_of_a_bucket_that_nobody_trains_on(data):
     assert all(rows.shape[2] for rows in order.rows[1:])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(masks=st.lists(st.lists(st.booleans(), min_size=N, max_size=N).filter(any), min_size=1, max_size=3))
 def test_prediction_rows_cover_what_is_wanted_once(data, masks):
     wanted = [np.flatnonzero(mask) for mask in masks]

@@ -152,7 +152,7 @@ def test_each_dimension_is_computed_from_its_own_rows(kind):
     np.testing.assert_allclose(vad_loss(kind, PRED, TARGET, WEIGHT), losses.mean(), rtol=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000), offset=st.floats(-20, 20), scale=st.floats(0.01, 10))
 def test_ccc_equals_audmetric(seed, offset, scale):
     rng = np.random.default_rng(seed)

@@ -91,7 +91,7 @@ labels = st.integers(2, 6).flatmap(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(labels)
 def test_class_metrics_equal_scikit_learn_and_audmetric(case):
     n_classes, pairs = case
@@ -127,7 +127,7 @@ vectors = st.integers(2, 30).flatmap(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(vectors, st.floats(-1e3, 1e3))
 def test_ccc_and_rmse_equal_audmetric_and_scikit_learn(pair, offset):
     pred, target = pair[0] + offset, pair[1] + offset
@@ -192,7 +192,7 @@ floats = st.floats(allow_nan=True, allow_infinity=True, width=64)
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\r"), min_size=1, max_size=8)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data(), n=st.integers(0, 6), classes=st.lists(words, max_size=3, unique=True))
 def test_round_trip(tmp_path_factory, data, n, classes):
     def text():

@@ -90,7 +90,7 @@ def test_runs_are_numbered_seed_by_seed_setting_by_setting_fold_by_fold():
     ]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     n_folds=st.integers(1, 12),
     n_seeds=st.integers(1, 3),

@@ -78,7 +78,7 @@ some_gradients = st.builds(
     st.lists(st.integers(-2, 2), min_size=4, max_size=4),
     st.sampled_from([0.0, 1.0]),
 )
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=60)
 
 
 @few
