@@ -11,10 +11,8 @@ import jax.numpy as jnp
 import pytest
 from tiny_study import ROOT, environment
 
-sys.path.insert(0, str(ROOT / "tools"))
-from bench import architecture_of, make_batches, matmul_flops
-
 from sejax.ssl.modules import SSLModel
+from tools.benchmarks.ssl import architecture_of, make_batches, matmul_flops
 
 
 def test_batches_hold_all_utterances_and_no_more_than_they_may():

@@ -1,0 +1,207 @@
+"""Hidden states of a pretrained model (random weights) of utterances of mixed lengths, here and by transformers.
+
+Transformers' PyTorch model computes the same on the same device. PyTorch may live in another environment:
+`--torch-python` is its interpreter (torch and transformers there); without PyTorch this side is measured alone. On a
+GPU both compute in bfloat16.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tools.benchmarks.sides import Facts, Process, Side, has_packages, matmul_peak, measure_in_turn, ratio
+
+SAMPLING_RATE = 16_000
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96},
+    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+    "large": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "do_stable_layer_norm": True,
+        "feat_extract_norm": "layer",
+        "conv_bias": True,
+    },
+}
+CLASSES = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM"}
+
+
+def make_batches(seconds: Sequence[float], batch_seconds: float) -> list[list[int]]:
+    """Samples of each utterance, in batches of similar length whose padded audio is at most `batch_seconds`."""
+    batches: list[list[int]] = []
+    for duration in sorted(seconds, reverse=True):
+        if not batches or (len(batches[-1]) + 1) * batches[-1][0] > batch_seconds * SAMPLING_RATE:
+            batches.append([])
+        batches[-1].append(int(duration * SAMPLING_RATE))
+    return batches
+
+
+def architecture_of(family: str, size: str) -> Any:
+    """What transformers' configuration class of the family has by default, in that size."""
+    from sejax.ssl.modules import Architecture
+
+    options = SIZES[size]
+    large = size == "large"
+    return Architecture(
+        family=family,
+        conv_dim=(512,) * 7,
+        conv_kernel=(10, 3, 3, 3, 3, 2, 2),
+        conv_stride=(5, 2, 2, 2, 2, 2, 2),
+        conv_bias=large,
+        conv_norm="layer" if large else "group",
+        conv_activation="gelu",
+        hidden=options["hidden_size"],
+        layers=options["num_hidden_layers"],
+        heads=options["num_attention_heads"],
+        intermediate=options["intermediate_size"],
+        activation="gelu",
+        position_width=128,
+        position_groups=16,
+        pre_norm=large,
+        eps=1e-5,
+        projection_norm=True,
+        buckets=320 if family == "wavlm" else 0,
+        max_distance=800 if family == "wavlm" else 0,
+    )
+
+
+def jax_side(family: str, size: str, batches: Sequence[Sequence[int]]) -> tuple[Callable[[], None], Facts]:
+    """All batches once through `SSLModel`, hidden states left on the device; and facts about the device."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from sejax.ssl.modules import SSLModel
+
+    architecture = architecture_of(family, size)
+    model = SSLModel(architecture, jnp.bfloat16 if jax.default_backend() == "gpu" else jnp.float32)
+    lengths = jnp.array([8000], jnp.int32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8000)), lengths)
+    random = np.random.default_rng(0)
+    # Made as a checkpoint is read, array by array: a program that draws them all would need memory of its own.
+    params = jax.tree.map(lambda x: jnp.asarray(random.standard_normal(x.shape, np.float32) * np.float32(0.02)), shapes)
+
+    @jax.jit
+    def compute(params: Any, x: Any, n: Any) -> Any:
+        output: Any = model.apply(params, x, n)
+        return output.hidden
+
+    inputs = [(jnp.asarray(_noise(batch), jnp.float32), jnp.asarray(np.array(batch), jnp.int32)) for batch in batches]
+
+    def run() -> None:
+        for x, n in inputs:
+            jax.block_until_ready(compute(params, x, n))
+
+    facts = {"device": jax.devices()[0].device_kind, "dtype": str(jnp.dtype(model.dtype))}
+    return run, facts | {"flops": sum(matmul_flops(architecture, len(batch), batch[0]) for batch in batches)}
+
+
+def matmul_flops(architecture: Any, rows: int, samples: int) -> float:
+    """Of the convolutions' and matrices' products alone, two per multiplication, padding included.
+
+    XLA's own count is of no use: it counts the body of the scan over layers once.
+    """
+    a, flops, time, channels = architecture, 0, samples, 1
+    for features, width, stride in zip(a.conv_dim, a.conv_kernel, a.conv_stride, strict=True):
+        time = (time - width) // stride + 1
+        flops += time * width * channels * features
+        channels = features
+    flops += time * a.hidden * (channels + a.position_width * a.hidden // a.position_groups)
+    flops += a.layers * time * a.hidden * (4 * a.hidden + 2 * a.intermediate + 2 * time)
+    return 2.0 * rows * flops
+
+
+def torch_side(family: str, size: str, batches: Sequence[Sequence[int]]) -> tuple[Callable[[], None], Facts]:
+    """The same through transformers' model with its attention mask."""
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    name = CLASSES[family]
+    config = getattr(transformers, f"{name}Config")(**SIZES[size])
+    gpu = torch.cuda.is_available()
+    device, dtype = ("cuda", torch.bfloat16) if gpu else ("cpu", torch.float32)
+    model = getattr(transformers, f"{name}Model")(config).eval().to(device, dtype)
+    inputs = []
+    for batch in batches:
+        mask = torch.arange(batch[0])[None] < torch.tensor(batch)[:, None]
+        inputs.append((torch.tensor(_noise(batch), dtype=dtype, device=device), mask.long().to(device)))
+
+    def run() -> None:
+        with torch.inference_mode():
+            for x, mask in inputs:
+                model(x, attention_mask=mask, output_hidden_states=True)
+            if gpu:
+                torch.cuda.synchronize()
+
+    return run, {"device": torch.cuda.get_device_name() if gpu else "cpu", "dtype": str(dtype)}
+
+
+def _noise(batch: Sequence[int]) -> Any:
+    import numpy as np
+
+    waveform = np.random.default_rng(0).standard_normal((len(batch), batch[0])).astype(np.float32)
+    for row, samples in enumerate(batch):
+        waveform[row, samples:] = 0
+    return waveform
+
+
+def side(name: str, options: dict[str, Any]) -> Side:
+    """The side of that name."""
+    return {"jax": lambda: jax_side(**options), "torch": lambda: torch_side(**options), "matmul": matmul_peak}[name]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--family", choices=CLASSES, default="hubert")
+    parser.add_argument("--size", choices=SIZES, default="base")
+    lengths = [2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0]
+    parser.add_argument("--seconds", type=float, nargs="+", default=lengths, help="durations of the utterances")
+    parser.add_argument("--batch-seconds", type=float, default=16.0, help="padded audio in a batch")
+    parser.add_argument("--torch-python", default=sys.executable, help="interpreter that has torch and transformers")
+    parser.add_argument("--rounds", type=int, default=5)
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Both sides in turn, and what the device can do at most."""
+    batches = make_batches(arguments.seconds, arguments.batch_seconds)
+    options = {"family": arguments.family, "size": arguments.size, "batches": batches}
+    sides = {name: Process("ssl", name, options) for name in ("jax", "matmul")}
+    if has_packages(arguments.torch_python, "torch", "transformers"):
+        sides["torch"] = Process("ssl", "torch", options, arguments.torch_python)
+    else:
+        print(f"{arguments.torch_python} has no torch and transformers: sejax is measured alone", file=sys.stderr)
+    measured = measure_in_turn(sides, arguments.rounds)
+    audio = sum(sum(batch) for batch in batches) / SAMPLING_RATE
+    found = {
+        name: own.summary() | {"audio_seconds_per_second": audio / own.median}
+        for name, own in measured.items()
+        if name != "matmul"
+    }
+    achieved, possible = (measured[name].facts["flops"] / measured[name].median for name in ("jax", "matmul"))
+    found["jax"] |= {"flops_per_second": achieved, "fraction_of_matmul": achieved / possible}
+    result: dict[str, Any] = {
+        "model": f"{arguments.family}-{arguments.size}, random weights",
+        "batches_samples": batches,
+        "audio_seconds": audio,
+        "sides": found,
+    }
+    if "torch" in measured:
+        result["speed_over_torch"] = ratio(measured["torch"], measured["jax"])
+        result["peak_memory_over_torch"] = measured["jax"].peak_bytes / measured["torch"].peak_bytes
+    return result
+
+
+def show(result: dict[str, Any]) -> None:
+    print(f"{result['model']}, {result['audio_seconds']:.0f} s of audio in {len(result['batches_samples'])} batches")
+    print(f"{'':8}{'audio s / s':>12}{'peak GB':>9}{'first run s':>13}{'of matmul speed':>17}")
+    for side, found in result["sides"].items():
+        fraction = found.get("fraction_of_matmul")
+        print(
+            f"{side:8}{found['audio_seconds_per_second']:12.1f}{found['peak_bytes'] / 1e9:9.2f}"
+            f"{found['first_seconds']:13.1f}{'' if fraction is None else f'{fraction:17.2f}'}"
+        )
+    if "speed_over_torch" in result:
+        print(f"speed {result['speed_over_torch']:.2f} of PyTorch's, memory {result['peak_memory_over_torch']:.2f}")
