@@ -1,10 +1,12 @@
 """Layers that the encoders share. Every one respects a mask: what lies beyond an utterance's end never matters."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int, Key
 
 
 def mask_frames(x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"]):
@@ -23,9 +25,22 @@ class Dropout(nn.Module):
     def __call__(self, x: Float[Array, "..."], rate: Float[Array, ""]) -> Float[Array, "..."]:
         if not self.has_rng("dropout"):
             return x
-        keep = jax.random.uniform(self.make_rng("dropout"), x.shape) >= rate
+        keep = _random_24_bits(self.make_rng("dropout"), x.shape) >= (rate * 2**24).astype(jnp.int32)
         # A rate of 1 keeps nothing; the floor keeps 0/0 out of that corner.
         return jnp.where(keep, x / jnp.maximum(1.0 - rate, 1e-6).astype(x.dtype), jnp.zeros((), x.dtype))
+
+
+def _random_24_bits(key: Key[Array, ""], shape: tuple[int, ...]) -> Int[Array, "..."]:
+    """Integers below 2^24, by hashing each element's number with the key.
+
+    The hash is lowbias32 (Wellons, Hash prospector, 2018), the key's second word mixed in between. Threefry,
+    which jax.random takes, has ten times the arithmetic: on a CPU a quarter of a training step.
+    """
+    low, high = jax.random.key_data(key)
+    h = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape) ^ low
+    h = (h ^ (h >> 16)) * jnp.uint32(0x21F0AAAD)
+    h = (h ^ (h >> 15) ^ high) * jnp.uint32(0xD35A2D97)
+    return ((h ^ (h >> 15)) >> 8).astype(jnp.int32)
 
 
 class LayerMix(nn.Module):
