@@ -71,8 +71,8 @@ def train_epoch(
     data: Data,
     frozen: Frozen,
     order: Order,
+    order_row: Int[Array, "chunk slot"] | Int[Array, " chunk"],
     seed: Int[Array, " chunk"],
-    seed_row: Int[Array, " chunk"],
     epoch: Int[Array, ""],
     *,
     model: JointModel,
@@ -81,22 +81,30 @@ def train_epoch(
     """One epoch of all runs.
 
     Args:
+      order_row: each run's row of `order`, its own batches; or each chunk's, whose runs then share batches, and
+        what is frozen hears each batch once.
       seed: each chunk's seed; dropout and masking depend on seed, epoch and step alone.
-      seed_row: each chunk's row of `order`.
     """
+    shared = order_row.ndim == 1
 
     def train_chunk(args):
-        state, run, seed, seed_row = args
+        state, run, order_row, seed = args
         key = jax.random.fold_in(jax.random.key(seed), epoch)
 
-        own = jax.tree.map(lambda x: x[seed_row], order)
+        own = jax.tree.map(lambda x: x[order_row], order)
+        if not shared:
+            own = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), own)  # scanned over round and step
         steps = [rows.shape[1] for rows in own.rows]
 
         def on_bucket(bucket, state, inputs):
             i, rows, view = inputs
-            batch = take_batch(data, bucket, rows, view)
-            step = jax.vmap(partial(train_step, model, recipe, frozen), in_axes=(0, 0, None, None))
-            return step(state, run, batch, jax.random.fold_in(key, i))
+            step_key = jax.random.fold_in(key, i)
+
+            def step(state, run, rows, view):
+                return train_step(model, recipe, frozen, state, run, take_batch(data, bucket, rows, view), step_key)
+
+            own_batch = None if shared else 0
+            return jax.vmap(step, in_axes=(0, 0, own_batch, own_batch))(state, run, rows, view)
 
         def on_round(state, inputs):
             i, rows, view = inputs
@@ -111,7 +119,7 @@ def train_epoch(
         state, metrics = jax.lax.scan(on_round, state, (rounds, own.rows, own.view))
         return state, _over_steps(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), metrics))
 
-    return jax.lax.map(train_chunk, (states, runs, seed, seed_row))
+    return jax.lax.map(train_chunk, (states, runs, order_row, seed))
 
 
 def _over_steps(metrics: StepMetrics) -> EpochMetrics:

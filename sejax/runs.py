@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from sejax.errors import InputError
 from sejax.folds import Fold
@@ -123,6 +123,23 @@ def lay_out(runs: Sequence[RunKey], *, runs_per_chunk: int, devices: int) -> Lay
             rows.append(part + [part[-1]] * (slots - len(part)))
             seeds.append(seed)
     return Layout(np.array(rows), np.array(seeds))
+
+
+def batch_orders(
+    folds: Sequence[Fold], runs: Sequence[RunKey], layout: Layout, *, shared: bool
+) -> tuple[list[tuple[int, Bool[np.ndarray, " utterance"]]], Int[np.ndarray, "chunk *slot"]]:
+    """The seeds and utterances by which batches are drawn, and which of these are each run's.
+
+    Every run goes over its own training utterances. Where part of the model is frozen and hears a batch once for
+    all runs, the runs of a chunk share batches of what any fold trains on.
+    """
+    if shared:
+        seeds, row = np.unique(layout.seed, return_inverse=True)
+        anyone = np.any([fold.train for fold in folds], axis=0)
+        return [(int(seed), anyone) for seed in seeds], row.astype(np.int32)
+    keys = sorted({(run.seed, run.fold) for run in runs})
+    row = np.array([keys.index((run.seed, run.fold)) for run in runs], np.int32)
+    return [(seed, folds[fold].train) for seed, fold in keys], layout.scatter(row)
 
 
 def schemes_of(settings: Sequence[Setting]) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ from sejax.models.joint import JointModel, StreamSpec
 from sejax.report import write_report
 from sejax.runs import (
     balanced_class_weight,
+    batch_orders,
     enumerate_runs,
     expand_grid,
     lay_out,
@@ -148,19 +149,18 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
         by_bucket, columns = prediction_rows(data, selection_rows(folds, split), PREDICT_BATCH)
         rows[split] = jax.device_put(tuple(r[fold_of_run] for r in by_bucket), by_run), columns
     chosen_on = "test" if config.select_on_test else "val"
-    seeds = np.unique(layout.seed)
+    orders, order_row = batch_orders(folds, runs, layout, shared=any(spec.tuning is not None for spec in specs))
     shuffle = partial(
         epoch_order,
         utterances=[bucket.utterance for bucket in data.buckets],
-        visited=np.any([fold.train for fold in folds], axis=0),
-        seeds=seeds.tolist(),
+        orders=orders,
         batch_size=config.batch_size,
         views=len(config.speeds),
     )
     steps = sum(rows.shape[1] * rows.shape[2] for rows in shuffle(epoch=1).rows)
     data = jax.device_put(data, shared)
     chunk_seed = jnp.asarray(layout.seed, jnp.int32)
-    seed_row = jnp.asarray(np.searchsorted(seeds, layout.seed), jnp.int32)
+    order_row = jax.device_put(order_row, by_run if order_row.ndim == 2 else shared)
     del prepared, streams, frame_scale, statistic_scale
 
     # ------------------------------------------------------------------ model and state
@@ -228,8 +228,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
                 data,
                 frozen,
                 jax.device_put(shuffle(epoch=epoch), shared),
+                order_row,
                 chunk_seed,
-                seed_row,
                 jnp.asarray(epoch, jnp.int32),
                 model=model,
                 recipe=recipe,

@@ -95,8 +95,8 @@ class Study(NamedTuple):
     data: Data
     frozen: Frozen
     start: Any
+    order_row: Any
     seed: Any
-    seed_row: Any
 
 
 def make_study(tuning: Tuning, *, garble: int | None = None, folds=(0, 1)) -> Study:
@@ -132,15 +132,14 @@ def make_study(tuning: Tuning, *, garble: int | None = None, folds=(0, 1)) -> St
     put = partial(jax.tree.map, jnp.asarray)
     frozen = put(Frozen({"wavlm": part.lower}, {"wavlm": part.upper}))
     chunks = layout.run.shape[0]
-    seeds = jnp.full(chunks, 3, jnp.int32), jnp.zeros(chunks, jnp.int32)
-    return Study(put(stacked), put(data), frozen, {"wavlm": part.start}, *seeds)
+    shared_order = jnp.zeros(chunks, jnp.int32)
+    return Study(put(stacked), put(data), frozen, {"wavlm": part.start}, shared_order, jnp.full(chunks, 3, jnp.int32))
 
 
 def order(study: Study, epoch: int):
     own = epoch_order(
         [bucket.utterance for bucket in study.data.buckets],
-        visited=TRAINED.any(axis=0),
-        seeds=[3],
+        orders=[(3, TRAINED.any(axis=0))],
         epoch=epoch,
         batch_size=BATCH,
         views=1,
@@ -160,8 +159,8 @@ def train(study: Study, model: JointModel, epochs: int):
             study.data,
             study.frozen,
             order(study, epoch),
+            study.order_row,
             study.seed,
-            study.seed_row,
             jnp.asarray(epoch, jnp.int32),
             model=model,
             recipe=RECIPE,
@@ -330,8 +329,8 @@ def compiled_epoch(name: str, folds: tuple[int, ...]) -> tuple[Any, int, int]:
         study.data,
         study.frozen,
         order(study, 1),
+        study.order_row,
         study.seed,
-        study.seed_row,
         jnp.asarray(1, jnp.int32),
         model=model,
         recipe=RECIPE,

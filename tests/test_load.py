@@ -174,8 +174,9 @@ def test_rounds_alternate_where_it_costs_nothing():
 
 
 def order_of(data, visited, **kwargs):
-    arguments = {"seeds": [0, 1], "epoch": 1, "batch_size": 3, "views": VIEWS, **kwargs}
-    return epoch_order([b.utterance for b in data.buckets], visited=visited, **arguments)
+    arguments = {"epoch": 1, "batch_size": 3, "views": VIEWS, **kwargs}
+    seeds = arguments.pop("seeds", [0, 1])
+    return epoch_order([b.utterance for b in data.buckets], orders=[(seed, visited) for seed in seeds], **arguments)
 
 
 def test_order_visits_every_visited_utterance_and_no_other(data):
@@ -210,6 +211,27 @@ def test_order_of_a_bucket_that_nobody_trains_on(data):
     order = order_of(data, visited)
     assert order.rows[0].shape[2] == 0
     assert all(rows.shape[2] for rows in order.rows[1:])
+
+
+def test_orders_of_different_utterances_have_equal_steps_and_their_own_rows(data):
+    few, none_of_first = np.zeros(N, bool), np.ones(N, bool)
+    few[data.buckets[1].utterance[:2]] = True
+    none_of_first[data.buckets[0].utterance] = False
+    visited = [np.ones(N, bool), few, none_of_first]
+    order = epoch_order(
+        [b.utterance for b in data.buckets],
+        orders=[(0, own) for own in visited],
+        epoch=1,
+        batch_size=3,
+        views=VIEWS,
+    )
+    assert order.rows[0].shape[2] > 0
+    for i, own in enumerate(visited):
+        for bucket, rows in zip(data.buckets, order.rows, strict=True):
+            wanted = bucket.utterance[own[bucket.utterance]]
+            seen = np.unique(bucket.utterance[rows[i]])
+            # Where there is nothing to visit the gate shuts out what fills the batch.
+            assert_array_equal(seen, wanted if len(wanted) else bucket.utterance[:1])
 
 
 @settings(max_examples=50)

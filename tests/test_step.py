@@ -13,11 +13,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sejax import losses, program, step
 from sejax.data.load import Stream, assemble, epoch_order, fold_scales, prediction_rows
+from sejax.folds import Fold
 from sejax.metrics import ccc
 from sejax.models.joint import JointModel, Rates, StreamSpec
 from sejax.optimizer import adamw, is_kernel
 from sejax.runs import (
     balanced_class_weight,
+    batch_orders,
     enumerate_runs,
     expand_grid,
     lay_out,
@@ -31,7 +33,7 @@ NOTHING_FROZEN = Frozen({}, {})
 N, BATCH, EPOCHS = 24, 8, 40
 SPEAKER = np.arange(N) // 6
 TRAINED = np.stack([np.isin(SPEAKER, (0, 1)), np.isin(SPEAKER, (2, 3))])  # of fold 0 and of fold 1
-STEPS = N // BATCH  # an epoch visits what any fold trains on
+STEPS = 2  # of the 12 utterances that a fold trains on
 MODEL = JointModel(
     streams=(StreamSpec("a", "conv", 1, 4), StreamSpec("b", "none", 1, 4)),
     classes=2,
@@ -106,8 +108,8 @@ class Study(NamedTuple):
     runs: Run
     data: Any
     order: Any  # by epoch
+    order_row: Any
     seed: Any
-    seed_row: Any
     by_run: NamedSharding
 
 
@@ -135,30 +137,30 @@ def make_study(raw, *, base=BASE, grid=GRID, keep=None, runs_per_chunk=0, device
         jax.tree.map(lambda x: x[fold], frame_scale),
         jax.tree.map(lambda x: x[fold], statistic_scale),
     )
+    folds = [Fold(str(i), own, ~own, ~own) for i, own in enumerate(TRAINED)]
+    orders, order_row = batch_orders(folds, runs, layout, shared=False)
     if keep is not None:
-        stacked = jax.tree.map(lambda x: x[:, keep : keep + 1], stacked)
+        stacked, order_row = jax.tree.map(lambda x: x[:, keep : keep + 1], (stacked, order_row))
     by_run = run_sharding(jax.local_devices()[:devices])
     shared = NamedSharding(by_run.mesh, PartitionSpec())
 
     def order(epoch):
         own = epoch_order(
             [bucket.utterance for bucket in data.buckets],
-            visited=TRAINED.any(axis=0),
-            seeds=[3],
+            orders=orders,
             epoch=epoch,
             batch_size=BATCH,
             views=1,
         )
         return jax.device_put(own, shared)
 
-    chunks = layout.run.shape[0]
     return Study(
         layout,
         jax.device_put(stacked, by_run),
         jax.device_put(data, shared),
         order,
-        jnp.full(chunks, 3, jnp.int32),
-        jnp.zeros(chunks, jnp.int32),
+        jax.device_put(order_row, by_run),
+        jnp.full(layout.run.shape[0], 3, jnp.int32),
         by_run,
     )
 
@@ -175,8 +177,8 @@ def train(study, epochs, *, recipe=RECIPE):
             study.data,
             NOTHING_FROZEN,
             study.order(epoch),
+            study.order_row,
             study.seed,
-            study.seed_row,
             jnp.asarray(epoch, jnp.int32),
             model=MODEL,
             recipe=recipe,
@@ -304,8 +306,8 @@ def test_an_epoch_is_compiled_once_and_the_step_traced_once_per_bucket(raw, monk
             study.data,
             NOTHING_FROZEN,
             order,
+            study.order_row,
             study.seed,
-            study.seed_row,
             epoch,
             model=MODEL,
             recipe=RECIPE,

@@ -30,10 +30,10 @@ class Data(NamedTuple):
 
 
 class Order(NamedTuple):
-    """The batches of one epoch, per seed: in every round some steps on each bucket in turn."""
+    """The batches of one epoch, in several orders: in every round some steps on each bucket in turn."""
 
-    rows: tuple[Int[AnyArray, "seed round _step batch"], ...]  # per bucket, rows of that bucket
-    view: tuple[Int[AnyArray, "seed round _step batch"], ...]
+    rows: tuple[Int[AnyArray, "order round _step batch"], ...]  # per bucket, rows of that bucket
+    view: tuple[Int[AnyArray, "order round _step batch"], ...]
 
 
 class Stream(NamedTuple):
@@ -179,28 +179,30 @@ def plan_rounds(n_batches: Sequence[int], *, most_extra: float = 0.1) -> tuple[i
 def epoch_order(
     utterances: Sequence[Int[AnyArray, " _row"]],
     *,
-    visited: Bool[np.ndarray, " utterance"],
-    seeds: Sequence[int],
+    orders: Sequence[tuple[int, Bool[np.ndarray, " utterance"]]],
     epoch: int,
     batch_size: int,
     views: int,
 ) -> Order:
-    """Shuffles one epoch: every visited utterance at least once, each batch from one bucket.
+    """Shuffles one epoch, for each seed and the utterances visited under it: all of them, each batch from one bucket.
 
-    `utterances` are those of each bucket, `visited` those that some run trains on. Where the steps do not come
-    out even, utterances from the start of the shuffle come a second time, so that all batches are full. A view
-    is drawn for each visit. Depends on nothing but its arguments: a resumed run sees the same.
+    `utterances` are those of each bucket. All orders have the same steps; where these do not come out even,
+    utterances from the start of the shuffle come a second time, so that all batches are full. A view is drawn
+    for each visit. An order depends on its seed, its utterances, the epoch and the number of steps: a resumed run
+    sees the same.
     """
-    own = [np.flatnonzero(visited[np.asarray(utterance)]) for utterance in utterances]
-    rounds, steps = plan_rounds([-(-len(rows) // batch_size) for rows in own])
-    per_seed = []
-    for seed in seeds:
+    own = [[np.flatnonzero(visited[np.asarray(u)]) for u in utterances] for _, visited in orders]
+    most = [max(len(rows) for rows in bucket) for bucket in zip(*own, strict=True)]
+    rounds, steps = plan_rounds([-(-n // batch_size) for n in most])
+    shapes = [(rounds, n, batch_size) for n in steps]
+    per_order = []
+    for (seed, _), by_bucket in zip(orders, own, strict=True):
         rng = np.random.default_rng([seed, epoch])
-        shapes = [(rounds, n, batch_size) for n in steps]
-        rows = [np.resize(rng.permutation(r), s) for r, s in zip(own, shapes, strict=True)]
-        per_seed.append((rows, [rng.integers(0, views, s) for s in shapes]))
+        # A bucket of which an order visits nothing is filled with a row that no run of that order is trained on.
+        rows = [np.resize(rng.permutation(r) if len(r) else 0, s) for r, s in zip(by_bucket, shapes, strict=True)]
+        per_order.append((rows, [rng.integers(0, views, s) for s in shapes]))
     return Order(
-        *(tuple(np.stack(x).astype(np.int32) for x in zip(*part, strict=True)) for part in zip(*per_seed, strict=True))
+        *(tuple(np.stack(x).astype(np.int32) for x in zip(*part, strict=True)) for part in zip(*per_order, strict=True))
     )
 
 

@@ -137,11 +137,10 @@ def make_epoch(
       devices: the slots are shared by so many.
     """
     runs = random_runs(study, shape, first_fold=first_fold)
-    visited = np.any(runs.trained, axis=(0, 1))
+    trained = runs.trained.reshape(-1, study.utterances)
     order = epoch_order(
         [bucket.utterance for bucket in data.buckets],
-        visited=visited,
-        seeds=[0],
+        orders=[(0, own) for own in trained],
         epoch=1,
         batch_size=study.batch_size,
         views=1,
@@ -166,7 +165,7 @@ def make_epoch(
     by_run = run_sharding(jax.local_devices()[:devices])
     shared = NamedSharding(by_run.mesh, PartitionSpec())
     data, order = jax.device_put((data, order), shared)
-    runs = jax.device_put(runs, by_run)
+    runs, order_row = jax.device_put((runs, np.arange(len(trained), dtype=np.int32).reshape(shape)), by_run)
     seed = jnp.zeros(shape[0], jnp.int32)
     frozen = Frozen({}, {})
     states = program.init_runs(runs, data, frozen, {}, seed, model=model, recipe=recipe)
@@ -174,7 +173,7 @@ def make_epoch(
 
     def epoch() -> None:
         states, _ = program.train_epoch(
-            kept[0], runs, data, frozen, order, seed, seed, jnp.int32(1), model=model, recipe=recipe
+            kept[0], runs, data, frozen, order, order_row, seed, jnp.int32(1), model=model, recipe=recipe
         )
         kept[0] = jax.device_put(jax.block_until_ready(states), by_run)
 
