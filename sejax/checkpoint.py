@@ -10,14 +10,14 @@ from sejax.errors import InputError
 
 
 class Checkpoints:
-    """Checkpoints of one workdir, one per saved epoch; the two newest are kept.
+    """Checkpoints of one program, one per saved epoch; the two newest are kept.
 
     Saving returns once the arrays are copied; they are written in the background into a temporary folder that
     is renamed when complete, so a process killed in mid-save leaves the epoch before.
     """
 
-    def __init__(self, workdir: str) -> None:
-        self._folder = Path(workdir).absolute() / "checkpoints"
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder).absolute()
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True)
         # Named, the handler also reads the shapes of what another process has saved.
         self._manager = ocp.CheckpointManager(

@@ -125,9 +125,10 @@ def default_config() -> ConfigDict:
     # --- the study: settings x seeds x folds are runs of one program
     config.seeds = 1
     config.seed = 0  # the first seed
-    config.grid = ConfigDict(dict.fromkeys(STACKED, ()))
-    config.runs_per_chunk = 0  # runs vmapped together; 0: all of a seed
-    config.devices = 0  # devices that share the runs; 0: all
+    config.grid = _empty_grid()
+    config.runs_per_chunk = 0  # runs vmapped together; 0: on a CPU one per device, else as many as memory holds
+    config.devices = 0  # devices that share the runs; 0: all (on a CPU each core is one)
+    config.memory_fraction = 0.9  # of a device's free memory that a program may need
     config.checkpoint_every = 5  # epochs
     config.tensorboard = True
     config.bootstrap = 1000  # draws of speakers for the intervals
@@ -146,10 +147,74 @@ STACKED = (
     "statistics_dropout",
     "label_smoothing",
 )
-"""What a grid may vary: numbers that are traced, so that all settings are runs of one program."""
+"""What a grid may vary within a program: numbers that are traced, so that all settings are runs of one program."""
 
-CHANGEABLE = ("cache_dir", "workers", "tensorboard", "checkpoint_every", "bootstrap", "data_dir")
+STRUCTURAL = (
+    "streams",
+    "batch_size",
+    "gradients_at",
+    "loss.vad",
+    "model.layers",
+    "model.stride",
+    "model.width",
+    "model.heads",
+    "model.fused",
+    "model.self_attention",
+    "model.co_attention",
+    "model.statistics",
+    "augment.time_masks",
+    "augment.feature_masks",
+)
+"""What a grid may vary beside that, at the price of a program for each combination."""
+
+CHANGEABLE = (
+    "cache_dir",
+    "workers",
+    "tensorboard",
+    "checkpoint_every",
+    "bootstrap",
+    "data_dir",
+    "devices",
+    "memory_fraction",
+)
 """What may differ when a workdir is continued: it does not change what is learned."""
+
+
+def _empty_grid() -> ConfigDict:
+    grid = ConfigDict(dict.fromkeys(STACKED, ()))
+    for name in STRUCTURAL:
+        *folder, option = name.split(".")
+        place = grid
+        for part in folder:
+            if part not in place:
+                place[part] = ConfigDict()
+            place = place[part]
+        place[option] = ()
+    return grid
+
+
+def grid_of(config: ConfigDict) -> dict[str, tuple[Any, ...]]:
+    """What the grid varies, by the option's full name."""
+    return {name: found for name in (*STACKED, *STRUCTURAL) if (found := tuple(at(config.grid, name)))}
+
+
+def with_structure(config: ConfigDict, structure: Mapping[str, Any]) -> ConfigDict:
+    """A copy of the config with other values of some of the `STRUCTURAL` options.
+
+    Raises:
+      InputError: see `check_config`, or a value of another type than the option's.
+    """
+    own = config.copy_and_resolve_references()
+    for name, value in structure.items():
+        *folder, option = name.split(".")
+        place = own
+        for part in folder:
+            place = place[part]
+        expected = type(place[option])
+        _expect(f"grid.{name}", value, type(value) is expected, f"values of type {expected.__name__}")
+        place[option] = value
+    check_config(own)
+    return own
 
 
 def check_config(config: ConfigDict) -> None:
@@ -162,7 +227,7 @@ def check_config(config: ConfigDict) -> None:
         "gradients_at": ("representation", "parameters"),
     }
     for name, allowed in choices.items():
-        _expect(name, _at(config, name), _at(config, name) in allowed, f"one of {', '.join(allowed)}")
+        _expect(name, at(config, name), at(config, name) in allowed, f"one of {', '.join(allowed)}")
     for name in (
         "epochs",
         "batch_size",
@@ -172,9 +237,9 @@ def check_config(config: ConfigDict) -> None:
         "model.stride",
         "model.fused",
     ):
-        _expect(name, _at(config, name), _at(config, name) >= 1, "1 or more")
-    for name in ("warmup", "averaging", "max_bad_fraction", "augment.feature_mask_share"):
-        _expect(name, _at(config, name), 0.0 <= _at(config, name) <= 1.0, "a share from 0 to 1")
+        _expect(name, at(config, name), at(config, name) >= 1, "1 or more")
+    for name in ("warmup", "averaging", "max_bad_fraction", "memory_fraction", "augment.feature_mask_share"):
+        _expect(name, at(config, name), 0.0 <= at(config, name) <= 1.0, "a share from 0 to 1")
     tasks = (("class", "vad"), ("class", *DIMENSIONS))
     _expect("tasks", config.tasks, config.tasks in tasks, f"{tasks[0]} or {tasks[1]}")
     pretrained = tuple(config.features.ssl)
@@ -228,7 +293,8 @@ def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str 
     return found
 
 
-def _at(config: ConfigDict, name: str) -> Any:
+def at(config: ConfigDict, name: str) -> Any:
+    """The value of the option of that full name."""
     value = config
     for part in name.split("."):
         value = value[part]

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,17 @@ _IDENTITY = ("epoch", "run", "fold", "seed", "setting")
 class History:
     """history.jsonl: a row per epoch and run."""
 
-    def __init__(self, workdir: str, *, epoch: int) -> None:
-        """Opens the file for the epochs after `epoch`; rows of later epochs, from a killed process, go."""
+    def __init__(self, workdir: str) -> None:
         self._path = Path(workdir) / "history.jsonl"
+
+    def forget(self, runs: Collection[int], *, after: int) -> None:
+        """Takes out what a killed process wrote of these runs' epochs behind `after`."""
         kept: list[str] = []
-        if self._path.exists() and epoch:
+        if self._path.exists():
             # A torn last line has no newline: it belongs to an epoch that is trained again.
             whole = (line for line in self._path.read_text().splitlines(keepends=True) if line.endswith("\n"))
-            kept = [line for line in whole if json.loads(line)["epoch"] <= epoch]
+            rows = ((line, json.loads(line)) for line in whole)
+            kept = [line for line, row in rows if row["epoch"] <= after or row["run"] not in runs]
         self._path.write_text("".join(kept))
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:

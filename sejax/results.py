@@ -4,7 +4,7 @@ import csv
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -22,7 +22,7 @@ from sejax.metrics import (
     unweighted_accuracy,
     weighted_accuracy,
 )
-from sejax.runs import RunKey
+from sejax.runs import RunKey, written
 
 CLASS_METRICS = ("val_loss_class", "val_wa", "val_ua")
 VAD_METRICS = (
@@ -81,12 +81,10 @@ def validate_runs(
 ) -> list[dict[str, float]]:
     """`validation_metrics` of every run, of the tasks it is trained on, and the `score` that chooses its epoch."""
     measured = []
-    for run in runs:
+    for run, p, v in zip(runs, prob, vad, strict=True):
         found = columns[run.fold] >= 0
         own = columns[run.fold][found]
-        numbers = validation_metrics(
-            prob[run.number][found], vad[run.number][found], target[own], true_vad[own], vad_loss=vad_loss
-        )
+        numbers = validation_metrics(p[found], v[found], target[own], true_vad[own], vad_loss=vad_loss)
         # A task without a prior share is not trained in this run: its head says nothing.
         alpha = float(run.setting.values["alpha"])
         untrained = CLASS_METRICS if alpha == 0 else VAD_METRICS if alpha == 1 else ()
@@ -116,7 +114,7 @@ def history_rows(
       tasks: the tasks that the corpus has labels for, and their places; the others leave no columns.
     """
     rows = []
-    for run, own in zip(runs, validation, strict=True):
+    for place, (run, own) in enumerate(zip(runs, validation, strict=True)):
         row: dict[str, Any] = {
             "epoch": epoch,
             "run": run.number,
@@ -125,43 +123,49 @@ def history_rows(
             "setting": run.setting.name,
         }
         for prefix, values in losses.items():
-            row |= {f"{prefix}_{t}": float(values[run.number, place]) for t, place in tasks.items()}
+            row |= {f"{prefix}_{t}": float(values[place, task]) for t, task in tasks.items()}
         rows.append({**row, **own})
     return rows
 
 
+class Tested(NamedTuple):
+    """What a run's best epoch says of its columns; utterance -1 is padding."""
+
+    utterance: Int[np.ndarray, " column"]
+    prob: Float[np.ndarray, "column class"]
+    vad: Float[np.ndarray, "column dim"]  # half scales
+
+
 def gather_predictions(
-    corpus: Corpus,
-    runs: Sequence[RunKey],
-    folds: Sequence[Fold],
-    columns: Int[np.ndarray, "fold column"],
-    prob: Float[np.ndarray, "run column class"],
-    vad: Float[np.ndarray, "run column dim"],
+    corpus: Corpus, runs: Sequence[RunKey], folds: Sequence[Fold], tested: Mapping[int, Tested]
 ) -> Predictions:
     """All test predictions, in the order of the runs and then of the corpus, VAD in the corpus's scale.
 
     A task whose prior share is 0 in a run was not trained there: it has no predictions.
+
+    Args:
+      tested: by the run's number.
     """
     low, high = corpus.vad_scale
+    rated = np.isfinite([u.vad for u in corpus.utterances]).any(axis=0)
     parts = []
     for run in runs:
-        found = columns[run.fold] >= 0
-        utterance = columns[run.fold][found]
-        order = np.argsort(utterance)
-        p = prob[run.number][found][order, : len(corpus.classes)].astype(np.float64)
-        v = vad[run.number][found][order].astype(np.float64) * (high - low) / 2 + (low + high) / 2
+        own = tested[run.number]
+        order = np.argsort(own.utterance, kind="stable")
+        order = order[own.utterance[order] >= 0]
+        utterance = own.utterance[order]
+        p = own.prob[order, : len(corpus.classes)].astype(np.float64)
+        v = own.vad[order].astype(np.float64) * (high - low) / 2 + (low + high) / 2
         alpha = float(run.setting.values["alpha"])
-        truth = np.array([corpus.utterances[u].vad for u in utterance[order]], np.float64)
-        rated = np.isfinite([u.vad for u in corpus.utterances]).any(axis=0)
         parts.append(
             {
                 "run": np.full(len(utterance), run.number),
                 "fold": np.full(len(utterance), folds[run.fold].name),
                 "seed": np.full(len(utterance), run.seed),
                 "setting": np.full(len(utterance), run.setting.name),
-                "utterance": utterance[order],
+                "utterance": utterance,
                 "prob": p if alpha > 0 else np.full_like(p, np.nan),
-                "vad": truth,
+                "vad": np.array([corpus.utterances[u].vad for u in utterance], np.float64),
                 "pred_vad": np.where(rated & (alpha < 1), v, np.nan),
             }
         )
@@ -194,26 +198,32 @@ def write_runs(
             fold = folds[run.fold]
             who = [" ".join(sorted(set(speakers[getattr(fold, split)]))) for split in splits]
             epoch = "" if best_epoch is None else int(best_epoch[run.number])
-            own = [run.setting.values[name] for name in values]
+            own = [written(run.setting.values[name]) for name in values]
             writer.writerow([run.number, fold.name, run.seed, run.setting.name, *own, *who, epoch])
 
 
 def write_layer_weights(
-    path: str, runs: Sequence[RunKey], folds: Sequence[Fold], scores: Mapping[str, Float[np.ndarray, "run _layer"]]
+    path: str,
+    runs: Sequence[RunKey],
+    folds: Sequence[Fold],
+    scores: Mapping[int, Mapping[str, Float[np.ndarray, " _layer"]]],
 ) -> None:
     """layer_weights.csv: by how much each run's best epoch weighs the hidden states of a pretrained model.
 
-    `scores` are those of which the weights are the softmax, by stream. Layer 0 is the first layer's input.
+    `scores` are those of which the weights are the softmax, by the run's number and by stream. Layer 0 is the
+    first layer's input.
     """
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["run", "fold", "seed", "setting", "stream", "layer", "weight"])
-        for stream, own in scores.items():
-            weights = np.exp(own - own.max(axis=1, keepdims=True))
-            weights /= weights.sum(axis=1, keepdims=True)
+        for stream in dict.fromkeys(stream for own in scores.values() for stream in own):
             for run in runs:
+                score = scores[run.number].get(stream)
+                if score is None:  # a program without this stream
+                    continue
+                weight = np.exp(score - score.max())
                 key = [run.number, folds[run.fold].name, run.seed, run.setting.name, stream]
-                writer.writerows([*key, layer, f"{weight:.6f}"] for layer, weight in enumerate(weights[run.number]))
+                writer.writerows([*key, layer, f"{w:.6f}"] for layer, w in enumerate(weight / weight.sum()))
 
 
 def compute_metrics(

@@ -4,6 +4,7 @@ Runs lie in `[chunk, slot]`: the compiled program maps over chunks and vmaps ove
 holds runs of one seed only, so that its batches are read once for all of them.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -11,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float, Int
 
@@ -25,7 +27,7 @@ class Setting:
     """One point of the grid: its name, and the value of every hyperparameter there."""
 
     name: str
-    values: Mapping[str, float | str]
+    values: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,11 @@ class RunKey:
     setting: Setting
 
 
-def expand_grid(base: Mapping[str, float | str], grid: Mapping[str, Sequence[float | str]]) -> list[Setting]:
+def expand_grid(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
     """Every combination of the grid's values over the base values, the last name varying fastest.
 
     A setting is named by what the grid varies, `alpha=0.5 weighting=joint`; without a grid it is named by its
-    weighting. Names of the grid are those of `HParams`.
+    weighting. The base holds all of `HParams`; the grid may also vary what makes other programs.
 
     Raises:
       InputError: on a value out of range, or a value that stands twice.
@@ -56,12 +58,28 @@ def expand_grid(base: Mapping[str, float | str], grid: Mapping[str, Sequence[flo
         chosen = dict(zip(varied, point, strict=True))
         resolved = {**base, **chosen}
         _check_hyperparameters(resolved)
-        name = " ".join(f"{k}={v}" for k, v in chosen.items()) or str(resolved["weighting"])
+        name = " ".join(f"{k}={written(v)}" for k, v in chosen.items()) or str(resolved["weighting"])
         settings.append(Setting(name, resolved))
     return settings
 
 
-def _check_hyperparameters(values: Mapping[str, float | str]) -> None:
+def written(value: Any) -> str:
+    """A setting's value as text: streams are joined by +."""
+    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def group_by_structure(runs: Sequence[RunKey], structural: Sequence[str]) -> list[tuple[dict[str, Any], list[RunKey]]]:
+    """The runs of each program: those whose settings have equal values of the structural options they name."""
+    groups: dict[tuple[Any, ...], list[RunKey]] = {}
+    for run in runs:
+        groups.setdefault(tuple(run.setting.values.get(name) for name in structural), []).append(run)
+    return [
+        ({name: own[0].setting.values[name] for name in structural if name in own[0].setting.values}, own)
+        for own in groups.values()
+    ]
+
+
+def _check_hyperparameters(values: Mapping[str, Any]) -> None:
     if values["weighting"] not in SCHEMES:
         raise InputError(f"weighting is {values['weighting']!r}, expected one of {', '.join(SCHEMES)}")
     ranges = {
@@ -87,76 +105,84 @@ def enumerate_runs(n_folds: int, settings: Sequence[Setting], seeds: Sequence[in
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each run lies. A slot beyond a chunk's last run repeats that run; its results are not read."""
+    """Where each run of a program lies, by its place in the list of these runs.
+
+    A slot beyond a chunk's last run repeats that run; its results are not read.
+    """
 
     run: Int[np.ndarray, "chunk slot"]
     seed: Int[np.ndarray, " chunk"]
 
     def collect(self, tree: Any) -> Any:
-        """`[chunk, slot, ...]` leaves as numpy `[run, ...]`, in the order of the runs."""
+        """`[chunk, slot, ...]` leaves as numpy `[run, ...]`, in the order of the runs: one transfer to the host."""
         _, first = np.unique(self.run.ravel(), return_index=True)
-        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[first], tree)
+        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[first], _to_host(tree))
 
     def scatter(self, x: np.ndarray) -> np.ndarray:
         """numpy `[run, ...]` as `[chunk, slot, ...]`."""
         return x[self.run]
 
 
-def lay_out(runs: Sequence[RunKey], *, runs_per_chunk: int, devices: int) -> Layout:
-    """Cuts each seed's runs into chunks of equal size, a multiple of the number of devices.
+def _to_host(tree: Any) -> Any:
+    """All of every array, also of those whose parts lie with other processes."""
+    if all(getattr(x, "is_fully_addressable", True) for x in jax.tree.leaves(tree)):
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
 
-    Args:
-      runs_per_chunk: most runs that are vmapped together; 0 puts all runs of a seed into one chunk.
-      devices: the slots of a chunk are sharded over these.
-    """
+
+def lay_out(runs: Sequence[RunKey], *, slots: int) -> Layout:
+    """Cuts each seed's runs into chunks of `slots`."""
     by_seed: dict[int, list[int]] = {}
-    for run in runs:
-        by_seed.setdefault(run.seed, []).append(run.number)
-    per_seed = max(len(numbers) for numbers in by_seed.values())
-    n_chunks = -(-per_seed // runs_per_chunk) if runs_per_chunk else 1
-    slots = -(-per_seed // n_chunks)
-    slots += -slots % devices
+    for place, run in enumerate(runs):
+        by_seed.setdefault(run.seed, []).append(place)
     rows, seeds = [], []
-    for seed, numbers in by_seed.items():
-        for start in range(0, len(numbers), slots):
-            part = numbers[start : start + slots]
+    for seed, places in by_seed.items():
+        for start in range(0, len(places), slots):
+            part = places[start : start + slots]
             rows.append(part + [part[-1]] * (slots - len(part)))
             seeds.append(seed)
     return Layout(np.array(rows), np.array(seeds))
 
 
+def even_slots(runs: Sequence[RunKey], *, most: int, devices: int) -> int:
+    """The slots of a chunk that leave the least padding: at most `most`, up to a multiple of the devices.
+
+    Args:
+      most: runs that are vmapped together; 0 puts all runs of a seed into one chunk.
+      devices: the slots of a chunk are sharded over these.
+    """
+    per_seed = max(Counter(run.seed for run in runs).values())
+    n_chunks = -(-per_seed // most) if most else 1
+    slots = -(-per_seed // n_chunks)
+    return slots + -slots % devices
+
+
 def batch_orders(
-    folds: Sequence[Fold], runs: Sequence[RunKey], layout: Layout, *, shared: bool
-) -> tuple[list[tuple[int, Bool[np.ndarray, " utterance"]]], Int[np.ndarray, "chunk *slot"]]:
+    folds: Sequence[Fold], runs: Sequence[RunKey], *, shared: bool
+) -> tuple[list[tuple[int, Bool[np.ndarray, " utterance"]]], Int[np.ndarray, " run"] | None]:
     """The seeds and utterances by which batches are drawn, and which of these are each run's.
 
     Every run goes over its own training utterances. Where part of the model is frozen and hears a batch once for
-    all runs, the runs of a chunk share batches of what any fold trains on.
+    all runs, runs of a seed share batches of what any fold trains on (None: the orders are those of the seeds).
     """
     if shared:
-        seeds, row = np.unique(layout.seed, return_inverse=True)
         anyone = np.any([fold.train for fold in folds], axis=0)
-        return [(int(seed), anyone) for seed in seeds], row.astype(np.int32)
+        return [(seed, anyone) for seed in sorted({run.seed for run in runs})], None
     keys = sorted({(run.seed, run.fold) for run in runs})
     row = np.array([keys.index((run.seed, run.fold)) for run in runs], np.int32)
-    return [(seed, folds[fold].train) for seed, fold in keys], layout.scatter(row)
+    return [(seed, folds[fold].train) for seed, fold in keys], row
 
 
-def schemes_of(settings: Sequence[Setting]) -> tuple[str, ...]:
-    """The weighting schemes that some setting has: what the program has to hold."""
-    return tuple(dict.fromkeys(str(setting.values["weighting"]) for setting in settings))
+def schemes_of(runs: Sequence[RunKey]) -> tuple[str, ...]:
+    """The weighting schemes that some run has: what the program has to hold."""
+    return tuple(dict.fromkeys(str(run.setting.values["weighting"]) for run in runs))
 
 
-def stack_hparams(runs: Sequence[RunKey], layout: Layout, schemes: Sequence[str]) -> HParams:
-    """The hyperparameters of all runs as float32 `[chunk, slot]` (the weighting as its index into `schemes`)."""
-
-    def column(name: str) -> np.ndarray:
-        values = [run.setting.values[name] for run in runs]
-        if name == "weighting":
-            return layout.scatter(np.array([schemes.index(str(v)) for v in values], np.int32))
-        return layout.scatter(np.array(values, np.float32))
-
-    return HParams(**{name: column(name) for name in HParams._fields})
+def hparams_of(runs: Sequence[RunKey], schemes: Sequence[str]) -> HParams:
+    """The hyperparameters of all runs as float32 `[run]` (the weighting as its index into `schemes`)."""
+    values = {name: [run.setting.values[name] for run in runs] for name in HParams._fields}
+    index = np.array([schemes.index(str(name)) for name in values.pop("weighting")], np.int32)
+    return HParams(weighting=index, **{name: np.array(own, np.float32) for name, own in values.items()})
 
 
 def balanced_class_weight(target: Float[np.ndarray, "utterance class"]) -> Float[np.ndarray, " class"]:

@@ -1,4 +1,4 @@
-"""The loop: a corpus on disk becomes evaluated models of all folds, settings and seeds, in one program."""
+"""The loop: a corpus on disk becomes evaluated models of all folds, settings and seeds."""
 
 import json
 import os
@@ -10,21 +10,21 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from clu import parameter_overview
-from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from sejax import program, results
+from sejax import program, resolve, results
 from sejax.checkpoint import Checkpoints
-from sejax.config import STACKED, check_config, differences
-from sejax.corpora import read_corpus, write_synthetic
-from sejax.corpora.schema import DIMENSIONS
+from sejax.config import STACKED, STRUCTURAL, at, check_config, differences, grid_of, with_structure
+from sejax.corpora.schema import DIMENSIONS, Corpus
 from sejax.data.load import (
+    Stream,
     assemble,
     epoch_order,
     fold_scales,
@@ -32,27 +32,26 @@ from sejax.data.load import (
     normalise_by_speaker,
     prediction_rows,
 )
-from sejax.data.prepare import Prepared, prepare
 from sejax.errors import InputError
-from sejax.folds import audit, make_folds
+from sejax.folds import Fold, audit, make_folds
 from sejax.logs import History, Progress, TensorBoard
 from sejax.metrics import write_predictions
-from sejax.models.joint import JointModel, StreamSpec
+from sejax.models.joint import JointModel
+from sejax.plan import Planned, Program, describe, format_plan, plan_program
 from sejax.report import write_report
 from sejax.runs import (
+    RunKey,
     balanced_class_weight,
     batch_orders,
     enumerate_runs,
     expand_grid,
-    lay_out,
-    run_sharding,
+    group_by_structure,
+    hparams_of,
     schemes_of,
     selection_rows,
-    stack_hparams,
 )
 from sejax.ssl.convert import Pretrained, find_pretrained, load_checkpoint
-from sejax.ssl.finetune import Tuning, divide
-from sejax.ssl.modules import Lora
+from sejax.ssl.finetune import divide
 from sejax.step import Frozen, Recipe, Run
 
 PREDICT_BATCH = 64
@@ -74,16 +73,27 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     cache_dir = os.path.expanduser(config.cache_dir)
     jax.config.update("jax_compilation_cache_dir", os.path.join(cache_dir, "xla"))
     _check_workdir(config, workdir, must_exist=not train)
-    settings = expand_grid({name: config[name] for name in STACKED}, dict(config.grid))
+
+    # ------------------------------------------------------------------ settings, grouped into programs
+    grid = grid_of(config)
+    base = {name: at(config, name) for name in (*STACKED, *STRUCTURAL) if name in STACKED or name in grid}
+    settings = expand_grid(base, grid)
+    structures = [
+        with_structure(config, {name: value for name, value in setting.values.items() if name in STRUCTURAL})
+        for setting in settings
+    ]
+    streams = tuple(dict.fromkeys(name for own in structures for name in own.streams))
     pretrained = {
         name: find_pretrained(config.features.ssl[name].model, revision=config.features.ssl[name].revision)
-        for name in config.streams
+        for name in streams
         if name in config.features.ssl
     }
-    specs = tuple(_stream_spec(config, pretrained, name) for name in config.streams)
+    for own in structures:
+        for name in own.streams:
+            resolve.stream_spec(own, pretrained, name)  # says what does not fit before features are computed
 
     # ------------------------------------------------------------------ corpus, features, folds, audit
-    prepared = _prepare(config)
+    prepared = resolve.prepare_corpus(config, streams)
     corpus, seconds = prepared.corpus, prepared.seconds
     folds = make_folds(corpus.utterances, config.protocol)
     audited = audit(
@@ -96,198 +106,70 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
         corpus_notes=corpus.notes,
         allow_duplicates=config.allow_duplicates,
     )
-
-    # ------------------------------------------------------------------ runs: folds x settings x seeds
-    schemes = schemes_of(settings)
-    runs = enumerate_runs(len(folds), settings, range(config.seed, config.seed + config.seeds))
-    devices = jax.local_devices()[: config.devices or None]
-    layout = lay_out(runs, runs_per_chunk=_runs_per_chunk(config), devices=len(devices))
-    fold_of_run = layout.scatter(np.array([run.fold for run in runs]))
-    _claim_workdir(config, workdir, pretrained)
-    results.write_runs(os.path.join(workdir, "runs.csv"), runs, folds, corpus, None)
-
-    # ------------------------------------------------------------------ data: once, for all runs
-    streams = prepared.streams
+    features = prepared.streams
     if config.normalisation == "speaker":
         speakers = [u.speaker for u in corpus.utterances]
-        streams = {name: normalise_by_speaker(stream, speakers) for name, stream in streams.items()}
-    target, vad = label_targets(corpus, soft=config.loss.soft_labels)
-    if not corpus.classes:  # a layer cannot have no outputs: the class head has one that nothing trains or reads
-        target = np.zeros((len(target), 1), target.dtype)
-    labelled = {"class": target.any(), "vad": np.isfinite(vad).any()}
-    labelled |= {name: np.isfinite(vad[:, i]).any() for i, name in enumerate(DIMENSIONS)}
-    tasks = {task: place for place, task in enumerate(config.tasks) if labelled[task]}
-    data, n_cut = assemble(
-        streams,
-        encoded=[name for name in config.streams if config.model.encoder[name] != "none"],
-        target=target,
-        vad=vad,
-        n_buckets=config.buckets,
-        min_rows=config.batch_size,
-        max_seconds=config.max_seconds,
-        hop_seconds={name: _hop_length(config, pretrained, name) / 16_000 for name in streams},
-    )
+        features = {name: normalise_by_speaker(stream, speakers) for name, stream in features.items()}
+    runs = enumerate_runs(len(folds), settings, range(config.seed, config.seed + config.seeds))
+    _claim_workdir(config, workdir, pretrained)
+    results.write_runs(os.path.join(workdir, "runs.csv"), runs, folds, corpus, None)
+    del prepared
+
+    # ------------------------------------------------------------------ the plan: programs, stacks, memory
+    devices = jax.local_devices()[: config.devices or None]
+    print(f"{len(runs)} runs = {len(folds)} folds x {len(settings)} settings x {config.seeds} seeds", flush=True)
+    plan_file = Path(workdir, "plan.json")
+    begun = json.loads(plan_file.read_text()) if plan_file.exists() else None
+    planned, n_cut, began = [], 0, time.perf_counter()
+    for number, (structure, own_runs) in enumerate(group_by_structure(runs, STRUCTURAL)):
+        own, cut = _program(with_structure(config, structure), structure, own_runs, folds, corpus, features, pretrained)
+        plan = plan_program(
+            own,
+            devices,
+            slots=begun[number]["slots"] if begun else 0,
+            # Where each run has a pretrained model of its own the folds train in turn.
+            runs_per_chunk=config.runs_per_chunk or int(resolve.trains_whole_model(config)),
+            memory_fraction=config.memory_fraction,
+        )
+        planned.append(plan)
+        n_cut = max(n_cut, cut)
     if n_cut:
         audited["notes"][f"only the first {config.max_seconds:g} s encoded"] = n_cut
-    frame_scale, statistic_scale = fold_scales(data, [fold.train for fold in folds])
-    balanced = config.loss.class_weight == "balanced"
-    class_weight = np.stack([balanced_class_weight(target[f.train]) for f in folds])
-    if not balanced:
-        class_weight = np.ones_like(class_weight)
-
-    by_run, shared = run_sharding(devices), NamedSharding(run_sharding(devices).mesh, PartitionSpec())
-    stacked = Run(
-        hparams=stack_hparams(runs, layout, schemes),
-        trained=np.stack([fold.train for fold in folds])[fold_of_run],
-        class_weight=class_weight[fold_of_run],
-        frame_scale=jax.tree.map(lambda x: x[fold_of_run], frame_scale),
-        statistic_scale=jax.tree.map(lambda x: x[fold_of_run], statistic_scale),
-    )
-    stacked = jax.device_put(stacked, by_run)
-    rows = {}
-    for split in ("val", "test"):
-        by_bucket, columns = prediction_rows(data, selection_rows(folds, split), PREDICT_BATCH)
-        rows[split] = jax.device_put(tuple(r[fold_of_run] for r in by_bucket), by_run), columns
-    chosen_on = "test" if config.select_on_test else "val"
-    orders, order_row = batch_orders(folds, runs, layout, shared=any(spec.tuning is not None for spec in specs))
-    shuffle = partial(
-        epoch_order,
-        utterances=[bucket.utterance for bucket in data.buckets],
-        orders=orders,
-        batch_size=config.batch_size,
-        views=len(config.speeds),
-    )
-    steps = sum(rows.shape[1] * rows.shape[2] for rows in shuffle(epoch=1).rows)
-    data = jax.device_put(data, shared)
-    chunk_seed = jnp.asarray(layout.seed, jnp.int32)
-    order_row = jax.device_put(order_row, by_run if order_row.ndim == 2 else shared)
-    del prepared, streams, frame_scale, statistic_scale
-
-    # ------------------------------------------------------------------ model and state
-    model = JointModel(
-        streams=specs,
-        classes=target.shape[1],
-        dimensions=vad.shape[1],
-        **{k: v for k, v in config.model.items() if k not in ("encoder", "layers", "stride")},
-    )
-    tuned = {spec.name: spec.tuning for spec in specs if spec.tuning is not None}
-    parts = {name: divide(load_checkpoint(str(pretrained[name].folder)).params, tuned[name]) for name in tuned}
-    frozen = Frozen(
-        {name: part.lower for name, part in parts.items()}, {name: part.upper for name, part in parts.items()}
-    )
-    frozen = jax.device_put(frozen, shared)
-    start = {name: part.start for name, part in parts.items()}
-    recipe = Recipe(
-        total_steps=steps * config.epochs,
-        warmup_steps=int(config.warmup * steps * config.epochs),
-        clip_norm=config.clip_norm,
-        vad_loss=config.loss.vad,
-        averaging=config.averaging,
-        **config.augment,
-        tasks=config.tasks,
-        schemes=schemes,
-        gradients_at=config.gradients_at,
-        epoch_steps=steps,
-    )
-    states = program.init_runs(stacked, data, frozen, start, chunk_seed, model=model, recipe=recipe)
-    states = jax.device_put(states, by_run)  # placed as train_epoch returns them: else it compiles twice
-    del parts, start
-    best = program.Best(
-        params=jax.tree.map(jnp.copy, states.averaged),
-        score=jax.device_put(np.full(layout.run.shape, -np.inf, np.float32), by_run),
-        epoch=jax.device_put(np.zeros(layout.run.shape, np.int32), by_run),
-    )
-    checkpoints = Checkpoints(workdir)
-    done = checkpoints.latest() or 0
-    if done:
-        states, best = checkpoints.restore(done, (states, best))
-    elif not train:
-        raise InputError(f"{workdir} has no checkpoint to evaluate, expected one under checkpoints/: train first")
-    one_run = jax.eval_shape(lambda p: jax.tree.map(lambda x: x[0, 0], p), states.params)
-    overview = parameter_overview.get_parameter_overview(one_run, include_stats=False)
-    Path(workdir, "parameters.txt").write_text(overview + "\n")
+    if not begun:
+        results.write_json(str(plan_file), describe(planned))
+    _write_parameters(workdir, planned)
     print(
-        f"{parameter_overview.count_parameters(one_run):,} parameters per run (parameters.txt), "
-        f"{len(data.buckets)} length buckets\n"
-        f"{len(runs)} runs = {len(folds)} folds x {len(settings)} settings x {config.seeds} seeds; "
-        f"{steps} steps of {config.batch_size} utterances per epoch; "
-        f"{'continuing after epoch ' + str(done) if done else 'starting'} on {_describe(devices)}"
+        f"{format_plan(planned)}\ncompiled in {time.perf_counter() - began:.0f} s on {_describe(devices)}", flush=True
     )
+    del features
 
-    # ------------------------------------------------------------------ epochs
-    best_score, best_epoch = layout.collect((best.score, best.epoch))
-    patience = config.patience or config.epochs + 1
-    if train and done < config.epochs and not np.all(done - best_epoch >= patience):
-        history = History(workdir, epoch=done)
-        board = TensorBoard(workdir) if config.tensorboard else None
-        progress = Progress(epochs=config.epochs, done=done, runs=len(runs))
-        for epoch in range(done + 1, config.epochs + 1):
-            states, metrics = program.train_epoch(
-                states,
-                stacked,
-                data,
-                frozen,
-                jax.device_put(shuffle(epoch=epoch), shared),
-                order_row,
-                chunk_seed,
-                jnp.asarray(epoch, jnp.int32),
-                model=model,
-                recipe=recipe,
+    # ------------------------------------------------------------------ train and test, program by program
+    history = History(workdir)
+    tested: dict[int, results.Tested] = {}
+    mixed: dict[int, dict[str, np.ndarray]] = {}
+    best_epoch = np.zeros(len(runs), np.int32)
+    for number, plan in enumerate(planned, 1):
+        folder = Path(workdir, "checkpoints", *([f"program-{number}"] if len(planned) > 1 else []))
+        found = _train(config, plan, corpus, folds, folder, history, workdir if config.tensorboard else None, train)
+        for place, run in enumerate(plan.placed.program.runs):
+            tested[run.number], mixed[run.number], best_epoch[run.number] = (
+                found.tested[place],
+                {name: scores[place] for name, scores in found.mixed.items()},
+                found.best_epoch[place],
             )
-            states = jax.device_put(states, by_run)
 
-            # Choose each run's best epoch, on its own validation speakers.
-            chosen_rows, chosen_columns = rows[chosen_on]
-            outputs = program.predict(states.averaged, stacked, data, frozen, chosen_rows, model=model)
-            prob, pred_vad = layout.collect(outputs)
-            validation = results.validate_runs(
-                runs, chosen_columns, prob, pred_vad, target, vad, vad_loss=config.loss.vad
-            )
-            scores = np.array([own["score"] for own in validation], np.float32)
-            # Of equal scores the later: its average is over more steps.
-            improved = (scores >= best_score) & (epoch - 1 - best_epoch < patience)
-            best = program.keep_best(
-                best,
-                states.averaged,
-                jax.device_put(layout.scatter(scores), by_run),
-                jax.device_put(layout.scatter(improved), by_run),
-                jnp.asarray(epoch, jnp.int32),
-            )
-            best_score, best_epoch = layout.collect((best.score, best.epoch))
-            stop = bool(np.all(epoch - best_epoch >= patience))
-
-            # Log and save.
-            logged = results.history_rows(epoch, runs, folds, layout.collect(metrics)._asdict(), validation, tasks)
-            history.write(logged)
-            progress.update(logged)
-            if board:
-                board.write(epoch, logged)
-            if epoch % config.checkpoint_every == 0 or epoch == config.epochs or stop:
-                checkpoints.save(epoch, (states, best))
-            if stop:
-                break
-        progress.close()
-        if board:
-            board.close()
-    checkpoints.close()
-
-    # ------------------------------------------------------------------ test, once, at each run's best epoch
-    test_rows, test_columns = rows["test"]
-    prob, pred_vad = layout.collect(program.predict(best.params, stacked, data, frozen, test_rows, model=model))
-    predictions = results.gather_predictions(corpus, runs, folds, test_columns, prob, pred_vad)
+    # ------------------------------------------------------------------ predictions, metrics, report
+    predictions = results.gather_predictions(corpus, runs, folds, tested)
     write_predictions(os.path.join(workdir, "predictions.csv"), predictions)
     results.write_runs(os.path.join(workdir, "runs.csv"), runs, folds, corpus, best_epoch)
-    mixed = {
-        s.name: layout.collect(best.params["trunk"][f"{s.name}_mix"]["layer_weights"]) for s in specs if s.mixed > 1
-    }
-    if mixed:
+    if any(mixed.values()):
         results.write_layer_weights(os.path.join(workdir, "layer_weights.csv"), runs, folds, mixed)
     metrics_tree = results.compute_metrics(
         predictions,
         runs,
         folds,
         corpus,
-        protocol=_protocol(config, len(folds)),
+        protocol=resolve.protocol(config, len(folds)),
         corpus_facts={
             "name": corpus.name,
             "labels": config.labels,
@@ -303,6 +185,204 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     print(results.format_table(metrics_tree))
     print(f"report: {write_report(workdir)}")
     return metrics_tree
+
+
+def _program(
+    config: ConfigDict,
+    structure: Mapping[str, Any],
+    runs: Sequence[RunKey],
+    folds: Sequence[Fold],
+    corpus: Corpus,
+    features: Mapping[str, Stream],
+    pretrained: Mapping[str, Pretrained],
+) -> tuple[Program, int]:
+    """The arrays and the model of all runs of one structure; and how many utterances were cut."""
+    target, vad = _targets(config, corpus)
+    specs = tuple(resolve.stream_spec(config, pretrained, name) for name in config.streams)
+    data, n_cut = assemble(
+        {name: features[name] for name in config.streams},
+        encoded=[name for name in config.streams if config.model.encoder[name] != "none"],
+        target=target,
+        vad=vad,
+        n_buckets=config.buckets,
+        min_rows=config.batch_size,
+        max_seconds=config.max_seconds,
+        hop_seconds={name: resolve.hop_length(config, pretrained, name) / 16_000 for name in config.streams},
+    )
+    tuned = {spec.name: spec.tuning for spec in specs if spec.tuning is not None}
+    parts = {name: divide(load_checkpoint(str(pretrained[name].folder)).params, tuned[name]) for name in tuned}
+
+    # What each run trains on, and what it is normalised by: its fold's training speakers.
+    schemes = schemes_of(runs)
+    frame_scale, statistic_scale = fold_scales(data, [fold.train for fold in folds])
+    balanced = config.loss.class_weight == "balanced"
+    weigh = balanced_class_weight if balanced else lambda own: np.ones(own.shape[1], np.float32)
+    per_fold = {
+        "trained": np.stack([fold.train for fold in folds]),
+        "class_weight": np.stack([weigh(target[fold.train]) for fold in folds]),
+        "frame_scale": frame_scale,
+        "statistic_scale": statistic_scale,
+    }
+    fold_of_run = np.array([run.fold for run in runs])
+    per_run = Run(hparams_of(runs, schemes), **jax.tree.map(lambda x: x[fold_of_run], per_fold))
+
+    orders, order_of_run = batch_orders(folds, runs, shared=bool(tuned))
+    shuffle = partial(
+        epoch_order,
+        utterances=[bucket.utterance for bucket in data.buckets],
+        orders=orders,
+        batch_size=config.batch_size,
+        views=len(config.speeds),
+    )
+    steps = sum(rows.shape[1] * rows.shape[2] for rows in shuffle(epoch=1).rows)
+    wanted = {split: prediction_rows(data, selection_rows(folds, split), PREDICT_BATCH) for split in ("val", "test")}
+    own = Program(
+        structure=structure,
+        runs=runs,
+        model=JointModel(
+            streams=specs,
+            classes=target.shape[1],
+            dimensions=vad.shape[1],
+            **{k: v for k, v in config.model.items() if k not in ("encoder", "layers", "stride")},
+        ),
+        recipe=Recipe(
+            total_steps=steps * config.epochs,
+            warmup_steps=int(config.warmup * steps * config.epochs),
+            clip_norm=config.clip_norm,
+            vad_loss=config.loss.vad,
+            averaging=config.averaging,
+            **config.augment,
+            tasks=config.tasks,
+            schemes=schemes,
+            gradients_at=config.gradients_at,
+            epoch_steps=steps,
+        ),
+        data=data,
+        frozen=Frozen(
+            {name: part.lower for name, part in parts.items()}, {name: part.upper for name, part in parts.items()}
+        ),
+        start={name: part.start for name, part in parts.items()},
+        per_run=per_run,
+        rows={split: tuple(rows) for split, (rows, _) in wanted.items()},
+        columns={split: columns for split, (_, columns) in wanted.items()},
+        order_of_run=order_of_run,
+        shuffle=lambda epoch: shuffle(epoch=epoch),
+    )
+    return own, n_cut
+
+
+def _targets(config: ConfigDict, corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
+    target, vad = label_targets(corpus, soft=config.loss.soft_labels)
+    if not corpus.classes:  # a layer cannot have no outputs: the class head has one that nothing trains or reads
+        target = np.zeros((len(target), 1), target.dtype)
+    return target, vad
+
+
+class _Trained(NamedTuple):
+    """What comes of a program, in the order of its runs."""
+
+    tested: list[results.Tested]
+    mixed: dict[str, Float[np.ndarray, "run _layer"]]  # scores of the layers of pretrained models, by stream
+    best_epoch: Int[np.ndarray, " run"]
+
+
+def _train(
+    config: ConfigDict,
+    plan: Planned,
+    corpus: Corpus,
+    folds: Sequence[Fold],
+    folder: Path,
+    history: History,
+    board_folder: str | None,
+    train: bool,
+) -> _Trained:
+    """Trains the runs of one program from its newest checkpoint on, and tests each at its best epoch."""
+    placed, own = plan.placed, plan.placed.program
+    runs, layout, model, by_run, shared = own.runs, placed.layout, own.model, placed.by_run, placed.shared
+    target, vad = np.asarray(own.data.target), np.asarray(own.data.vad)
+    labelled = {"class": target.any(), "vad": np.isfinite(vad).any()}
+    labelled |= {name: np.isfinite(vad[:, i]).any() for i, name in enumerate(DIMENSIONS)}
+    tasks = {task: place for place, task in enumerate(config.tasks) if labelled[task]}
+
+    # ------------------------------------------------------------------ data, once for all runs; states
+    data, frozen, seed = jax.device_put((own.data, own.frozen, placed.seed), shared)
+    stacked, val_rows, test_rows = jax.device_put(
+        (placed.stacked(), placed.rows("test" if config.select_on_test else "val"), placed.rows("test")), by_run
+    )
+    val_columns = own.columns["test" if config.select_on_test else "val"]
+    order_row = jax.device_put(placed.order_row, by_run if placed.order_row.ndim == 2 else shared)
+    states = program.init_runs(stacked, data, frozen, own.start, seed, model=model, recipe=own.recipe)
+    states = jax.device_put(states, by_run)  # placed as train_epoch takes them
+    best_score = np.full(len(runs), -np.inf, np.float32)
+    best_epoch = np.zeros(len(runs), np.int32)
+    best = program.Best(
+        params=jax.tree.map(jnp.copy, states.averaged),
+        score=jax.device_put(layout.scatter(best_score), by_run),
+        epoch=jax.device_put(layout.scatter(best_epoch), by_run),
+    )
+    checkpoints = Checkpoints(folder)
+    done = checkpoints.latest() or 0
+    if done:
+        states, best = checkpoints.restore(done, (states, best))
+        best_score, best_epoch = layout.collect((best.score, best.epoch))
+        print(f"continuing after epoch {done}", flush=True)
+    elif not train:
+        raise InputError(f"{folder} has no checkpoint to evaluate, expected one: train first")
+
+    # ------------------------------------------------------------------ epochs
+    patience = config.patience or config.epochs + 1
+    if train and done < config.epochs and not np.all(done - best_epoch >= patience):
+        history.forget([run.number for run in runs], after=done)
+        board = TensorBoard(board_folder) if board_folder else None
+        progress = Progress(epochs=config.epochs, done=done, runs=len(runs))
+        for epoch in range(done + 1, config.epochs + 1):
+            order, epoch_number = jax.device_put((own.shuffle(epoch), np.int32(epoch)), shared)
+            # Nothing goes to or from the devices unasked for.
+            with jax.transfer_guard("disallow"):
+                states, metrics = plan.train_epoch(states, stacked, data, frozen, order, order_row, seed, epoch_number)
+                states = jax.device_put(states, by_run)
+                outputs = program.predict(states.averaged, stacked, data, frozen, val_rows, model=model)
+            # The one answer that the host waits for in an epoch.
+            metrics, (prob, pred_vad) = layout.collect((metrics, outputs))
+
+            # Choose each run's best epoch, on its own validation speakers.
+            validation = results.validate_runs(runs, val_columns, prob, pred_vad, target, vad, vad_loss=config.loss.vad)
+            scores = np.array([found["score"] for found in validation], np.float32)
+            # Of equal scores the later: its average is over more steps.
+            improved = (scores >= best_score) & (epoch - 1 - best_epoch < patience)
+            best_score, best_epoch = np.where(improved, scores, best_score), np.where(improved, epoch, best_epoch)
+            chosen = jax.device_put((layout.scatter(scores), layout.scatter(improved)), by_run)
+            best = program.keep_best(best, states.averaged, *chosen, epoch_number)
+            stop = bool(np.all(epoch - best_epoch >= patience))
+
+            # Log and save.
+            logged = results.history_rows(epoch, runs, folds, metrics._asdict(), validation, tasks)
+            history.write(logged)
+            progress.update(logged)
+            if board:
+                board.write(epoch, logged)
+            if epoch % config.checkpoint_every == 0 or epoch == config.epochs or stop:
+                checkpoints.save(epoch, (states, best))
+            if stop:
+                break
+        progress.close()
+        if board:
+            board.close()
+    checkpoints.close()
+
+    # ------------------------------------------------------------------ test, once, at each run's best epoch
+    outputs = program.predict(best.params, stacked, data, frozen, test_rows, model=model)
+    mixed = {s.name: best.params["trunk"][f"{s.name}_mix"]["layer_weights"] for s in model.streams if s.mixed > 1}
+    (prob, pred_vad), mixed = layout.collect((outputs, mixed))
+    columns = own.columns["test"]
+    tested = [results.Tested(columns[run.fold], prob[place], pred_vad[place]) for place, run in enumerate(runs)]
+    return _Trained(tested, mixed, best_epoch)
+
+
+def _write_parameters(workdir: str, planned: Sequence[Planned]) -> None:
+    """parameters.txt: the arrays of a run of each program."""
+    overviews = [parameter_overview.get_parameter_overview(p.parameters, include_stats=False) for p in planned]
+    Path(workdir, "parameters.txt").write_text("\n\n".join(overviews) + "\n")
 
 
 def _check_workdir(config: ConfigDict, workdir: str, *, must_exist: bool) -> None:
@@ -359,102 +439,6 @@ def _claim_workdir(config: ConfigDict, workdir: str, pretrained: Mapping[str, Pr
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     results.write_json(str(path), facts)
-
-
-def _stream_spec(config: ConfigDict, pretrained: Mapping[str, Pretrained], name: str) -> StreamSpec:
-    """How the model reads a stream."""
-    encoder, layers, stride = config.model.encoder[name], config.model.layers, config.model.stride
-    if name not in pretrained:
-        return StreamSpec(name, encoder, layers, stride)
-    own = pretrained[name]
-    layer = own.architecture.state(config.features.ssl[name].layers)
-    mixed = own.architecture.layers + 1 if layer is None else 1
-    stride = max(1, stride // 2)
-    if encoder != "finetune":
-        return StreamSpec(name, encoder, layers, stride, mixed)
-    options = dict(config.finetune)
-    lora = Lora(options.pop("lora_rank"), options.pop("lora_alpha"), tuple(options.pop("lora_targets")))
-    return StreamSpec(
-        name,
-        "linear",
-        layers,
-        stride,
-        mixed,
-        Tuning(own.architecture, own.normalise, layer=layer, lora=lora, **options),
-    )
-
-
-def _feature(config: ConfigDict, name: str) -> str:
-    """What is stored of a stream: an acoustic feature, hidden states of a pretrained model, or the audio itself."""
-    if name not in config.features.ssl:
-        return name
-    return "raw" if config.model.encoder[name] == "finetune" else "ssl"
-
-
-def _settings(config: ConfigDict, name: str) -> dict[str, Any]:
-    """The settings of a stream's feature."""
-    feature = _feature(config, name)
-    if feature == "raw":
-        return {}
-    if feature == "ssl":
-        return {**config.features.ssl[name], "pooled": config.model.encoder[name] == "none"}
-    return dict(config.features[name])
-
-
-def _hop_length(config: ConfigDict, pretrained: Mapping[str, Pretrained], name: str) -> int:
-    """Samples from frame to frame of a stream, as it is stored."""
-    if name not in pretrained:
-        return config.features[name].hop_length
-    return 1 if _feature(config, name) == "raw" else pretrained[name].architecture.hop_length
-
-
-def _runs_per_chunk(config: ConfigDict) -> int:
-    """As configured; where each run has a pretrained model of its own the folds train in turn."""
-    whole = config.finetune.mode == "full" and any(_feature(config, name) == "raw" for name in config.streams)
-    return config.runs_per_chunk or int(whole)
-
-
-def _prepare(config: ConfigDict) -> Prepared:
-    """Corpus and features, built where they are missing."""
-    cache_dir = os.path.expanduser(config.cache_dir)
-    data_dir = os.path.expanduser(config.data_dir)
-    if config.corpus == "synthetic":
-        fraction, seed = config.synthetic.fraction, config.synthetic.seed
-        data_dir = data_dir or os.path.join(cache_dir, f"synthetic-{fraction:g}-{seed}")
-        write_synthetic(data_dir, fraction=fraction, seed=seed, workers=config.workers or None)
-    return prepare(
-        read_corpus(config.corpus, data_dir, labels=config.labels),
-        streams=config.streams,
-        features={name: _feature(config, name) for name in config.streams},
-        settings={name: _settings(config, name) for name in config.streams},
-        speeds=config.speeds,
-        cache_dir=cache_dir,
-        workers=config.workers or None,
-        max_bad_fraction=config.max_bad_fraction,
-    )
-
-
-def _protocol(config: ConfigDict, folds: int) -> dict[str, Any]:
-    """What every number of this study has to be quoted with."""
-    left_out = {
-        "loso": "leave one speaker out",
-        "loso_session": "leave one session out",
-        "official": "the corpus's own splits",
-        "table": "the folds of the table",
-    }[config.protocol]
-    transductive = config.normalisation == "speaker"
-    chosen = "epoch chosen on the TEST speakers: optimistic" if config.select_on_test else "epoch chosen on validation"
-    normalised = "features normalised per speaker, the test speaker too: transductive"
-    return {
-        "name": config.protocol,
-        "description": "; ".join([left_out, chosen, *([normalised] if transductive else [])]),
-        "normalisation": config.normalisation,
-        "transductive": transductive,
-        "select_on_test": config.select_on_test,
-        "optimistic": config.select_on_test,
-        "seeds": config.seeds,
-        "folds": folds,
-    }
 
 
 def _describe(devices: Sequence[jax.Device]) -> str:

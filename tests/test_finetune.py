@@ -15,7 +15,7 @@ from sejax import program
 from sejax.data.load import Data, Stream, assemble, epoch_order, fold_scales
 from sejax.errors import InputError
 from sejax.models.joint import JointModel, StreamSpec
-from sejax.runs import enumerate_runs, expand_grid, lay_out, stack_hparams
+from sejax.runs import enumerate_runs, expand_grid, hparams_of, lay_out
 from sejax.ssl.convert import load_checkpoint
 from sejax.ssl.finetune import Tuning, divide, learning_rates, listen, merge, side_by_side
 from sejax.ssl.modules import Lora, SSLModel, normalise_waveform
@@ -119,10 +119,10 @@ def make_study(tuning: Tuning, *, garble: int | None = None, folds=(0, 1)) -> St
     frame_scale, statistic_scale = fold_scales(data, list(TRAINED))
     assert frame_scale == {}
     runs = enumerate_runs(len(folds), expand_grid(HPARAMS, {}), [3])
-    layout = lay_out(runs, runs_per_chunk=0, devices=1)
+    layout = lay_out(runs, slots=len(runs))
     fold = np.array(folds)[layout.scatter(np.array([run.fold for run in runs]))]
     stacked = Run(
-        stack_hparams(runs, layout, RECIPE.schemes),
+        jax.tree.map(layout.scatter, hparams_of(runs, RECIPE.schemes)),
         TRAINED[fold],
         np.ones((*fold.shape, 2), np.float32),
         {},

@@ -9,13 +9,16 @@ from sejax.errors import InputError
 from sejax.folds import Fold
 from sejax.runs import (
     balanced_class_weight,
+    batch_orders,
     enumerate_runs,
+    even_slots,
     expand_grid,
+    group_by_structure,
+    hparams_of,
     lay_out,
     run_sharding,
     schemes_of,
     selection_rows,
-    stack_hparams,
 )
 
 BASE = {
@@ -100,7 +103,7 @@ def test_runs_are_numbered_seed_by_seed_setting_by_setting_fold_by_fold():
 )
 def test_layout_holds_every_run_once_and_gives_it_back(n_folds, n_seeds, n_alphas, runs_per_chunk, devices):
     runs = make_runs(n_folds, n_seeds, tuple(np.linspace(0, 1, n_alphas)))
-    layout = lay_out(runs, runs_per_chunk=runs_per_chunk, devices=devices)
+    layout = lay_out(runs, slots=even_slots(runs, most=runs_per_chunk, devices=devices))
     chunks, slots = layout.run.shape
 
     assert slots % devices == 0
@@ -123,24 +126,52 @@ def test_layout_holds_every_run_once_and_gives_it_back(n_folds, n_seeds, n_alpha
 
 
 def test_layout_reads_no_padding():
-    layout = lay_out(make_runs(3, 1, (0.5,)), runs_per_chunk=0, devices=2)
+    layout = lay_out(make_runs(3, 1, (0.5,)), slots=4)
     assert layout.run.tolist() == [[0, 1, 2, 2]]
     assert layout.collect(np.array([[1.0, 2.0, 3.0, np.nan]])).tolist() == [1.0, 2.0, 3.0]
 
 
-def test_hparams_stand_where_their_run_lies():
-    settings_ = expand_grid(BASE, {"weighting": ("joint", "static"), "alpha": (0.2, 0.8)})
-    runs = enumerate_runs(2, settings_, [0])
-    layout = lay_out(runs, runs_per_chunk=3, devices=1)
-    schemes = schemes_of(settings_)
+def test_hparams_are_those_of_each_runs_setting():
+    runs = enumerate_runs(2, expand_grid(BASE, {"weighting": ("joint", "static"), "alpha": (0.2, 0.8)}), [0])
+    schemes = schemes_of(runs)
     assert schemes == ("joint", "static")
-    hparams = stack_hparams(runs, layout, schemes)
-    for run in runs:
-        place = tuple(np.argwhere(layout.run == run.number)[0])
+    hparams = hparams_of(runs, schemes)
+    for place, run in enumerate(runs):
         assert hparams.alpha[place] == np.float32(run.setting.values["alpha"])
         assert schemes[hparams.weighting[place]] == run.setting.values["weighting"]
     assert hparams.weighting.dtype == np.int32
     assert {x.dtype for name, x in hparams._asdict().items() if name != "weighting"} == {np.dtype(np.float32)}
+
+
+def test_runs_of_one_structure_are_one_program():
+    base = {**BASE, "streams": ("mfcc",), "model.width": 8}
+    grid = {"streams": (("mfcc",), ("mfcc", "mel")), "alpha": (0.2, 0.8), "model.width": (8, 16)}
+    runs = enumerate_runs(2, expand_grid(base, grid), [0, 1])
+    assert runs[-1].setting.name == "streams=mfcc+mel alpha=0.8 model.width=16"
+    groups = group_by_structure(runs, ("batch_size", "streams", "model.width"))
+    assert [list(structure.values()) for structure, _ in groups] == [
+        [streams, width] for streams in (("mfcc",), ("mfcc", "mel")) for width in (8, 16)
+    ]
+    assert sorted(run.number for _, own in groups for run in own) == list(range(len(runs)))
+    for structure, own in groups:
+        assert len(own) == 2 * 2 * 2  # folds, alphas, seeds
+        assert all(run.setting.values[name] == value for run in own for name, value in structure.items())
+
+
+def test_batches_are_each_folds_own_or_shared_by_a_seed():
+    train = np.array([True, True, False, False])
+    folds = (Fold("a", train, ~train, ~train), Fold("b", ~train, train, train))
+    runs = enumerate_runs(2, expand_grid(BASE, {"alpha": (0.2, 0.8)}), [0, 3])
+    orders, order_of_run = batch_orders(folds, runs, shared=False)
+    for run, row in zip(runs, order_of_run, strict=True):
+        seed, visited = orders[row]
+        assert seed == run.seed
+        assert_array_equal(visited, folds[run.fold].train)
+    assert len(orders) == 4  # settings share theirs
+    orders, order_of_run = batch_orders(folds, runs, shared=True)
+    assert order_of_run is None
+    assert [seed for seed, _ in orders] == [0, 3]
+    assert all(visited.all() for _, visited in orders)
 
 
 def test_sharding_lays_the_slots_over_both_devices():

@@ -21,10 +21,11 @@ from sejax.runs import (
     balanced_class_weight,
     batch_orders,
     enumerate_runs,
+    even_slots,
     expand_grid,
+    hparams_of,
     lay_out,
     run_sharding,
-    stack_hparams,
 )
 from sejax.step import Batch, Frozen, HParams, Recipe, Run
 
@@ -128,17 +129,18 @@ def make_study(raw, *, base=BASE, grid=GRID, keep=None, runs_per_chunk=0, device
     frame_scale, statistic_scale = fold_scales(data, list(TRAINED))
     class_weight = np.stack([balanced_class_weight(raw.target[rows]) for rows in TRAINED])
     runs = enumerate_runs(2, expand_grid(base, grid), [3])
-    layout = lay_out(runs, runs_per_chunk=runs_per_chunk, devices=devices)
+    layout = lay_out(runs, slots=even_slots(runs, most=runs_per_chunk, devices=devices))
     fold = layout.scatter(np.array([run.fold for run in runs]))
     stacked = Run(
-        stack_hparams(runs, layout, RECIPE.schemes),
+        jax.tree.map(layout.scatter, hparams_of(runs, RECIPE.schemes)),
         TRAINED[fold],
         class_weight[fold],
         jax.tree.map(lambda x: x[fold], frame_scale),
         jax.tree.map(lambda x: x[fold], statistic_scale),
     )
     folds = [Fold(str(i), own, ~own, ~own) for i, own in enumerate(TRAINED)]
-    orders, order_row = batch_orders(folds, runs, layout, shared=False)
+    orders, order_of_run = batch_orders(folds, runs, shared=False)
+    order_row = layout.scatter(order_of_run)
     if keep is not None:
         stacked, order_row = jax.tree.map(lambda x: x[:, keep : keep + 1], (stacked, order_row))
     by_run = run_sharding(jax.local_devices()[:devices])

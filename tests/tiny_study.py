@@ -13,9 +13,8 @@ import pytest
 import soundfile
 from ml_collections import ConfigDict
 
-from sejax import program
+from sejax import train
 from sejax.config import default_config
-from sejax.train import train_and_evaluate
 
 ROOT = Path(__file__).parent.parent
 GOLDEN_SSL = ROOT / "tests" / "golden" / "ssl"  # tiny pretrained models of random weights
@@ -75,18 +74,16 @@ def table_config(cache_dir: str, table: Path) -> ConfigDict:
 
 def train_interrupted(config: ConfigDict, workdir: str, *, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trains so many epochs and is stopped by Ctrl-C at the next one."""
-    train_epoch = program.train_epoch
-    called = []
+    epoch_order = train.epoch_order
 
     def interrupted(*arguments, **keywords):
-        if len(called) == epochs:
+        if keywords["epoch"] > epochs:
             raise KeyboardInterrupt
-        called.append(True)
-        return train_epoch(*arguments, **keywords)
+        return epoch_order(*arguments, **keywords)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(program, "train_epoch", interrupted)
-        train_and_evaluate(config, workdir)
+        patched.setattr(train, "epoch_order", interrupted)
+        train.train_and_evaluate(config, workdir)
 
 
 def command(*arguments: str) -> list[str]:

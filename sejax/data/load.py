@@ -1,10 +1,12 @@
 """Features of a corpus as arrays for the device: padded in length buckets, and in which order they are visited."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
+from numpy.typing import DTypeLike
 
 from sejax.corpora.schema import Corpus
 from sejax.step import AnyArray, Batch, Scale
@@ -113,7 +115,7 @@ def assemble(
             stream, length = streams[name], kept[name][rows]
             time = -(-int(length.max()) // ROUND_FRAMES) * ROUND_FRAMES
             n_features = stream.frames[0][0].shape[1]
-            padded = np.zeros((*length.shape, time, n_features), stream.frames[0][0].dtype)
+            padded = _aligned_zeros((*length.shape, time, n_features), stream.frames[0][0].dtype)
             for i, row in enumerate(rows):
                 for v, view in enumerate(stream.frames):
                     padded[i, v, : length[i, v]] = view[row][: length[i, v]]
@@ -126,6 +128,14 @@ def assemble(
         vad.astype(np.float32),
     )
     return data, int(cut.sum())
+
+
+def _aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> Num[np.ndarray, "..."]:
+    """Zeros at an address that a CPU device reads in place: all its devices share one copy."""
+    alignment, size = 64, math.prod(shape) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + alignment, np.uint8)
+    start = -raw.ctypes.data % alignment
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def length_buckets(

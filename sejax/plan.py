@@ -1,0 +1,235 @@
+"""The programs of a study: which runs each trains, how many of them side by side, and what that needs of memory."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import psutil
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Int
+
+from sejax import program
+from sejax.data.load import Data, Order
+from sejax.models.joint import JointModel
+from sejax.runs import Layout, RunKey, even_slots, lay_out, run_sharding, written
+from sejax.step import Frozen, Recipe, Run
+
+Rows = tuple[Int[np.ndarray, "fold _batch _row"], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """Runs of one structure, on the host, before it is decided how they lie on the devices."""
+
+    structure: Mapping[str, Any]  # the options that tell it from the study's other programs
+    runs: Sequence[RunKey]
+    model: JointModel
+    recipe: Recipe
+    data: Data
+    frozen: Frozen
+    start: Mapping[str, Any]
+    per_run: Run  # [run, ...]
+    rows: Mapping[str, Rows]  # by split ("val", "test"), per bucket
+    columns: Mapping[str, Int[np.ndarray, "fold column"]]
+    order_of_run: Int[np.ndarray, " run"] | None  # None: by seed, shared by the runs of a chunk
+    shuffle: Callable[[int], Order]  # of an epoch
+
+    @property
+    def fold(self) -> Int[np.ndarray, " run"]:
+        return np.array([run.fold for run in self.runs])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A program whose runs lie on devices in `[chunk, slot, ...]`."""
+
+    program: Program
+    layout: Layout
+    by_run: NamedSharding
+
+    @property
+    def shared(self) -> NamedSharding:
+        """Of what all runs read."""
+        return NamedSharding(self.by_run.mesh, PartitionSpec())
+
+    @property
+    def seed(self) -> Int[np.ndarray, " chunk"]:
+        return self.layout.seed.astype(np.int32)
+
+    @property
+    def order_row(self) -> Int[np.ndarray, "chunk *slot"]:
+        own = self.program.order_of_run
+        if own is None:
+            return np.unique(self.layout.seed, return_inverse=True)[1].astype(np.int32)
+        return self.layout.scatter(own)
+
+    def stacked(self) -> Run:
+        return jax.tree.map(self.layout.scatter, self.program.per_run)
+
+    def rows(self, split: str) -> tuple[Int[np.ndarray, "chunk slot _batch _row"], ...]:
+        fold = self.layout.scatter(self.program.fold)
+        return tuple(rows[fold] for rows in self.program.rows[split])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A placed program, compiled."""
+
+    placed: Placed
+    train_epoch: Any
+    parameters: Any  # shapes, of one run
+    needed: int  # bytes per device
+    free: int  # bytes per device
+
+
+def plan_program(
+    own: Program, devices: Sequence[jax.Device], *, slots: int, runs_per_chunk: int, memory_fraction: float
+) -> Planned:
+    """Compiles a program for as many runs side by side as the devices' memory holds, the rest in equal chunks.
+
+    Args:
+      slots: how the runs lie in a checkpoint, which is how they stay; 0: there is none.
+      runs_per_chunk: so many instead; 0: on a CPU one per device, where more are no faster.
+      memory_fraction: of a device's free memory that may be needed.
+    """
+    free = int(memory_fraction * free_memory(devices))
+    if slots:
+        devices = devices[: max(n for n in range(1, len(devices) + 1) if slots % n == 0)]
+    planned: dict[int, Planned] = {}
+
+    def needs(slots: int) -> int:
+        placed = Placed(program=own, layout=lay_out(own.runs, slots=slots), by_run=run_sharding(devices))
+        planned[slots] = _compile(placed, free)
+        return planned[slots].needed
+
+    even = partial(even_slots, own.runs, devices=len(devices))
+    most = runs_per_chunk or (len(devices) if devices[0].platform == "cpu" else 0)
+    if slots or most:
+        slots = slots or even(most=most)
+        needs(slots)
+    else:
+        slots = largest_stack(even, free, needs)
+    return planned[slots]
+
+
+def largest_stack(even: Callable[..., int], free: int, needs: Callable[[int], int]) -> int:
+    """The most runs side by side whose program needs no more than is free, found in few compilations.
+
+    Bytes grow with the runs as a straight line; the first guess takes it through zero, the next ones through the
+    last two points. Never less than a run per device.
+
+    Args:
+      even: the slots of equal chunks, `even(most=n)` of them at most (0: no limit).
+      needs: compiles so many and says the bytes per device.
+    """
+    slots, fewest = even(most=0), even(most=1)
+    n, bytes_n = 0, 0
+    while (needed := needs(slots)) > free and slots > fewest:
+        per_run = (needed - bytes_n) / (slots - n)
+        fits = math.floor(slots - (needed - free) / per_run) if per_run > 0 else fewest
+        n, bytes_n = slots, needed
+        # Rounding up to the devices may give as many again.
+        slots = next(
+            s for most in range(max(1, fits), 0, -1) if (s := even(most=most)) <= max(fewest, min(fits, n - 1))
+        )
+    return slots
+
+
+def free_memory(devices: Sequence[jax.Device]) -> int:
+    """Bytes of a device that are not in use. Devices that are cores share the machine's."""
+    if stats := devices[0].memory_stats():
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    available = psutil.virtual_memory().available
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")  # of a container
+    if limit.exists() and (own := limit.read_text().strip()).isdigit():
+        available = min(available, int(own) - int(used.read_text()))
+    return available // sum(device.process_index == jax.process_index() for device in devices)
+
+
+def _compile(placed: Placed, free: int) -> Planned:
+    """Compiles an epoch, and counts the bytes that training needs on each device."""
+    own, by_run, shared = placed.program, placed.by_run, placed.shared
+
+    def abstract(tree: Any, sharding: NamedSharding) -> Any:
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding), tree)
+
+    runs, data, frozen = abstract(placed.stacked(), by_run), abstract(own.data, shared), abstract(own.frozen, shared)
+    seed, order_row = abstract(placed.seed, shared), placed.order_row
+    init_runs = partial(program.init_runs, model=own.model, recipe=own.recipe)
+    states = abstract(jax.eval_shape(init_runs, runs, data, frozen, own.start, seed), by_run)
+    compiled = program.train_epoch.lower(
+        states,
+        runs,
+        data,
+        frozen,
+        abstract(own.shuffle(1), shared),
+        abstract(order_row, by_run if order_row.ndim == 2 else shared),
+        seed,
+        jax.ShapeDtypeStruct((), np.int32, sharding=shared),
+        model=own.model,
+        recipe=own.recipe,
+    ).compile()
+    found = compiled.memory_analysis()
+    assert found is not None, "XLA has counted the memory of every backend so far"
+    needed = (
+        found.argument_size_in_bytes
+        + found.output_size_in_bytes
+        - found.alias_size_in_bytes
+        + found.temp_size_in_bytes
+        + nbytes(states.params) // by_run.mesh.size  # of the best epoch
+    )
+    if by_run.mesh.devices.flat[0].platform == "cpu":
+        needed -= nbytes(own.data)  # read where it lies, which is not free memory
+    parameters = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), states.params)
+    return Planned(placed=placed, train_epoch=compiled, parameters=parameters, needed=needed, free=free)
+
+
+def describe(planned: Sequence[Planned]) -> list[dict[str, Any]]:
+    """The plan as JSON: how the runs of each program lie, and what it needs (bytes per device)."""
+    return [
+        {
+            "structure": {name: written(value) for name, value in plan.placed.program.structure.items()},
+            "runs": [run.number for run in plan.placed.program.runs],
+            "chunks": plan.placed.layout.run.shape[0],
+            "slots": plan.placed.layout.run.shape[1],
+            "devices": plan.placed.by_run.mesh.size,
+            "steps_per_epoch": plan.placed.program.recipe.epoch_steps,
+            "data_bytes": nbytes(plan.placed.program.data),
+            "needed_bytes": plan.needed,
+            "free_bytes": plan.free,
+        }
+        for plan in planned
+    ]
+
+
+def nbytes(tree: Any) -> int:
+    """Bytes of all arrays."""
+    return sum(math.prod(np.shape(x)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def format_plan(planned: Sequence[Planned]) -> str:
+    """What is about to run: programs, runs and steps of each, memory."""
+    lines = []
+    for number, plan in enumerate(planned, 1):
+        own = plan.placed.program
+        chunks, slots = plan.placed.layout.run.shape
+        parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(plan.parameters))
+        what = ", ".join(f"{name}={written(value)}" for name, value in own.structure.items())
+        lines += [
+            f"program {number} of {len(planned)}{': ' * bool(what)}{what}",
+            f"  {len(own.runs)} runs of {parameters:,} parameters, {slots} side by side in {chunks} "
+            f"chunk{'s' * (chunks > 1)}",
+            f"  {own.recipe.epoch_steps} steps per epoch, {len(own.data.buckets)} length buckets",
+            f"  {_gigabytes(nbytes(own.data))} of data; needs {_gigabytes(plan.needed)} of {_gigabytes(plan.free)} "
+            "per device",
+        ]
+    return "\n".join(lines)
+
+
+def _gigabytes(n: int) -> str:
+    return f"{n / 1e9:.2f} GB"
