@@ -17,11 +17,11 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self._folder = Path(folder).absolute()
+        self.folder = Path(folder).absolute()
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True)
         # Named, the handler also reads the shapes of what another process has saved.
         self._manager = ocp.CheckpointManager(
-            self._folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
+            self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
         )
 
     def latest(self) -> int | None:
@@ -49,7 +49,7 @@ class Checkpoints:
         if wrong:
             first = wrong[0]
             raise InputError(
-                f"{self._folder / str(epoch)} is a checkpoint of another model: {len(wrong)} arrays differ, the "
+                f"{self.folder / str(epoch)} is a checkpoint of another model: {len(wrong)} arrays differ, the "
                 f"first {first} is {found.get(first, 'absent')} there and {expected.get(first, 'absent')} in "
                 "this config; use the config it was trained with, or another --workdir"
             )

@@ -11,20 +11,39 @@ from tqdm import tqdm
 _IDENTITY = ("epoch", "run", "fold", "seed", "setting")
 
 
+class Logs:
+    """All that is said of a program's epochs."""
+
+    def __init__(self, workdir: str, *, runs: Collection[int], epochs: int, done: int, tensorboard: bool) -> None:
+        self._history = History(workdir, runs=runs, epoch=done)
+        self._board = TensorBoard(workdir) if tensorboard else None
+        self._progress = Progress(epochs=epochs, done=done, runs=len(runs))
+
+    def write(self, epoch: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Takes an epoch's rows of history.jsonl."""
+        self._history.write(rows)
+        self._progress.update(rows)
+        if self._board:
+            self._board.write(epoch, rows)
+
+    def close(self) -> None:
+        self._progress.close()
+        if self._board:
+            self._board.close()
+
+
 class History:
     """history.jsonl: a row per epoch and run."""
 
-    def __init__(self, workdir: str) -> None:
+    def __init__(self, workdir: str, *, runs: Collection[int], epoch: int) -> None:
+        """Opens the file for these runs' epochs after `epoch`; rows of later ones, from a killed process, go."""
         self._path = Path(workdir) / "history.jsonl"
-
-    def forget(self, runs: Collection[int], *, after: int) -> None:
-        """Takes out what a killed process wrote of these runs' epochs behind `after`."""
         kept: list[str] = []
         if self._path.exists():
             # A torn last line has no newline: it belongs to an epoch that is trained again.
             whole = (line for line in self._path.read_text().splitlines(keepends=True) if line.endswith("\n"))
             rows = ((line, json.loads(line)) for line in whole)
-            kept = [line for line, row in rows if row["epoch"] <= after or row["run"] not in runs]
+            kept = [line for line, row in rows if row["epoch"] <= epoch or row["run"] not in runs]
         self._path.write_text("".join(kept))
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:

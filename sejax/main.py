@@ -21,6 +21,7 @@ _MODE = flags.DEFINE_enum(
     ["train", "evaluate"],
     "train: train what is missing, then evaluate; evaluate: only that.",
 )
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "This is one of several processes of the study (README).")
 # How ml_collections says it, with more or fewer quotes.
 _UNKNOWN_OPTION = re.compile(
     r"""\W*(?:Key )?\W*(\w+)(?:\W+does not exist.*?)?\W*(?:n?Did you mean \W*(\w+).*)?""", re.DOTALL
@@ -48,8 +49,11 @@ def main(argv: list[str]) -> None:
         print(f"error: {argv[1]!r} is not an option; expected --config, --workdir, --mode", file=sys.stderr)
         sys.exit(2)
     logging.set_verbosity(logging.ERROR)
-    from sejax.train import train_and_evaluate  # jax starts only after the options are known to be right
+    # jax starts only after the options are known to be right.
+    from sejax import devices
+    from sejax.train import train_and_evaluate
 
+    devices.start(distributed=_DISTRIBUTED.value)
     try:
         train_and_evaluate(_CONFIG.value, flags.FLAGS.workdir, train=_MODE.value == "train")
     except InputError as error:

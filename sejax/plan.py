@@ -15,8 +15,10 @@ from jaxtyping import Int
 
 from sejax import program
 from sejax.data.load import Data, Order
+from sejax.devices import smallest
+from sejax.errors import InputError
 from sejax.models.joint import JointModel
-from sejax.runs import Layout, RunKey, even_slots, lay_out, run_sharding, written
+from sejax.runs import Layout, RunKey, even_slots, lay_out, run_sharding, runs_per_seed, written
 from sejax.step import Frozen, Recipe, Run
 
 Rows = tuple[Int[np.ndarray, "fold _batch _row"], ...]
@@ -96,10 +98,19 @@ def plan_program(
       slots: how the runs lie in a checkpoint, which is how they stay; 0: there is none.
       runs_per_chunk: so many instead; 0: on a CPU one per device, where more are no faster.
       memory_fraction: of a device's free memory that may be needed.
+
+    Raises:
+      InputError: if there are more processes than runs of a seed.
     """
-    free = int(memory_fraction * free_memory(devices))
+    devices = devices[: runs_per_seed(own.runs)]
     if slots:
         devices = devices[: max(n for n in range(1, len(devices) + 1) if slots % n == 0)]
+    if idle := set(range(jax.process_count())) - {device.process_index for device in devices}:
+        raise InputError(
+            f"{jax.process_count()} processes share {runs_per_seed(own.runs)} runs of a seed on {len(devices)} "
+            f"devices, which leaves none to process {min(idle)}; expected fewer processes"
+        )
+    free = smallest(int(memory_fraction * free_memory(devices)))
     planned: dict[int, Planned] = {}
 
     def needs(slots: int) -> int:
@@ -142,13 +153,17 @@ def largest_stack(even: Callable[..., int], free: int, needs: Callable[[int], in
 
 def free_memory(devices: Sequence[jax.Device]) -> int:
     """Bytes of a device that are not in use. Devices that are cores share the machine's."""
-    if stats := devices[0].memory_stats():
+    local = [device for device in devices if device.process_index == jax.process_index()]
+    if stats := local[0].memory_stats():
         return stats["bytes_limit"] - stats["bytes_in_use"]
     available = psutil.virtual_memory().available
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")  # of a container
-    if limit.exists() and (own := limit.read_text().strip()).isdigit():
-        available = min(available, int(own) - int(used.read_text()))
-    return available // sum(device.process_index == jax.process_index() for device in devices)
+    container = Path("/sys/fs/cgroup")
+    if (container / "memory.max").exists() and (limit := (container / "memory.max").read_text().strip()).isdigit():
+        # Without the files that the kernel keeps as long as nobody needs the room.
+        kept = dict(line.split() for line in (container / "memory.stat").read_text().splitlines())
+        used = int((container / "memory.current").read_text()) - int(kept["active_file"]) - int(kept["inactive_file"])
+        available = min(available, int(limit) - used)
+    return available // len(local)
 
 
 def _compile(placed: Placed, free: int) -> Planned:

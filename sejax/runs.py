@@ -12,10 +12,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float, Int
 
+from sejax import devices
 from sejax.errors import InputError
 from sejax.folds import Fold
 from sejax.step import HParams
@@ -116,18 +116,11 @@ class Layout:
     def collect(self, tree: Any) -> Any:
         """`[chunk, slot, ...]` leaves as numpy `[run, ...]`, in the order of the runs: one transfer to the host."""
         _, first = np.unique(self.run.ravel(), return_index=True)
-        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[first], _to_host(tree))
+        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[first], devices.collect(tree))
 
     def scatter(self, x: np.ndarray) -> np.ndarray:
         """numpy `[run, ...]` as `[chunk, slot, ...]`."""
         return x[self.run]
-
-
-def _to_host(tree: Any) -> Any:
-    """All of every array, also of those whose parts lie with other processes."""
-    if all(getattr(x, "is_fully_addressable", True) for x in jax.tree.leaves(tree)):
-        return jax.device_get(tree)
-    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def lay_out(runs: Sequence[RunKey], *, slots: int) -> Layout:
@@ -144,6 +137,11 @@ def lay_out(runs: Sequence[RunKey], *, slots: int) -> Layout:
     return Layout(np.array(rows), np.array(seeds))
 
 
+def runs_per_seed(runs: Sequence[RunKey]) -> int:
+    """The most runs that there are of a seed."""
+    return max(Counter(run.seed for run in runs).values())
+
+
 def even_slots(runs: Sequence[RunKey], *, most: int, devices: int) -> int:
     """The slots of a chunk that leave the least padding: at most `most`, up to a multiple of the devices.
 
@@ -151,7 +149,7 @@ def even_slots(runs: Sequence[RunKey], *, most: int, devices: int) -> int:
       most: runs that are vmapped together; 0 puts all runs of a seed into one chunk.
       devices: the slots of a chunk are sharded over these.
     """
-    per_seed = max(Counter(run.seed for run in runs).values())
+    per_seed = runs_per_seed(runs)
     n_chunks = -(-per_seed // most) if most else 1
     slots = -(-per_seed // n_chunks)
     return slots + -slots % devices
@@ -197,8 +195,8 @@ def selection_rows(folds: Sequence[Fold], split: str) -> list[Int[np.ndarray, " 
     return [np.flatnonzero(getattr(fold, split)) for fold in folds]
 
 
-def run_sharding(devices: Sequence[jax.Device]) -> NamedSharding:
+def run_sharding(over: Sequence[jax.Device]) -> NamedSharding:
     """Shards the slots of `[chunk, slot, ...]` over the devices; no collective is needed."""
     # Auto axes: jax.make_mesh's default, explicit axes, does not go with vmapped training.
-    mesh = Mesh(np.array(devices), ("run",), axis_types=(AxisType.Auto,))
+    mesh = Mesh(np.array(over), ("run",), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec(None, "run"))

@@ -19,7 +19,7 @@ from clu import parameter_overview
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
-from sejax import program, resolve, results
+from sejax import devices, program, resolve, results
 from sejax.checkpoint import Checkpoints
 from sejax.config import STACKED, STRUCTURAL, at, check_config, differences, grid_of, with_structure
 from sejax.corpora.schema import DIMENSIONS, Corpus
@@ -34,7 +34,7 @@ from sejax.data.load import (
 )
 from sejax.errors import InputError
 from sejax.folds import Fold, audit, make_folds
-from sejax.logs import History, Progress, TensorBoard
+from sejax.logs import Logs
 from sejax.metrics import write_predictions
 from sejax.models.joint import JointModel
 from sejax.plan import Planned, Program, describe, format_plan, plan_program
@@ -64,7 +64,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     uninterrupted run. With `train=False` it only evaluates that checkpoint.
 
     Returns:
-      The tree of metrics.json. The workdir holds the files of the README's section "What a workdir holds".
+      The tree of metrics.json (of several processes the leading one; the others nothing). The workdir holds the
+      files of the README's section "What a workdir holds".
 
     Raises:
       InputError: whatever is wrong with config, corpus or workdir, in one sentence.
@@ -93,7 +94,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
             resolve.stream_spec(own, pretrained, name)  # says what does not fit before features are computed
 
     # ------------------------------------------------------------------ corpus, features, folds, audit
-    prepared = resolve.prepare_corpus(config, streams)
+    prepared = devices.leader_first(lambda: resolve.prepare_corpus(config, streams), "features")
     corpus, seconds = prepared.corpus, prepared.seconds
     folds = make_folds(corpus.utterances, config.protocol)
     audited = audit(
@@ -111,21 +112,23 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
         speakers = [u.speaker for u in corpus.utterances]
         features = {name: normalise_by_speaker(stream, speakers) for name, stream in features.items()}
     runs = enumerate_runs(len(folds), settings, range(config.seed, config.seed + config.seeds))
-    _claim_workdir(config, workdir, pretrained)
-    results.write_runs(os.path.join(workdir, "runs.csv"), runs, folds, corpus, None)
+    plan_file = Path(workdir, "plan.json")
+    begun = json.loads(plan_file.read_text()) if plan_file.exists() else None
+    devices.wait_for_all("workdir read")
+    if devices.leads():
+        _claim_workdir(config, workdir, pretrained)
+        results.write_runs(os.path.join(workdir, "runs.csv"), runs, folds, corpus, None)
+        print(f"{len(runs)} runs = {len(folds)} folds x {len(settings)} settings x {config.seeds} seeds", flush=True)
     del prepared
 
     # ------------------------------------------------------------------ the plan: programs, stacks, memory
-    devices = jax.local_devices()[: config.devices or None]
-    print(f"{len(runs)} runs = {len(folds)} folds x {len(settings)} settings x {config.seeds} seeds", flush=True)
-    plan_file = Path(workdir, "plan.json")
-    begun = json.loads(plan_file.read_text()) if plan_file.exists() else None
+    used = jax.devices()[: config.devices or None]
     planned, n_cut, began = [], 0, time.perf_counter()
     for number, (structure, own_runs) in enumerate(group_by_structure(runs, STRUCTURAL)):
         own, cut = _program(with_structure(config, structure), structure, own_runs, folds, corpus, features, pretrained)
         plan = plan_program(
             own,
-            devices,
+            used,
             slots=begun[number]["slots"] if begun else 0,
             # Where each run has a pretrained model of its own the folds train in turn.
             runs_per_chunk=config.runs_per_chunk or int(resolve.trains_whole_model(config)),
@@ -135,22 +138,21 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
         n_cut = max(n_cut, cut)
     if n_cut:
         audited["notes"][f"only the first {config.max_seconds:g} s encoded"] = n_cut
-    if not begun:
-        results.write_json(str(plan_file), describe(planned))
-    _write_parameters(workdir, planned)
-    print(
-        f"{format_plan(planned)}\ncompiled in {time.perf_counter() - began:.0f} s on {_describe(devices)}", flush=True
-    )
+    if devices.leads():
+        if not begun:
+            results.write_json(str(plan_file), describe(planned))
+        _write_parameters(workdir, planned)
+        took = time.perf_counter() - began
+        print(f"{format_plan(planned)}\ncompiled in {took:.0f} s on {_describe(used)}", flush=True)
     del features
 
     # ------------------------------------------------------------------ train and test, program by program
-    history = History(workdir)
     tested: dict[int, results.Tested] = {}
     mixed: dict[int, dict[str, np.ndarray]] = {}
     best_epoch = np.zeros(len(runs), np.int32)
     for number, plan in enumerate(planned, 1):
         folder = Path(workdir, "checkpoints", *([f"program-{number}"] if len(planned) > 1 else []))
-        found = _train(config, plan, corpus, folds, folder, history, workdir if config.tensorboard else None, train)
+        found = _train(config, plan, folds, workdir, Checkpoints(folder), train)
         for place, run in enumerate(plan.placed.program.runs):
             tested[run.number], mixed[run.number], best_epoch[run.number] = (
                 found.tested[place],
@@ -159,6 +161,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
             )
 
     # ------------------------------------------------------------------ predictions, metrics, report
+    if not devices.leads():
+        return {}
     predictions = results.gather_predictions(corpus, runs, folds, tested)
     write_predictions(os.path.join(workdir, "predictions.csv"), predictions)
     results.write_runs(os.path.join(workdir, "runs.csv"), runs, folds, corpus, best_epoch)
@@ -289,11 +293,9 @@ class _Trained(NamedTuple):
 def _train(
     config: ConfigDict,
     plan: Planned,
-    corpus: Corpus,
     folds: Sequence[Fold],
-    folder: Path,
-    history: History,
-    board_folder: str | None,
+    workdir: str,
+    checkpoints: Checkpoints,
     train: bool,
 ) -> _Trained:
     """Trains the runs of one program from its newest checkpoint on, and tests each at its best epoch."""
@@ -305,42 +307,43 @@ def _train(
     tasks = {task: place for place, task in enumerate(config.tasks) if labelled[task]}
 
     # ------------------------------------------------------------------ data, once for all runs; states
-    data, frozen, seed = jax.device_put((own.data, own.frozen, placed.seed), shared)
-    stacked, val_rows, test_rows = jax.device_put(
+    data, frozen, seed = devices.put((own.data, own.frozen, placed.seed), shared)
+    stacked, val_rows, test_rows = devices.put(
         (placed.stacked(), placed.rows("test" if config.select_on_test else "val"), placed.rows("test")), by_run
     )
     val_columns = own.columns["test" if config.select_on_test else "val"]
-    order_row = jax.device_put(placed.order_row, by_run if placed.order_row.ndim == 2 else shared)
+    order_row = devices.put(placed.order_row, by_run if placed.order_row.ndim == 2 else shared)
     states = program.init_runs(stacked, data, frozen, own.start, seed, model=model, recipe=own.recipe)
-    states = jax.device_put(states, by_run)  # placed as train_epoch takes them
+    states = devices.put(states, by_run)  # placed as train_epoch takes them
     best_score = np.full(len(runs), -np.inf, np.float32)
     best_epoch = np.zeros(len(runs), np.int32)
     best = program.Best(
         params=jax.tree.map(jnp.copy, states.averaged),
-        score=jax.device_put(layout.scatter(best_score), by_run),
-        epoch=jax.device_put(layout.scatter(best_epoch), by_run),
+        score=devices.put(layout.scatter(best_score), by_run),
+        epoch=devices.put(layout.scatter(best_epoch), by_run),
     )
-    checkpoints = Checkpoints(folder)
     done = checkpoints.latest() or 0
     if done:
         states, best = checkpoints.restore(done, (states, best))
         best_score, best_epoch = layout.collect((best.score, best.epoch))
-        print(f"continuing after epoch {done}", flush=True)
+        if devices.leads():
+            print(f"continuing after epoch {done}", flush=True)
     elif not train:
-        raise InputError(f"{folder} has no checkpoint to evaluate, expected one: train first")
+        raise InputError(f"{checkpoints.folder} has no checkpoint to evaluate, expected one: train first")
 
     # ------------------------------------------------------------------ epochs
     patience = config.patience or config.epochs + 1
     if train and done < config.epochs and not np.all(done - best_epoch >= patience):
-        history.forget([run.number for run in runs], after=done)
-        board = TensorBoard(board_folder) if board_folder else None
-        progress = Progress(epochs=config.epochs, done=done, runs=len(runs))
+        numbers = {run.number for run in runs}
+        logs = devices.leads() and Logs(
+            workdir, runs=numbers, epochs=config.epochs, done=done, tensorboard=config.tensorboard
+        )
         for epoch in range(done + 1, config.epochs + 1):
-            order, epoch_number = jax.device_put((own.shuffle(epoch), np.int32(epoch)), shared)
+            order, epoch_number = devices.put((own.shuffle(epoch), np.int32(epoch)), shared)
             # Nothing goes to or from the devices unasked for.
             with jax.transfer_guard("disallow"):
                 states, metrics = plan.train_epoch(states, stacked, data, frozen, order, order_row, seed, epoch_number)
-                states = jax.device_put(states, by_run)
+                states = devices.put(states, by_run)
                 outputs = program.predict(states.averaged, stacked, data, frozen, val_rows, model=model)
             # The one answer that the host waits for in an epoch.
             metrics, (prob, pred_vad) = layout.collect((metrics, outputs))
@@ -351,23 +354,19 @@ def _train(
             # Of equal scores the later: its average is over more steps.
             improved = (scores >= best_score) & (epoch - 1 - best_epoch < patience)
             best_score, best_epoch = np.where(improved, scores, best_score), np.where(improved, epoch, best_epoch)
-            chosen = jax.device_put((layout.scatter(scores), layout.scatter(improved)), by_run)
+            chosen = devices.put((layout.scatter(scores), layout.scatter(improved)), by_run)
             best = program.keep_best(best, states.averaged, *chosen, epoch_number)
             stop = bool(np.all(epoch - best_epoch >= patience))
 
             # Log and save.
-            logged = results.history_rows(epoch, runs, folds, metrics._asdict(), validation, tasks)
-            history.write(logged)
-            progress.update(logged)
-            if board:
-                board.write(epoch, logged)
+            if logs:
+                logs.write(epoch, results.history_rows(epoch, runs, folds, metrics._asdict(), validation, tasks))
             if epoch % config.checkpoint_every == 0 or epoch == config.epochs or stop:
                 checkpoints.save(epoch, (states, best))
             if stop:
                 break
-        progress.close()
-        if board:
-            board.close()
+        if logs:
+            logs.close()
     checkpoints.close()
 
     # ------------------------------------------------------------------ test, once, at each run's best epoch

@@ -29,6 +29,7 @@ from tiny_study import (
     write_voice,
 )
 
+import sejax.train
 from sejax.config import STACKED
 from sejax.corpora.schema import DIMENSIONS
 from sejax.metrics import average_seeds, read_predictions, summarise
@@ -286,6 +287,57 @@ def test_all_weightings_are_runs_of_one_program_and_continue(
     assert len({tuple(np.ravel(own)) for own in weights.values()}) == len(weights)
 
     train_interrupted(config, str(tmp_path / "parts"), epochs=2, monkeypatch=monkeypatch)
+    train_and_evaluate(config, str(tmp_path / "parts"))
+    for name in ("predictions.csv", "runs.csv", "history.jsonl", "metrics.json"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_settings_of_other_structure_are_other_programs_and_continue(
+    tmp_path: Path, cache_dir: str, monkeypatch: pytest.MonkeyPatch
+):
+    config = tiny_config(cache_dir)
+    config.grid.streams = (("mfcc",), ("mfcc", "mel"))
+    config.grid.alpha = (0.5, 1.0)
+    found = train_and_evaluate(config, str(tmp_path / "whole"))
+    names = {f"alpha={alpha} streams={streams}" for streams in ("mfcc", "mfcc+mel") for alpha in (0.5, 1.0)}
+    assert {s["name"] for s in found["settings"]} == names
+    plan = json.loads((tmp_path / "whole" / "plan.json").read_text())
+    assert [own["structure"] for own in plan] == [{"streams": "mfcc"}, {"streams": "mfcc+mel"}]
+    assert sorted(run for own in plan for run in own["runs"]) == list(range(40))
+    assert plan[1]["needed_bytes"] > plan[0]["needed_bytes"] > 0
+    assert {row["streams"] for row in read_csv(tmp_path / "whole" / "runs.csv")} == {"mfcc", "mfcc+mel"}
+
+    # The runs with MFCC alone are those of a study that has nothing else.
+    config = tiny_config(cache_dir)
+    config.grid.alpha = (0.5, 1.0)
+    train_and_evaluate(config, str(tmp_path / "alone"))
+
+    def predicted(workdir: str, prefix: str) -> dict[tuple[str, ...], list[str]]:
+        rows = read_csv(tmp_path / workdir / "predictions.csv")
+        return {
+            (row["setting"].replace(prefix, ""), row["fold"], row["id"]): [row["prob_sad"], row["pred_valence"]]
+            for row in rows
+            if "mel" not in row["setting"]
+        }
+
+    assert predicted("whole", " streams=mfcc") == predicted("alone", "")
+
+    # Interrupted in the second program.
+    config = tiny_config(cache_dir)
+    config.grid.streams = (("mfcc",), ("mfcc", "mel"))
+    config.grid.alpha = (0.5, 1.0)
+    calls = []
+    epoch_order = sejax.train.epoch_order
+
+    def interrupted(*arguments, **keywords):
+        calls.append(keywords["epoch"])
+        if calls.count(2) == 2:
+            raise KeyboardInterrupt
+        return epoch_order(*arguments, **keywords)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(sejax.train, "epoch_order", interrupted)
+        train_and_evaluate(config, str(tmp_path / "parts"))
     train_and_evaluate(config, str(tmp_path / "parts"))
     for name in ("predictions.csv", "runs.csv", "history.jsonl", "metrics.json"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
