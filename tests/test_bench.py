@@ -59,6 +59,31 @@ def test_ssl_prints_a_table_and_writes_json(tmp_path: Path):
         assert "measured alone" in found.stderr
 
 
+def test_features_prints_ratios_to_the_libraries_and_what_a_build_takes(tmp_path: Path):
+    out = tmp_path / "bench.json"
+    words = ["features", "--fraction", "0.001", "--files", "2", "--rounds", "2", "--build-rounds", "1"]
+    found = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "bench.py"), *words, "--out", str(out)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert found.returncode == 0, found.stderr
+    result = json.loads(out.read_text())
+    assert result["files"] == 2
+    assert result["build"]["files"] == 40  # one per speaker and class
+    sides = result["sides"]
+    for feature in ("mfcc", "mel"):
+        assert len(sides[f"sejax {feature}"]["seconds"]) == 2
+        assert sides[f"sejax {feature}"]["mean"] == pytest.approx(sides[f"librosa {feature}"]["mean"], abs=1e-3)
+        assert result["speed_over"][f"librosa: {feature}"] > 0
+    assert result["build"]["audio_seconds_per_second"] > 1
+    assert "times as fast as librosa: mel" in found.stdout
+    if "pyAudioAnalysis stf" not in sides:
+        assert "measured alone" in found.stderr
+
+
 def test_weighting_prints_ratios_to_constant_weights(tmp_path: Path):
     out = tmp_path / "bench.json"
     words = ["--schemes", "static", "imtl_g", "--runs", "1", "--utterances", "32", "--rounds", "2", "--tasks", "4"]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from tensorflow_datasets.core import shuffle
 
 from sejax import processes
 from sejax.corpora.schema import Corpus, Utterance
@@ -100,6 +101,26 @@ def test_what_is_read_is_what_was_computed(tmp_path: Path) -> None:
         assert features.digest[utterance.id] == hashlib.blake2b(samples, digest_size=16).hexdigest()
         assert features.seconds[utterance.id] == pytest.approx(0.1 + 0.01 * i)
     assert features.errors == features.notes == {}
+
+
+@pytest.mark.parametrize("utterances", [1, 3, 4, 5])
+def test_a_dataset_has_as_many_files_as_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, utterances: int
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", utterances)
+    whole = build(corpus, tmp_path / "whole")
+    monkeypatch.setattr(builder, "PER_SHARD", 2)
+    assert_equal(build(corpus, tmp_path / "parts"), whole)
+    assert len(whole.frames) == utterances
+    assert len(list((tmp_path / "whole").rglob("*.array_record*"))) == 1
+    assert len(list((tmp_path / "parts").rglob("*.array_record*"))) == (utterances + 1) // 2
+
+
+def test_no_size_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TFDS's shuffling writer passes records on to TensorFlow, which is not here, once they are more than this."""
+    monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 100)
+    corpus = write_corpus(tmp_path / "corpus")
+    assert len(build(corpus, tmp_path / "cache").frames) == 5
 
 
 def test_a_second_start_reads(tmp_path: Path, request: pytest.FixtureRequest) -> None:

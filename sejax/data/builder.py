@@ -11,13 +11,14 @@ import fcntl
 import functools
 import hashlib
 import io
+import itertools
 import json
 import logging
 import os
 import shutil
 import sys
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,10 @@ PROBE = 8
 CHUNK = 8
 # Records per read: bounds the memory for records beside that for the arrays.
 READ_AT_ONCE = 256
+# Utterances whose records lie in one file: bounds the memory for what is being written.
+PER_SHARD = 64
+
+Example = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -167,8 +172,12 @@ class AcousticConfig(tfds.core.BuilderConfig):
     max_bad_fraction: float
 
 
-class AcousticFeatures(tfds.core.GeneratorBasedBuilder):
-    """The TFDS builder; `builder_config` says of what."""
+class AcousticFeatures(tfds.core.ShardBasedBuilder):
+    """The TFDS builder; `builder_config` says of what.
+
+    It writes shard by shard: TFDS's usual builder keeps all records until the last, to shuffle them, and needs
+    TensorFlow where they are more than 1 GB, which the mel spectrograms of IEMOCAP are.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -207,10 +216,13 @@ class AcousticFeatures(tfds.core.GeneratorBasedBuilder):
             ),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        return {SPLIT: self._generate_examples()}
+    def _shard_iterators_per_split(self, dl_manager: Any) -> dict[str, list[Callable[[], Iterator[Example]]]]:
+        examples = self._generate_examples()
+        shards = -(-len(self.builder_config.utterances) // PER_SHARD)
+        # The last takes what is left, and so sees the generator's end.
+        return {SPLIT: [lambda: itertools.islice(examples, PER_SHARD)] * (shards - 1) + [lambda: examples]}
 
-    def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self) -> Iterator[Example]:
         config = self.builder_config
         errors = {}
         with _progress(config) as bar, contextlib.closing(_extractions(config)) as extractions:

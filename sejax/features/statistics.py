@@ -13,11 +13,26 @@ def functionals(frames: Float32[np.ndarray, "frames feature"]) -> Float32[np.nda
     Returns 14 numbers per feature: all means first, then all deviations, then each percentile; the same of the
     deltas after that.
     """
-    deltas = np.diff(frames, axis=0, prepend=frames[:1])
-    parts = []
-    for track in (frames, deltas):
-        parts += [track.mean(axis=0), track.std(axis=0), *np.percentile(track, PERCENTILES, axis=0)]
-    return np.concatenate(parts).astype(np.float32)
+    # A row per feature: across rows, sorting takes ten times as long.
+    tracks = np.ascontiguousarray(frames.T)
+    deltas = np.diff(tracks, axis=1, prepend=tracks[:, :1])
+    return np.concatenate([_describe(tracks), _describe(deltas)])
+
+
+def _describe(tracks: Float32[np.ndarray, "feature frames"]) -> Float32[np.ndarray, " statistic"]:
+    """All means, then all deviations, then each percentile.
+
+    The percentiles are those of `np.percentile` (linear interpolation), which partitions around each of them and
+    takes far longer than one sort.
+    """
+    last = tracks.shape[1] - 1
+    position = np.array(PERCENTILES) / 100 * last
+    below = position.astype(int)
+    share = (position - below).astype(np.float32)
+    ordered = np.sort(tracks, axis=1)
+    low, high = ordered[:, below], ordered[:, np.minimum(below + 1, last)]
+    percentiles = low + share * (high - low)
+    return np.concatenate([tracks.mean(axis=1), tracks.std(axis=1), percentiles.T.ravel()])
 
 
 def voiced_functionals(

@@ -124,7 +124,7 @@ def _peak_bytes() -> int:
 
 def versions() -> dict[str, str | None]:
     """Of Python and of what this process has imported."""
-    names = ("jax", "flax", "optax", "numpy", "torch", "transformers", "librosa", "pyAudioAnalysis")
+    names = ("jax", "flax", "optax", "numpy", "scipy", "torch", "transformers", "librosa", "pyAudioAnalysis")
     return {"python": platform.python_version()} | {name: _version(name) for name in names if name in sys.modules}
 
 

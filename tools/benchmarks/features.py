@@ -1,0 +1,201 @@
+"""Seconds of audio per second: MFCC, mel and short-term features (STF), here and by the libraries they come from.
+
+On one core: each side is a process with one thread and has the same samples in memory. librosa computes file by file
+with our settings (`feature.mfcc`; `feature.melspectrogram` and `power_to_db`), pyAudioAnalysis with the same windows
+(`ShortTermFeatures.feature_extraction`). It wants packages of its own (see tools/golden_stf.py):
+`--pyaudioanalysis-python` is an interpreter that has them; without it our STF are measured alone. "All" is what a
+worker process does for a study: it reads the file for each of the three features and adds the statistics of their
+frames, all of which the libraries are spared.
+
+On all cores: `build_features` of the three features, from audio files to what a study trains on.
+
+The audio is that of the synthetic corpus, which has IEMOCAP's durations; `--fraction 1` is as much of it.
+"""
+
+import argparse
+import sys
+import tempfile
+import wave
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tools.benchmarks.sides import Facts, Measured, Process, Side, has_packages, measure_in_turn, ratio
+
+SAMPLING_RATE = 16_000
+STREAMS = ("mfcc", "mel", "stf")
+IEMOCAP_SECONDS = 7.17 * 3600  # of the usual four classes
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+LIKE_PYAUDIOANALYSIS = "stf, pyaudioanalysis"  # the variant that has that library's numbers
+
+
+def frames_by(library: str, feature: str, settings: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """A function from int16 samples to frames `[frame, feature]`."""
+    if library == "pyAudioAnalysis":
+        from pyAudioAnalysis.ShortTermFeatures import feature_extraction
+
+        window, step = settings["win_length"], settings["hop_length"]
+        return lambda samples: feature_extraction(samples, SAMPLING_RATE, window, step)[0].T
+
+    import numpy as np
+
+    if library == "sejax":
+        from sejax.features import extract
+
+        return lambda samples: extract(feature, samples / np.float32(32768), settings)
+
+    import librosa
+
+    options = {"sr": SAMPLING_RATE, **settings}
+    if feature == "mfcc":
+        return lambda samples: librosa.feature.mfcc(y=samples / np.float32(32768), **options).T
+    return lambda samples: (
+        librosa.power_to_db(librosa.feature.melspectrogram(y=samples / np.float32(32768), **options)).T
+    )
+
+
+def frames_side(
+    library: str, feature: str, settings: Mapping[str, Any], paths: Sequence[str]
+) -> tuple[Callable[[], None], Facts]:
+    """One feature of every file; and its mean, which tells whether two sides compute the same."""
+    import numpy as np
+
+    compute = frames_by(library, feature, settings)
+    files = []
+    for path in paths:
+        with wave.open(path) as file:
+            files.append(np.frombuffer(file.readframes(file.getnframes()), np.int16))
+
+    def run() -> None:
+        for samples in files:
+            compute(samples)
+
+    return run, {"mean": float(np.mean([compute(samples).mean() for samples in files]))}
+
+
+def all_side(paths: Sequence[str]) -> tuple[Callable[[], None], Facts]:
+    """Every feature of every file, as the worker processes of `build_features` compute them."""
+    from sejax.features import Segment, extract_utterance
+
+    def run() -> None:
+        for stream in STREAMS:
+            for path in paths:
+                extract_utterance(Segment(path, None, None), name=stream, settings={}, speed=1.0)
+
+    return run, {}
+
+
+def build_side(folder: str) -> tuple[Callable[[], None], Facts]:
+    """Every feature of the corpus into an empty cache and back, with the default number of worker processes."""
+    from sejax.corpora import read_corpus
+    from sejax.data.builder import build_features
+
+    corpus = read_corpus("synthetic", folder)
+
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as cache:
+            for stream in STREAMS:
+                build_features(corpus, stream=stream, settings={}, cache_dir=cache, max_bad_fraction=0.0)
+
+    return run, {}
+
+
+def side(name: str, options: dict[str, Any]) -> Side:
+    """The side of that name."""
+    return {
+        "all": lambda: all_side(**options),
+        "build": lambda: build_side(**options),
+    }.get(name, lambda: frames_side(**options))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--fraction", type=float, default=0.055, help="of IEMOCAP's 5,531 utterances")
+    parser.add_argument("--files", type=int, default=40, help="of these that are computed on one core")
+    parser.add_argument("--pyaudioanalysis-python", default=sys.executable, help="interpreter with pyAudioAnalysis")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--build-rounds", type=int, default=3, help="of build_features")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The sides on one core in turn, then `build_features`."""
+    from sejax.corpora import read_corpus, write_synthetic
+    from sejax.features import full_settings
+
+    settings: dict[str, dict[str, Any]] = {stream: dict(full_settings(stream, {})) for stream in STREAMS}
+    with tempfile.TemporaryDirectory() as folder:
+        corpus_folder = str(Path(folder) / "corpus")
+        write_synthetic(corpus_folder, fraction=arguments.fraction, seed=0)
+        every = [utterance.path for utterance in read_corpus("synthetic", corpus_folder).utterances]
+        # Spread over the speakers.
+        some = every[:: max(1, len(every) // arguments.files)][: arguments.files]
+
+        def frames(library: str, feature: str, changed: dict[str, Any], python: str = sys.executable) -> Process:
+            options = {"library": library, "feature": feature, "settings": settings[feature] | changed, "paths": some}
+            return Process("features", "frames", options, python, ONE_THREAD)
+
+        sides = {f"sejax {stream}": frames("sejax", stream, {}) for stream in STREAMS}
+        sides[f"sejax {LIKE_PYAUDIOANALYSIS}"] = frames("sejax", "stf", {"variant": "pyaudioanalysis"})
+        sides["sejax all"] = Process("features", "all", {"paths": some}, environment=ONE_THREAD)
+        sides |= {f"librosa {feature}": frames("librosa", feature, {}) for feature in ("mfcc", "mel")}
+        python = arguments.pyaudioanalysis_python
+        if has_packages(python, "pyAudioAnalysis"):
+            sides["pyAudioAnalysis stf"] = frames("pyAudioAnalysis", "stf", {}, python)
+        else:
+            print(f"{python} has no pyAudioAnalysis: our short-term features are measured alone", file=sys.stderr)
+        measured = measure_in_turn(sides, arguments.rounds)
+        build = Process("features", "build", {"folder": corpus_folder})
+        built = measure_in_turn({"build": build}, arguments.build_rounds)["build"]
+        seconds, all_seconds = _seconds(some), _seconds(every)
+    return {
+        "audio": "synthetic corpus",
+        "files": len(some),
+        "audio_seconds": seconds,
+        "sides": {
+            name: own.summary() | {"audio_seconds_per_second": seconds / own.median} for name, own in measured.items()
+        },
+        "speed_over": _ratios(measured),
+        "build": {
+            **built.summary(),
+            "files": len(every),
+            "audio_seconds": all_seconds,
+            "audio_seconds_per_second": all_seconds / built.median,
+            "iemocap_minutes": IEMOCAP_SECONDS * built.median / all_seconds / 60,
+        },
+    }
+
+
+def _ratios(measured: Mapping[str, Measured]) -> dict[str, float]:
+    """How many times faster ours are, by what is compared."""
+    over = {f"librosa: {name}": ratio(measured[f"librosa {name}"], measured[f"sejax {name}"]) for name in STREAMS[:2]}
+    if "pyAudioAnalysis stf" in measured:
+        theirs = measured["pyAudioAnalysis stf"]
+        for name in ("stf", LIKE_PYAUDIOANALYSIS):
+            over[f"pyAudioAnalysis: {name}"] = ratio(theirs, measured[f"sejax {name}"])
+        parts = (measured["librosa mfcc"], measured["librosa mel"], theirs)
+        together = Measured({}, [sum(turn) for turn in zip(*(part.seconds for part in parts), strict=True)])
+        over["librosa and pyAudioAnalysis: all"] = ratio(together, measured["sejax all"])
+    return over
+
+
+def _seconds(paths: Sequence[str]) -> float:
+    """Of audio in these files."""
+    total = 0
+    for path in paths:
+        with wave.open(path) as file:
+            total += file.getnframes()
+    return total / SAMPLING_RATE
+
+
+def show(result: dict[str, Any]) -> None:
+    print(f"{result['files']} files, {result['audio_seconds']:.0f} s of audio; each side on one core")
+    print(f"{'':28}{'audio s / s':>12}{'first run s':>13}")
+    for name, found in result["sides"].items():
+        print(f"{name:28}{found['audio_seconds_per_second']:12.0f}{found['first_seconds']:13.1f}")
+    for name, times in result["speed_over"].items():
+        print(f"{times:.1f} times as fast as {name}")
+    build = result["build"]
+    print(
+        f"build_features, all three: {build['files']} files, {build['audio_seconds']:.0f} s of audio, at "
+        f"{build['audio_seconds_per_second']:.0f} audio s / s; IEMOCAP's {IEMOCAP_SECONDS / 3600:.2f} hours at that "
+        f"speed: {build['iemocap_minutes']:.1f} minutes"
+    )
