@@ -100,16 +100,9 @@ def plan_program(
       memory_fraction: of a device's free memory that may be needed.
 
     Raises:
-      InputError: if there are more processes than runs of a seed.
+      InputError: see `used_devices`.
     """
-    devices = devices[: runs_per_seed(own.runs)]
-    if slots:
-        devices = devices[: max(n for n in range(1, len(devices) + 1) if slots % n == 0)]
-    if idle := set(range(jax.process_count())) - {device.process_index for device in devices}:
-        raise InputError(
-            f"{jax.process_count()} processes share {runs_per_seed(own.runs)} runs of a seed on {len(devices)} "
-            f"devices, which leaves none to process {min(idle)}; expected fewer processes"
-        )
+    devices = used_devices(own.runs, devices, slots)
     free = smallest(int(memory_fraction * free_memory(devices)))
     planned: dict[int, Planned] = {}
 
@@ -126,6 +119,23 @@ def plan_program(
     else:
         slots = largest_stack(even, free, needs)
     return planned[slots]
+
+
+def used_devices(runs: Sequence[RunKey], devices: Sequence[jax.Device], slots: int) -> Sequence[jax.Device]:
+    """No more devices than there are runs of a seed, and a number that divides the slots, if these are given.
+
+    Raises:
+      InputError: if that leaves none to some process.
+    """
+    used = devices[: runs_per_seed(runs)]
+    if slots:
+        used = used[: max(n for n in range(1, len(used) + 1) if slots % n == 0)]
+    if idle := set(range(jax.process_count())) - {device.process_index for device in used}:
+        raise InputError(
+            f"{jax.process_count()} processes share {runs_per_seed(runs)} runs of a seed on {len(used)} devices, which "
+            f"leaves none to process {min(idle)}; expected fewer processes"
+        )
+    return used
 
 
 def largest_stack(even: Callable[..., int], free: int, needs: Callable[[int], int]) -> int:

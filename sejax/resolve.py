@@ -6,7 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sejax.corpora import read_corpus, write_synthetic
+from sejax.corpora.read import read_corpus
+from sejax.corpora.synthetic import write_synthetic
 from sejax.data.prepare import Prepared, prepare
 from sejax.models.joint import StreamSpec
 from sejax.ssl.convert import Pretrained

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import pytest
 from tiny_study import ROOT, environment
 
+from sejax.models.joint import Rates
 from sejax.ssl.modules import SSLModel
+from tools.benchmarks.random_study import FEATURES, STRIDE, Study, joint_model, step_flops
 from tools.benchmarks.ssl import architecture_of, make_batches, matmul_flops
 
 
@@ -101,3 +103,59 @@ def test_weighting_prints_ratios_to_constant_weights(tmp_path: Path):
     assert own["kind"] == "gradients"
     assert len(own["seconds"]) == 2
     assert "of static" in found.stdout
+
+
+def test_train_compares_stacked_with_solo_runs(tmp_path: Path):
+    out = tmp_path / "bench.json"
+    words = ["--streams", "ssl", "--utterances", "40", "--runs", "2", "--rounds", "2", "--out", str(out)]
+    found = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "bench.py"), "train", *words],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert found.returncode == 0, found.stderr
+    result = json.loads(out.read_text())
+    for side in ("stacked", "solo"):
+        own = result["sides"][side]
+        assert own["visits_per_second"] > 0
+        assert own["compile_seconds"] > 0
+        assert 0 < own["fraction_of_matmul"] < 1
+    assert result["sides"]["stacked"]["flops"] == result["sides"]["solo"]["flops"]
+    assert "times as fast as one run after the other" in found.stdout
+
+
+def test_growth_finds_the_exponent(tmp_path: Path):
+    out = tmp_path / "bench.json"
+    words = ["--runs", "1", "2", "--utterances", "40", "80", "--seconds", "0.5", "--rounds", "1", "--full-seconds", "0"]
+    found = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "bench.py"), "growth", *words, "--out", str(out)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert found.returncode == 0, found.stderr
+    axes = json.loads(out.read_text())["axes"]
+    assert axes["runs"]["points"][1]["flops"] == 2 * axes["runs"]["points"][0]["flops"]
+    assert 0 < axes["utterances"]["exponent"] < 3
+    assert "exponent" not in axes["seconds"]
+
+
+@pytest.mark.parametrize("streams", [("mfcc", "ssl"), ("stf", "mel")])
+def test_step_flops_are_those_that_xla_counts(streams: tuple[str, ...]):
+    """Forwards, without the recurrence, which XLA counts once; what it counts besides products is a few percent."""
+    study = Study(streams=streams, batch_size=4)
+    frames = {name: jnp.zeros((4, 200 // STRIDE[name] * 2, FEATURES[name])) for name in streams}
+    masks = {name: jnp.ones(x.shape[:2], bool) for name, x in frames.items()}
+    statistics = {name: jnp.zeros((4, 14 * FEATURES[name])) for name in streams}
+    model, rates = joint_model(study), Rates(jnp.float32(0), jnp.float32(0))
+    params = jax.eval_shape(model.init, jax.random.key(0), frames, masks, statistics, rates)
+
+    def loss(params):
+        return sum(x.sum() for x in model.apply(params, frames, masks, statistics, rates))
+
+    counted = jax.jit(jax.grad(loss)).lower(params).cost_analysis()["flops"]
+    own = step_flops(study, {name: x.shape[1] for name, x in frames.items()})
+    assert own == pytest.approx(counted, rel=0.25)

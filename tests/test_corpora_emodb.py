@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sejax.corpora import read_corpus
 from sejax.corpora.emodb import CLASS_COUNTS
+from sejax.corpora.read import read_corpus
 from sejax.errors import InputError
 
 ARCHIVE = Path(__file__).parents[2] / "shared" / "corpora" / "emodb.zip"

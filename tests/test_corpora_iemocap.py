@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sejax.corpora import iemocap, read_corpus
+from sejax.corpora import iemocap
 from sejax.corpora.iemocap import (
     CODE_COUNTS,
     Turn,
@@ -24,6 +24,7 @@ from sejax.corpora.iemocap import (
     text_id,
 )
 from sejax.corpora.labels import IEMOCAP_SCHEMES, vote_shares
+from sejax.corpora.read import read_corpus
 from sejax.corpora.synthetic import recordings
 from sejax.errors import InputError
 

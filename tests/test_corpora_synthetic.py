@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from sejax.corpora import Corpus, read_corpus, synthetic, voice, write_synthetic
+from sejax.corpora import synthetic, voice
 from sejax.corpora.iemocap import iemocap_shape
-from sejax.corpora.synthetic import MARKER, SyntheticTurn, plan_turns, recordings, speak_turn
+from sejax.corpora.read import read_corpus
+from sejax.corpora.schema import Corpus
+from sejax.corpora.synthetic import MARKER, SyntheticTurn, plan_turns, recordings, speak_turn, write_synthetic
 from sejax.errors import InputError
 
 CLASS_OF_CODE = {"ang": "angry", "hap": "happy", "exc": "happy", "sad": "sad", "neu": "neutral"}

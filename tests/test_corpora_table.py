@@ -9,7 +9,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sejax.corpora import read_corpus
+from sejax.corpora.read import read_corpus
 from sejax.errors import InputError
 
 

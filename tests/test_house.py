@@ -67,7 +67,7 @@ def test_nothing_imports(package: str):
     ("package", "allowed"),
     [
         ("orbax", {"sejax/checkpoint.py"}),
-        ("ml_collections", {"sejax/main.py", "sejax/train.py", "sejax/config.py"}),
+        ("ml_collections", {"sejax/main.py", "sejax/train.py", "sejax/config.py", "sejax/resolve.py"}),
         ("absl", {"sejax/main.py"}),
         ("tensorboardX", {"sejax/logs.py"}),
     ],
@@ -91,6 +91,18 @@ def test_worker_processes_need_no_jax(package: str):
     heavy = {"jax", "jaxlib", "flax", "optax", "tensorflow_datasets", "ml_collections"}
     for path in reached:
         assert heavy.isdisjoint(name.partition(".")[0] for name in _imports(path)), _name(path)
+
+
+def test_the_compiled_engine_needs_little():
+    """It runs where only jax, flax, optax, numpy (and jaxtyping, for its signatures) are installed."""
+    roots = ("step.py", "program.py", "runs.py", "models/", "weighting/", "data/load.py")
+    reached = {path for path in SOURCES if _name(path).removeprefix("sejax/").startswith(roots)}
+    assert len(reached) > len(roots)
+    while more := set().union(*map(_modules, reached)) - reached:
+        reached |= more
+    for path in reached:
+        outside = {name.partition(".")[0] for name in _imports(path)} - set(sys.stdlib_module_names)
+        assert outside <= {"sejax", "jax", "flax", "optax", "numpy", "jaxtyping"}, _name(path)
 
 
 def test_main_is_short():

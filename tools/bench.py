@@ -1,5 +1,7 @@
 """Speed and memory, as ratios of things that are measured in turn on one machine.
 
+    python tools/bench.py train --torch-python PYTHON --out FILE.json
+    python tools/bench.py growth --out FILE.json
     python tools/bench.py features --pyaudioanalysis-python PYTHON --out FILE.json
     python tools/bench.py ssl --torch-python PYTHON --out FILE.json
     python tools/bench.py weighting --tasks 4 --gradients-at parameters --out FILE.json
@@ -18,10 +20,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tools.benchmarks import features, sides, ssl, weighting
+from tools.benchmarks import features, growth, sides, ssl, train, weighting
 
-BENCHMARKS = {"features": features, "ssl": ssl, "weighting": weighting}
-WITH_SIDES = {"features": features, "ssl": ssl}
+BENCHMARKS = {"train": train, "growth": growth, "features": features, "ssl": ssl, "weighting": weighting}
+WITH_SIDES = {"train": train, "features": features, "ssl": ssl}
 
 
 def main(words: Sequence[str] | None = None) -> None:

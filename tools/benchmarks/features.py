@@ -87,7 +87,7 @@ def all_side(paths: Sequence[str]) -> tuple[Callable[[], None], Facts]:
 
 def build_side(folder: str) -> tuple[Callable[[], None], Facts]:
     """Every feature of the corpus into an empty cache and back, with the default number of worker processes."""
-    from sejax.corpora import read_corpus
+    from sejax.corpora.read import read_corpus
     from sejax.data.builder import build_features
 
     corpus = read_corpus("synthetic", folder)
@@ -118,7 +118,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """The sides on one core in turn, then `build_features`."""
-    from sejax.corpora import read_corpus, write_synthetic
+    from sejax.corpora.read import read_corpus
+    from sejax.corpora.synthetic import write_synthetic
     from sejax.features import full_settings
 
     settings: dict[str, dict[str, Any]] = {stream: dict(full_settings(stream, {})) for stream in STREAMS}

@@ -1,20 +1,19 @@
 """A study of random features with IEMOCAP's durations: what a step costs does not depend on what it hears."""
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from sejax import program
 from sejax.data.load import Data, Stream, assemble, epoch_order
 from sejax.models.joint import JointModel, StreamSpec
-from sejax.runs import run_sharding
+from sejax.runs import RunKey, Setting, lay_out, run_sharding
 from sejax.step import Frozen, HParams, Recipe, Run, Scale
 
 SHAPE = Path(__file__).parent.parent.parent / "sejax" / "corpora" / "iemocap_shape.json"
@@ -23,6 +22,7 @@ ENCODERS = {"mfcc": "lstm", "stf": "transformer", "mel": "conv", "ssl": "linear"
 FEATURES = {"mfcc": 40, "stf": 68, "mel": 128, "ssl": 768}
 HOP_SECONDS = {"mfcc": 0.01, "stf": 0.01, "mel": 0.01, "ssl": 0.02}
 STRIDE = {"mfcc": 4, "stf": 4, "mel": 4, "ssl": 2}
+WIDTH, FUSED = 64, 256
 
 
 @dataclass(frozen=True)
@@ -82,17 +82,16 @@ def random_data(study: Study) -> Data:
     return data
 
 
-def random_runs(study: Study, shape: tuple[int, int], *, first_fold: int = 0) -> Run:
-    """Runs `[chunk, slot]` of leave one speaker out, one after the other from fold `first_fold` on."""
-    number = first_fold + np.arange(shape[0] * shape[1]).reshape(shape)
+def random_runs(study: Study, n_runs: int) -> Run:
+    """Runs `[run]` of leave one speaker out, one fold after the other."""
     speaker = np.arange(study.utterances) % SPEAKERS
-    test = number[..., None] % SPEAKERS
+    test = np.arange(n_runs)[:, None] % SPEAKERS
 
     def column(value: float) -> np.ndarray:
-        return np.full(shape, value, np.float32)
+        return np.full(n_runs, value, np.float32)
 
     def scales(factor: int) -> dict[str, Scale]:
-        sizes = {name: (*shape, factor * FEATURES[name]) for name in study.streams}
+        sizes = {name: (n_runs, factor * FEATURES[name]) for name in study.streams}
         return {name: Scale(np.zeros(size, np.float32), np.ones(size, np.float32)) for name, size in sizes.items()}
 
     return Run(
@@ -104,10 +103,10 @@ def random_runs(study: Study, shape: tuple[int, int], *, first_fold: int = 0) ->
             label_smoothing=column(0.1),
             alpha=column(0.5),
             tau=column(1.0),
-            weighting=np.zeros(shape, np.int32),
+            weighting=np.zeros(n_runs, np.int32),
         ),
         trained=(speaker != test) & (speaker != (test + 1) % SPEAKERS),
-        class_weight=np.ones((*shape, 4), np.float32),
+        class_weight=np.ones((n_runs, 4), np.float32),
         frame_scale=scales(1),
         statistic_scale=scales(14),
     )
@@ -118,8 +117,8 @@ def joint_model(study: Study) -> JointModel:
         tuple(StreamSpec(name, ENCODERS[name], 1, STRIDE[name]) for name in study.streams),
         classes=4,
         dimensions=3,
-        width=64,
-        fused=256,
+        width=WIDTH,
+        fused=FUSED,
         heads=4,
         self_attention=True,
         co_attention=True,
@@ -127,54 +126,92 @@ def joint_model(study: Study) -> JointModel:
     )
 
 
-def make_epoch(
-    study: Study, data: Data, shape: tuple[int, int], *, devices: int = 1, first_fold: int = 0
-) -> Callable[[], None]:
+class Epoch:
     """A compiled epoch of stacked runs; every call continues where the last one ended.
 
-    Args:
-      shape: chunks and slots.
-      devices: the slots are shared by so many.
+    Called it trains all runs at once. `solo` is the other way: the program holds one run, and a call trains one
+    after the other.
     """
-    runs = random_runs(study, shape, first_fold=first_fold)
-    trained = runs.trained.reshape(-1, study.utterances)
-    order = epoch_order(
-        [bucket.utterance for bucket in data.buckets],
-        orders=[(0, own) for own in trained],
-        epoch=1,
-        batch_size=study.batch_size,
-        views=1,
-    )
-    steps = sum(rows.shape[1] * rows.shape[2] for rows in order.rows)
-    model = joint_model(study)
-    recipe = Recipe(
-        total_steps=30 * steps,
-        warmup_steps=3 * steps,
-        clip_norm=1.0,
-        vad_loss="ccc",
-        averaging=0.99,
-        time_masks=2,
-        time_mask_frames=20,
-        feature_masks=2,
-        feature_mask_share=0.15,
-        tasks=("class", "vad") if study.tasks == 2 else ("class", "valence", "arousal", "dominance"),
-        schemes=(study.scheme,),
-        gradients_at=study.gradients_at,
-        epoch_steps=steps,
-    )
-    by_run = run_sharding(jax.local_devices()[:devices])
-    shared = NamedSharding(by_run.mesh, PartitionSpec())
-    data, order = jax.device_put((data, order), shared)
-    runs, order_row = jax.device_put((runs, np.arange(len(trained), dtype=np.int32).reshape(shape)), by_run)
-    seed = jnp.zeros(shape[0], jnp.int32)
-    frozen = Frozen({}, {})
-    states = program.init_runs(runs, data, frozen, {}, seed, model=model, recipe=recipe)
-    kept: list[Any] = [jax.device_put(states, by_run)]
 
-    def epoch() -> None:
-        states, _ = program.train_epoch(
-            kept[0], runs, data, frozen, order, order_row, seed, jnp.int32(1), model=model, recipe=recipe
+    def __init__(self, study: Study, data: Data, n_runs: int, *, slots: int, devices: int = 1, solo: bool = False):
+        """`slots`: runs side by side, shared by so many devices."""
+        runs = random_runs(study, n_runs)
+        order = epoch_order(
+            [bucket.utterance for bucket in data.buckets],
+            orders=[(0, own) for own in runs.trained],
+            epoch=1,
+            batch_size=study.batch_size,
+            views=1,
         )
-        kept[0] = jax.device_put(jax.block_until_ready(states), by_run)
+        self.steps = sum(rows.shape[1] * rows.shape[2] for rows in order.rows)
+        self.flops = n_runs * sum(
+            rows.shape[1] * rows.shape[2] * step_flops(study, {s: x.shape[2] for s, x in bucket.frames.items()})
+            for bucket, rows in zip(data.buckets, order.rows, strict=True)
+        )
+        recipe = Recipe(
+            total_steps=30 * self.steps,
+            warmup_steps=3 * self.steps,
+            clip_norm=1.0,
+            vad_loss="ccc",
+            averaging=0.99,
+            time_masks=2,
+            time_mask_frames=20,
+            feature_masks=2,
+            feature_mask_share=0.15,
+            tasks=("class", "vad") if study.tasks == 2 else ("class", "valence", "arousal", "dominance"),
+            schemes=(study.scheme,),
+            gradients_at=study.gradients_at,
+            epoch_steps=self.steps,
+        )
+        model, nothing = joint_model(study), Frozen({}, {})
+        by_run = run_sharding(jax.local_devices()[:devices])
+        shared = NamedSharding(by_run.mesh, PartitionSpec())
+        data, order, epoch = jax.device_put((data, order, np.int32(1)), shared)
 
-    return epoch
+        programs = [[run] for run in range(n_runs)] if solo else [list(range(n_runs))]
+        keys = [RunKey(run, run % SPEAKERS, 0, Setting("", {})) for run in range(n_runs)]
+        layouts = [lay_out([keys[run] for run in own], slots=1 if solo else slots) for own in programs]
+        self._arguments, self._states = [], []
+        for own, layout in zip(programs, layouts, strict=True):
+            rows = np.array(own, np.int32)
+            seed = jax.device_put(layout.seed.astype(np.int32), shared)
+            stacked, order_row = jax.device_put(
+                (jax.tree.map(lambda x, place=rows[layout.run]: x[place], runs), rows[layout.run]), by_run
+            )
+            states = program.init_runs(stacked, data, nothing, {}, seed, model=model, recipe=recipe)
+            self._states.append(jax.device_put(states, by_run))
+            self._arguments.append((stacked, data, nothing, order, order_row, seed, epoch))
+        self._by_run = by_run
+        began = time.perf_counter()
+        lowered = program.train_epoch.lower(self._states[0], *self._arguments[0], model=model, recipe=recipe)
+        self._train_epoch = lowered.compile()
+        self.compile_seconds = time.perf_counter() - began
+
+    def __call__(self) -> None:
+        for place, arguments in enumerate(self._arguments):
+            states, _ = self._train_epoch(self._states[place], *arguments)
+            self._states[place] = jax.device_put(jax.block_until_ready(states), self._by_run)
+
+
+def step_flops(study: Study, frames: Mapping[str, int]) -> float:
+    """Of the matrix products of a training step, two per multiplication; backwards they are twice those forwards.
+
+    Args:
+      frames: a padded utterance's, by stream.
+    """
+    time = {name: -(-n // STRIDE[name]) for name, n in frames.items()}
+    w, heads_in, first, rest = WIDTH, 0, 0, 0
+    for name, t in time.items():
+        attention = t * (4 * w * w + 2 * t * w)
+        first += t * STRIDE[name] * FEATURES[name] * w
+        rest += {"lstm": 6 * t * w * w, "transformer": attention + 4 * t * w * w, "conv": 5 * t * w * w, "linear": 0}[
+            ENCODERS[name]
+        ]
+        rest += attention + 4 * t * w * w  # self-attention
+        rest += t * w * w  # pooling
+        heads_in += 2 * w + 14 * FEATURES[name]
+        for other, t_other in time.items():
+            if other != name:
+                rest += 2 * t * w * w + 2 * t_other * w * w + 2 * t * t_other * w
+    first += heads_in * FUSED
+    return 2.0 * study.batch_size * (2 * first + 3 * rest)

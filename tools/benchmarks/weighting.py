@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     import jax
 
     from sejax.weighting import GRADIENT_BASED, SCHEMES
-    from tools.benchmarks.random_study import Study, make_epoch, random_data
+    from tools.benchmarks.random_study import Epoch, Study, random_data
 
     epochs = {}
     compile_seconds = {}
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             tasks=arguments.tasks,
             gradients_at=arguments.gradients_at,
         )
-        epochs[scheme] = make_epoch(study, random_data(study), (1, arguments.runs))
+        epochs[scheme] = Epoch(study, random_data(study), arguments.runs, slots=arguments.runs)
         epochs[scheme]()
         compile_seconds[scheme] = time.perf_counter() - began
     took: dict[str, list[float]] = {scheme: [] for scheme in epochs}
