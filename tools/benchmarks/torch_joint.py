@@ -306,7 +306,7 @@ class Bucket(NamedTuple):
     """Utterances of similar length, on the device."""
 
     utterance: Tensor  # [row]
-    frames: dict[str, Tensor]  # [row, time, feature], as they are stored
+    frames: dict[str, Tensor]  # [row, time, feature], as they are stored, 0 beyond the end
     lengths: dict[str, Tensor]  # [row]
 
 
@@ -354,10 +354,8 @@ def fold_scales(corpus: Corpus, trained: Tensor) -> tuple[dict[str, Scale], dict
         sums = torch.zeros(len(statistics), 1 + 2 * feature, dtype=torch.float64, device=statistics.device)
         for bucket in corpus.buckets:
             for rows in torch.arange(len(bucket.utterance), device=statistics.device).split(64):
-                x, length = bucket.frames[name][rows].double(), bucket.lengths[name][rows]
-                seen = torch.arange(x.shape[1], device=x.device) < length[:, None]
-                x.masked_fill_(~seen[..., None], 0.0)
-                sums[bucket.utterance[rows]] = torch.cat([length[:, None], x.sum(dim=1), x.square().sum(dim=1)], dim=1)
+                x, length = bucket.frames[name][rows].double(), bucket.lengths[name][rows, None]
+                sums[bucket.utterance[rows]] = torch.cat([length, x.sum(dim=1), x.square().sum(dim=1)], dim=1)
         count, total, square = (share @ sums).split([1, feature, feature], dim=1)
         frame_scale[name] = _scale(total / count, square / count)
         x = statistics.double()
