@@ -1,7 +1,9 @@
 """The benchmark tool on the smallest case: its table and its JSON, with and without the other side."""
 
+import ctypes
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from tiny_study import ROOT, environment
 
 from sejax.models.joint import Rates
 from sejax.ssl.modules import SSLModel
+from tools.benchmarks import mkl
 from tools.benchmarks.random_study import FEATURES, STRIDE, Study, joint_model, step_flops
 from tools.benchmarks.ssl import architecture_of, make_batches, matmul_flops
 
@@ -37,6 +40,20 @@ def test_flops_are_those_that_xla_counts_without_the_scan_over_layers(size: str)
     assert layer == 2 * 2 * 49 * architecture.hidden * (
         4 * architecture.hidden + 2 * architecture.intermediate + 2 * 49
     )
+
+
+def test_mkl_is_told_only_where_it_helps(tmp_path: Path):
+    cpuinfo = tmp_path / "cpuinfo"
+    for described in ("vendor_id: GenuineIntel\nflags: avx512f", "vendor_id: AuthenticAMD\nflags: avx2"):
+        cpuinfo.write_text(described)
+        assert mkl.environment(tmp_path, cpuinfo) == {}
+    assert mkl.environment(tmp_path, tmp_path / "none") == {}
+    cpuinfo.write_text("vendor_id: AuthenticAMD\nflags: avx2 avx512f")
+    found = mkl.environment(tmp_path, cpuinfo)
+    if shutil.which("cc") is None:
+        assert found == {}
+    else:
+        assert ctypes.CDLL(found["LD_PRELOAD"]).mkl_serv_intel_cpu_true() == 1
 
 
 def test_ssl_prints_a_table_and_writes_json(tmp_path: Path):

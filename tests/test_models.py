@@ -4,12 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 from numpy.testing import assert_allclose, assert_array_equal
 
+from sejax.losses import cross_entropy, vad_loss
 from sejax.models.attention import AttentivePooling, GuidedPooling
 from sejax.models.encoders import ENCODERS
 from sejax.models.joint import JointModel, Rates, StreamSpec, Trunk
 from sejax.models.layers import LSTM, Conv, Dropout, LayerMix, mask_frames, stack_frames
+from tools import golden_joint
 
 WIDTH, HEADS, FUSED, STRIDE = 8, 2, 8, 4
 BATCH, FEATURES = 3, 5
@@ -103,6 +106,43 @@ def test_an_utterance_is_predicted_alike_in_any_company(whole):
     for ours, theirs in zip(found, expected, strict=True):
         assert_allclose(ours[1], theirs[1], atol=1e-6)
         assert np.abs(ours[0] - theirs[0]).max() > 1e-3
+
+
+# ----------------------------------------------------------------------------------------- the same in PyTorch
+
+
+def test_outputs_losses_and_gradients_are_those_of_pytorch():
+    golden = np.load(golden_joint.GOLDEN)
+
+    def stored(kind):
+        """Arrays by their names behind `kind/`."""
+        return {
+            name.split("/", 1)[1]: jnp.asarray(golden[name]) for name in golden.files if name.startswith(f"{kind}/")
+        }
+
+    frames, lengths, statistics = stored("frames"), stored("lengths"), stored("statistics")
+    masks = {name: jnp.arange(x.shape[1])[None] < lengths[name][:, None] for name, x in frames.items()}
+    target, rated = jnp.asarray(golden["target"]), jnp.asarray(golden["rated"])
+    streams = tuple(StreamSpec(name, kind, 1, golden_joint.STRIDE) for name, kind in golden_joint.ENCODERS.items())
+    width, fused, heads = golden_joint.WIDTH, golden_joint.FUSED, golden_joint.HEADS
+    model = JointModel(streams, 4, 3, width, fused, heads, True, True, True)
+
+    def loss(params):
+        logits, vad = model.apply({"params": params}, frames, masks, statistics, NO_DROPOUT)
+        ones = jnp.ones_like(rated)
+        loss_class = cross_entropy(logits, target, ones[:, 0], label_smoothing=golden_joint.LABEL_SMOOTHING)
+        found = jnp.stack([loss_class, vad_loss("ccc", vad, rated, ones)])
+        return found.sum(), {"logits": logits, "vad": vad, "losses": found}
+
+    params = traverse_util.unflatten_dict(stored("params"), sep="/")
+    gradient, outputs = jax.jit(jax.grad(loss, has_aux=True))(params)
+    for name, found in outputs.items():
+        assert_allclose(found, golden[name], atol=1e-5, err_msg=name)
+    expected = stored("gradients")
+    found = traverse_util.flatten_dict(gradient, sep="/")
+    assert found.keys() == expected.keys()
+    for path, x in expected.items():
+        assert_allclose(found[path], x, atol=1e-4 * float(jnp.abs(x).max()), err_msg=path)
 
 
 # -------------------------------------------------------------------------------------------------- switches
