@@ -143,11 +143,12 @@ def show(result: dict[str, Any]) -> None:
     print(f"{result['runs']} folds of {result['utterances']} utterances, {' + '.join(result['streams'])}")
     print(f"{'':10}{'visits/s':>10}{'epoch s':>9}{'compile s':>11}{'peak GB':>9}{'of matmul speed':>17}")
     for name, own in result["sides"].items():
-        compiled, fraction = own.get("compile_seconds"), own.get("fraction_of_matmul")
+        compiled = f"{own['compile_seconds']:.1f}" if "compile_seconds" in own else ""
+        fraction = f"{own['fraction_of_matmul']:.2f}" if "fraction_of_matmul" in own else ""
         seconds = result["utterances"] * result["runs"] / own["visits_per_second"]
         print(
-            f"{name:10}{own['visits_per_second']:10.0f}{seconds:9.1f}{'' if compiled is None else f'{compiled:.1f}':>11}"
-            f"{own['peak_bytes'] / 1e9:9.2f}{'' if fraction is None else f'{fraction:.2f}':>17}"
+            f"{name:10}{own['visits_per_second']:10.0f}{seconds:9.1f}{compiled:>11}{own['peak_bytes'] / 1e9:9.2f}"
+            f"{fraction:>17}"
         )
     print(f"stacked {result['stacked_over_solo']:.2f} times as fast as one run after the other")
     told = {"torch": "as installed", "torch_mkl": "whose MKL is told to use AVX-512"}
