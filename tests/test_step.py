@@ -114,7 +114,9 @@ class Study(NamedTuple):
     by_run: NamedSharding
 
 
-def make_study(raw, *, base=BASE, grid=GRID, keep=None, runs_per_chunk=0, devices=1, n_buckets=1) -> Study:
+def make_study(
+    raw, *, base=BASE, grid=GRID, keep=None, runs_per_chunk=0, devices=1, n_buckets=1, frames_dtype=np.float16
+) -> Study:
     """Everything after features and folds, the way `train` does it; `keep` picks runs."""
     data, _ = assemble(
         raw.streams,
@@ -125,6 +127,7 @@ def make_study(raw, *, base=BASE, grid=GRID, keep=None, runs_per_chunk=0, device
         min_rows=BATCH,
         max_seconds=0.0,
         hop_seconds={"a": 0.01, "b": 0.01},
+        frames_dtype=frames_dtype,
     )
     frame_scale, statistic_scale = fold_scales(data, list(TRAINED))
     class_weight = np.stack([balanced_class_weight(raw.target[rows]) for rows in TRAINED])
@@ -167,9 +170,9 @@ def make_study(raw, *, base=BASE, grid=GRID, keep=None, runs_per_chunk=0, device
     )
 
 
-def train(study, epochs, *, recipe=RECIPE):
+def train(study, epochs, *, recipe=RECIPE, model=MODEL):
     """States after some epochs, and the metrics of each."""
-    states = program.init_runs(study.runs, study.data, NOTHING_FROZEN, {}, study.seed, model=MODEL, recipe=recipe)
+    states = program.init_runs(study.runs, study.data, NOTHING_FROZEN, {}, study.seed, model=model, recipe=recipe)
     states = jax.device_put(states, study.by_run)
     history = []
     for epoch in range(1, epochs + 1):
@@ -182,7 +185,7 @@ def train(study, epochs, *, recipe=RECIPE):
             study.order_row,
             study.seed,
             jnp.asarray(epoch, jnp.int32),
-            model=MODEL,
+            model=model,
             recipe=recipe,
         )
         states = jax.device_put(states, study.by_run)
@@ -214,10 +217,13 @@ def trained(raw):
 # ------------------------------------------------------------------------------------------------------ leaks
 
 
+@pytest.mark.parametrize("frames_dtype", ["float16", "float32"])
 @pytest.mark.parametrize("garbage", [np.nan, 1e30])
-def test_nothing_of_a_held_out_speaker_reaches_a_run(raw, trained, garbage):
-    """The whole path after the features: padding, normalisation, class weights, batches, losses, weighting."""
-    study, states, history = trained
+def test_nothing_of_a_held_out_speaker_reaches_a_run(raw, garbage, frames_dtype):
+    """The whole path after the features: rounding, padding, scales, class weights, batches, losses, weighting."""
+    study = make_study(raw, frames_dtype=frames_dtype)
+    states, history = train(study, 3)
+    assert study.data.buckets[0].frames["a"].dtype == frames_dtype
     held_out, garbage = ~TRAINED[0], np.float32(garbage)
 
     def spoil(x):
@@ -230,7 +236,7 @@ def test_nothing_of_a_held_out_speaker_reaches_a_run(raw, trained, garbage):
         )
         for name, s in raw.streams.items()
     }
-    spoilt = make_study(Raw(streams, spoil(raw.target), spoil(raw.vad)))
+    spoilt = make_study(Raw(streams, spoil(raw.target), spoil(raw.vad)), frames_dtype=frames_dtype)
     spoilt_states, spoilt_history = train(spoilt, 3)
     for number in (0, 2):  # fold 0, under both settings
         ours = of_run(study, states, number)
@@ -245,11 +251,11 @@ def test_nothing_of_a_held_out_speaker_reaches_a_run(raw, trained, garbage):
 # ---------------------------------------------------------------------------------------- stacking, sharding
 
 
-def assert_same_course(ours, theirs):
+def assert_same_course(ours, theirs, *, atol=1e-5):
     """Rounding grows over the steps through Adam: losses are compared, which it cannot hide in."""
     for a, b in zip(ours, theirs, strict=True):
-        assert_allclose(a.loss, b.loss, atol=1e-5)
-        assert_allclose(a.weight, b.weight, atol=1e-4)
+        assert_allclose(a.loss, b.loss, atol=atol)
+        assert_allclose(a.weight, b.weight, atol=10 * atol)
 
 
 def test_a_stacked_run_is_the_run_alone(raw, trained):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -37,6 +38,7 @@ class Study:
     scheme: str = "static"
     tasks: int = 2
     gradients_at: str = "representation"
+    frames_dtype: str = "float16"
 
 
 def durations(n: int) -> np.ndarray:
@@ -78,6 +80,7 @@ def random_data(study: Study) -> Data:
         min_rows=study.batch_size,
         max_seconds=15.0 if not study.seconds else 0.0,
         hop_seconds={name: HOP_SECONDS[name] for name in study.streams},
+        frames_dtype=jnp.dtype(study.frames_dtype),
     )
     return data
 
