@@ -108,6 +108,7 @@ def default_config() -> ConfigDict:
     config.gradients_at = "representation"  # representation, parameters
 
     # --- training
+    config.compute_dtype = "float32"  # float32, bfloat16: of the trunk's products; parameters and sums are float32
     config.epochs = 30
     config.batch_size = 32
     config.learning_rate = 1e-3
@@ -224,6 +225,7 @@ def check_config(config: ConfigDict) -> None:
         "protocol": ("loso", "loso_session", "official", "table"),
         "normalisation": ("train", "speaker"),
         "frames_dtype": ("float16", "bfloat16", "float32"),
+        "compute_dtype": ("float32", "bfloat16"),
         "loss.vad": ("ccc", "mse", "mae"),
         "loss.class_weight": ("none", "balanced"),
         "gradients_at": ("representation", "parameters"),

@@ -248,6 +248,7 @@ def _program(
             streams=specs,
             classes=target.shape[1],
             dimensions=vad.shape[1],
+            dtype=jnp.dtype(config.compute_dtype),
             **{k: v for k, v in config.model.items() if k not in ("encoder", "layers", "stride")},
         ),
         recipe=Recipe(

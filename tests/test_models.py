@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -9,13 +10,23 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sejax.models.attention import AttentivePooling, GuidedPooling
 from sejax.models.encoders import ENCODERS
 from sejax.models.joint import JointModel, Rates, StreamSpec, Trunk
-from sejax.models.layers import LSTM, Conv, Dropout, LayerMix, mask_frames, stack_frames
+from sejax.models.layers import (
+    LSTM,
+    Conv,
+    Dense,
+    Dropout,
+    LayerMix,
+    LayerNorm,
+    mask_frames,
+    stack_frames,
+)
 
 WIDTH, HEADS, FUSED, STRIDE = 8, 2, 8, 4
 BATCH, FEATURES = 3, 5
 LENGTHS = {"a": np.array([24, 9, 14]), "b": np.array([7, 16, 12])}
 KEY = jax.random.key(0)
 NO_DROPOUT = Rates(jnp.float32(0.0), jnp.float32(0.0))
+DTYPES = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 
 
 def make_inputs(extra=0, beyond=0.0):
@@ -39,6 +50,10 @@ def shake(params):
     return jax.tree.map(lambda p: p + jnp.asarray(rng.normal(0, 0.2, p.shape), p.dtype), params)
 
 
+def wide(x):
+    return np.asarray(x.astype(jnp.float32))
+
+
 def shapes(params):
     return {jax.tree_util.keystr(k, simple=True, separator="/"): v.shape for k, v in jax.tree.leaves_with_path(params)}
 
@@ -46,15 +61,17 @@ def shapes(params):
 # --------------------------------------------------------------------------------------------------- padding
 
 
+@DTYPES
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_no_encoder_sees_what_lies_beyond_the_end(kind):
-    encoder = ENCODERS[kind](WIDTH, 1, STRIDE)
+def test_no_encoder_sees_what_lies_beyond_the_end(kind, dtype):
+    encoder = ENCODERS[kind](WIDTH, 1, STRIDE, dtype=dtype)
     apply = jax.jit(encoder.apply)
     frames, masks, _ = make_inputs()
     rate = jnp.float32(0.0)
     params = shake(jax.jit(encoder.init)(KEY, frames["a"], masks["a"], rate))
     expected, mask = apply(params, frames["a"], masks["a"], rate)
     assert expected.shape == (BATCH, 6, WIDTH)
+    assert expected.dtype == dtype
     assert_array_equal(mask.sum(axis=1), np.ceil(LENGTHS["a"] / STRIDE))
     for extra, beyond in ((11, 1e3), (0, np.nan)):
         frames, masks, _ = make_inputs(extra, beyond)
@@ -62,30 +79,32 @@ def test_no_encoder_sees_what_lies_beyond_the_end(kind):
         assert_array_equal(longer_mask[:, : mask.shape[1]], mask)
         assert not longer_mask[:, mask.shape[1] :].any()
         valid = np.asarray(mask)
-        assert_allclose(np.asarray(y)[:, : mask.shape[1]][valid], np.asarray(expected)[valid], atol=1e-5)
+        ours, theirs = (wide(x)[:, : mask.shape[1]][valid] for x in (y, expected))
+        assert_allclose(ours, theirs, atol=1e-5 if dtype == jnp.float32 else 0.02)
 
 
-@pytest.fixture(scope="module")
-def whole():
-    """The whole model of two streams: its predictions jitted, their gradient jitted, its parameters."""
+@pytest.fixture(scope="module", params=[jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+def whole(request):
+    """The whole model of two streams: predictions jitted, their gradient jitted, parameters, what may differ."""
     streams = (StreamSpec("a", "lstm", 1, STRIDE), StreamSpec("b", "conv", 1, STRIDE))
-    model = JointModel(streams, 4, 3, WIDTH, FUSED, HEADS, True, True, True)
+    model = JointModel(streams, 4, 3, WIDTH, FUSED, HEADS, True, True, True, dtype=request.param)
 
     def loss(params, inputs):
         logits, vad = model.apply(params, *inputs, NO_DROPOUT)
         return jnp.square(logits).sum() + jnp.square(vad).sum(), (logits, vad)
 
     params = shake(jax.jit(model.init)(KEY, *make_inputs(), NO_DROPOUT))
-    return jax.jit(model.apply), jax.jit(jax.grad(loss, has_aux=True)), params
+    atol = 1e-5 if request.param == jnp.float32 else 0.02
+    return jax.jit(model.apply), jax.jit(jax.grad(loss, has_aux=True)), params, atol
 
 
 def test_padding_changes_neither_predictions_nor_gradient(whole):
-    predict, gradient, params = whole
+    predict, gradient, params, atol = whole
     expected_gradient, expected = gradient(params, make_inputs())
     assert [x.shape for x in expected] == [(BATCH, 4), (BATCH, 3)]
     assert np.ptp(np.asarray(expected[1]), axis=0).min() > 1e-3
     for ours, theirs in zip(predict(params, *make_inputs(13, 1e3), NO_DROPOUT), expected, strict=True):
-        assert_allclose(ours, theirs, atol=1e-5)
+        assert_allclose(ours, theirs, atol=atol)
     found_gradient, found = gradient(params, make_inputs(0, np.nan))
     for ours, theirs in zip(found, expected, strict=True):
         assert_allclose(ours, theirs, atol=1e-5)
@@ -94,7 +113,7 @@ def test_padding_changes_neither_predictions_nor_gradient(whole):
 
 
 def test_an_utterance_is_predicted_alike_in_any_company(whole):
-    _, gradient, params = whole
+    _, gradient, params, _ = whole
     frames, masks, statistics = make_inputs()
     others = np.array([0, 2])
     changed = jax.tree.map(lambda x: x.at[others].set(3.0 * x[others] + 1.0), (frames, statistics))
@@ -103,6 +122,107 @@ def test_an_utterance_is_predicted_alike_in_any_company(whole):
     for ours, theirs in zip(found, expected, strict=True):
         assert_allclose(ours[1], theirs[1], atol=1e-6)
         assert np.abs(ours[0] - theirs[0]).max() > 1e-3
+
+
+# -------------------------------------------------------------------------------------------------- bfloat16
+
+
+@pytest.fixture(scope="module")
+def of_all_kinds():
+    """A model of all parts in both dtypes: the gradient of its loss and its outputs, as functions of parameters."""
+    streams = tuple(StreamSpec(name, kind, 1, STRIDE) for name, kind in zip("abc", ENCODERS, strict=False))
+    inputs = tuple({**x, "c": x["a"]} for x in make_inputs())
+    models = [
+        JointModel(streams, 4, 3, WIDTH, FUSED, HEADS, False, True, True, guided="c", dtype=dtype)
+        for dtype in (jnp.float32, jnp.bfloat16)
+    ]
+
+    def gradient(model):
+        def loss(params):
+            logits, vad = model.apply(params, *inputs, NO_DROPOUT)
+            return jnp.square(logits).sum() + jnp.square(vad).sum(), (logits, vad)
+
+        return jax.grad(loss, has_aux=True)
+
+    params = shake(jax.jit(models[0].init)(KEY, *inputs, NO_DROPOUT))
+    same = shapes(jax.eval_shape(models[1].init, KEY, *inputs, NO_DROPOUT))
+    assert same == shapes(params)
+    return *map(gradient, models), params
+
+
+def error(ours, theirs):
+    """Of all numbers of a tree together, relative to their size."""
+    ours, theirs = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]) for tree in (ours, theirs))
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+
+
+def test_in_bfloat16_a_model_does_about_the_same(of_all_kinds):
+    exact, narrow, params = of_all_kinds
+    (exact_gradient, exact_outputs), (gradient, outputs) = jax.jit(exact)(params), jax.jit(narrow)(params)
+    assert {x.dtype for x in jax.tree.leaves((gradient, outputs))} == {np.dtype("float32")}
+    assert 1e-4 < error(outputs, exact_outputs) < 0.02
+    assert error(gradient, exact_gradient) < 0.05
+    # Some gradients are small differences of large numbers.
+    assert max(jax.tree.leaves(jax.tree.map(error, gradient, exact_gradient))) < 0.4
+
+
+def equations(jaxpr) -> Iterator:
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+            elif hasattr(inner, "jaxpr"):
+                yield from equations(inner.jaxpr)
+
+
+def test_in_bfloat16_products_are_narrow_and_sums_are_not(of_all_kinds):
+    _, narrow, params = of_all_kinds
+    products, exact_products, sums = [], [], []
+    for equation in equations(jax.make_jaxpr(narrow)(params).jaxpr):
+        if equation.primitive.name == "dot_general":
+            narrow_ones = {str(x.aval.dtype) for x in equation.invars} == {"bfloat16"}
+            (products if narrow_ones else exact_products).append(str(equation.source_info.name_stack))
+        if equation.primitive.name in ("reduce_sum", "exp", "logistic", "rsqrt", "sqrt"):
+            x, out = equation.invars[0].aval, equation.outvars[0].aval
+            if x.size > out.size or equation.primitive.name != "reduce_sum":  # else an axis of 1 is taken away
+                sums.append(str(x.dtype))
+    assert len(sums) > 100
+    assert set(sums) == {"float32"}
+    assert len(products) > 100
+    assert all("/head/" in name or "_pooling" in name for name in exact_products), exact_products
+    assert len(exact_products) == 3 * (2 + 3)  # heads and scores of pooling: forward, and back to both factors
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Dense(4, dtype=jnp.bfloat16),
+        Conv(4, width=3, unfold=True, dtype=jnp.bfloat16),
+        Conv(4, width=3, unfold=False, dtype=jnp.bfloat16),
+        LayerNorm(dtype=jnp.bfloat16),
+        LSTM(2, dtype=jnp.bfloat16),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_in_bfloat16_gradients_are_summed_over_many_frames(layer):
+    """Each of 12,000 frames adds its part: a sum in bfloat16 would stand still at 256 of them."""
+    batch, time = 32, 375
+    x = 1 + 0.1 * jax.random.normal(KEY, (batch, time, 4))
+    inputs = (x, jnp.ones((batch, time), bool)) if isinstance(layer, LSTM) else (x,)
+    params = shake(layer.init(KEY, *inputs))
+
+    @partial(jax.jit, static_argnums=0)
+    def gradient(layer, params):
+        return jax.grad(lambda params: layer.apply(params, *inputs).astype(jnp.float32).sum())(params)
+
+    for (path, ours), theirs in zip(
+        jax.tree.leaves_with_path(gradient(layer, params)),
+        jax.tree.leaves(gradient(layer.clone(dtype=jnp.float32), params)),
+        strict=True,
+    ):
+        assert ours.dtype == jnp.float32
+        assert_allclose(ours, theirs, atol=0.02 * np.abs(theirs).max(), err_msg=jax.tree_util.keystr(path))
 
 
 # -------------------------------------------------------------------------------------------------- switches

@@ -46,6 +46,7 @@ MODEL = JointModel(
     co_attention=False,
     statistics=True,
 )
+IN_BFLOAT16 = MODEL.clone(dtype=jnp.bfloat16)
 RECIPE = Recipe(
     total_steps=STEPS * EPOCHS,
     warmup_steps=3,
@@ -273,6 +274,14 @@ def test_a_stacked_run_is_the_run_alone(raw, trained):
     assert np.ptp(everyone, axis=0).min() > 1e-3  # they are four different runs
 
 
+def test_a_stacked_run_is_the_run_alone_in_bfloat16(raw):
+    study, alone = make_study(raw), make_study(raw, keep=3)
+    _, history = train(study, 3, model=IN_BFLOAT16)
+    _, own_history = train(alone, 3, model=IN_BFLOAT16)
+    expected = [of_run(study, metrics, 3) for metrics in history]
+    assert_same_course([jax.tree.map(lambda x: x[0, 0], m) for m in own_history], expected, atol=5e-3)
+
+
 def test_chunks_and_devices_do_not_change_a_run(raw, trained):
     """One run at a time on each of two devices, against all four at once on one."""
     study, _, history = trained
@@ -365,14 +374,17 @@ def test_a_prior_of_zero_leaves_that_tasks_head_where_it_began(raw):
 # --------------------------------------------------------------------------------------------------- learning
 
 
-def test_it_learns_what_can_be_learned(raw):
+@pytest.mark.parametrize("model", [MODEL, IN_BFLOAT16], ids=["float32", "bfloat16"])
+def test_it_learns_what_can_be_learned(raw, model):
     study = make_study(raw)
-    states, history = train(study, EPOCHS)
+    states, history = train(study, EPOCHS, model=model)
+    floats = {x.dtype for x in jax.tree.leaves(states) if jnp.issubdtype(x.dtype, jnp.floating)}
+    assert floats == {np.dtype("float32")}  # parameters, their average, and what the optimizer keeps
     assert (history[-1].loss < 0.7 * history[0].loss).all()
     rows, columns = prediction_rows(study.data, [np.flatnonzero(rows) for rows in TRAINED], 64)
     fold = study.layout.scatter(np.array([0, 1, 0, 1]))
     rows = jax.device_put(tuple(r[fold] for r in rows), study.by_run)
-    outputs = program.predict(states.averaged, study.runs, study.data, NOTHING_FROZEN, rows, model=MODEL)
+    outputs = program.predict(states.averaged, study.runs, study.data, NOTHING_FROZEN, rows, model=model)
     prob, vad = study.layout.collect(outputs)
     assert_allclose(prob.sum(axis=-1), 1.0, rtol=1e-5)
     for number in range(4):

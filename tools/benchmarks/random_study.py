@@ -39,6 +39,7 @@ class Study:
     tasks: int = 2
     gradients_at: str = "representation"
     frames_dtype: str = "float16"
+    compute_dtype: str = "float32"
 
 
 def durations(n: int) -> np.ndarray:
@@ -126,6 +127,7 @@ def joint_model(study: Study) -> JointModel:
         self_attention=True,
         co_attention=True,
         statistics=True,
+        dtype=jnp.dtype(study.compute_dtype),
     )
 
 
