@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sejax.models.attention import AttentivePooling, GuidedPooling
+from sejax.models.attention import AttentivePooling, GuidedPooling, attend
 from sejax.models.encoders import ENCODERS
 from sejax.models.joint import JointModel, Rates, StreamSpec, Trunk
 from sejax.models.layers import (
@@ -17,6 +17,7 @@ from sejax.models.layers import (
     Dropout,
     LayerMix,
     LayerNorm,
+    _random_24_bits,
     mask_frames,
     stack_frames,
 )
@@ -284,6 +285,38 @@ def test_attention_keys_have_no_bias():
 # ---------------------------------------------------------------------------------------------------- layers
 
 
+@DTYPES
+def test_attention_by_hand_is_that_of_jax(dtype):
+    """Over a leading axis of runs; of the last utterance one frame is all there is."""
+    runs, batch, time_q, time_m, heads, features = 2, 3, 7, 11, 2, 8
+    rng = np.random.default_rng(0)
+    q, dy = (rng.normal(0, 2, (runs, batch, time_q, heads, features)) for _ in range(2))
+    k, v = (rng.normal(0, 2, (runs, batch, time_m, heads, features)) for _ in range(2))
+    mask = jnp.arange(time_m)[None] < jnp.array([[11], [4], [1]])
+    beyond = 1e3 * ~np.asarray(mask)[None, :, :, None, None]
+    arrays = [jnp.asarray(x, dtype) for x in (q, k + beyond, v + beyond, dy)]
+
+    def course(q, k, v, dy, by_hand):
+        y, back = jax.vjp(lambda *qkv: attend(*qkv, mask, by_hand=by_hand), q, k, v)
+        return y, *back(dy)
+
+    found = jax.jit(jax.vmap(partial(course, by_hand=True)))(*arrays)
+    with jax.numpy_dtype_promotion("standard"):  # jax's own derivative mixes dtypes
+        expected = jax.jit(jax.vmap(partial(course, by_hand=False)))(*arrays)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == theirs.dtype == dtype
+        assert np.isfinite(wide(ours)).all()
+        tolerance = 1e-6 if dtype == jnp.float32 else 2e-2
+        assert_allclose(wide(ours), wide(theirs), atol=tolerance * np.abs(wide(theirs)).max())
+    y, dq, dk, dv = map(wide, found)
+    for run in range(runs):
+        assert_array_equal(y[run, 2], np.broadcast_to(wide(arrays[2])[run, 2, :1], y[run, 2].shape))
+    assert_allclose(dq[:, 2], 0.0, atol=1e-5 if dtype == jnp.float32 else 0.2)
+    hidden = ~np.asarray(mask)
+    assert not dk[:, hidden].any()
+    assert not dv[:, hidden].any()
+
+
 @pytest.mark.parametrize("width", [4, 5])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("time", [11, 12])
@@ -355,6 +388,77 @@ def test_dropout_takes_a_traced_rate():
     assert apply._cache_size() == 1
     assert_array_equal(apply(jnp.float32(0.0)), x)
     assert_array_equal(apply(jnp.float32(1.0)), np.zeros_like(x))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.99, 1.0])
+def test_dropout_keeps_every_element_equally_often(rate):
+    """Over 4,000 keys. The sum of the squared deviations in units of chance has mean 1 per element."""
+    n, x = 4000, jnp.ones((32, 24))
+    drop = jax.jit(jax.vmap(lambda key: Dropout().apply({}, x, jnp.float32(rate), rngs={"dropout": key})))
+    found = np.asarray(drop(jax.random.split(KEY, n)) != 0)
+    if rate in (0.0, 1.0):
+        assert found.all() if rate == 0 else not found.any()
+        return
+    chance = rate * (1 - rate)
+    assert abs(found.mean() - (1 - rate)) < 5 * np.sqrt(chance / found.size)
+    by_key = found.reshape(n, -1).sum(axis=1)
+    by_element = found.sum(axis=0)
+    for count, of, size in ((by_key, by_element.size, n), (by_element.ravel(), n, by_element.size)):
+        chi_square = (np.square(count - of * (1 - rate)) / (of * chance)).mean()
+        assert abs(chi_square - 1) < 5 * np.sqrt(2 / size)
+    assert np.abs(by_element - n * (1 - rate)).max() < 5 * np.sqrt(n * chance)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_what_dropout_keeps_is_uncorrelated(rate):
+    """Between neighbours along and across rows, and between keys, those that differ in one word among them.
+
+    Keys come from threefry: each word is random.
+    """
+    n, rows, columns = 400, 64, 48
+    bits = jax.jit(jax.vmap(lambda key: _random_24_bits(key, (rows, columns))))
+    words = jax.random.bits(KEY, (n, 2))
+    steps = jax.vmap(partial(jax.random.fold_in, KEY))(jnp.arange(n))
+    for keys in (steps, *(jax.random.wrap_key_data(words.at[:, word].set(7)) for word in range(2))):
+        found = ((np.asarray(bits(keys)) >= rate * 2**24) - (1 - rate)) / np.sqrt(rate * (1 - rate))
+        flat = found.reshape(n, -1)
+        pairs = {
+            "along": flat[:, 1:] * flat[:, :-1],
+            "across": flat[:, columns:] * flat[:, :-columns],
+            "key to key": flat[1:] * flat[:-1],
+            "key to the next but one": flat[2:] * flat[:-2],
+        }
+        for name, product in pairs.items():
+            assert abs(product.mean()) < 5 / np.sqrt(product.size), name
+        between = flat @ flat.T / np.sqrt(flat.shape[1])
+        assert abs(between[~np.eye(n, dtype=bool)].std() - 1) < 0.03
+
+
+def test_dropout_of_runs_with_one_key_is_one_mask():
+    x = jax.random.uniform(KEY, (3, 40, 50), minval=1.0, maxval=2.0)
+
+    def drop(x, rate, key):
+        return Dropout().apply({}, x, rate, rngs={"dropout": key})
+
+    rates = jnp.array([0.5, 0.5, 0.2])
+    y = jax.jit(jax.vmap(drop, in_axes=(0, 0, None)))(x, rates, KEY) != 0
+    assert_array_equal(y[0], drop(x[0], rates[0], KEY) != 0)  # the mask of the run alone
+    assert_array_equal(y[0], y[1])
+    assert (y[2] | ~y[0]).all()  # the same numbers against a lower rate
+    own = jax.jit(jax.vmap(drop))(x, rates, jax.random.split(KEY, 3)) != 0
+    assert 0.4 < (own[0] != own[1]).mean() < 0.6
+
+
+@DTYPES
+def test_dropout_keeps_dtype_and_expectation(dtype):
+    x = jnp.asarray([0.5, -2.0, 3.0, 100.0], dtype)
+    apply = jax.jit(jax.vmap(lambda key: Dropout().apply({}, x, jnp.float32(0.3), rngs={"dropout": key})))
+    y = apply(jax.random.split(KEY, 100_000))
+    assert y.dtype == dtype
+    # Five times chance, and what bfloat16 rounds.
+    assert_allclose(
+        wide(y).mean(axis=0) / wide(x), 1.0, atol=5 * np.sqrt(0.3 / 0.7 / 100_000) + (dtype != np.float32) / 256
+    )
 
 
 def test_dropout_is_the_identity_without_a_key():
