@@ -51,6 +51,7 @@ def default_config() -> ConfigDict:
     config.speeds = (1.0,)  # speed-perturbed copies to train on; 1.0 comes first
     config.max_seconds = 15.0  # frames after this are not encoded (0: no limit); statistics are of the whole
     config.buckets = 4  # groups of similar length
+    config.frames_dtype = "float16"  # float16, bfloat16, float32: what acoustic frames are stored in on the device
 
     # --- model
     config.model = ConfigDict(
@@ -107,6 +108,7 @@ def default_config() -> ConfigDict:
     config.gradients_at = "representation"  # representation, parameters
 
     # --- training
+    config.compute_dtype = "float32"  # float32, bfloat16: of the trunk's products; parameters and sums are float32
     config.epochs = 30
     config.batch_size = 32
     config.learning_rate = 1e-3
@@ -222,6 +224,8 @@ def check_config(config: ConfigDict) -> None:
     choices: dict[str, tuple[str, ...]] = {
         "protocol": ("loso", "loso_session", "official", "table"),
         "normalisation": ("train", "speaker"),
+        "frames_dtype": ("float16", "bfloat16", "float32"),
+        "compute_dtype": ("float32", "bfloat16"),
         "loss.vad": ("ccc", "mse", "mae"),
         "loss.class_weight": ("none", "balanced"),
         "gradients_at": ("representation", "parameters"),

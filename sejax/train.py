@@ -212,6 +212,7 @@ def _program(
         min_rows=config.batch_size,
         max_seconds=config.max_seconds,
         hop_seconds={name: resolve.hop_length(config, pretrained, name) / 16_000 for name in config.streams},
+        frames_dtype=jnp.dtype(config.frames_dtype),
     )
     tuned = {spec.name: spec.tuning for spec in specs if spec.tuning is not None}
     parts = {name: divide(load_checkpoint(str(pretrained[name].folder)).params, tuned[name]) for name in tuned}
@@ -247,6 +248,7 @@ def _program(
             streams=specs,
             classes=target.shape[1],
             dimensions=vad.shape[1],
+            dtype=jnp.dtype(config.compute_dtype),
             **{k: v for k, v in config.model.items() if k not in ("encoder", "layers", "stride")},
         ),
         recipe=Recipe(

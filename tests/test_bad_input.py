@@ -106,6 +106,8 @@ def test_wrong_input_ends_with_status_1_and_a_sentence(tmp_path: Path):
         ("grid.alpha", (0.5, 1.0, 0.5), ("grid.alpha", "twice", "0.5, 1.0, 0.5")),
         ("dropout", 1.0, ("dropout", "1.0", "0.99")),
         ("epochs", 0, ("epochs", "0", "1 or more")),
+        ("frames_dtype", "int8", ("frames_dtype", "int8", "float16, bfloat16, float32")),
+        ("compute_dtype", "float16", ("compute_dtype", "float16", "float32, bfloat16")),
         ("speeds", (0.9, 1.0), ("speeds", "begins with 1.0")),
     ],
     ids=str,

@@ -115,6 +115,7 @@ def make_study(tuning: Tuning, *, garble: int | None = None, folds=(0, 1)) -> St
         min_rows=BATCH,
         max_seconds=0.0,
         hop_seconds={"wavlm": 1 / 16_000},
+        frames_dtype=np.float16,
     )
     frame_scale, statistic_scale = fold_scales(data, list(TRAINED))
     assert frame_scale == {}

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -8,10 +9,20 @@ from flax import traverse_util
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sejax.losses import cross_entropy, vad_loss
-from sejax.models.attention import AttentivePooling, GuidedPooling
+from sejax.models.attention import AttentivePooling, GuidedPooling, attend
 from sejax.models.encoders import ENCODERS
 from sejax.models.joint import JointModel, Rates, StreamSpec, Trunk
-from sejax.models.layers import LSTM, Conv, Dropout, LayerMix, mask_frames, stack_frames
+from sejax.models.layers import (
+    LSTM,
+    Conv,
+    Dense,
+    Dropout,
+    LayerMix,
+    LayerNorm,
+    _random_24_bits,
+    mask_frames,
+    stack_frames,
+)
 from tools import golden_joint
 
 WIDTH, HEADS, FUSED, STRIDE = 8, 2, 8, 4
@@ -19,6 +30,7 @@ BATCH, FEATURES = 3, 5
 LENGTHS = {"a": np.array([24, 9, 14]), "b": np.array([7, 16, 12])}
 KEY = jax.random.key(0)
 NO_DROPOUT = Rates(jnp.float32(0.0), jnp.float32(0.0))
+DTYPES = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 
 
 def make_inputs(extra=0, beyond=0.0):
@@ -42,6 +54,10 @@ def shake(params):
     return jax.tree.map(lambda p: p + jnp.asarray(rng.normal(0, 0.2, p.shape), p.dtype), params)
 
 
+def wide(x):
+    return np.asarray(x.astype(jnp.float32))
+
+
 def shapes(params):
     return {jax.tree_util.keystr(k, simple=True, separator="/"): v.shape for k, v in jax.tree.leaves_with_path(params)}
 
@@ -49,15 +65,17 @@ def shapes(params):
 # --------------------------------------------------------------------------------------------------- padding
 
 
+@DTYPES
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_no_encoder_sees_what_lies_beyond_the_end(kind):
-    encoder = ENCODERS[kind](WIDTH, 1, STRIDE)
+def test_no_encoder_sees_what_lies_beyond_the_end(kind, dtype):
+    encoder = ENCODERS[kind](WIDTH, 1, STRIDE, dtype=dtype)
     apply = jax.jit(encoder.apply)
     frames, masks, _ = make_inputs()
     rate = jnp.float32(0.0)
     params = shake(jax.jit(encoder.init)(KEY, frames["a"], masks["a"], rate))
     expected, mask = apply(params, frames["a"], masks["a"], rate)
     assert expected.shape == (BATCH, 6, WIDTH)
+    assert expected.dtype == dtype
     assert_array_equal(mask.sum(axis=1), np.ceil(LENGTHS["a"] / STRIDE))
     for extra, beyond in ((11, 1e3), (0, np.nan)):
         frames, masks, _ = make_inputs(extra, beyond)
@@ -65,30 +83,32 @@ def test_no_encoder_sees_what_lies_beyond_the_end(kind):
         assert_array_equal(longer_mask[:, : mask.shape[1]], mask)
         assert not longer_mask[:, mask.shape[1] :].any()
         valid = np.asarray(mask)
-        assert_allclose(np.asarray(y)[:, : mask.shape[1]][valid], np.asarray(expected)[valid], atol=1e-5)
+        ours, theirs = (wide(x)[:, : mask.shape[1]][valid] for x in (y, expected))
+        assert_allclose(ours, theirs, atol=1e-5 if dtype == jnp.float32 else 0.02)
 
 
-@pytest.fixture(scope="module")
-def whole():
-    """The whole model of two streams: its predictions jitted, their gradient jitted, its parameters."""
+@pytest.fixture(scope="module", params=[jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+def whole(request):
+    """The whole model of two streams: predictions jitted, their gradient jitted, parameters, what may differ."""
     streams = (StreamSpec("a", "lstm", 1, STRIDE), StreamSpec("b", "conv", 1, STRIDE))
-    model = JointModel(streams, 4, 3, WIDTH, FUSED, HEADS, True, True, True)
+    model = JointModel(streams, 4, 3, WIDTH, FUSED, HEADS, True, True, True, dtype=request.param)
 
     def loss(params, inputs):
         logits, vad = model.apply(params, *inputs, NO_DROPOUT)
         return jnp.square(logits).sum() + jnp.square(vad).sum(), (logits, vad)
 
     params = shake(jax.jit(model.init)(KEY, *make_inputs(), NO_DROPOUT))
-    return jax.jit(model.apply), jax.jit(jax.grad(loss, has_aux=True)), params
+    atol = 1e-5 if request.param == jnp.float32 else 0.02
+    return jax.jit(model.apply), jax.jit(jax.grad(loss, has_aux=True)), params, atol
 
 
 def test_padding_changes_neither_predictions_nor_gradient(whole):
-    predict, gradient, params = whole
+    predict, gradient, params, atol = whole
     expected_gradient, expected = gradient(params, make_inputs())
     assert [x.shape for x in expected] == [(BATCH, 4), (BATCH, 3)]
     assert np.ptp(np.asarray(expected[1]), axis=0).min() > 1e-3
     for ours, theirs in zip(predict(params, *make_inputs(13, 1e3), NO_DROPOUT), expected, strict=True):
-        assert_allclose(ours, theirs, atol=1e-5)
+        assert_allclose(ours, theirs, atol=atol)
     found_gradient, found = gradient(params, make_inputs(0, np.nan))
     for ours, theirs in zip(found, expected, strict=True):
         assert_allclose(ours, theirs, atol=1e-5)
@@ -97,7 +117,7 @@ def test_padding_changes_neither_predictions_nor_gradient(whole):
 
 
 def test_an_utterance_is_predicted_alike_in_any_company(whole):
-    _, gradient, params = whole
+    _, gradient, params, _ = whole
     frames, masks, statistics = make_inputs()
     others = np.array([0, 2])
     changed = jax.tree.map(lambda x: x.at[others].set(3.0 * x[others] + 1.0), (frames, statistics))
@@ -143,6 +163,107 @@ def test_outputs_losses_and_gradients_are_those_of_pytorch():
     assert found.keys() == expected.keys()
     for path, x in expected.items():
         assert_allclose(found[path], x, atol=1e-4 * float(jnp.abs(x).max()), err_msg=path)
+
+
+# -------------------------------------------------------------------------------------------------- bfloat16
+
+
+@pytest.fixture(scope="module")
+def of_all_kinds():
+    """A model of all parts in both dtypes: the gradient of its loss and its outputs, as functions of parameters."""
+    streams = tuple(StreamSpec(name, kind, 1, STRIDE) for name, kind in zip("abc", ENCODERS, strict=False))
+    inputs = tuple({**x, "c": x["a"]} for x in make_inputs())
+    models = [
+        JointModel(streams, 4, 3, WIDTH, FUSED, HEADS, False, True, True, guided="c", dtype=dtype)
+        for dtype in (jnp.float32, jnp.bfloat16)
+    ]
+
+    def gradient(model):
+        def loss(params):
+            logits, vad = model.apply(params, *inputs, NO_DROPOUT)
+            return jnp.square(logits).sum() + jnp.square(vad).sum(), (logits, vad)
+
+        return jax.grad(loss, has_aux=True)
+
+    params = shake(jax.jit(models[0].init)(KEY, *inputs, NO_DROPOUT))
+    same = shapes(jax.eval_shape(models[1].init, KEY, *inputs, NO_DROPOUT))
+    assert same == shapes(params)
+    return *map(gradient, models), params
+
+
+def error(ours, theirs):
+    """Of all numbers of a tree together, relative to their size."""
+    ours, theirs = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]) for tree in (ours, theirs))
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+
+
+def test_in_bfloat16_a_model_does_about_the_same(of_all_kinds):
+    exact, narrow, params = of_all_kinds
+    (exact_gradient, exact_outputs), (gradient, outputs) = jax.jit(exact)(params), jax.jit(narrow)(params)
+    assert {x.dtype for x in jax.tree.leaves((gradient, outputs))} == {np.dtype("float32")}
+    assert 1e-4 < error(outputs, exact_outputs) < 0.02
+    assert error(gradient, exact_gradient) < 0.05
+    # Some gradients are small differences of large numbers.
+    assert max(jax.tree.leaves(jax.tree.map(error, gradient, exact_gradient))) < 0.4
+
+
+def equations(jaxpr) -> Iterator:
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+            elif hasattr(inner, "jaxpr"):
+                yield from equations(inner.jaxpr)
+
+
+def test_in_bfloat16_products_are_narrow_and_sums_are_not(of_all_kinds):
+    _, narrow, params = of_all_kinds
+    products, exact_products, sums = [], [], []
+    for equation in equations(jax.make_jaxpr(narrow)(params).jaxpr):
+        if equation.primitive.name == "dot_general":
+            narrow_ones = {str(x.aval.dtype) for x in equation.invars} == {"bfloat16"}
+            (products if narrow_ones else exact_products).append(str(equation.source_info.name_stack))
+        if equation.primitive.name in ("reduce_sum", "exp", "logistic", "rsqrt", "sqrt"):
+            x, out = equation.invars[0].aval, equation.outvars[0].aval
+            if x.size > out.size or equation.primitive.name != "reduce_sum":  # else an axis of 1 is taken away
+                sums.append(str(x.dtype))
+    assert len(sums) > 100
+    assert set(sums) == {"float32"}
+    assert len(products) > 100
+    assert all("/head/" in name or "_pooling" in name for name in exact_products), exact_products
+    assert len(exact_products) == 3 * (2 + 3)  # heads and scores of pooling: forward, and back to both factors
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Dense(4, dtype=jnp.bfloat16),
+        Conv(4, width=3, unfold=True, dtype=jnp.bfloat16),
+        Conv(4, width=3, unfold=False, dtype=jnp.bfloat16),
+        LayerNorm(dtype=jnp.bfloat16),
+        LSTM(2, dtype=jnp.bfloat16),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_in_bfloat16_gradients_are_summed_over_many_frames(layer):
+    """Each of 12,000 frames adds its part: a sum in bfloat16 would stand still at 256 of them."""
+    batch, time = 32, 375
+    x = 1 + 0.1 * jax.random.normal(KEY, (batch, time, 4))
+    inputs = (x, jnp.ones((batch, time), bool)) if isinstance(layer, LSTM) else (x,)
+    params = shake(layer.init(KEY, *inputs))
+
+    @partial(jax.jit, static_argnums=0)
+    def gradient(layer, params):
+        return jax.grad(lambda params: layer.apply(params, *inputs).astype(jnp.float32).sum())(params)
+
+    for (path, ours), theirs in zip(
+        jax.tree.leaves_with_path(gradient(layer, params)),
+        jax.tree.leaves(gradient(layer.clone(dtype=jnp.float32), params)),
+        strict=True,
+    ):
+        assert ours.dtype == jnp.float32
+        assert_allclose(ours, theirs, atol=0.02 * np.abs(theirs).max(), err_msg=jax.tree_util.keystr(path))
 
 
 # -------------------------------------------------------------------------------------------------- switches
@@ -202,6 +323,38 @@ def test_attention_keys_have_no_bias():
 
 
 # ---------------------------------------------------------------------------------------------------- layers
+
+
+@DTYPES
+def test_attention_by_hand_is_that_of_jax(dtype):
+    """Over a leading axis of runs; of the last utterance one frame is all there is."""
+    runs, batch, time_q, time_m, heads, features = 2, 3, 7, 11, 2, 8
+    rng = np.random.default_rng(0)
+    q, dy = (rng.normal(0, 2, (runs, batch, time_q, heads, features)) for _ in range(2))
+    k, v = (rng.normal(0, 2, (runs, batch, time_m, heads, features)) for _ in range(2))
+    mask = jnp.arange(time_m)[None] < jnp.array([[11], [4], [1]])
+    beyond = 1e3 * ~np.asarray(mask)[None, :, :, None, None]
+    arrays = [jnp.asarray(x, dtype) for x in (q, k + beyond, v + beyond, dy)]
+
+    def course(q, k, v, dy, by_hand):
+        y, back = jax.vjp(lambda *qkv: attend(*qkv, mask, by_hand=by_hand), q, k, v)
+        return y, *back(dy)
+
+    found = jax.jit(jax.vmap(partial(course, by_hand=True)))(*arrays)
+    with jax.numpy_dtype_promotion("standard"):  # jax's own derivative mixes dtypes
+        expected = jax.jit(jax.vmap(partial(course, by_hand=False)))(*arrays)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == theirs.dtype == dtype
+        assert np.isfinite(wide(ours)).all()
+        tolerance = 1e-6 if dtype == jnp.float32 else 2e-2
+        assert_allclose(wide(ours), wide(theirs), atol=tolerance * np.abs(wide(theirs)).max())
+    y, dq, dk, dv = map(wide, found)
+    for run in range(runs):
+        assert_array_equal(y[run, 2], np.broadcast_to(wide(arrays[2])[run, 2, :1], y[run, 2].shape))
+    assert_allclose(dq[:, 2], 0.0, atol=1e-5 if dtype == jnp.float32 else 0.2)
+    hidden = ~np.asarray(mask)
+    assert not dk[:, hidden].any()
+    assert not dv[:, hidden].any()
 
 
 @pytest.mark.parametrize("width", [4, 5])
@@ -275,6 +428,77 @@ def test_dropout_takes_a_traced_rate():
     assert apply._cache_size() == 1
     assert_array_equal(apply(jnp.float32(0.0)), x)
     assert_array_equal(apply(jnp.float32(1.0)), np.zeros_like(x))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.99, 1.0])
+def test_dropout_keeps_every_element_equally_often(rate):
+    """Over 4,000 keys. The sum of the squared deviations in units of chance has mean 1 per element."""
+    n, x = 4000, jnp.ones((32, 24))
+    drop = jax.jit(jax.vmap(lambda key: Dropout().apply({}, x, jnp.float32(rate), rngs={"dropout": key})))
+    found = np.asarray(drop(jax.random.split(KEY, n)) != 0)
+    if rate in (0.0, 1.0):
+        assert found.all() if rate == 0 else not found.any()
+        return
+    chance = rate * (1 - rate)
+    assert abs(found.mean() - (1 - rate)) < 5 * np.sqrt(chance / found.size)
+    by_key = found.reshape(n, -1).sum(axis=1)
+    by_element = found.sum(axis=0)
+    for count, of, size in ((by_key, by_element.size, n), (by_element.ravel(), n, by_element.size)):
+        chi_square = (np.square(count - of * (1 - rate)) / (of * chance)).mean()
+        assert abs(chi_square - 1) < 5 * np.sqrt(2 / size)
+    assert np.abs(by_element - n * (1 - rate)).max() < 5 * np.sqrt(n * chance)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_what_dropout_keeps_is_uncorrelated(rate):
+    """Between neighbours along and across rows, and between keys, those that differ in one word among them.
+
+    Keys come from threefry: each word is random.
+    """
+    n, rows, columns = 400, 64, 48
+    bits = jax.jit(jax.vmap(lambda key: _random_24_bits(key, (rows, columns))))
+    words = jax.random.bits(KEY, (n, 2))
+    steps = jax.vmap(partial(jax.random.fold_in, KEY))(jnp.arange(n))
+    for keys in (steps, *(jax.random.wrap_key_data(words.at[:, word].set(7)) for word in range(2))):
+        found = ((np.asarray(bits(keys)) >= rate * 2**24) - (1 - rate)) / np.sqrt(rate * (1 - rate))
+        flat = found.reshape(n, -1)
+        pairs = {
+            "along": flat[:, 1:] * flat[:, :-1],
+            "across": flat[:, columns:] * flat[:, :-columns],
+            "key to key": flat[1:] * flat[:-1],
+            "key to the next but one": flat[2:] * flat[:-2],
+        }
+        for name, product in pairs.items():
+            assert abs(product.mean()) < 5 / np.sqrt(product.size), name
+        between = flat @ flat.T / np.sqrt(flat.shape[1])
+        assert abs(between[~np.eye(n, dtype=bool)].std() - 1) < 0.03
+
+
+def test_dropout_of_runs_with_one_key_is_one_mask():
+    x = jax.random.uniform(KEY, (3, 40, 50), minval=1.0, maxval=2.0)
+
+    def drop(x, rate, key):
+        return Dropout().apply({}, x, rate, rngs={"dropout": key})
+
+    rates = jnp.array([0.5, 0.5, 0.2])
+    y = jax.jit(jax.vmap(drop, in_axes=(0, 0, None)))(x, rates, KEY) != 0
+    assert_array_equal(y[0], drop(x[0], rates[0], KEY) != 0)  # the mask of the run alone
+    assert_array_equal(y[0], y[1])
+    assert (y[2] | ~y[0]).all()  # the same numbers against a lower rate
+    own = jax.jit(jax.vmap(drop))(x, rates, jax.random.split(KEY, 3)) != 0
+    assert 0.4 < (own[0] != own[1]).mean() < 0.6
+
+
+@DTYPES
+def test_dropout_keeps_dtype_and_expectation(dtype):
+    x = jnp.asarray([0.5, -2.0, 3.0, 100.0], dtype)
+    apply = jax.jit(jax.vmap(lambda key: Dropout().apply({}, x, jnp.float32(0.3), rngs={"dropout": key})))
+    y = apply(jax.random.split(KEY, 100_000))
+    assert y.dtype == dtype
+    # Five times chance, and what bfloat16 rounds.
+    assert_allclose(
+        wide(y).mean(axis=0) / wide(x), 1.0, atol=5 * np.sqrt(0.3 / 0.7 / 100_000) + (dtype != np.float32) / 256
+    )
 
 
 def test_dropout_is_the_identity_without_a_key():

@@ -46,6 +46,7 @@ MODEL = JointModel(
     co_attention=False,
     statistics=True,
 )
+IN_BFLOAT16 = MODEL.clone(dtype=jnp.bfloat16)
 RECIPE = Recipe(
     total_steps=STEPS * EPOCHS,
     warmup_steps=3,
@@ -114,7 +115,9 @@ class Study(NamedTuple):
     by_run: NamedSharding
 
 
-def make_study(raw, *, base=BASE, grid=GRID, keep=None, runs_per_chunk=0, devices=1, n_buckets=1) -> Study:
+def make_study(
+    raw, *, base=BASE, grid=GRID, keep=None, runs_per_chunk=0, devices=1, n_buckets=1, frames_dtype=np.float16
+) -> Study:
     """Everything after features and folds, the way `train` does it; `keep` picks runs."""
     data, _ = assemble(
         raw.streams,
@@ -125,6 +128,7 @@ def make_study(raw, *, base=BASE, grid=GRID, keep=None, runs_per_chunk=0, device
         min_rows=BATCH,
         max_seconds=0.0,
         hop_seconds={"a": 0.01, "b": 0.01},
+        frames_dtype=frames_dtype,
     )
     frame_scale, statistic_scale = fold_scales(data, list(TRAINED))
     class_weight = np.stack([balanced_class_weight(raw.target[rows]) for rows in TRAINED])
@@ -167,9 +171,9 @@ def make_study(raw, *, base=BASE, grid=GRID, keep=None, runs_per_chunk=0, device
     )
 
 
-def train(study, epochs, *, recipe=RECIPE):
+def train(study, epochs, *, recipe=RECIPE, model=MODEL):
     """States after some epochs, and the metrics of each."""
-    states = program.init_runs(study.runs, study.data, NOTHING_FROZEN, {}, study.seed, model=MODEL, recipe=recipe)
+    states = program.init_runs(study.runs, study.data, NOTHING_FROZEN, {}, study.seed, model=model, recipe=recipe)
     states = jax.device_put(states, study.by_run)
     history = []
     for epoch in range(1, epochs + 1):
@@ -182,7 +186,7 @@ def train(study, epochs, *, recipe=RECIPE):
             study.order_row,
             study.seed,
             jnp.asarray(epoch, jnp.int32),
-            model=MODEL,
+            model=model,
             recipe=recipe,
         )
         states = jax.device_put(states, study.by_run)
@@ -214,10 +218,13 @@ def trained(raw):
 # ------------------------------------------------------------------------------------------------------ leaks
 
 
+@pytest.mark.parametrize("frames_dtype", ["float16", "float32"])
 @pytest.mark.parametrize("garbage", [np.nan, 1e30])
-def test_nothing_of_a_held_out_speaker_reaches_a_run(raw, trained, garbage):
-    """The whole path after the features: padding, normalisation, class weights, batches, losses, weighting."""
-    study, states, history = trained
+def test_nothing_of_a_held_out_speaker_reaches_a_run(raw, garbage, frames_dtype):
+    """The whole path after the features: rounding, padding, scales, class weights, batches, losses, weighting."""
+    study = make_study(raw, frames_dtype=frames_dtype)
+    states, history = train(study, 3)
+    assert study.data.buckets[0].frames["a"].dtype == frames_dtype
     held_out, garbage = ~TRAINED[0], np.float32(garbage)
 
     def spoil(x):
@@ -230,7 +237,7 @@ def test_nothing_of_a_held_out_speaker_reaches_a_run(raw, trained, garbage):
         )
         for name, s in raw.streams.items()
     }
-    spoilt = make_study(Raw(streams, spoil(raw.target), spoil(raw.vad)))
+    spoilt = make_study(Raw(streams, spoil(raw.target), spoil(raw.vad)), frames_dtype=frames_dtype)
     spoilt_states, spoilt_history = train(spoilt, 3)
     for number in (0, 2):  # fold 0, under both settings
         ours = of_run(study, states, number)
@@ -245,11 +252,11 @@ def test_nothing_of_a_held_out_speaker_reaches_a_run(raw, trained, garbage):
 # ---------------------------------------------------------------------------------------- stacking, sharding
 
 
-def assert_same_course(ours, theirs):
+def assert_same_course(ours, theirs, *, atol=1e-5):
     """Rounding grows over the steps through Adam: losses are compared, which it cannot hide in."""
     for a, b in zip(ours, theirs, strict=True):
-        assert_allclose(a.loss, b.loss, atol=1e-5)
-        assert_allclose(a.weight, b.weight, atol=1e-4)
+        assert_allclose(a.loss, b.loss, atol=atol)
+        assert_allclose(a.weight, b.weight, atol=10 * atol)
 
 
 def test_a_stacked_run_is_the_run_alone(raw, trained):
@@ -265,6 +272,14 @@ def test_a_stacked_run_is_the_run_alone(raw, trained):
             assert_allclose(a[0, 0], b, atol=1e-3)
     everyone = study.layout.collect(history[-1].loss)
     assert np.ptp(everyone, axis=0).min() > 1e-3  # they are four different runs
+
+
+def test_a_stacked_run_is_the_run_alone_in_bfloat16(raw):
+    study, alone = make_study(raw), make_study(raw, keep=3)
+    _, history = train(study, 3, model=IN_BFLOAT16)
+    _, own_history = train(alone, 3, model=IN_BFLOAT16)
+    expected = [of_run(study, metrics, 3) for metrics in history]
+    assert_same_course([jax.tree.map(lambda x: x[0, 0], m) for m in own_history], expected, atol=5e-3)
 
 
 def test_chunks_and_devices_do_not_change_a_run(raw, trained):
@@ -359,14 +374,17 @@ def test_a_prior_of_zero_leaves_that_tasks_head_where_it_began(raw):
 # --------------------------------------------------------------------------------------------------- learning
 
 
-def test_it_learns_what_can_be_learned(raw):
+@pytest.mark.parametrize("model", [MODEL, IN_BFLOAT16], ids=["float32", "bfloat16"])
+def test_it_learns_what_can_be_learned(raw, model):
     study = make_study(raw)
-    states, history = train(study, EPOCHS)
+    states, history = train(study, EPOCHS, model=model)
+    floats = {x.dtype for x in jax.tree.leaves(states) if jnp.issubdtype(x.dtype, jnp.floating)}
+    assert floats == {np.dtype("float32")}  # parameters, their average, and what the optimizer keeps
     assert (history[-1].loss < 0.7 * history[0].loss).all()
     rows, columns = prediction_rows(study.data, [np.flatnonzero(rows) for rows in TRAINED], 64)
     fold = study.layout.scatter(np.array([0, 1, 0, 1]))
     rows = jax.device_put(tuple(r[fold] for r in rows), study.by_run)
-    outputs = program.predict(states.averaged, study.runs, study.data, NOTHING_FROZEN, rows, model=MODEL)
+    outputs = program.predict(states.averaged, study.runs, study.data, NOTHING_FROZEN, rows, model=model)
     prob, vad = study.layout.collect(outputs)
     assert_allclose(prob.sum(axis=-1), 1.0, rtol=1e-5)
     for number in range(4):

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 from numpy.typing import DTypeLike
@@ -83,6 +84,7 @@ def assemble(
     min_rows: int,
     max_seconds: float,
     hop_seconds: Mapping[str, float],
+    frames_dtype: DTypeLike,
 ) -> tuple[Data, int]:
     """Pads the streams into buckets of similar length.
 
@@ -91,6 +93,7 @@ def assemble(
       n_buckets: most buckets; fewer where a bucket would hold less than `min_rows` utterances.
       max_seconds: frames that begin after this are cut off (0: none).
       hop_seconds: from frame to frame, per stream.
+      frames_dtype: what float32 frames are stored in; narrower ones (hidden states, raw audio) stay as they are.
 
     Returns:
       The arrays (numpy, to be put on the device) and how many utterances were cut.
@@ -114,11 +117,12 @@ def assemble(
         for name in encoded:
             stream, length = streams[name], kept[name][rows]
             time = -(-int(length.max()) // ROUND_FRAMES) * ROUND_FRAMES
-            n_features = stream.frames[0][0].shape[1]
-            padded = _aligned_zeros((*length.shape, time, n_features), stream.frames[0][0].dtype)
+            one = stream.frames[0][0]
+            dtype = np.dtype(frames_dtype) if one.dtype == np.float32 else one.dtype
+            padded = _aligned_zeros((*length.shape, time, one.shape[1]), dtype)
             for i, row in enumerate(rows):
                 for v, view in enumerate(stream.frames):
-                    padded[i, v, : length[i, v]] = view[row][: length[i, v]]
+                    padded[i, v, : length[i, v]] = _rounded(view[row][: length[i, v]], dtype)
             frames[name], valid[name] = padded, length.astype(np.int32)
         buckets.append(Bucket(rows.astype(np.int32), frames, valid))
     data = Data(
@@ -136,6 +140,17 @@ def _aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> Num[np.ndarray, 
     raw = np.zeros(size + alignment, np.uint8)
     start = -raw.ctypes.data % alignment
     return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def _rounded(frames: Num[np.ndarray, "_frames _feature"], dtype: np.dtype[Any]) -> Num[np.ndarray, "_frames _feature"]:
+    """Frames in another dtype: what is beyond its range becomes its largest number, NaN stays NaN.
+
+    A stored value depends on that value alone, and so never on a speaker whom a fold holds out: nothing is scaled.
+    """
+    if frames.dtype == dtype:
+        return frames
+    largest = float(jnp.finfo(dtype).max)
+    return np.clip(frames, -largest, largest).astype(dtype)
 
 
 def length_buckets(

@@ -1,11 +1,16 @@
-"""Attention within a stream, between two streams, and over time into one vector."""
+"""Attention within a stream, between two streams, and over time into one vector.
+
+`dtype` is what products are computed in. Every softmax, and in pooling also scores and sums, are float32.
+"""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from sejax.models.layers import Dropout
+from sejax.models.layers import Dense, Dropout, LayerNorm
 
 
 class Attention(nn.Module):
@@ -17,6 +22,7 @@ class Attention(nn.Module):
 
     features: int
     heads: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -26,11 +32,11 @@ class Attention(nn.Module):
         memory_mask: Bool[Array, "batch time_m"],
     ) -> Float[Array, "batch time_q {self.features}"]:
         shape = (self.heads, self.features // self.heads)
-        q = nn.DenseGeneral(shape, name="query")(query)
-        k = nn.DenseGeneral(shape, use_bias=False, name="key")(memory)
-        v = nn.DenseGeneral(shape, name="value")(memory)
+        q = Dense(shape, dtype=self.dtype, name="query")(query)
+        k = Dense(shape, use_bias=False, dtype=self.dtype, name="key")(memory)
+        v = Dense(shape, dtype=self.dtype, name="value")(memory)
         y = attend(q, k, v, memory_mask)
-        return nn.DenseGeneral(self.features, axis=(-2, -1), name="out")(y)
+        return Dense(self.features, axis=(-2, -1), dtype=self.dtype, name="out")(y)
 
 
 def attend(
@@ -49,7 +55,8 @@ def attend(
         q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
         scale = jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
         return _attend(q * scale, k, v, mask[:, None, None, :]).transpose(0, 2, 1, 3)
-    return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None, None, :])
+    with jax.numpy_dtype_promotion("standard"):  # its logits and softmax are float32
+        return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None, None, :])
 
 
 @jax.custom_vjp
@@ -84,7 +91,7 @@ def _attend_backward(kept, dy):
     dy = dy.astype(v.dtype)
     dv = jnp.einsum("bnfq,bnqm->bnfm", dy.swapaxes(2, 3), weight).swapaxes(2, 3)
     dweight = jnp.einsum("bnqf,bnfm->bnqm", dy, v.swapaxes(2, 3), preferred_element_type=jnp.float32)
-    dscore = (weight * (dweight - shift)).astype(v.dtype)
+    dscore = (weight.astype(jnp.float32) * (dweight - shift)).astype(v.dtype)
     dq = jnp.einsum("bnqm,bnmf->bnqf", dscore, k)
     dk = jnp.einsum("bnfq,bnqm->bnfm", q.swapaxes(2, 3), dscore).swapaxes(2, 3)
     return dq, dk, dv, None
@@ -99,15 +106,16 @@ class Block(nn.Module):
     features: int
     heads: int
     feed_forward: int = 2  # width of the hidden layer, in units of `features`
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"], rate: Float[Array, ""]
     ) -> Float[Array, "batch time feature"]:
-        y = nn.LayerNorm()(x)
-        x = x + Dropout()(Attention(self.features, self.heads, name="attention")(y, y, mask), rate)
-        y = nn.Dense(self.feed_forward * self.features)(nn.LayerNorm()(x))
-        y = nn.Dense(self.features)(Dropout()(nn.gelu(y), rate))
+        y = LayerNorm(dtype=self.dtype)(x)
+        x = x + Dropout()(Attention(self.features, self.heads, self.dtype, name="attention")(y, y, mask), rate)
+        y = Dense(self.feed_forward * self.features, dtype=self.dtype)(LayerNorm(dtype=self.dtype)(x))
+        y = Dense(self.features, dtype=self.dtype)(Dropout()(nn.gelu(y), rate))
         return x + Dropout()(y, rate)
 
 
@@ -116,6 +124,7 @@ class CoAttention(nn.Module):
 
     features: int
     heads: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -125,19 +134,21 @@ class CoAttention(nn.Module):
         other_mask: Bool[Array, "batch time_o"],
         rate: Float[Array, ""],
     ) -> Float[Array, "batch time feature"]:
-        y = Attention(self.features, self.heads, name="attention")(x, other, other_mask)
+        y = Attention(self.features, self.heads, self.dtype, name="attention")(x, other, other_mask)
         return Dropout()(y, rate)
 
 
 class AttentivePooling(nn.Module):
     """Attentive statistics pooling (Okabe et al., 2018): the weighted mean and deviation over valid frames."""
 
+    dtype: Any = jnp.float32
+
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"]
     ) -> Float[Array, "batch feature_out"]:
-        score = nn.Dense(1, use_bias=False)(jnp.tanh(nn.Dense(x.shape[-1])(x)))[..., 0]
-        weight = _over_frames(score, mask)
+        score = Dense(1, use_bias=False)(jnp.tanh(Dense(x.shape[-1], dtype=self.dtype)(x)))[..., 0]
+        weight, x = _over_frames(score, mask), x.astype(jnp.float32)
         mean = (weight * x).sum(axis=1)
         variance = (weight * (x - mean[:, None]) ** 2).sum(axis=1)
         return jnp.concatenate([mean, jnp.sqrt(variance + 1e-5)], axis=-1)
@@ -150,6 +161,8 @@ class GuidedPooling(nn.Module):
     weighed. (Its weights belong to positions in clips of one length; a query serves clips of any length.)
     """
 
+    dtype: Any = jnp.float32
+
     @nn.compact
     def __call__(
         self,
@@ -157,8 +170,9 @@ class GuidedPooling(nn.Module):
         mask: Bool[Array, "batch time"],
         others: Float[Array, "batch _feature_o"],
     ) -> Float[Array, "batch feature"]:
-        query = nn.Dense(x.shape[-1], name="query")(others)
-        key = nn.Dense(x.shape[-1], use_bias=False, name="key")(x)
+        query = Dense(x.shape[-1], dtype=self.dtype, name="query")(others)
+        key = Dense(x.shape[-1], use_bias=False, dtype=self.dtype, name="key")(x)
+        x, key, query = (y.astype(jnp.float32) for y in (x, key, query))
         score = jnp.einsum("btf,bf->bt", key, query) / jnp.sqrt(jnp.asarray(x.shape[-1], x.dtype))
         return (_over_frames(score, mask) * x).sum(axis=1)
 

@@ -1,14 +1,17 @@
 """One encoder per stream: frames in, fewer frames of the model's width out.
 
 Each takes `(x [batch, time, feature], mask [batch, time], rate [])` and gives `(y [batch, time', width],
-mask [batch, time'])` with `time' = ceil(time / stride)`.
+mask [batch, time'])` with `time' = ceil(time / stride)`; `dtype` is that of the layers.
 """
 
+from typing import Any
+
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from sejax.models.attention import Block
-from sejax.models.layers import LSTM, Conv, Dropout, mask_frames, sinusoids, stack_frames
+from sejax.models.layers import LSTM, Conv, Dense, Dropout, LayerNorm, mask_frames, sinusoids, stack_frames
 
 
 class RecurrentEncoder(nn.Module):
@@ -17,17 +20,18 @@ class RecurrentEncoder(nn.Module):
     width: int
     layers: int
     stride: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"], rate: Float[Array, ""]
     ) -> tuple[Float[Array, "batch time_out {self.width}"], Bool[Array, "batch time_out"]]:
         x, mask = stack_frames(x, mask, self.stride)
-        x = nn.Dense(self.width)(x)
+        x = Dense(self.width, dtype=self.dtype)(x)
         for _ in range(self.layers):
-            y = LSTM(self.width // 2)(nn.LayerNorm()(x), mask)
+            y = LSTM(self.width // 2, dtype=self.dtype)(LayerNorm(dtype=self.dtype)(x), mask)
             x = x + Dropout()(y, rate)
-        return nn.LayerNorm()(x), mask
+        return LayerNorm(dtype=self.dtype)(x), mask
 
 
 class TransformerEncoder(nn.Module):
@@ -37,17 +41,18 @@ class TransformerEncoder(nn.Module):
     layers: int
     stride: int
     heads: int = 4
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"], rate: Float[Array, ""]
     ) -> tuple[Float[Array, "batch time_out {self.width}"], Bool[Array, "batch time_out"]]:
         x, mask = stack_frames(x, mask, self.stride)
-        x = nn.Dense(self.width)(x)
+        x = Dense(self.width, dtype=self.dtype)(x)
         x = x + sinusoids(x.shape[1], self.width).astype(x.dtype)[None]
         for _ in range(self.layers):
-            x = Block(self.width, self.heads)(x, mask, rate)
-        return nn.LayerNorm()(x), mask
+            x = Block(self.width, self.heads, dtype=self.dtype)(x, mask, rate)
+        return LayerNorm(dtype=self.dtype)(x), mask
 
 
 class ConvEncoder(nn.Module):
@@ -60,17 +65,18 @@ class ConvEncoder(nn.Module):
     width: int
     layers: int
     stride: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"], rate: Float[Array, ""]
     ) -> tuple[Float[Array, "batch time_out {self.width}"], Bool[Array, "batch time_out"]]:
         x, mask = stack_frames(x, mask, self.stride)
-        x = nn.gelu(nn.Dense(self.width)(x))
+        x = nn.gelu(Dense(self.width, dtype=self.dtype)(x))
         for _ in range(self.layers):
-            y = Conv(self.width, width=5)(mask_frames(nn.LayerNorm()(x), mask))
+            y = Conv(self.width, width=5, dtype=self.dtype)(mask_frames(LayerNorm(dtype=self.dtype)(x), mask))
             x = x + Dropout()(nn.gelu(y), rate)
-        return nn.LayerNorm()(x), mask
+        return LayerNorm(dtype=self.dtype)(x), mask
 
 
 class LinearEncoder(nn.Module):
@@ -79,13 +85,14 @@ class LinearEncoder(nn.Module):
     width: int
     layers: int  # unused: there is one map
     stride: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"], rate: Float[Array, ""]
     ) -> tuple[Float[Array, "batch time_out {self.width}"], Bool[Array, "batch time_out"]]:
         x, mask = stack_frames(x, mask, self.stride)
-        return nn.LayerNorm()(nn.Dense(self.width)(Dropout()(x, rate))), mask
+        return LayerNorm(dtype=self.dtype)(Dense(self.width, dtype=self.dtype)(Dropout()(x, rate))), mask
 
 
 ENCODERS = {"lstm": RecurrentEncoder, "transformer": TransformerEncoder, "conv": ConvEncoder, "linear": LinearEncoder}

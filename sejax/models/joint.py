@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import permutations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from sejax.models.attention import AttentivePooling, Block, CoAttention, GuidedPooling
 from sejax.models.encoders import ENCODERS
 from sejax.models.heads import Heads
-from sejax.models.layers import Dropout, LayerMix
+from sejax.models.layers import Dense, Dropout, LayerMix, LayerNorm
 from sejax.ssl.finetune import Tuning, side_by_side
 
 
@@ -41,7 +41,7 @@ class Trunk(nn.Module):
     own; what a stream finds is added to it), attentive pooling. Beside it the stream's statistics (means,
     deviations and percentiles of frames and deltas, normalised) go straight to the fusion: on a few hundred
     utterances they carry most of what can be learned. The stream named by `guided` is pooled by what the others'
-    pooled vectors look for instead.
+    pooled vectors look for instead. `dtype` is what the products are computed in; the representation is float32.
     """
 
     streams: tuple[StreamSpec, ...]
@@ -54,6 +54,7 @@ class Trunk(nn.Module):
     guided: str = ""
     deviations: bool = True  # of mixed hidden states: their deviations over time beside their means
     activation: bool = True  # behind the fusion; without it and without encoders the model is a linear probe
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -73,28 +74,31 @@ class Trunk(nn.Module):
                 x = self._tuned(stream.name, stream.tuning, x, mask, rates)
             if stream.name in mix:
                 x = mix[stream.name](x)
-            encoder = ENCODERS[stream.encoder](self.width, stream.layers, stream.stride, name=f"{stream.name}_encoder")
+            encoder = ENCODERS[stream.encoder](
+                self.width, stream.layers, stream.stride, dtype=self.dtype, name=f"{stream.name}_encoder"
+            )
             x, mask = encoder(x, mask, rates.hidden)
             if self.self_attention:
-                x = Block(self.width, self.heads, name=f"{stream.name}_self")(x, mask, rates.hidden)
+                block = Block(self.width, self.heads, dtype=self.dtype, name=f"{stream.name}_self")
+                x = block(x, mask, rates.hidden)
             encoded[stream.name], valid[stream.name] = x, mask
 
         informed = dict(encoded)
         if self.co_attention:
             for name, other in permutations(encoded, 2):
-                block = CoAttention(self.width, self.heads, name=f"{name}_over_{other}")
-                found = block(encoded[name], encoded[other], valid[other], rates.hidden)
+                co_attention = CoAttention(self.width, self.heads, self.dtype, name=f"{name}_over_{other}")
+                found = co_attention(encoded[name], encoded[other], valid[other], rates.hidden)
                 informed[name] = informed[name] + found
 
         parts = {}
         for name, x in informed.items():
             if name != self.guided:
-                pooled = AttentivePooling(name=f"{name}_pooling")(x, valid[name])
-                pooled = nn.LayerNorm(name=f"{name}_pooled_norm")(pooled)
+                pooled = AttentivePooling(self.dtype, name=f"{name}_pooling")(x, valid[name])
+                pooled = LayerNorm(dtype=self.dtype, name=f"{name}_pooled_norm")(pooled)
                 parts[name] = Dropout()(pooled, rates.hidden)
         if self.guided:
             guides = jnp.concatenate(list(parts.values()), axis=-1)
-            pooling = GuidedPooling(name=f"{self.guided}_pooling")
+            pooling = GuidedPooling(self.dtype, name=f"{self.guided}_pooling")
             parts[self.guided] = pooling(informed[self.guided], valid[self.guided], guides)
         fusion = list(parts.values())
         if self.statistics:
@@ -104,7 +108,8 @@ class Trunk(nn.Module):
                     x = mix[stream.name](x)
                     x = x if self.deviations else x[..., : x.shape[-1] // 2]
                 fusion.append(Dropout()(x, rates.statistics))
-        fused = nn.Dense(self.fused, name="fusion")(jnp.concatenate(fusion, axis=-1))
+        joined = jnp.concatenate([x.astype(self.dtype) for x in fusion], axis=-1)
+        fused = Dense(self.fused, dtype=self.dtype, name="fusion")(joined).astype(jnp.float32)
         return nn.gelu(fused) if self.activation else fused
 
     def _tuned(
@@ -128,7 +133,8 @@ class Trunk(nn.Module):
 
 class JointModel(nn.Module):
     """Trunk and heads. `represent` and `predict` are apart so that each task's gradient at the fused
-    representation can be weighed before the trunk is walked back once."""
+    representation can be weighed before the trunk is walked back once. The trunk computes in `dtype`, the heads in
+    float32."""
 
     streams: tuple[StreamSpec, ...]
     classes: int
@@ -142,6 +148,7 @@ class JointModel(nn.Module):
     guided: str = ""
     deviations: bool = True
     activation: bool = True
+    dtype: Any = jnp.float32
 
     def setup(self) -> None:
         self.trunk = Trunk(
@@ -155,6 +162,7 @@ class JointModel(nn.Module):
             self.guided,
             self.deviations,
             self.activation,
+            self.dtype,
         )
         self.head = Heads(self.classes, self.dimensions)
 

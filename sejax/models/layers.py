@@ -1,6 +1,11 @@
-"""Layers that the encoders share. Every one respects a mask: what lies beyond an utterance's end never matters."""
+"""Layers that the encoders share. Every one respects a mask: what lies beyond an utterance's end never matters.
+
+A layer's `dtype` is what its products are computed in and what it gives out. Parameters are float32, and so is
+whatever is summed outside a product.
+"""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +17,47 @@ from jaxtyping import Array, Bool, Float, Int, Key
 def mask_frames(x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"]):
     """Zeros in every frame that the mask leaves out, whatever stood there (NaN included)."""
     return jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
+
+
+class Dense(nn.Module):
+    """A linear map of the axes `axis`."""
+
+    features: int | tuple[int, ...]
+    axis: int | tuple[int, ...] = -1
+    use_bias: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        product = nn.DenseGeneral(self.features, axis=self.axis, use_bias=False, dtype=self.dtype)
+        nn.share_scope(self, product)
+        y = product(x)
+        if not self.use_bias:
+            return y
+        shape = self.features if isinstance(self.features, tuple) else (self.features,)
+        return add_bias(y, self.param("bias", nn.initializers.zeros, shape))
+
+
+def add_bias(y: Float[Array, "..."], bias: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`y + bias` in the dtype of `y`, added in float32.
+
+    The bias's gradient is then a sum in float32: one in bfloat16 over an utterance's frames and a batch stands
+    still at the first few hundred (flax's Dense has half of such a gradient).
+    """
+    bias = bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
+    return (y.astype(jnp.float32) + bias).astype(y.dtype)
+
+
+class LayerNorm(nn.Module):
+    """Layer norm over features; its moments, and its parameters' gradients, are summed in float32."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*batch feature"]) -> Float[Array, "*batch feature"]:
+        norm = nn.LayerNorm(dtype=jnp.float32)
+        nn.share_scope(self, norm)
+        return norm(x.astype(jnp.float32)).astype(self.dtype)
 
 
 class Dropout(nn.Module):
@@ -72,6 +118,7 @@ class Conv(nn.Module):
     width: int
     stride: int = 1
     unfold: bool | None = None  # None: by backend
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch time feature"]) -> Float[Array, "batch time_out {self.features}"]:
@@ -82,6 +129,7 @@ class Conv(nn.Module):
         )
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         unfold = jax.default_backend() == "cpu" if self.unfold is None else self.unfold
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if unfold:
             n_out = -(-x.shape[1] // self.stride)
             padded = jnp.pad(x, ((0, 0), (left, right + self.stride), (0, 0)))
@@ -92,29 +140,31 @@ class Conv(nn.Module):
             y = lax.conv_general_dilated(
                 x, kernel, (self.stride,), [(left, right)], dimension_numbers=("NWC", "WIO", "NWC")
             )
-        return y + bias[None, None]
+        return add_bias(y, bias)
 
 
 def stack_frames(
     x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"], n: int
 ) -> tuple[Float[Array, "batch time_out feature_out"], Bool[Array, "batch time_out"]]:
     """Lays `n` consecutive frames side by side: a sequence `n` times shorter, nothing thrown away."""
-    batch, time, feature = x.shape
-    extra = -time % n
+    extra = -x.shape[1] % n
     x = jnp.pad(mask_frames(x, mask), ((0, 0), (0, extra), (0, 0)))
     mask = jnp.pad(mask, ((0, 0), (0, extra)))
-    return x.reshape(batch, -1, n * feature), mask[:, ::n]
+    # Not a reshape: fused with what makes x, one keeps XLA from vectorising that loop on the CPU.
+    return jnp.concatenate([x[:, i::n] for i in range(n)], axis=-1), mask[:, ::n]
 
 
 class LSTM(nn.Module):
     """A bidirectional LSTM (Hochreiter & Schmidhuber, 1997; forget bias 1) that stands still on padding.
 
     The input products of all frames are one matrix product ahead of the recurrence; both directions advance
-    in one scan, the backward one over the reversed sequence, where its state waits through the padding.
+    in one scan, the backward one over the reversed sequence, where its state waits through the padding. The cell
+    is float32.
     """
 
     features: int  # per direction
     unroll: int = 2
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -124,7 +174,8 @@ class LSTM(nn.Module):
         w_in = self.param("input_kernel", nn.initializers.lecun_normal(), (x.shape[-1], 8 * h))
         w_rec = self.param("recurrent_kernel", nn.initializers.orthogonal(column_axis=-1), (2, h, 4 * h))
         bias = self.param("bias", _forget_gate_open, (2, 4 * h))
-        gates = (x @ w_in).reshape(*x.shape[:2], 2, 4 * h) + bias[None, None]
+        gates = (x.astype(self.dtype) @ w_in.astype(self.dtype)).reshape(*x.shape[:2], 2, 4 * h)
+        gates = add_bias(gates, bias)
         # [time, direction, batch, gate], the second direction from the end to the start
         gates = jnp.stack([gates[:, :, 0], gates[:, ::-1, 1]], axis=2).transpose(1, 2, 0, 3)
         valid = jnp.stack([mask, mask[:, ::-1]], axis=1).transpose(2, 1, 0)[..., None]
@@ -132,14 +183,16 @@ class LSTM(nn.Module):
         def advance(carry, inputs):
             cell, out = carry
             gate, keep = inputs
-            i, f, g, o = jnp.split(gate + jnp.einsum("dbh,dhg->dbg", out, w_rec), 4, axis=-1)
+            # Cast in here: the gradient of the weights is summed over time in what the scan closes over.
+            recurrent = jnp.einsum("dbh,dhg->dbg", out, w_rec.astype(self.dtype))
+            i, f, g, o = jnp.split(gate.astype(jnp.float32) + recurrent.astype(jnp.float32), 4, axis=-1)
             new_cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
-            new_out = nn.sigmoid(o) * jnp.tanh(new_cell)
+            new_out = (nn.sigmoid(o) * jnp.tanh(new_cell)).astype(self.dtype)
             carry = jnp.where(keep, new_cell, cell), jnp.where(keep, new_out, out)
             return carry, carry[1]
 
-        zero = jnp.zeros((2, x.shape[0], h), x.dtype)
-        _, out = lax.scan(advance, (zero, zero), (gates, valid), unroll=self.unroll)
+        start = (jnp.zeros((2, x.shape[0], h), jnp.float32), jnp.zeros((2, x.shape[0], h), self.dtype))
+        _, out = lax.scan(advance, start, (gates, valid), unroll=self.unroll)
         forward, backward = out[:, 0], out[::-1, 1]
         return jnp.concatenate([forward, backward], axis=-1).transpose(1, 0, 2)
 

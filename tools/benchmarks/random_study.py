@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -37,6 +38,8 @@ class Study:
     scheme: str = "static"
     tasks: int = 2
     gradients_at: str = "representation"
+    frames_dtype: str = "float16"
+    compute_dtype: str = "float32"
 
 
 def durations(n: int) -> np.ndarray:
@@ -78,6 +81,7 @@ def random_data(study: Study) -> Data:
         min_rows=study.batch_size,
         max_seconds=15.0 if not study.seconds else 0.0,
         hop_seconds={name: HOP_SECONDS[name] for name in study.streams},
+        frames_dtype=jnp.dtype(study.frames_dtype),
     )
     return data
 
@@ -123,6 +127,7 @@ def joint_model(study: Study) -> JointModel:
         self_attention=True,
         co_attention=True,
         statistics=True,
+        dtype=jnp.dtype(study.compute_dtype),
     )
 
 
