@@ -205,6 +205,19 @@ def test_order_depends_on_seed_and_epoch_alone(data):
     assert_array_equal(alone.rows[0][0], order.rows[0][1])
 
 
+def test_orders_of_a_seed_are_what_each_visits_of_one_shuffle(data):
+    """So that runs of a seed come to an utterance, and to one view of it, at about the same time."""
+    visited = [np.ones(N, bool), np.arange(N) % 4 > 0]
+    order = epoch_order(
+        [b.utterance for b in data.buckets], orders=[(0, own) for own in visited], epoch=1, batch_size=1, views=VIEWS
+    )
+    for bucket, rows, view in zip(data.buckets, order.rows, order.view, strict=True):
+        everyone, some = (r.ravel() for r in rows)
+        assert_array_equal(some[: visited[1][bucket.utterance].sum()], everyone[visited[1][bucket.utterance[everyone]]])
+        of_row = dict(zip(everyone, view[0].ravel(), strict=True))
+        assert view[1].ravel().tolist() == [of_row[row] for row in some]
+
+
 def test_order_of_a_bucket_that_nobody_trains_on(data):
     visited = np.ones(N, bool)
     visited[data.buckets[0].utterance] = False

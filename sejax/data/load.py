@@ -196,21 +196,24 @@ def epoch_order(
 ) -> Order:
     """Shuffles one epoch, for each seed and the utterances visited under it: all of them, each batch from one bucket.
 
-    `utterances` are those of each bucket. All orders have the same steps; where these do not come out even,
-    utterances from the start of the shuffle come a second time, so that all batches are full. A view is drawn
-    for each visit. An order depends on its seed, its utterances, the epoch and the number of steps: a resumed run
-    sees the same.
+    `utterances` are those of each bucket. Orders of one seed are what each visits of one shuffle, so that they come
+    to an utterance at about the same time, which is read once for all of them where frames are streamed. All orders
+    have the same steps; where these do not come out even, utterances from the start of the shuffle come a second
+    time, so that all batches are full. A view is drawn for an utterance and epoch. An order depends on its seed, its
+    utterances, the epoch and the number of steps: a resumed run sees the same.
     """
-    own = [[np.flatnonzero(visited[np.asarray(u)]) for u in utterances] for _, visited in orders]
-    most = [max(len(rows) for rows in bucket) for bucket in zip(*own, strict=True)]
+    most = [max(int(visited[np.asarray(u)].sum()) for _, visited in orders) for u in utterances]
     rounds, steps = plan_rounds([-(-n // batch_size) for n in most])
     shapes = [(rounds, n, batch_size) for n in steps]
     per_order = []
-    for (seed, _), by_bucket in zip(orders, own, strict=True):
+    for seed, visited in orders:
         rng = np.random.default_rng([seed, epoch])
+        shuffles = [rng.permutation(len(u)) for u in utterances]
+        drawn = [rng.integers(0, views, len(u)) for u in utterances]
+        own = [shuffle[visited[np.asarray(u)[shuffle]]] for shuffle, u in zip(shuffles, utterances, strict=True)]
         # A bucket of which an order visits nothing is filled with a row that no run of that order is trained on.
-        rows = [np.resize(rng.permutation(r) if len(r) else 0, s) for r, s in zip(by_bucket, shapes, strict=True)]
-        per_order.append((rows, [rng.integers(0, views, s) for s in shapes]))
+        rows = [np.resize(r if len(r) else 0, s) for r, s in zip(own, shapes, strict=True)]
+        per_order.append((rows, [view[r] for view, r in zip(drawn, rows, strict=True)]))
     return Order(
         *(tuple(np.stack(x).astype(np.int32) for x in zip(*part, strict=True)) for part in zip(*per_order, strict=True))
     )
