@@ -1,5 +1,6 @@
 from itertools import combinations, pairwise
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -59,8 +60,14 @@ def streams():
 
 
 @pytest.fixture(scope="module")
-def data(streams):
+def stored(streams):
+    """Before the frames are read."""
     return make_data(streams)[0]
+
+
+@pytest.fixture(scope="module")
+def data(stored):
+    return jax.tree.map(np.asarray, stored)
 
 
 # --------------------------------------------------------------------------------------------------- buckets
@@ -265,9 +272,9 @@ def test_prediction_rows_cover_what_is_wanted_once(data, masks):
 # ---------------------------------------------------------------------------------------------- normalisation
 
 
-def test_fold_scales_equal_numpy_on_the_training_frames(streams, data):
+def test_fold_scales_equal_numpy_on_the_training_frames(streams, stored):
     trained = np.array([np.arange(N) < 9, np.arange(N) % 2 == 0])
-    frame_scale, statistic_scale = fold_scales(data, list(trained))
+    frame_scale, statistic_scale = fold_scales(stored, list(trained))
     for name, stream in streams.items():
         for fold, mask in enumerate(trained):
             rows = np.flatnonzero(mask)
@@ -280,7 +287,7 @@ def test_fold_scales_equal_numpy_on_the_training_frames(streams, data):
 
 
 @pytest.mark.parametrize("garbage", [np.nan, 1e30])
-def test_fold_scales_know_nothing_of_the_held_out(streams, data, garbage):
+def test_fold_scales_know_nothing_of_the_held_out(streams, stored, garbage):
     trained = np.arange(N) < 9
     spoilt = {
         name: Stream(
@@ -289,7 +296,7 @@ def test_fold_scales_know_nothing_of_the_held_out(streams, data, garbage):
         )
         for name, s in streams.items()
     }
-    for ours, other in zip(fold_scales(data, [trained]), fold_scales(make_data(spoilt)[0], [trained]), strict=True):
+    for ours, other in zip(fold_scales(stored, [trained]), fold_scales(make_data(spoilt)[0], [trained]), strict=True):
         for name in streams:
             assert_array_equal(ours[name].mean, other[name].mean)
             assert_array_equal(ours[name].inverse, other[name].inverse)

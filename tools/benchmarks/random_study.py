@@ -79,7 +79,7 @@ def random_data(study: Study) -> Data:
         max_seconds=15.0 if not study.seconds else 0.0,
         hop_seconds={name: HOP_SECONDS[name] for name in study.streams},
     )
-    return data
+    return jax.tree.map(np.asarray, data)
 
 
 def random_runs(study: Study, shape: tuple[int, int], *, first_fold: int = 0) -> Run:
