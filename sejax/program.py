@@ -158,7 +158,9 @@ def _train_slots(model, recipe, data, bucket, frozen, state, run, rows, view, ke
     """One step of a chunk's runs: `rows` and `view` are `[slot, batch]`, or `[batch]` where they share a batch."""
 
     def step(state, run, rows, view):
-        return train_step(model, recipe, frozen, state, run, take_batch(data, bucket, rows, view), key)
+        # Not fused with what is around it a step is the same to the last bit, in an epoch or alone.
+        state, batch = jax.lax.optimization_barrier((state, take_batch(data, bucket, rows, view)))
+        return train_step(model, recipe, frozen, state, run, batch, key)
 
     own_batch = None if rows.ndim == 1 else 0
     return jax.vmap(step, in_axes=(0, 0, own_batch, own_batch))(state, run, rows, view)
@@ -229,7 +231,8 @@ def predict_batch(
 
 
 def _predict_run(model, data, bucket, frozen, params, run, rows):
-    logits, vad = predict_step(model, frozen, params, run, take_batch(data, bucket, rows, jnp.zeros_like(rows)))
+    batch = jax.lax.optimization_barrier(take_batch(data, bucket, rows, jnp.zeros_like(rows)))
+    logits, vad = predict_step(model, frozen, params, run, batch)
     return jax.nn.softmax(logits), vad
 
 
