@@ -129,6 +129,7 @@ def default_config() -> ConfigDict:
     config.seed = 0  # the first seed
     config.grid = _empty_grid()
     config.runs_per_chunk = 0  # runs vmapped together; 0: on a CPU one per device, else as many as memory holds
+    config.frames_on = "auto"  # device; host: each batch's are streamed to it; auto: on the host if they do not fit
     config.devices = 0  # devices that share the runs; 0: all (on a CPU each core is one)
     config.memory_fraction = 0.9  # of a device's free memory that a program may need
     config.checkpoint_every = 5  # epochs
@@ -177,6 +178,7 @@ CHANGEABLE = (
     "bootstrap",
     "data_dir",
     "devices",
+    "frames_on",
     "memory_fraction",
 )
 """What may differ when a workdir is continued: it does not change what is learned."""
@@ -229,6 +231,7 @@ def check_config(config: ConfigDict) -> None:
         "loss.vad": ("ccc", "mse", "mae"),
         "loss.class_weight": ("none", "balanced"),
         "gradients_at": ("representation", "parameters"),
+        "frames_on": ("auto", "device", "host"),
     }
     for name, allowed in choices.items():
         _expect(name, at(config, name), at(config, name) in allowed, f"one of {', '.join(allowed)}")

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from sejax import program
-from sejax.data.load import Data, Order
+from sejax.data.load import Bucket, Data, Order
+from sejax.data.stream import largest_blocks, visits_of_epoch, visits_of_prediction
 from sejax.devices import smallest
 from sejax.errors import InputError
 from sejax.models.joint import JointModel
 from sejax.runs import Layout, RunKey, even_slots, lay_out, run_sharding, runs_per_seed, written
-from sejax.step import Frozen, Recipe, Run
+from sejax.step import Frozen, Recipe, Run, StepMetrics
 
 Rows = tuple[Int[np.ndarray, "fold _batch _row"], ...]
 
@@ -44,6 +45,25 @@ class Program:
     @property
     def fold(self) -> Int[np.ndarray, " run"]:
         return np.array([run.fold for run in self.runs])
+
+    @property
+    def views(self) -> int:
+        return next(iter(self.data.statistics.values())).shape[1]
+
+    @cached_property
+    def block_rows(self) -> dict[str, dict[int, int]]:
+        """The utterances of the largest block of each bucket, where frames are streamed: in training, and by split."""
+        epochs = range(1, self.recipe.total_steps // self.recipe.epoch_steps + 1)
+        train = largest_blocks(visit for epoch in epochs for visit in visits_of_epoch(self.shuffle(epoch)))
+        return {"train": train} | {name: largest_blocks(visits_of_prediction(own)) for name, own in self.rows.items()}
+
+    def block(self, number: int, size: int, views: int) -> Bucket:
+        """The shapes of a block of so many utterances of a bucket."""
+
+        def cut(x: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct((size, *([views] if len(x.shape) > 1 else []), *x.shape[2:]), x.dtype)
+
+        return jax.tree.map(cut, self.data.buckets[number])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +93,18 @@ class Placed:
     def stacked(self) -> Run:
         return jax.tree.map(self.layout.scatter, self.program.per_run)
 
+    @property
+    def fold(self) -> Int[np.ndarray, "chunk slot"]:
+        return self.layout.scatter(self.program.fold)
+
     def rows(self, split: str) -> tuple[Int[np.ndarray, "chunk slot _batch _row"], ...]:
-        fold = self.layout.scatter(self.program.fold)
-        return tuple(rows[fold] for rows in self.program.rows[split])
+        return tuple(rows[self.fold] for rows in self.program.rows[split])
+
+    def no_metrics(self) -> StepMetrics:
+        """Of an epoch that has not begun, `[chunk, slot, step, task]`."""
+        shape = (*self.layout.run.shape, self.program.recipe.epoch_steps, len(self.program.recipe.tasks))
+        zeros: Any = [np.zeros(shape, dtype) for dtype in (np.float32, np.float32, bool)]
+        return StepMetrics(*zeros)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,18 +112,26 @@ class Planned:
     """A placed program, compiled."""
 
     placed: Placed
-    train_epoch: Any
+    frames_on: str  # "device", or "host": streamed
+    compiled: Any  # an epoch; where frames are streamed, by length bucket a step
     parameters: Any  # shapes, of one run
     needed: int  # bytes per device
     free: int  # bytes per device
 
 
 def plan_program(
-    own: Program, devices: Sequence[jax.Device], *, slots: int, runs_per_chunk: int, memory_fraction: float
+    own: Program,
+    devices: Sequence[jax.Device],
+    *,
+    frames_on: str,
+    slots: int,
+    runs_per_chunk: int,
+    memory_fraction: float,
 ) -> Planned:
     """Compiles a program for as many runs side by side as the devices' memory holds, the rest in equal chunks.
 
     Args:
+      frames_on: "device"; "host" streams them; "auto" does where a run per device does not fit beside them.
       slots: how the runs lie in a checkpoint, which is how they stay; 0: there is none.
       runs_per_chunk: so many instead; 0: on a CPU one per device, where more are no faster.
       memory_fraction: of a device's free memory that may be needed.
@@ -104,21 +141,30 @@ def plan_program(
     """
     devices = used_devices(own.runs, devices, slots)
     free = smallest(int(memory_fraction * free_memory(devices)))
-    planned: dict[int, Planned] = {}
-
-    def needs(slots: int) -> int:
-        placed = Placed(program=own, layout=lay_out(own.runs, slots=slots), by_run=run_sharding(devices))
-        planned[slots] = _compile(placed, free)
-        return planned[slots].needed
-
     even = partial(even_slots, own.runs, devices=len(devices))
     most = runs_per_chunk or (len(devices) if devices[0].platform == "cpu" else 0)
-    if slots or most:
-        slots = slots or even(most=most)
-        needs(slots)
-    else:
-        slots = largest_stack(even, free, needs)
-    return planned[slots]
+
+    def plan(frames_on: str) -> Planned:
+        planned: dict[int, Planned] = {}
+
+        def needs(slots: int) -> int:
+            placed = Placed(program=own, layout=lay_out(own.runs, slots=slots), by_run=run_sharding(devices))
+            planned[slots] = _compile(placed, frames_on, free)
+            return planned[slots].needed
+
+        if slots or most:
+            chosen = slots or even(most=most)
+            needs(chosen)
+        else:
+            chosen = largest_stack(even, free, needs)
+        return planned[chosen]
+
+    if frames_on != "auto":
+        return plan(frames_on)
+    if nbytes(own.data) > free:
+        return plan("host")
+    resident = plan("device")
+    return resident if resident.needed <= free else min(resident, plan("host"), key=lambda found: found.needed)
 
 
 def used_devices(runs: Sequence[RunKey], devices: Sequence[jax.Device], slots: int) -> Sequence[jax.Device]:
@@ -176,42 +222,57 @@ def free_memory(devices: Sequence[jax.Device]) -> int:
     return available // len(local)
 
 
-def _compile(placed: Placed, free: int) -> Planned:
-    """Compiles an epoch, and counts the bytes that training needs on each device."""
+def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
+    """Compiles an epoch or its steps, and counts the bytes that training needs on each device."""
     own, by_run, shared = placed.program, placed.by_run, placed.shared
 
     def abstract(tree: Any, sharding: NamedSharding) -> Any:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding), tree)
 
     runs, data, frozen = abstract(placed.stacked(), by_run), abstract(own.data, shared), abstract(own.frozen, shared)
-    seed, order_row = abstract(placed.seed, shared), placed.order_row
-    init_runs = partial(program.init_runs, model=own.model, recipe=own.recipe)
+    seed, number = abstract(placed.seed, shared), jax.ShapeDtypeStruct((), np.int32, sharding=shared)
+    order_row = abstract(placed.order_row, by_run if placed.order_row.ndim == 2 else shared)
+    order = abstract(own.shuffle(1), shared)
+    model_and_recipe: Any = {"model": own.model, "recipe": own.recipe}
+    init_runs = partial(program.init_runs, **model_and_recipe)
     states = abstract(jax.eval_shape(init_runs, runs, data, frozen, own.start, seed), by_run)
-    compiled = program.train_epoch.lower(
-        states,
-        runs,
-        data,
-        frozen,
-        abstract(own.shuffle(1), shared),
-        abstract(order_row, by_run if order_row.ndim == 2 else shared),
-        seed,
-        jax.ShapeDtypeStruct((), np.int32, sharding=shared),
-        model=own.model,
-        recipe=own.recipe,
-    ).compile()
+    compiled: Any
+    if frames_on == "device":
+        compiled = program.train_epoch.lower(
+            states, runs, data, frozen, order, order_row, seed, number, **model_and_recipe
+        ).compile()
+        needed, in_common = _bytes(compiled), nbytes(data)
+    else:
+        metrics, data = abstract(placed.no_metrics(), by_run), data._replace(buckets=())
+        blocks = {n: abstract(own.block(n, size, own.views), shared) for n, size in own.block_rows["train"].items()}
+        batch = jax.ShapeDtypeStruct((order.rows[0].shape[0], order.rows[0].shape[-1]), np.int32, sharding=shared)
+        compiled = {
+            n: program.train_batch.lower(
+                *(states, metrics, runs, data, block, frozen, batch, batch, order_row, seed, number, number),
+                **model_and_recipe,
+            ).compile()
+            for n, block in blocks.items()
+        }
+        predicted = [own.block(n, size, 1) for split in own.rows for n, size in own.block_rows[split].items()]
+        # Beside the block of a step lies the next one.
+        in_common = max(map(nbytes, (*blocks.values(), *predicted)))
+        needed = max(map(_bytes, compiled.values())) + in_common
+    needed += nbytes(states.params) // by_run.mesh.size  # of the best epoch
+    if by_run.mesh.devices.flat[0].platform == "cpu":
+        needed -= in_common * (by_run.mesh.size - 1) // by_run.mesh.size  # cores read it where it lies
+    parameters = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), states.params)
+    return Planned(
+        placed=placed, frames_on=frames_on, compiled=compiled, parameters=parameters, needed=needed, free=free
+    )
+
+
+def _bytes(compiled: Any) -> int:
+    """What a compiled program needs on each device."""
     found = compiled.memory_analysis()
     assert found is not None, "XLA has counted the memory of every backend so far"
-    needed = (
-        found.argument_size_in_bytes
-        + found.output_size_in_bytes
-        - found.alias_size_in_bytes
-        + found.temp_size_in_bytes
-        + nbytes(states.params) // by_run.mesh.size  # of the best epoch
+    return (
+        found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes + found.temp_size_in_bytes
     )
-    if by_run.mesh.devices.flat[0].platform == "cpu":
-        needed -= nbytes(own.data)  # read where it lies, which is not free memory
-    parameters = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), states.params)
-    return Planned(placed=placed, train_epoch=compiled, parameters=parameters, needed=needed, free=free)
 
 
 def describe(planned: Sequence[Planned]) -> list[dict[str, Any]]:
@@ -223,6 +284,7 @@ def describe(planned: Sequence[Planned]) -> list[dict[str, Any]]:
             "chunks": plan.placed.layout.run.shape[0],
             "slots": plan.placed.layout.run.shape[1],
             "devices": plan.placed.by_run.mesh.size,
+            "frames_on": plan.frames_on,
             "steps_per_epoch": plan.placed.program.recipe.epoch_steps,
             "data_bytes": nbytes(plan.placed.program.data),
             "needed_bytes": plan.needed,
@@ -244,14 +306,15 @@ def format_plan(planned: Sequence[Planned]) -> str:
         own = plan.placed.program
         chunks, slots = plan.placed.layout.run.shape
         parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(plan.parameters))
+        streamed = ", streamed" * (plan.frames_on == "host")
         what = ", ".join(f"{name}={written(value)}" for name, value in own.structure.items())
         lines += [
             f"program {number} of {len(planned)}{': ' * bool(what)}{what}",
             f"  {len(own.runs)} runs of {parameters:,} parameters, {slots} side by side in {chunks} "
             f"chunk{'s' * (chunks > 1)}",
             f"  {own.recipe.epoch_steps} steps per epoch, {len(own.data.buckets)} length buckets",
-            f"  {_gigabytes(nbytes(own.data))} of data; needs {_gigabytes(plan.needed)} of {_gigabytes(plan.free)} "
-            "per device",
+            f"  {_gigabytes(nbytes(own.data))} of data{streamed}; needs {_gigabytes(plan.needed)} of "
+            f"{_gigabytes(plan.free)} per device",
         ]
     return "\n".join(lines)
 

@@ -1,7 +1,8 @@
 """One run's steps as programs over all runs: `jit(map over chunks(scan over steps(vmap over slots(step))))`.
 
 Runs are stacked as `[chunk, slot, ...]` (see `runs`). The data is an argument that all runs share; a fold is
-only the mask `Run.trained`, and frozen pretrained models are arguments that all runs share too.
+only the mask `Run.trained`, and frozen pretrained models are arguments that all runs share too. Where the data
+does not lie on the devices whole, the same step is a program of its own (`train_batch`, `predict_batch`).
 """
 
 from functools import partial
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from sejax.data.load import Data, Order, take_batch
+from sejax.data.load import Bucket, Data, Order, take_batch
 from sejax.models.joint import JointModel
 from sejax.step import Batch, Frozen, Recipe, Run, State, StepMetrics, init_state, predict_step, train_step
 
@@ -98,13 +99,7 @@ def train_epoch(
 
         def on_bucket(bucket, state, inputs):
             i, rows, view = inputs
-            step_key = jax.random.fold_in(key, i)
-
-            def step(state, run, rows, view):
-                return train_step(model, recipe, frozen, state, run, take_batch(data, bucket, rows, view), step_key)
-
-            own_batch = None if shared else 0
-            return jax.vmap(step, in_axes=(0, 0, own_batch, own_batch))(state, run, rows, view)
+            return _train_slots(model, recipe, data, bucket, frozen, state, run, rows, view, jax.random.fold_in(key, i))
 
         def on_round(state, inputs):
             i, rows, view = inputs
@@ -120,6 +115,61 @@ def train_epoch(
         return state, _over_steps(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), metrics))
 
     return jax.lax.map(train_chunk, (states, runs, order_row, seed))
+
+
+@partial(jax.jit, static_argnames=("model", "recipe"), donate_argnames="states")
+def train_batch(
+    states: State,
+    metrics: StepMetrics,
+    runs: Run,
+    data: Data,
+    bucket: Bucket,
+    frozen: Frozen,
+    rows: Int[Array, "order batch"],
+    view: Int[Array, "order batch"],
+    order_row: Int[Array, "chunk slot"] | Int[Array, " chunk"],
+    seed: Int[Array, " chunk"],
+    epoch: Int[Array, ""],
+    step: Int[Array, ""],
+    *,
+    model: JointModel,
+    recipe: Recipe,
+) -> tuple[State, StepMetrics]:
+    """One step of an epoch of all runs, on frames that are there for it alone; see `train_epoch`.
+
+    Args:
+      metrics: of the epoch so far, `[chunk, slot, step, task]`.
+      data: its buckets are not read.
+      bucket: all utterances of this step's batches.
+      rows: of that bucket.
+    """
+
+    def train_chunk(args):
+        state, run, order_row, seed = args
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), epoch), step)
+        own = rows[order_row], view[order_row]
+        return _train_slots(model, recipe, data, bucket, frozen, state, run, *own, key)
+
+    states, own = jax.lax.map(train_chunk, (states, runs, order_row, seed))
+    return states, jax.tree.map(lambda x, new: x.at[:, :, step].set(new), metrics, own)
+
+
+def _train_slots(model, recipe, data, bucket, frozen, state, run, rows, view, key) -> tuple[State, StepMetrics]:
+    """One step of a chunk's runs: `rows` and `view` are `[slot, batch]`, or `[batch]` where they share a batch."""
+
+    def step(state, run, rows, view):
+        # Not fused with what is around it a step is the same to the last bit, in an epoch or alone.
+        state, batch = jax.lax.optimization_barrier((state, take_batch(data, bucket, rows, view)))
+        return train_step(model, recipe, frozen, state, run, batch, key)
+
+    own_batch = None if rows.ndim == 1 else 0
+    return jax.vmap(step, in_axes=(0, 0, own_batch, own_batch))(state, run, rows, view)
+
+
+@jax.jit
+def over_epoch(metrics: StepMetrics) -> EpochMetrics:
+    """What `train_epoch` says of an epoch, from all its steps `[chunk, slot, step, task]`."""
+    return jax.lax.map(lambda own: _over_steps(jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), own)), metrics)
 
 
 def _over_steps(metrics: StepMetrics) -> EpochMetrics:
@@ -155,18 +205,35 @@ def predict(
             outputs = []
             for bucket, own in zip(data.buckets, rows, strict=True):
                 if own.size:
-                    outputs.append(jax.lax.map(partial(on_batch, bucket, params, run), own))
+                    outputs.append(jax.lax.map(partial(_predict_run, model, data, bucket, frozen, params, run), own))
             flat = [jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), out) for out in outputs]
             return tuple(jnp.concatenate(parts) for parts in zip(*flat, strict=True))
-
-        def on_batch(bucket, params, run, rows):
-            batch = take_batch(data, bucket, rows, jnp.zeros_like(rows))
-            logits, vad = predict_step(model, frozen, params, run, batch)
-            return jax.nn.softmax(logits), vad
 
         return jax.vmap(on_run)(params, run, rows)
 
     return jax.lax.map(predict_chunk, (params, runs, rows))
+
+
+@partial(jax.jit, static_argnames=("model",))
+def predict_batch(
+    params: Any,
+    runs: Run,
+    data: Data,
+    bucket: Bucket,
+    frozen: Frozen,
+    rows: Int[Array, "chunk slot batch"],
+    *,
+    model: JointModel,
+) -> tuple[Float[Array, "chunk slot batch class"], Float[Array, "chunk slot batch dim"]]:
+    """One batch of `predict`, on frames that are there for it alone."""
+    predict_slots = jax.vmap(partial(_predict_run, model, data, bucket, frozen))
+    return jax.lax.map(lambda args: predict_slots(*args), (params, runs, rows))
+
+
+def _predict_run(model, data, bucket, frozen, params, run, rows):
+    batch = jax.lax.optimization_barrier(take_batch(data, bucket, rows, jnp.zeros_like(rows)))
+    logits, vad = predict_step(model, frozen, params, run, batch)
+    return jax.nn.softmax(logits), vad
 
 
 @partial(jax.jit, donate_argnames="best")

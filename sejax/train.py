@@ -33,6 +33,7 @@ from sejax.data.load import (
     prediction_rows,
 )
 from sejax.errors import InputError
+from sejax.feed import open_feed
 from sejax.folds import Fold, audit, make_folds
 from sejax.logs import Logs
 from sejax.metrics import write_predictions
@@ -129,6 +130,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
         plan = plan_program(
             own,
             used,
+            # As it was begun, where that is not asked for.
+            frames_on=begun[number]["frames_on"] if begun and config.frames_on == "auto" else config.frames_on,
             slots=begun[number]["slots"] if begun else 0,
             # Where each run has a pretrained model of its own the folds train in turn.
             runs_per_chunk=config.runs_per_chunk or int(resolve.trains_whole_model(config)),
@@ -303,20 +306,15 @@ def _train(
     """Trains the runs of one program from its newest checkpoint on, and tests each at its best epoch."""
     placed, own = plan.placed, plan.placed.program
     runs, layout, model, by_run, shared = own.runs, placed.layout, own.model, placed.by_run, placed.shared
+    select_on = "test" if config.select_on_test else "val"
     target, vad = np.asarray(own.data.target), np.asarray(own.data.vad)
     labelled = {"class": target.any(), "vad": np.isfinite(vad).any()}
     labelled |= {name: np.isfinite(vad[:, i]).any() for i, name in enumerate(DIMENSIONS)}
     tasks = {task: place for place, task in enumerate(config.tasks) if labelled[task]}
 
     # ------------------------------------------------------------------ data, once for all runs; states
-    data, frozen, seed = devices.put((own.data, own.frozen, placed.seed), shared)
-    stacked, val_rows, test_rows = devices.put(
-        (placed.stacked(), placed.rows("test" if config.select_on_test else "val"), placed.rows("test")), by_run
-    )
-    val_columns = own.columns["test" if config.select_on_test else "val"]
-    order_row = devices.put(placed.order_row, by_run if placed.order_row.ndim == 2 else shared)
-    states = program.init_runs(stacked, data, frozen, own.start, seed, model=model, recipe=own.recipe)
-    states = devices.put(states, by_run)  # placed as train_epoch takes them
+    feed = open_feed(plan)
+    states = feed.init_states()
     best_score = np.full(len(runs), -np.inf, np.float32)
     best_epoch = np.zeros(len(runs), np.int32)
     best = program.Best(
@@ -341,23 +339,23 @@ def _train(
             workdir, runs=numbers, epochs=config.epochs, done=done, tensorboard=config.tensorboard
         )
         for epoch in range(done + 1, config.epochs + 1):
-            order, epoch_number = devices.put((own.shuffle(epoch), np.int32(epoch)), shared)
             # Nothing goes to or from the devices unasked for.
             with jax.transfer_guard("disallow"):
-                states, metrics = plan.train_epoch(states, stacked, data, frozen, order, order_row, seed, epoch_number)
-                states = devices.put(states, by_run)
-                outputs = program.predict(states.averaged, stacked, data, frozen, val_rows, model=model)
+                states, metrics = feed.train_epoch(states, epoch)
+                outputs = feed.predict(states.averaged, select_on)
             # The one answer that the host waits for in an epoch.
             metrics, (prob, pred_vad) = layout.collect((metrics, outputs))
 
             # Choose each run's best epoch, on its own validation speakers.
-            validation = results.validate_runs(runs, val_columns, prob, pred_vad, target, vad, vad_loss=config.loss.vad)
+            validation = results.validate_runs(
+                runs, own.columns[select_on], prob, pred_vad, target, vad, vad_loss=config.loss.vad
+            )
             scores = np.array([found["score"] for found in validation], np.float32)
             # Of equal scores the later: its average is over more steps.
             improved = (scores >= best_score) & (epoch - 1 - best_epoch < patience)
             best_score, best_epoch = np.where(improved, scores, best_score), np.where(improved, epoch, best_epoch)
             chosen = devices.put((layout.scatter(scores), layout.scatter(improved)), by_run)
-            best = program.keep_best(best, states.averaged, *chosen, epoch_number)
+            best = program.keep_best(best, states.averaged, *chosen, devices.put(np.int32(epoch), shared))
             stop = bool(np.all(epoch - best_epoch >= patience))
 
             # Log and save.
@@ -372,7 +370,7 @@ def _train(
     checkpoints.close()
 
     # ------------------------------------------------------------------ test, once, at each run's best epoch
-    outputs = program.predict(best.params, stacked, data, frozen, test_rows, model=model)
+    outputs = feed.predict(best.params, "test")
     mixed = {s.name: best.params["trunk"][f"{s.name}_mix"]["layer_weights"] for s in model.streams if s.mixed > 1}
     (prob, pred_vad), mixed = layout.collect((outputs, mixed))
     columns = own.columns["test"]

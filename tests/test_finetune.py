@@ -134,7 +134,8 @@ def make_study(tuning: Tuning, *, garble: int | None = None, folds=(0, 1)) -> St
     frozen = put(Frozen({"wavlm": part.lower}, {"wavlm": part.upper}))
     chunks = layout.run.shape[0]
     shared_order = jnp.zeros(chunks, jnp.int32)
-    return Study(put(stacked), put(data), frozen, {"wavlm": part.start}, shared_order, jnp.full(chunks, 3, jnp.int32))
+    data = put(jax.tree.map(np.asarray, data))
+    return Study(put(stacked), data, frozen, {"wavlm": part.start}, shared_order, jnp.full(chunks, 3, jnp.int32))
 
 
 def order(study: Study, epoch: int):

@@ -1,5 +1,6 @@
 from itertools import combinations, pairwise
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -62,8 +63,14 @@ def streams():
 
 
 @pytest.fixture(scope="module")
-def data(streams):
+def stored(streams):
+    """Before the frames are read."""
     return make_data(streams)[0]
+
+
+@pytest.fixture(scope="module")
+def data(stored):
+    return jax.tree.map(np.asarray, stored)
 
 
 # --------------------------------------------------------------------------------------------------- buckets
@@ -271,6 +278,19 @@ def test_order_depends_on_seed_and_epoch_alone(data):
     assert_array_equal(alone.rows[0][0], order.rows[0][1])
 
 
+def test_orders_of_a_seed_are_what_each_visits_of_one_shuffle(data):
+    """So that runs of a seed come to an utterance, and to one view of it, at about the same time."""
+    visited = [np.ones(N, bool), np.arange(N) % 4 > 0]
+    order = epoch_order(
+        [b.utterance for b in data.buckets], orders=[(0, own) for own in visited], epoch=1, batch_size=1, views=VIEWS
+    )
+    for bucket, rows, view in zip(data.buckets, order.rows, order.view, strict=True):
+        everyone, some = (r.ravel() for r in rows)
+        assert_array_equal(some[: visited[1][bucket.utterance].sum()], everyone[visited[1][bucket.utterance[everyone]]])
+        of_row = dict(zip(everyone, view[0].ravel(), strict=True))
+        assert view[1].ravel().tolist() == [of_row[row] for row in some]
+
+
 def test_order_of_a_bucket_that_nobody_trains_on(data):
     visited = np.ones(N, bool)
     visited[data.buckets[0].utterance] = False
@@ -318,9 +338,9 @@ def test_prediction_rows_cover_what_is_wanted_once(data, masks):
 # ---------------------------------------------------------------------------------------------- normalisation
 
 
-def test_fold_scales_equal_numpy_on_the_training_frames(streams, data):
+def test_fold_scales_equal_numpy_on_the_training_frames(streams, stored):
     trained = np.array([np.arange(N) < 9, np.arange(N) % 2 == 0])
-    frame_scale, statistic_scale = fold_scales(data, list(trained))
+    frame_scale, statistic_scale = fold_scales(stored, list(trained))
     for name, stream in streams.items():
         for fold, mask in enumerate(trained):
             rows = np.flatnonzero(mask)

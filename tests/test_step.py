@@ -163,7 +163,7 @@ def make_study(
     return Study(
         layout,
         jax.device_put(stacked, by_run),
-        jax.device_put(data, shared),
+        jax.device_put(jax.tree.map(np.asarray, data), shared),
         order,
         jax.device_put(order_row, by_run),
         jnp.full(layout.run.shape[0], 3, jnp.int32),

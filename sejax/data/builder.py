@@ -29,6 +29,7 @@ from numpy.typing import DTypeLike
 from tqdm import tqdm
 
 from sejax.corpora.schema import Corpus, Utterance
+from sejax.data.stored import Stored
 from sejax.errors import InputError
 from sejax.features import (
     Extraction,
@@ -53,8 +54,6 @@ STARTUP_SECONDS = 3.0
 # Utterances that are computed first, to learn how long one takes.
 PROBE = 8
 CHUNK = 8
-# Records per read: bounds the memory for records beside that for the arrays.
-READ_AT_ONCE = 256
 # Utterances whose records lie in one file: bounds the memory for what is being written.
 PER_SHARD = 64
 
@@ -65,14 +64,15 @@ Example = tuple[str, dict[str, Any]]
 class StreamFeatures:
     """One feature of every utterance of a corpus, by utterance id.
 
-    `frames` (float32; hidden states of pretrained models float16; raw audio int16, a sample a frame) and
-    `statistics` (float32; of hidden states float16; of raw audio none) hold the good ones, `errors` a sentence
-    for each of the others. `digest` (blake2b of the decoded samples) is equal for duplicate audio; `notes` has
-    what was unusual about a file (ids without are absent); `seconds` is the duration before any change of speed.
+    `frames` (read from the shard when they are needed: float32; hidden states of pretrained models float16; raw
+    audio int16, a sample a frame) and `statistics` (float32; of hidden states float16; of raw audio none) hold the
+    good ones, `errors` a sentence for each of the others. `digest` (blake2b of the decoded samples) is equal for
+    duplicate audio; `notes` has what was unusual about a file (ids without are absent); `seconds` is the duration
+    before any change of speed.
     """
 
     stream: str
-    frames: dict[str, Num[np.ndarray, "_frames feature"]]
+    frames: dict[str, Stored]
     statistics: dict[str, Float[np.ndarray, " statistic"]]
     digest: dict[str, str]
     errors: dict[str, str]
@@ -396,14 +396,15 @@ def _silent_tfds() -> Iterator[None]:
 
 
 def _read(builder: AcousticFeatures, stream: str) -> StreamFeatures:
-    """All records of a dataset, sorted by id."""
+    """All records of a dataset, sorted by id; their frames stay on disk."""
     source = builder.as_data_source(split=SPLIT)
     records = []
-    for begin in range(0, len(source), READ_AT_ONCE):
-        for record in source.__getitems__(list(range(begin, min(begin + READ_AT_ONCE, len(source))))):
-            # TFDS gives text back as bytes.
-            text = {name: value.decode() for name, value in record.items() if isinstance(value, bytes)}
-            records.append(record | text)
+    for place in range(len(source)):
+        record = source[place]
+        # TFDS gives text back as bytes.
+        text = {name: value.decode() for name, value in record.items() if isinstance(value, bytes)}
+        frames = Stored(record["frames"].shape, record["frames"].dtype, functools.partial(_frames, source, place))
+        records.append(record | text | {"frames": frames})
     records.sort(key=lambda record: record["id"])
     good = [record for record in records if not record["error"]]
     return StreamFeatures(
@@ -415,6 +416,10 @@ def _read(builder: AcousticFeatures, stream: str) -> StreamFeatures:
         notes={record["id"]: record["note"] for record in good if record["note"]},
         seconds={record["id"]: float(record["seconds"]) for record in good},
     )
+
+
+def _frames(source: Sequence[Mapping[str, Any]], place: int) -> Num[np.ndarray, "_frames _feature"]:
+    return source[place]["frames"]
 
 
 def _check_bad(errors: Mapping[str, str], corpus: str, utterances: int, max_bad_fraction: float) -> None:

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -10,21 +12,50 @@ from jaxtyping import Array, Bool, Float, Int, Num
 from numpy.typing import DTypeLike
 
 from sejax.corpora.schema import Corpus
+from sejax.data.stored import Stored
 from sejax.step import AnyArray, Batch, Scale
 
+PREDICTION_BYTES = 1 << 30  # frames that a batch of all folds may have: it lies on the device whole
 ROUND_FRAMES = 8  # a bucket's length is rounded up to this, so that encoders' strides divide it
+
+
+@dataclass(frozen=True, eq=False)
+class Padded:
+    """A stream's frames in one bucket: cut and padded to one array, of which rows are read as they are needed."""
+
+    frames: Sequence[Sequence[Num[AnyArray, "_frames _feature"]]]  # [row][view]
+    lengths: Int[np.ndarray, "row view"]  # to which they are cut
+    shape: tuple[int, int, int, int]  # row, view, time, feature
+    dtype: np.dtype
+
+    def valid(self, row: int, view: int) -> Num[np.ndarray, "_frames _feature"]:
+        return _rounded(np.asarray(self.frames[row][view])[: self.lengths[row, view]], self.dtype)
+
+    def take(
+        self, rows: Int[np.ndarray, " taken"], wanted: Bool[np.ndarray, "taken view"], size: int
+    ) -> Num[np.ndarray, "_size view _time _feature"]:
+        """Some rows, padded to `size` rows; views that are not wanted are not read, but 0."""
+        padded = _aligned_zeros((size, wanted.shape[1], *self.shape[2:]), self.dtype)
+        for place, view in np.argwhere(wanted).tolist():
+            frames = self.valid(int(rows[place]), view)
+            padded[place, view, : len(frames)] = frames
+        return padded
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Num[np.ndarray, "row view time feature"]:
+        everything = self.take(np.arange(len(self.frames)), np.ones(self.lengths.shape, bool), len(self.frames))
+        return everything if dtype is None else everything.astype(dtype, copy=False)
 
 
 class Bucket(NamedTuple):
     """Utterances of similar length. `view` counts the augmented copies of an utterance; view 0 is the original."""
 
     utterance: Int[AnyArray, " row"]  # row in the corpus
-    frames: dict[str, Num[AnyArray, "row view _time _feature"]]  # of the encoded streams, as they are stored
+    frames: dict[str, Num[AnyArray, "row view _time _feature"]]  # of the encoded streams; `Padded` until they are read
     lengths: dict[str, Int[AnyArray, "row view"]]  # valid frames
 
 
 class Data(NamedTuple):
-    """A corpus on the device, shared by all runs."""
+    """A corpus, shared by all runs."""
 
     buckets: tuple[Bucket, ...]
     statistics: dict[str, Float[AnyArray, "utterance view _statistic"]]
@@ -46,7 +77,7 @@ class Stream(NamedTuple):
     Where only statistics are kept an utterance has 0 frames.
     """
 
-    frames: list[list[Num[np.ndarray, "_frames _feature"]]]  # [view][utterance]
+    frames: list[list[Num[AnyArray, "_frames _feature"]]]  # [view][utterance], arrays or `Stored`
     statistics: Float[np.ndarray, "utterance view statistic"]
 
 
@@ -62,16 +93,21 @@ def normalise_by_speaker(stream: Stream, speakers: Sequence[str]) -> Stream:
     statistics = stream.statistics.copy()
     for rows in speaker_rows.values():
         for view in frames:
-            pooled = np.concatenate([view[row] for row in rows]).astype(np.float64)
-            if not len(pooled):  # a stream of statistics alone
+            moments = [_moments(np.asarray(view[row])) for row in rows]
+            if not any(count for count, _, _ in moments):  # a stream of statistics alone
                 continue
-            mean, inverse = _mean_and_inverse(pooled.mean(axis=0), pooled.var(axis=0))
+            mean, inverse = _mean_and_inverse(*_mean_and_variance(*(np.stack(x) for x in zip(*moments, strict=True))))
             for row in rows:
-                view[row] = ((view[row] - mean) * inverse).astype(view[row].dtype)
+                own = view[row]
+                view[row] = Stored(own.shape, own.dtype, partial(_normalised, own, mean, inverse))
         own = statistics[rows].astype(np.float64)
         mean, inverse = _mean_and_inverse(own.mean(axis=0), own.var(axis=0))
         statistics[rows] = (own - mean) * inverse
     return Stream(frames, statistics)
+
+
+def _normalised(frames: Num[AnyArray, "..."], mean, inverse) -> Num[np.ndarray, "..."]:
+    return ((np.asarray(frames) - mean) * inverse).astype(frames.dtype)
 
 
 def assemble(
@@ -86,7 +122,7 @@ def assemble(
     hop_seconds: Mapping[str, float],
     frames_dtype: DTypeLike,
 ) -> tuple[Data, int]:
-    """Pads the streams into buckets of similar length.
+    """Lays the streams out in buckets of similar length.
 
     Args:
       encoded: the streams whose frames the model reads; of the others it reads the statistics alone.
@@ -96,7 +132,7 @@ def assemble(
       frames_dtype: what float32 frames are stored in; narrower ones (hidden states, raw audio) stay as they are.
 
     Returns:
-      The arrays (numpy, to be put on the device) and how many utterances were cut.
+      The arrays (numpy, to be put on the device; the frames not yet read) and how many utterances were cut.
     """
     lengths = {
         name: np.array([[len(view[row]) for view in s.frames] for row in range(len(target))])
@@ -117,13 +153,11 @@ def assemble(
         for name in encoded:
             stream, length = streams[name], kept[name][rows]
             time = -(-int(length.max()) // ROUND_FRAMES) * ROUND_FRAMES
-            one = stream.frames[0][0]
+            own = [[view[row] for view in stream.frames] for row in rows]
+            one = own[0][0]
             dtype = np.dtype(frames_dtype) if one.dtype == np.float32 else one.dtype
-            padded = _aligned_zeros((*length.shape, time, one.shape[1]), dtype)
-            for i, row in enumerate(rows):
-                for v, view in enumerate(stream.frames):
-                    padded[i, v, : length[i, v]] = _rounded(view[row][: length[i, v]], dtype)
-            frames[name], valid[name] = padded, length.astype(np.int32)
+            frames[name] = Padded(own, length, (*length.shape, time, one.shape[1]), dtype)
+            valid[name] = length.astype(np.int32)
         buckets.append(Bucket(rows.astype(np.int32), frames, valid))
     data = Data(
         tuple(buckets),
@@ -132,6 +166,22 @@ def assemble(
         vad.astype(np.float32),
     )
     return data, int(cut.sum())
+
+
+def take_rows(
+    bucket: Bucket, rows: Int[np.ndarray, " taken"], wanted: Bool[np.ndarray, "taken view"], size: int
+) -> Bucket:
+    """Reads a small bucket of some rows and of their first views, filled up to `size` rows.
+
+    Args:
+      wanted: which views of each row are read; `wanted.shape[1]` of them have a place.
+    """
+    views = wanted.shape[1]
+    return Bucket(
+        np.resize(bucket.utterance[rows], size),
+        {name: x.take(rows, wanted, size) for name, x in bucket.frames.items()},
+        {name: np.resize(x[rows, :views], (size, views)) for name, x in bucket.lengths.items()},
+    )
 
 
 def _aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> Num[np.ndarray, "..."]:
@@ -211,21 +261,24 @@ def epoch_order(
 ) -> Order:
     """Shuffles one epoch, for each seed and the utterances visited under it: all of them, each batch from one bucket.
 
-    `utterances` are those of each bucket. All orders have the same steps; where these do not come out even,
-    utterances from the start of the shuffle come a second time, so that all batches are full. A view is drawn
-    for each visit. An order depends on its seed, its utterances, the epoch and the number of steps: a resumed run
-    sees the same.
+    `utterances` are those of each bucket. Orders of one seed are what each visits of one shuffle, so that they come
+    to an utterance at about the same time, which is read once for all of them where frames are streamed. All orders
+    have the same steps; where these do not come out even, utterances from the start of the shuffle come a second
+    time, so that all batches are full. A view is drawn for an utterance and epoch. An order depends on its seed, its
+    utterances, the epoch and the number of steps: a resumed run sees the same.
     """
-    own = [[np.flatnonzero(visited[np.asarray(u)]) for u in utterances] for _, visited in orders]
-    most = [max(len(rows) for rows in bucket) for bucket in zip(*own, strict=True)]
+    most = [max(int(visited[np.asarray(u)].sum()) for _, visited in orders) for u in utterances]
     rounds, steps = plan_rounds([-(-n // batch_size) for n in most])
     shapes = [(rounds, n, batch_size) for n in steps]
     per_order = []
-    for (seed, _), by_bucket in zip(orders, own, strict=True):
+    for seed, visited in orders:
         rng = np.random.default_rng([seed, epoch])
+        shuffles = [rng.permutation(len(u)) for u in utterances]
+        drawn = [rng.integers(0, views, len(u)) for u in utterances]
+        own = [shuffle[visited[np.asarray(u)[shuffle]]] for shuffle, u in zip(shuffles, utterances, strict=True)]
         # A bucket of which an order visits nothing is filled with a row that no run of that order is trained on.
-        rows = [np.resize(rng.permutation(r) if len(r) else 0, s) for r, s in zip(by_bucket, shapes, strict=True)]
-        per_order.append((rows, [rng.integers(0, views, s) for s in shapes]))
+        rows = [np.resize(r if len(r) else 0, s) for r, s in zip(own, shapes, strict=True)]
+        per_order.append((rows, [view[r] for view, r in zip(drawn, rows, strict=True)]))
     return Order(
         *(tuple(np.stack(x).astype(np.int32) for x in zip(*part, strict=True)) for part in zip(*per_order, strict=True))
     )
@@ -249,6 +302,8 @@ def prediction_rows(
 ) -> tuple[list[Int[np.ndarray, "fold _batch _row"]], Int[np.ndarray, "fold column"]]:
     """Batches of each fold's wanted utterances, bucket by bucket, all folds padded to equal size.
 
+    Long frames make batches smaller than `batch_size` (`PREDICTION_BYTES`).
+
     Returns:
       Per bucket, rows of that bucket `[fold, n_batch, batch_size]` (0 where padded), and for the predictions of
       all buckets laid end to end, `[fold, column]`, the utterance of each (-1 where padded).
@@ -261,7 +316,9 @@ def prediction_rows(
         if not longest:
             n_batches, size = 0, batch_size
         else:
-            n_batches = -(-longest // batch_size)
+            per_row = sum(math.prod(x.shape[2:]) * x.dtype.itemsize for x in bucket.frames.values())
+            most = max(1, min(batch_size, PREDICTION_BYTES // max(1, len(own) * per_row)))
+            n_batches = -(-longest // most)
             size = -(-longest // n_batches)
         rows = np.zeros((len(own), n_batches * size), np.int32)
         column = np.full(rows.shape, -1)
@@ -293,16 +350,24 @@ def _frame_scale(data: Data, name: str, trained: Sequence[Bool[np.ndarray, " utt
     n, n_features = len(data.target), data.buckets[0].frames[name].shape[-1]
     count, total, square = np.zeros(n), np.zeros((n, n_features)), np.zeros((n, n_features))
     for bucket in data.buckets:
-        frames, lengths = np.asarray(bucket.frames[name]), np.asarray(bucket.lengths[name])
-        for i, row in enumerate(np.asarray(bucket.utterance)):
-            own = np.concatenate([frames[i, v, : lengths[i, v]] for v in range(lengths.shape[1])])
-            own = own.astype(np.float64)
-            count[row], total[row], square[row] = len(own), own.sum(axis=0), (own**2).sum(axis=0)
-    scales = []
-    for rows in trained:
-        mean = total[rows].sum(axis=0) / count[rows].sum()
-        scales.append(_mean_and_inverse(mean, square[rows].sum(axis=0) / count[rows].sum() - mean**2))
+        frames = bucket.frames[name]
+        for i, row in enumerate(bucket.utterance):
+            own = np.concatenate([frames.valid(i, view) for view in range(frames.shape[1])])
+            count[row], total[row], square[row] = _moments(own)
+    scales = [_mean_and_inverse(*_mean_and_variance(count[rows], total[rows], square[rows])) for rows in trained]
     return Scale(*(np.stack(x) for x in zip(*scales, strict=True)))
+
+
+def _moments(frames: Num[np.ndarray, "_frames feature"]) -> tuple[int, Any, Any]:
+    """How many frames, and per feature the sum and the sum of squares, in float64."""
+    frames = frames.astype(np.float64)
+    return len(frames), frames.sum(axis=0), (frames**2).sum(axis=0)
+
+
+def _mean_and_variance(count, total, square) -> tuple[Float[np.ndarray, " feature"], Float[np.ndarray, " feature"]]:
+    """Of all frames, from the moments of each utterance."""
+    mean = total.sum(axis=0) / count.sum()
+    return mean, square.sum(axis=0) / count.sum() - mean**2
 
 
 def _statistic_scale(

@@ -83,7 +83,7 @@ def random_data(study: Study) -> Data:
         hop_seconds={name: HOP_SECONDS[name] for name in study.streams},
         frames_dtype=jnp.dtype(study.frames_dtype),
     )
-    return data
+    return jax.tree.map(np.asarray, data)
 
 
 def random_runs(study: Study, n_runs: int) -> Run:
