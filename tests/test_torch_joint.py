@@ -1,6 +1,7 @@
 """PyTorch's joint model and training against those here: same parameters, same numbers. Needs PyTorch."""
 
 import importlib
+import shutil
 from typing import Any, NamedTuple
 
 import jax
@@ -163,15 +164,20 @@ def test_recurrence_is_that_of_a_packed_sequence():
         assert (getattr(layer, name).grad[:, :-1] != 0).any()
 
 
-def test_dropout_keeps_the_mean():
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's, of itself
+@pytest.mark.parametrize("compiled", [False, True])
+def test_dropout_keeps_the_mean(compiled: bool):
+    if compiled and shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    dropout = torch.compile(torch_joint.dropout, fullgraph=True) if compiled else torch_joint.dropout
     torch.manual_seed(0)
     x = torch.full((333, 1001), 2.0, requires_grad=True)
-    y = torch_joint.dropout(x, 0.3, True)
+    y = dropout(x, 0.3, True)
     assert (y == 0).float().mean().item() == pytest.approx(77 / 256, abs=2e-3)
     assert y.detach().mean().item() == pytest.approx(2.0, rel=5e-3)
     y.sum().backward()
     torch.testing.assert_close(x.grad, y.detach() / 2)
-    assert torch_joint.dropout(x, 0.3, False) is x
+    assert dropout(x, 0.3, False) is x
 
 
 # ------------------------------------------------------------------------------------------------- the training

@@ -6,7 +6,7 @@ layout of `sejax.data.load.Data`.
 
 Measured choices, on a CPU: a packed sequence costs ten times what oneDNN's LSTM takes, so padding is kept out of the
 recurrence by an input column (`Recurrence`); PyTorch's dropout draws one number after the other, so eight are drawn at
-once (`dropout`).
+once (`keep_mask`).
 """
 
 import math
@@ -57,16 +57,28 @@ class Recipe:
 # ----------------------------------------------------------------------------------------------------- layers
 
 
+def keep_mask(x: Tensor, dropped: int) -> Tensor:
+    """Factors for `x`: 0 with a probability of `dropped` / 256, for which a byte is drawn, else what keeps the mean."""
+    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+    keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
+    return keep.to(x.dtype).mul_(256 / (256 - dropped))
+
+
+# torch.compile does not know random_, and its own random numbers are slow on a CPU.
+keep_mask_compiled = torch.library.custom_op(
+    "torch_joint::keep_mask", keep_mask, mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,)
+)
+keep_mask_compiled.register_fake(lambda x, dropped: torch.empty(x.shape, dtype=x.dtype, device=x.device))
+
+
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Dropout; on a CPU the rate is rounded to a 256th, because a byte is drawn for each number."""
+    """Dropout; on a CPU the rate is rounded to a 256th."""
     if not training or not rate:
         return x
     if x.is_cuda:
         return F.dropout(x, rate)
-    dropped = max(1, round(rate * 256))
-    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
-    keep = words.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
-    return x * keep.to(x.dtype).mul_(256 / (256 - dropped))
+    mask = keep_mask_compiled if torch.compiler.is_compiling() else keep_mask
+    return x * mask(x.detach(), max(1, round(rate * 256)))
 
 
 class Projection(nn.Linear):
@@ -473,7 +485,8 @@ def make_epoch(
       target: [utterance, class].
       vad: [utterance, dim].
       trained: [fold, utterance].
-      compile_model: whether `torch.compile` makes a program for each bucket's shape. On a CPU it gains nothing.
+      compile_model: whether `torch.compile` makes a program for each bucket's shape. On a CPU it gains next to
+        nothing.
 
     Returns:
       What trains an epoch of all folds at each call, one fold after the other, every batch full and from one bucket
