@@ -51,6 +51,7 @@ def stored():
         min_rows=BATCH,
         max_seconds=0.4,
         hop_seconds={"a": 0.01, "b": 0.01},
+        frames_dtype=np.float32,
     )[0]
 
 
@@ -372,6 +373,7 @@ def test_frames_are_not_kept_on_the_host(tmp_path: Path, cache_dir: str):
             min_rows=2,
             max_seconds=0.0,
             hop_seconds={"mel": 4 / 16_000},
+            frames_dtype=np.float32,
         )
         fold_scales(data, [np.arange(16) < 12])
         order = epoch_order(
