@@ -159,8 +159,8 @@ def _train_slots(model, recipe, data, bucket, frozen, state, run, rows, view, ke
 
     def step(state, run, rows, view):
         # Not fused with what is around it a step is the same to the last bit, in an epoch or alone.
-        state, batch = jax.lax.optimization_barrier((state, take_batch(data, bucket, rows, view)))
-        return train_step(model, recipe, frozen, state, run, batch, key)
+        state, run, batch = jax.lax.optimization_barrier((state, run, take_batch(data, bucket, rows, view)))
+        return jax.lax.optimization_barrier(train_step(model, recipe, frozen, state, run, batch, key))
 
     own_batch = None if rows.ndim == 1 else 0
     return jax.vmap(step, in_axes=(0, 0, own_batch, own_batch))(state, run, rows, view)
