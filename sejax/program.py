@@ -158,7 +158,7 @@ def _train_slots(model, recipe, data, bucket, frozen, state, run, rows, view, ke
     """One step of a chunk's runs: `rows` and `view` are `[slot, batch]`, or `[batch]` where they share a batch."""
 
     def step(state, run, rows, view):
-        # Not fused with what is around it a step is the same to the last bit, in an epoch or alone.
+        # Not fused with what is around it a step rounds alike in an epoch and alone, as far as XLA allows.
         state, run, batch = jax.lax.optimization_barrier((state, run, take_batch(data, bucket, rows, view)))
         return jax.lax.optimization_barrier(train_step(model, recipe, frozen, state, run, batch, key))
 
