@@ -7,17 +7,33 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from tiny_study import ROOT, environment
 
 from sejax.models.joint import Rates
 from sejax.ssl.modules import SSLModel
-from tools.benchmarks import mkl
+from tools.benchmarks import growth, mkl
 from tools.benchmarks.random_study import FEATURES, STRIDE, Study, joint_model, step_flops
 from tools.benchmarks.ssl import architecture_of, make_batches, matmul_flops
+
+
+def run_bench(folder: Path, *words: str) -> tuple[dict[str, Any], subprocess.CompletedProcess[str]]:
+    """What the tool writes as JSON, and what it prints."""
+    out = folder / "bench.json"
+    found = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "bench.py"), *words, "--out", str(out)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert found.returncode == 0, found.stderr
+    return json.loads(out.read_text()), found
 
 
 def test_batches_hold_all_utterances_and_no_more_than_they_may():
@@ -57,17 +73,7 @@ def test_mkl_is_told_only_where_it_helps(tmp_path: Path):
 
 
 def test_ssl_prints_a_table_and_writes_json(tmp_path: Path):
-    out = tmp_path / "bench.json"
-    words = ["ssl", "--size", "tiny", "--seconds", "0.3", "0.5", "--rounds", "2", "--out", str(out)]
-    found = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "bench.py"), *words],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert found.returncode == 0, found.stderr
-    result = json.loads(out.read_text())
+    result, found = run_bench(tmp_path, "ssl", "--size", "tiny", "--seconds", "0.3", "0.5", "--rounds", "2")
     assert result["audio_seconds"] == pytest.approx(0.8)
     own = result["sides"]["jax"]
     assert len(own["seconds"]) == 2
@@ -79,17 +85,9 @@ def test_ssl_prints_a_table_and_writes_json(tmp_path: Path):
 
 
 def test_features_prints_ratios_to_the_libraries_and_what_a_build_takes(tmp_path: Path):
-    out = tmp_path / "bench.json"
-    words = ["features", "--fraction", "0.001", "--files", "2", "--rounds", "2", "--build-rounds", "1"]
-    found = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "bench.py"), *words, "--out", str(out)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=200,
+    result, found = run_bench(
+        tmp_path, "features", "--fraction", "0.001", "--files", "2", "--rounds", "2", "--build-rounds", "1"
     )
-    assert found.returncode == 0, found.stderr
-    result = json.loads(out.read_text())
     assert result["files"] == 2
     assert result["build"]["files"] == 40  # one per speaker and class
     sides = result["sides"]
@@ -104,17 +102,21 @@ def test_features_prints_ratios_to_the_libraries_and_what_a_build_takes(tmp_path
 
 
 def test_weighting_prints_ratios_to_constant_weights(tmp_path: Path):
-    out = tmp_path / "bench.json"
-    words = ["--schemes", "static", "imtl_g", "--runs", "1", "--utterances", "32", "--rounds", "2", "--tasks", "4"]
-    found = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "bench.py"), "weighting", *words, "--out", str(out)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=400,
+    result, found = run_bench(
+        tmp_path,
+        "weighting",
+        "--schemes",
+        "static",
+        "imtl_g",
+        "--runs",
+        "1",
+        "--utterances",
+        "32",
+        "--rounds",
+        "2",
+        "--tasks",
+        "4",
     )
-    assert found.returncode == 0, found.stderr
-    result = json.loads(out.read_text())
     assert result["schemes"]["static"]["over_static"] == 1.0
     own = result["schemes"]["imtl_g"]
     assert own["kind"] == "gradients"
@@ -123,17 +125,9 @@ def test_weighting_prints_ratios_to_constant_weights(tmp_path: Path):
 
 
 def test_train_compares_stacked_with_solo_runs(tmp_path: Path):
-    out = tmp_path / "bench.json"
-    words = ["--streams", "ssl", "--utterances", "40", "--runs", "2", "--rounds", "2", "--out", str(out)]
-    found = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "bench.py"), "train", *words],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=400,
+    result, found = run_bench(
+        tmp_path, "train", "--streams", "ssl", "--utterances", "40", "--runs", "2", "--rounds", "2"
     )
-    assert found.returncode == 0, found.stderr
-    result = json.loads(out.read_text())
     for side in ("stacked", "solo"):
         own = result["sides"][side]
         assert own["visits_per_second"] > 0
@@ -144,20 +138,33 @@ def test_train_compares_stacked_with_solo_runs(tmp_path: Path):
 
 
 def test_growth_finds_the_exponent(tmp_path: Path):
-    out = tmp_path / "bench.json"
-    words = ["--runs", "1", "2", "--utterances", "40", "80", "--seconds", "0.5", "--rounds", "1", "--full-seconds", "0"]
-    found = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "bench.py"), "growth", *words, "--out", str(out)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
+    result, _ = run_bench(
+        tmp_path,
+        "growth",
+        "--streams",
+        "ssl",
+        "--runs",
+        "1",
+        "2",
+        "--utterances",
+        "40",
+        "80",
+        "--seconds",
+        "0.5",
+        "--rounds",
+        "1",
+        "--full-seconds",
+        "0",
     )
-    assert found.returncode == 0, found.stderr
-    axes = json.loads(out.read_text())["axes"]
+    axes = result["axes"]
     assert axes["runs"]["points"][1]["flops"] == 2 * axes["runs"]["points"][0]["flops"]
-    assert 0 < axes["utterances"]["exponent"] < 3
-    assert "exponent" not in axes["seconds"]
+    assert np.isfinite(axes["utterances"]["exponent"])
+    assert "exponent" not in axes["seconds"]  # of one size
+
+
+def test_the_exponent_is_the_slope_and_prices_are_relative():
+    points = [{"flops": work, "epoch_seconds": 2 * work**1.5} for work in (1.0, 4.0, 16.0)]
+    assert growth.growth_of(points) == pytest.approx({"exponent": 1.5, "last_over_first": 4.0, "most_over_first": 4.0})
 
 
 @pytest.mark.parametrize("streams", [("mfcc", "ssl"), ("stf", "mel")])

@@ -17,6 +17,7 @@ FEW = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--streams", nargs="+", default=["mfcc", "stf", "mel"], help="of mfcc, stf, mel and ssl")
     parser.add_argument("--runs", type=int, nargs="+", default=[1, 2, 5, 10, 20, 50, 100, 200])
     parser.add_argument("--utterances", type=int, nargs="+", default=[500, 1600, 5000, 16000, 50000])
     parser.add_argument("--seconds", type=float, nargs="+", default=[1.0, 2.0, 4.0, 8.0, 15.0, 30.0])
@@ -49,7 +50,7 @@ def _row(sizes: list[tuple[int, int, float]], devices: int, arguments: argparse.
 
     epochs = []
     for n_runs, utterances, seconds in sizes:
-        study = Study(utterances=utterances, seconds=seconds, buckets=1)
+        study = Study(streams=tuple(arguments.streams), utterances=utterances, seconds=seconds, buckets=1)
         used = min(devices, n_runs)
         slots = arguments.slots or (used if jax.default_backend() == "cpu" else n_runs)
         epochs.append(Epoch(study, random_data(study), n_runs, slots=slots, devices=used))
@@ -72,10 +73,10 @@ def _row(sizes: list[tuple[int, int, float]], devices: int, arguments: argparse.
         for (n_runs, utterances, seconds), epoch, own in zip(sizes, epochs, took, strict=True)
     ]
     full = [point for point in points if point["epoch_seconds"] >= arguments.full_seconds]
-    return {"points": points, **(_growth(full) if len(full) > 1 else {})}
+    return {"points": points, **(growth_of(full) if len(full) > 1 else {})}
 
 
-def _growth(points: list[dict[str, Any]]) -> dict[str, float]:
+def growth_of(points: list[dict[str, Any]]) -> dict[str, float]:
     """The slope of log time over log work; the price of a unit of work, in units of that at the smallest size."""
     import numpy as np
 
