@@ -119,7 +119,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     if devices.leads():
         _claim_workdir(config, workdir, pretrained)
         results.write_runs(os.path.join(workdir, "runs.csv"), runs, folds, corpus, None)
-        print(f"{len(runs)} runs = {len(folds)} folds x {len(settings)} settings x {config.seeds} seeds", flush=True)
+        counts = {"fold": len(folds), "setting": len(settings), "seed": config.seeds}
+        factors = " x ".join(f"{n} {name}{'s' * (n != 1)}" for name, n in counts.items())
+        print(f"{len(runs)} runs = {factors}", flush=True)
     del prepared
 
     # ------------------------------------------------------------------ the plan: programs, stacks, memory
@@ -310,7 +312,7 @@ def _train(
     target, vad = np.asarray(own.data.target), np.asarray(own.data.vad)
     labelled = {"class": target.any(), "vad": np.isfinite(vad).any()}
     labelled |= {name: np.isfinite(vad[:, i]).any() for i, name in enumerate(DIMENSIONS)}
-    tasks = {task: place for place, task in enumerate(config.tasks) if labelled[task]}
+    tasks = {task: place for place, task in enumerate(own.recipe.tasks) if labelled[task]}
 
     # ------------------------------------------------------------------ data, once for all runs; states
     feed = open_feed(plan)
@@ -348,7 +350,7 @@ def _train(
 
             # Choose each run's best epoch, on its own validation speakers.
             validation = results.validate_runs(
-                runs, own.columns[select_on], prob, pred_vad, target, vad, vad_loss=config.loss.vad
+                runs, own.columns[select_on], prob, pred_vad, target, vad, vad_loss=own.recipe.vad_loss
             )
             scores = np.array([found["score"] for found in validation], np.float32)
             # Of equal scores the later: its average is over more steps.
