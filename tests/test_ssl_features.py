@@ -171,7 +171,7 @@ def test_layers_are_all_last_or_one(tmp_path: Path):
     everything = build(corpus, cache)
     for layers, state in (("0", 0), ("2", 2), ("last", STATES - 1), (str(STATES - 1), STATES - 1)):
         one = build(corpus, cache, layers=layers)
-        expected = everything.frames["long"][:, state * HIDDEN : (state + 1) * HIDDEN]
+        expected = np.asarray(everything.frames["long"])[:, state * HIDDEN : (state + 1) * HIDDEN]
         np.testing.assert_allclose(one.frames["long"], expected, **CLOSE)
         expected = everything.statistics["long"][2 * state * HIDDEN : 2 * (state + 1) * HIDDEN]
         np.testing.assert_allclose(one.statistics["long"], expected, **CLOSE)
@@ -207,7 +207,7 @@ def test_half_the_bits_are_another_dataset_and_nearly_the_same(tmp_path: Path):
     corpus, cache = golden_corpus(tmp_path / "corpus", ["long"]), tmp_path / "cache"
     whole, half = build(corpus, cache), build(corpus, cache, dtype="bfloat16")
     assert len(datasets(cache)) == 2
-    difference = np.abs(half.frames["long"].astype(np.float32) - whole.frames["long"].astype(np.float32))
+    difference = np.abs(np.asarray(half.frames["long"], np.float32) - np.asarray(whole.frames["long"], np.float32))
     assert 0 < difference.mean() < 0.03
     assert half.frames["long"].dtype == np.float16
 
@@ -223,7 +223,7 @@ def test_below_attention_windows_are_exact_and_above_it_close(tmp_path: Path):
     corpus, cache = corpus_of(tmp_path / "corpus", {"long": samples}), tmp_path / "cache"
     windows = build(corpus, cache, max_seconds=3.0)
     expected = model_alone(LAYER, samples)
-    frames = windows.frames["long"].reshape(-1, STATES, HIDDEN).transpose(1, 0, 2)
+    frames = np.asarray(windows.frames["long"]).reshape(-1, STATES, HIDDEN).transpose(1, 0, 2)
     assert frames.shape == expected.shape
     np.testing.assert_allclose(frames[0], expected[0], **CLOSE)
     for state in range(1, STATES):
@@ -379,7 +379,7 @@ def test_values_beyond_float16_are_clipped_and_counted(tmp_path: Path):
     model = changed_model(tmp_path / "model", GROUP, loud)
     corpus, cache = golden_corpus(tmp_path / "corpus", ["long"]), tmp_path / "cache"
     features = build(corpus, cache, model)
-    frames, largest = features.frames["long"], float(np.finfo(np.float16).max)
+    frames, largest = np.asarray(features.frames["long"]), float(np.finfo(np.float16).max)
     assert np.isfinite(frames).all() and np.isfinite(features.statistics["long"]).all()
     top = frames[:, -HIDDEN:]
     assert (top[:, 3] == largest).all() and (top[:, 5] == -largest).all()
@@ -455,7 +455,7 @@ def test_whatever_changes_the_result_is_another_dataset(tmp_path: Path):
         next(value for name, value in arrays.items() if name.endswith("encoder.layer_norm.bias"))[:] += 1
 
     changed_model(model, GROUP, louder)
-    difference = is_new().frames["long"].astype(np.float32) - first.frames["long"]
+    difference = np.asarray(is_new().frames["long"], np.float32) - first.frames["long"]
     np.testing.assert_allclose(difference, 1, atol=5e-3)
 
 
@@ -511,7 +511,7 @@ def test_raw_audio_is_rounded_clipped_and_as_fast_as_asked(tmp_path: Path):
     corpus = corpus_of(tmp_path / "corpus", {"u": samples, "gone": samples})
     Path(corpus.utterances[1].path).unlink()
     features = build_raw(corpus, tmp_path / "cache", max_bad_fraction=0.5)
-    np.testing.assert_array_equal(features.frames["u"][:6, 0], [19661, -19661, 0, 1, 32767, -32768])
+    np.testing.assert_array_equal(np.asarray(features.frames["u"])[:6, 0], [19661, -19661, 0, 1, 32767, -32768])
     assert features.errors == {"gone": f"{tmp_path}/corpus/gone.wav: no such file."}
     slow = build_raw(corpus, tmp_path / "cache", max_bad_fraction=0.5, speed=0.8)
     assert slow.frames["u"].shape == (750, 1)
