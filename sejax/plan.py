@@ -16,7 +16,7 @@ from jaxtyping import Int
 from sejax import program
 from sejax.data.load import Bucket, Data, Order
 from sejax.data.stream import largest_blocks, visits_of_epoch, visits_of_prediction
-from sejax.devices import smallest
+from sejax.devices import compile_lowered, smallest
 from sejax.errors import InputError
 from sejax.models.joint import JointModel
 from sejax.runs import Layout, RunKey, even_slots, lay_out, run_sharding, runs_per_seed, written
@@ -238,19 +238,21 @@ def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
     states = abstract(jax.eval_shape(init_runs, runs, data, frozen, own.start, seed), by_run)
     compiled: Any
     if frames_on == "device":
-        compiled = program.train_epoch.lower(
-            states, runs, data, frozen, order, order_row, seed, number, **model_and_recipe
-        ).compile()
+        compiled = compile_lowered(
+            program.train_epoch.lower(states, runs, data, frozen, order, order_row, seed, number, **model_and_recipe)
+        )
         needed, in_common = _bytes(compiled), nbytes(data)
     else:
         metrics, data = abstract(placed.no_metrics(), by_run), data._replace(buckets=())
         blocks = {n: abstract(own.block(n, size, own.views), shared) for n, size in own.block_rows["train"].items()}
         batch = jax.ShapeDtypeStruct((order.rows[0].shape[0], order.rows[0].shape[-1]), np.int32, sharding=shared)
         compiled = {
-            n: program.train_batch.lower(
-                *(states, metrics, runs, data, block, frozen, batch, batch, order_row, seed, number, number),
-                **model_and_recipe,
-            ).compile()
+            n: compile_lowered(
+                program.train_batch.lower(
+                    *(states, metrics, runs, data, block, frozen, batch, batch, order_row, seed, number, number),
+                    **model_and_recipe,
+                )
+            )
             for n, block in blocks.items()
         }
         predicted = [own.block(n, size, 1) for split in own.rows for n, size in own.block_rows[split].items()]

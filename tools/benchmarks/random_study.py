@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from sejax import program
 from sejax.data.load import Data, Stream, assemble, epoch_order
+from sejax.devices import compile_lowered
 from sejax.models.joint import JointModel, StreamSpec
 from sejax.runs import RunKey, Setting, lay_out, run_sharding
 from sejax.step import Frozen, HParams, Recipe, Run, Scale
@@ -189,7 +190,7 @@ class Epoch:
         self._by_run = by_run
         began = time.perf_counter()
         lowered = program.train_epoch.lower(self._states[0], *self._arguments[0], model=model, recipe=recipe)
-        self._train_epoch = lowered.compile()
+        self._train_epoch = compile_lowered(lowered)
         self.compile_seconds = time.perf_counter() - began
 
     def __call__(self) -> None:
