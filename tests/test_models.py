@@ -9,6 +9,7 @@ from flax import traverse_util
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sejax.losses import cross_entropy, vad_loss
+from sejax.models import attention
 from sejax.models.attention import AttentivePooling, GuidedPooling, attend
 from sejax.models.encoders import ENCODERS
 from sejax.models.joint import JointModel, Rates, StreamSpec, Trunk
@@ -326,8 +327,10 @@ def test_attention_keys_have_no_bias():
 
 
 @DTYPES
-def test_attention_by_hand_is_that_of_jax(dtype):
-    """Over a leading axis of runs; of the last utterance one frame is all there is."""
+@pytest.mark.parametrize("cache_bytes", [attention.CACHE_BYTES, 1])
+def test_attention_by_hand_is_that_of_jax(dtype, cache_bytes, monkeypatch):
+    """Over a leading axis of runs, all utterances at a time or one; of the last one frame is all there is."""
+    monkeypatch.setattr(attention, "CACHE_BYTES", cache_bytes)
     runs, batch, time_q, time_m, heads, features = 2, 3, 7, 11, 2, 8
     rng = np.random.default_rng(0)
     q, dy = (rng.normal(0, 2, (runs, batch, time_q, heads, features)) for _ in range(2))
