@@ -22,11 +22,11 @@ from tools.benchmarks.random_study import FEATURES, STRIDE, Study, joint_model, 
 from tools.benchmarks.ssl import architecture_of, make_batches, matmul_flops
 
 
-def run_bench(folder: Path, *words: str) -> tuple[dict[str, Any], subprocess.CompletedProcess[str]]:
+def run_bench(folder: Path, words: str) -> tuple[dict[str, Any], subprocess.CompletedProcess[str]]:
     """What the tool writes as JSON, and what it prints."""
     out = folder / "bench.json"
     found = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "bench.py"), *words, "--out", str(out)],
+        [sys.executable, str(ROOT / "tools" / "bench.py"), *words.split(), "--out", str(out)],
         env=environment(),
         capture_output=True,
         text=True,
@@ -73,7 +73,7 @@ def test_mkl_is_told_only_where_it_helps(tmp_path: Path):
 
 
 def test_ssl_prints_a_table_and_writes_json(tmp_path: Path):
-    result, found = run_bench(tmp_path, "ssl", "--size", "tiny", "--seconds", "0.3", "0.5", "--rounds", "2")
+    result, found = run_bench(tmp_path, "ssl --size tiny --seconds 0.3 0.5 --rounds 2")
     assert result["audio_seconds"] == pytest.approx(0.8)
     own = result["sides"]["jax"]
     assert len(own["seconds"]) == 2
@@ -85,9 +85,7 @@ def test_ssl_prints_a_table_and_writes_json(tmp_path: Path):
 
 
 def test_features_prints_ratios_to_the_libraries_and_what_a_build_takes(tmp_path: Path):
-    result, found = run_bench(
-        tmp_path, "features", "--fraction", "0.001", "--files", "2", "--rounds", "2", "--build-rounds", "1"
-    )
+    result, found = run_bench(tmp_path, "features --fraction 0.001 --files 2 --rounds 2 --build-rounds 1")
     assert result["files"] == 2
     assert result["build"]["files"] == 40  # one per speaker and class
     sides = result["sides"]
@@ -103,19 +101,7 @@ def test_features_prints_ratios_to_the_libraries_and_what_a_build_takes(tmp_path
 
 def test_weighting_prints_ratios_to_constant_weights(tmp_path: Path):
     result, found = run_bench(
-        tmp_path,
-        "weighting",
-        "--schemes",
-        "static",
-        "imtl_g",
-        "--runs",
-        "1",
-        "--utterances",
-        "32",
-        "--rounds",
-        "2",
-        "--tasks",
-        "4",
+        tmp_path, "weighting --schemes static imtl_g --runs 1 --utterances 32 --rounds 2 --tasks 4"
     )
     assert result["schemes"]["static"]["over_static"] == 1.0
     own = result["schemes"]["imtl_g"]
@@ -125,9 +111,7 @@ def test_weighting_prints_ratios_to_constant_weights(tmp_path: Path):
 
 
 def test_train_compares_stacked_with_solo_runs(tmp_path: Path):
-    result, found = run_bench(
-        tmp_path, "train", "--streams", "ssl", "--utterances", "40", "--runs", "2", "--rounds", "2"
-    )
+    result, found = run_bench(tmp_path, "train --streams ssl --utterances 40 --runs 2 --rounds 2")
     for side in ("stacked", "solo"):
         own = result["sides"][side]
         assert own["visits_per_second"] > 0
@@ -139,22 +123,7 @@ def test_train_compares_stacked_with_solo_runs(tmp_path: Path):
 
 def test_growth_finds_the_exponent(tmp_path: Path):
     result, _ = run_bench(
-        tmp_path,
-        "growth",
-        "--streams",
-        "ssl",
-        "--runs",
-        "1",
-        "2",
-        "--utterances",
-        "40",
-        "80",
-        "--seconds",
-        "0.5",
-        "--rounds",
-        "1",
-        "--full-seconds",
-        "0",
+        tmp_path, "growth --streams ssl --runs 1 2 --utterances 40 80 --seconds 0.5 --rounds 1 --full-seconds 0"
     )
     axes = result["axes"]
     assert axes["runs"]["points"][1]["flops"] == 2 * axes["runs"]["points"][0]["flops"]

@@ -21,6 +21,7 @@ from tiny_study import (
     environment,
     labelled_table,
     read_csv,
+    read_history,
     study_config,
     table_config,
     tiny_config,
@@ -54,10 +55,6 @@ def predictions(study: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def runs(study: Path) -> list[dict[str, str]]:
     return read_csv(study / "runs.csv")
-
-
-def history(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "history.jsonl").read_text().splitlines()]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -95,7 +92,7 @@ def test_tables_have_the_columns_of_the_design(study: Path, predictions, runs, m
     assert list(runs[0]) == ["run", "fold", "seed", "setting", *STACKED, *speakers, "best_epoch"]
     assert set(metrics) == {"protocol", "corpus", "settings", "baselines", "audit"}
     identity = {"epoch", "run", "fold", "seed", "setting"}
-    joint = next(row for row in history(study) if row["setting"] == "alpha=0.5")
+    joint = next(row for row in read_history(study) if row["setting"] == "alpha=0.5")
     task = {f"{what}_{t}" for what in ("loss", "weight", "val_loss") for t in ("class", "vad")}
     validation = {"val_wa", "val_ua", "val_ccc_mean", *(f"val_ccc_{d}" for d in DIMENSIONS)}
     assert identity | task | validation | {"score"} <= set(joint)
@@ -150,7 +147,7 @@ def test_runs_keep_speakers_apart_and_test_their_own(predictions, runs):
 
 
 def test_best_epoch_is_the_last_with_the_best_validation_score(study: Path, runs):
-    scores = {(row["run"], row["epoch"]): row["score"] for row in history(study)}
+    scores = {(row["run"], row["epoch"]): row["score"] for row in read_history(study)}
     assert len(scores) == len(runs) * EPOCHS
     epochs = set()
     for run in runs:
@@ -176,7 +173,7 @@ def test_single_task_settings_report_their_task_only(study: Path, predictions, m
             assert row["pred_valence"] == "" != row["prob_sad"]
         if row["setting"] == "alpha=0.0":
             assert row["prob_sad"] == "" != row["pred_valence"]
-    for row in history(study):
+    for row in read_history(study):
         assert ("val_ua" in row) == (row["setting"] != "alpha=0.0")
         assert ("val_ccc_mean" in row) == (row["setting"] != "alpha=1.0")
 
@@ -274,7 +271,7 @@ def test_all_weightings_are_runs_of_one_program_and_continue(
     assert len(json.loads((tmp_path / "whole" / "plan.json").read_text())) == 1
     assert [s["name"] for s in found["settings"]] == [f"weighting={name}" for name in SCHEMES]
     weights = collections.defaultdict(list)
-    for row in history(tmp_path / "whole"):
+    for row in read_history(tmp_path / "whole"):
         own = [row[f"weight_{task}"] for task in config.tasks]
         weights[row["setting"].removeprefix("weighting=")].append(own)
         for task, mean in zip(config.tasks, own, strict=True):
@@ -352,7 +349,7 @@ def test_corpus_without_dimensions(tmp_path: Path, cache_dir: str):
     assert {row[name] for row in rows for d in DIMENSIONS for name in (d, f"pred_{d}")} == {""}
     for row in rows:
         assert float(row["prob_angry"]) + float(row["prob_sad"]) == pytest.approx(1, abs=1e-5)
-    assert not any("vad" in key or "ccc" in key for row in history(tmp_path / "workdir") for key in row)
+    assert not any("vad" in key or "ccc" in key for row in read_history(tmp_path / "workdir") for key in row)
 
 
 def test_corpus_without_classes_in_stereo_at_another_rate(tmp_path: Path, cache_dir: str):
@@ -373,7 +370,7 @@ def test_corpus_without_classes_in_stereo_at_another_rate(tmp_path: Path, cache_
     predicted = read_csv(tmp_path / "workdir" / "predictions.csv")
     assert {row["label"] for row in predicted} == {""}
     assert all(float(row["pred_arousal"]) for row in predicted)
-    assert not any(key.endswith(("_class", "_ua", "_wa")) for row in history(tmp_path / "workdir") for key in row)
+    assert not any(key.endswith(("_class", "_ua", "_wa")) for row in read_history(tmp_path / "workdir") for key in row)
 
 
 def test_transductive_and_optimistic_numbers_are_marked(tmp_path: Path, cache_dir: str, capsys):

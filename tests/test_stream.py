@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from numpy.testing import assert_allclose, assert_array_equal
-from tiny_study import labelled_table, read_csv, table_config, tiny_config
+from tiny_study import labelled_table, read_csv, read_history, table_config, tiny_config
 
 from sejax import plan, resolve, train
 from sejax.checkpoint import Checkpoints
@@ -200,10 +200,6 @@ def assert_same_study(ours: Path, theirs: Path) -> None:
         assert [a[k] for k in ("run", "id", "label")] == [b[k] for k in ("run", "id", "label")]
         numbers = [k for k in a if k.startswith(("prob_", "pred_")) and a[k]]
         assert_allclose(*([float(row[k]) for k in numbers] for row in (a, b)), atol=1e-3)
-
-
-def read_history(workdir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (workdir / "history.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("make_config", [streamed_config, finetune_config, by_speaker_config])

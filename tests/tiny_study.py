@@ -1,6 +1,7 @@
 """The smallest studies that still have everything, and the command line that runs them."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -132,6 +133,10 @@ def labelled_table(folder: Path) -> Path:
         write_voice(folder / f"{i}.wav", seed=i)
         rows.append({"path": f"{i}.wav", "speaker": f"s{i // 4}", "label": ("angry", "sad")[i % 2]})
     return write_table(folder / "labelled.csv", rows)
+
+
+def read_history(workdir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (workdir / "history.jsonl").read_text().splitlines()]
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
