@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from sejax.corpora.schema import DIMENSIONS
 from sejax.errors import InputError
-from sejax.ssl import LORA_TARGETS, MODES
+from sejax.pretrained import LORA_TARGETS, MODES
 
 
 def default_config() -> ConfigDict:

@@ -50,8 +50,8 @@ def main(argv: list[str]) -> None:
         sys.exit(2)
     logging.set_verbosity(logging.ERROR)
     # jax starts only after the options are known to be right.
-    from sejax import devices
-    from sejax.train import train_and_evaluate
+    from sejax.engine import devices
+    from sejax.study import train_and_evaluate
 
     devices.start(distributed=_DISTRIBUTED.value)
     try:

@@ -39,7 +39,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, cache_dir: str) -> Path:
     """A trained workdir, with what its training printed beside it: not to be changed."""
     from tiny_study import study_config  # after jaxtyping's hook and the settings above
 
-    from sejax.train import train_and_evaluate
+    from sejax.study import train_and_evaluate
 
     workdir = tmp_path_factory.mktemp("study") / "workdir"
     printed = io.StringIO()

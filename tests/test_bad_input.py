@@ -20,7 +20,7 @@ from tiny_study import (
 )
 
 from sejax.errors import InputError
-from sejax.train import train_and_evaluate
+from sejax.study import train_and_evaluate
 
 
 def _problem(config: ConfigDict, workdir: Path, *, train: bool = True) -> str:

@@ -37,7 +37,7 @@ for q in jax.jit(lambda x: [jax.vmap(lambda m: jnp.linalg.qr(m)[0])(own) for own
 # Importing them takes seconds and a gigabyte, and neither is declared.
 NO_OTHER_FRAMEWORK = """
 import sys
-import sejax.train
+import sejax.study
 assert not {"tensorflow", "torch"} & sys.modules.keys()
 """
 

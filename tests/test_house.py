@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from tiny_study import ROOT, environment, shrink
 
 from sejax.config import check_config
-from sejax.train import train_and_evaluate
+from sejax.study import train_and_evaluate
 
 SOURCES = sorted((ROOT / "sejax").rglob("*.py"))
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -66,10 +66,10 @@ def test_nothing_imports(package: str):
 @pytest.mark.parametrize(
     ("package", "allowed"),
     [
-        ("orbax", {"sejax/checkpoint.py"}),
-        ("ml_collections", {"sejax/main.py", "sejax/train.py", "sejax/config.py", "sejax/resolve.py"}),
+        ("orbax", {"sejax/engine/checkpoint.py"}),
+        ("ml_collections", {"sejax/main.py", "sejax/study.py", "sejax/config.py", "sejax/build.py"}),
         ("absl", {"sejax/main.py"}),
-        ("tensorboardX", {"sejax/logs.py"}),
+        ("tensorboardX", {"sejax/workdir/logs.py"}),
     ],
 )
 def test_only_these_import(package: str, allowed: set[str]):
@@ -95,7 +95,7 @@ def test_worker_processes_need_no_jax(package: str):
 
 def test_the_compiled_engine_needs_little():
     """It runs where only jax, flax, optax, numpy (and jaxtyping, for its signatures) are installed."""
-    roots = ("step.py", "program.py", "runs.py", "models/", "weighting/", "data/load.py")
+    roots = ("engine/step.py", "engine/epoch.py", "engine/runs.py", "models/", "weighting/", "data/buckets.py")
     reached = {path for path in SOURCES if _name(path).removeprefix("sejax/").startswith(roots)}
     assert len(reached) > len(roots)
     while more := set().union(*map(_modules, reached)) - reached:

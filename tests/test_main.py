@@ -30,11 +30,12 @@ from tiny_study import (
     write_voice,
 )
 
-import sejax.train
+from sejax import build
 from sejax.config import STACKED
 from sejax.corpora.schema import DIMENSIONS
-from sejax.metrics import average_seeds, read_predictions, summarise
-from sejax.train import train_and_evaluate
+from sejax.evaluation.intervals import summarise
+from sejax.evaluation.predictions import average_seeds, read_predictions
+from sejax.study import train_and_evaluate
 from sejax.weighting import SCHEMES
 
 CLASSES = ("angry", "happy", "sad", "neutral")
@@ -324,7 +325,7 @@ def test_settings_of_other_structure_are_other_programs_and_continue(
     config.grid.streams = (("mfcc",), ("mfcc", "mel"))
     config.grid.alpha = (0.5, 1.0)
     calls = []
-    epoch_order = sejax.train.epoch_order
+    epoch_order = build.epoch_order
 
     def interrupted(*arguments, **keywords):
         calls.append(keywords["epoch"])
@@ -333,7 +334,7 @@ def test_settings_of_other_structure_are_other_programs_and_continue(
         return epoch_order(*arguments, **keywords)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(sejax.train, "epoch_order", interrupted)
+        patched.setattr(build, "epoch_order", interrupted)
         train_and_evaluate(config, str(tmp_path / "parts"))
     train_and_evaluate(config, str(tmp_path / "parts"))
     for name in ("predictions.csv", "runs.csv", "history.jsonl", "metrics.json"):

@@ -14,8 +14,9 @@ import pytest
 import soundfile
 from ml_collections import ConfigDict
 
-from sejax import train
+from sejax import build
 from sejax.config import default_config
+from sejax.study import train_and_evaluate
 
 ROOT = Path(__file__).parent.parent
 GOLDEN_SSL = ROOT / "tests" / "golden" / "ssl"  # tiny pretrained models of random weights
@@ -75,7 +76,7 @@ def table_config(cache_dir: str, table: Path) -> ConfigDict:
 
 def train_interrupted(config: ConfigDict, workdir: str, *, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trains so many epochs and is stopped by Ctrl-C at the next one."""
-    epoch_order = train.epoch_order
+    epoch_order = build.epoch_order
 
     def interrupted(*arguments, **keywords):
         if keywords["epoch"] > epochs:
@@ -83,8 +84,8 @@ def train_interrupted(config: ConfigDict, workdir: str, *, epochs: int, monkeypa
         return epoch_order(*arguments, **keywords)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(train, "epoch_order", interrupted)
-        train.train_and_evaluate(config, workdir)
+        patched.setattr(build, "epoch_order", interrupted)
+        train_and_evaluate(config, workdir)
 
 
 def command(*arguments: str) -> list[str]:

@@ -20,8 +20,9 @@ from ml_collections import ConfigDict
 from scipy.stats import permutation_test
 
 from configs.joint import CORPORA, get_config
-from sejax.metrics import Predictions, read_predictions, summarise
-from sejax.train import train_and_evaluate
+from sejax.evaluation.intervals import summarise
+from sejax.evaluation.predictions import Predictions, read_predictions
+from sejax.study import train_and_evaluate
 from sejax.weighting import SCHEMES
 
 ALPHAS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)

@@ -3,7 +3,7 @@
 from sejax.corpora.emodb import read_emodb
 from sejax.corpora.iemocap import read_iemocap
 from sejax.corpora.schema import Corpus
-from sejax.corpora.synthetic import is_synthetic, read_synthetic
+from sejax.corpora.synthetic.write import is_synthetic, read_synthetic
 from sejax.corpora.table import read_table
 from sejax.errors import InputError
 

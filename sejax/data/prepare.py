@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sejax.corpora.schema import Corpus, Dropped
-from sejax.data.builder import StreamFeatures, build_features
-from sejax.data.load import Stream
-from sejax.features import Setting
+from sejax.data.cache import StreamFeatures, build_features
+from sejax.data.types import Stream
+from sejax.features.registry import Setting
 
 
 @dataclass(frozen=True)

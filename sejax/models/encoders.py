@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from sejax.models.attention import Block
-from sejax.models.layers import LSTM, Conv, Dense, Dropout, LayerNorm, mask_frames, sinusoids, stack_frames
+from sejax.nn.attention import Block
+from sejax.nn.layers import LSTM, Conv, Dense, Dropout, LayerNorm, mask_frames, sinusoids, stack_frames
 
 
 class RecurrentEncoder(nn.Module):

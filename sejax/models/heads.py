@@ -3,7 +3,7 @@
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from sejax.models.layers import Dropout
+from sejax.nn.layers import Dropout
 
 
 class Heads(nn.Module):

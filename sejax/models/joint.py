@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from sejax.models.attention import AttentivePooling, Block, CoAttention, GuidedPooling
 from sejax.models.encoders import ENCODERS
 from sejax.models.heads import Heads
-from sejax.models.layers import Dense, Dropout, LayerMix, LayerNorm
-from sejax.ssl.finetune import Tuning, side_by_side
+from sejax.nn.attention import AttentivePooling, Block, CoAttention, GuidedPooling
+from sejax.nn.layers import Dense, Dropout, LayerMix, LayerNorm
+from sejax.pretrained.finetune import Tuning, side_by_side
 
 
 class StreamSpec(NamedTuple):

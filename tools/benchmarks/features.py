@@ -40,7 +40,7 @@ def frames_by(library: str, feature: str, settings: Mapping[str, Any]) -> Callab
     import numpy as np
 
     if library == "sejax":
-        from sejax.features import extract
+        from sejax.features.registry import extract
 
         return lambda samples: extract(feature, samples / np.float32(32768), settings)
 
@@ -75,7 +75,7 @@ def frames_side(
 
 def all_side(paths: Sequence[str]) -> tuple[Callable[[], None], Facts]:
     """Every feature of every file, as the worker processes of `build_features` compute them."""
-    from sejax.features import Segment, extract_utterance
+    from sejax.features.extract import Segment, extract_utterance
 
     def run() -> None:
         for stream in STREAMS:
@@ -88,7 +88,7 @@ def all_side(paths: Sequence[str]) -> tuple[Callable[[], None], Facts]:
 def build_side(folder: str) -> tuple[Callable[[], None], Facts]:
     """Every feature of the corpus into an empty cache and back, with the default number of worker processes."""
     from sejax.corpora.read import read_corpus
-    from sejax.data.builder import build_features
+    from sejax.data.cache import build_features
 
     corpus = read_corpus("synthetic", folder)
 
@@ -119,8 +119,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """The sides on one core in turn, then `build_features`."""
     from sejax.corpora.read import read_corpus
-    from sejax.corpora.synthetic import write_synthetic
-    from sejax.features import full_settings
+    from sejax.corpora.synthetic.write import write_synthetic
+    from sejax.features.registry import full_settings
 
     settings: dict[str, dict[str, Any]] = {stream: dict(full_settings(stream, {})) for stream in STREAMS}
     with tempfile.TemporaryDirectory() as folder:

@@ -11,12 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from sejax import program
-from sejax.data.load import Data, Stream, assemble, epoch_order
-from sejax.devices import compile_lowered
+from sejax.data.buckets import assemble
+from sejax.data.order import epoch_order
+from sejax.data.types import Data, Scale, Stream
+from sejax.engine import epoch as program
+from sejax.engine.augment import Augment
+from sejax.engine.devices import compile_lowered
+from sejax.engine.runs import RunKey, Setting, lay_out, run_sharding
+from sejax.engine.step import Frozen, HParams, Recipe, Run
 from sejax.models.joint import JointModel, StreamSpec
-from sejax.runs import RunKey, Setting, lay_out, run_sharding
-from sejax.step import Frozen, HParams, Recipe, Run, Scale
 
 SHAPE = Path(__file__).parent.parent.parent / "sejax" / "corpora" / "iemocap_shape.json"
 SPEAKERS = 10
@@ -160,10 +163,7 @@ class Epoch:
             clip_norm=1.0,
             vad_loss="ccc",
             averaging=0.99,
-            time_masks=2,
-            time_mask_frames=20,
-            feature_masks=2,
-            feature_mask_share=0.15,
+            augment=Augment(2, 20, 2, 0.15),
             tasks=("class", "vad") if study.tasks == 2 else ("class", "valence", "arousal", "dominance"),
             schemes=(study.scheme,),
             gradients_at=study.gradients_at,

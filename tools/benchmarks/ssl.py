@@ -41,7 +41,7 @@ def make_batches(seconds: Sequence[float], batch_seconds: float) -> list[list[in
 
 def architecture_of(family: str, size: str) -> Any:
     """What transformers' configuration class of the family has by default, in that size."""
-    from sejax.ssl.modules import Architecture
+    from sejax.pretrained.wav2vec2 import Architecture
 
     options = SIZES[size]
     large = size == "large"
@@ -74,7 +74,7 @@ def jax_side(family: str, size: str, batches: Sequence[Sequence[int]]) -> tuple[
     import jax.numpy as jnp
     import numpy as np
 
-    from sejax.ssl.modules import SSLModel
+    from sejax.pretrained.wav2vec2 import SSLModel
 
     architecture = architecture_of(family, size)
     model = SSLModel(architecture, jnp.bfloat16 if jax.default_backend() == "gpu" else jnp.float32)

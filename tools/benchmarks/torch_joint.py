@@ -1,6 +1,6 @@
 """The joint model and its training in PyTorch, fold by fold: what an epoch of stacked runs is compared with.
 
-The network is that of `sejax.models.joint` and the step that of `sejax.step` with constant weights (tests hold outputs,
+The network is that of `sejax.models.joint` and the step that of `sejax.engine.step` with constant weights (tests hold outputs,
 gradients and updates equal), written as PyTorch likes it. It knows nothing of sejax: data comes as numpy arrays in the
 layout of `sejax.data.load.Data`.
 

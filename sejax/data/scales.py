@@ -1,0 +1,98 @@
+"""Normalisation: each fold by its training speakers, or each speaker by their own audio."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Num
+
+from sejax.data.stored import Stored
+from sejax.data.types import AnyArray, Data, Scale, Stream
+
+
+def normalise_by_speaker(stream: Stream, speakers: Sequence[str]) -> Stream:
+    """Every speaker's frames and statistics with that speaker's own mean and deviation taken out, view by view.
+
+    It uses the speaker's own unlabelled audio, the test speaker's too: a transductive setting, reported as one.
+    """
+    speaker_rows: dict[str, list[int]] = {}
+    for row, speaker in enumerate(speakers):
+        speaker_rows.setdefault(speaker, []).append(row)
+    frames = [list(view) for view in stream.frames]
+    statistics = stream.statistics.copy()
+    for rows in speaker_rows.values():
+        for view in frames:
+            moments = [_moments(np.asarray(view[row])) for row in rows]
+            if not any(count for count, _, _ in moments):  # a stream of statistics alone
+                continue
+            mean, inverse = _mean_and_inverse(*_mean_and_variance(*(np.stack(x) for x in zip(*moments, strict=True))))
+            for row in rows:
+                own = view[row]
+                view[row] = Stored(own.shape, own.dtype, partial(_normalised, own, mean, inverse))
+        own = statistics[rows].astype(np.float64)
+        mean, inverse = _mean_and_inverse(own.mean(axis=0), own.var(axis=0))
+        statistics[rows] = (own - mean) * inverse
+    return Stream(frames, statistics)
+
+
+def _normalised(frames: Num[AnyArray, "..."], mean, inverse) -> Num[np.ndarray, "..."]:
+    return ((np.asarray(frames) - mean) * inverse).astype(frames.dtype)
+
+
+def fold_scales(
+    data: Data, trained: Sequence[Bool[np.ndarray, " utterance"]]
+) -> tuple[dict[str, Scale], dict[str, Scale]]:
+    """Each fold's normalisation of frames and of statistics, from its training utterances alone: `[fold, ...]`.
+
+    Moments are summed in float64, over all views. Raw audio has no scale.
+    """
+    frame_scale = {
+        name: _frame_scale(data, name, trained)
+        for name, frames in data.buckets[0].frames.items()
+        if not np.issubdtype(frames.dtype, np.integer)
+    }
+    statistic_scale = {name: _statistic_scale(np.asarray(x), trained) for name, x in data.statistics.items()}
+    return frame_scale, statistic_scale
+
+
+def _frame_scale(data: Data, name: str, trained: Sequence[Bool[np.ndarray, " utterance"]]) -> Scale:
+    n, n_features = len(data.target), data.buckets[0].frames[name].shape[-1]
+    count, total, square = np.zeros(n), np.zeros((n, n_features)), np.zeros((n, n_features))
+    for bucket in data.buckets:
+        frames = bucket.frames[name]
+        for i, row in enumerate(bucket.utterance):
+            own = np.concatenate([frames.valid(i, view) for view in range(frames.shape[1])])
+            count[row], total[row], square[row] = _moments(own)
+    scales = [_mean_and_inverse(*_mean_and_variance(count[rows], total[rows], square[rows])) for rows in trained]
+    return Scale(*(np.stack(x) for x in zip(*scales, strict=True)))
+
+
+def _moments(frames: Num[np.ndarray, "_frames feature"]) -> tuple[int, Any, Any]:
+    """How many frames, and per feature the sum and the sum of squares, in float64."""
+    frames = frames.astype(np.float64)
+    return len(frames), frames.sum(axis=0), (frames**2).sum(axis=0)
+
+
+def _mean_and_variance(count, total, square) -> tuple[Float[np.ndarray, " feature"], Float[np.ndarray, " feature"]]:
+    """Of all frames, from the moments of each utterance."""
+    mean = total.sum(axis=0) / count.sum()
+    return mean, square.sum(axis=0) / count.sum() - mean**2
+
+
+def _statistic_scale(
+    statistics: Float[np.ndarray, "utterance view statistic"], trained: Sequence[Bool[np.ndarray, " utterance"]]
+) -> Scale:
+    scales = []
+    for rows in trained:
+        own = statistics[rows].astype(np.float64)
+        scales.append(_mean_and_inverse(own.mean(axis=(0, 1)), own.var(axis=(0, 1))))
+    return Scale(*(np.stack(x) for x in zip(*scales, strict=True)))
+
+
+def _mean_and_inverse(mean, variance) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """Float32 mean and 1 / deviation; a feature that does not vary is left at 0, not blown up."""
+    deviation = np.sqrt(np.maximum(variance, 0.0))
+    floor = 1e-5 * np.maximum(np.abs(mean), 1.0)
+    inverse = np.where(deviation > floor, 1.0 / np.maximum(deviation, floor), 0.0)
+    return mean.astype(np.float32), inverse.astype(np.float32)

@@ -1,0 +1,62 @@
+"""The arrays of a corpus: streams, buckets, orders and batches."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, Num
+
+AnyArray = Any
+"""A numpy array while it is built on the host, a jax array on the device."""
+
+
+class Scale(NamedTuple):
+    """A run's normalisation of one stream, from its training speakers: (x - mean) * inverse."""
+
+    mean: Float[AnyArray, " feature"]
+    inverse: Float[AnyArray, " feature"]
+
+
+class Batch(NamedTuple):
+    """Utterances of one length bucket, as they are stored: not yet normalised, the same for all runs."""
+
+    utterance: Int[AnyArray, " batch"]  # row in the corpus
+    frames: dict[str, Num[AnyArray, "batch _time _feature"]]  # raw audio: int16, a sample a frame
+    lengths: dict[str, Int[AnyArray, " batch"]]  # valid frames
+    statistics: dict[str, Float[AnyArray, "batch _statistic"]]
+    target: Float[AnyArray, "batch class"]  # one-hot, or the raters' distribution; all 0 where there is no label
+    vad: Float[AnyArray, "batch dim"]  # in half scales around the middle, NaN where missing
+
+
+class Bucket(NamedTuple):
+    """Utterances of similar length. `view` counts the augmented copies of an utterance; view 0 is the original."""
+
+    utterance: Int[AnyArray, " row"]  # row in the corpus
+    frames: dict[str, Num[AnyArray, "row view _time _feature"]]  # of the encoded streams; `Padded` until they are read
+    lengths: dict[str, Int[AnyArray, "row view"]]  # valid frames
+
+
+class Data(NamedTuple):
+    """A corpus, shared by all runs."""
+
+    buckets: tuple[Bucket, ...]
+    statistics: dict[str, Float[AnyArray, "utterance view _statistic"]]
+    target: Float[AnyArray, "utterance class"]
+    vad: Float[AnyArray, "utterance dim"]
+
+
+class Order(NamedTuple):
+    """The batches of one epoch, in several orders: in every round some steps on each bucket in turn."""
+
+    rows: tuple[Int[AnyArray, "order round _step batch"], ...]  # per bucket, rows of that bucket
+    view: tuple[Int[AnyArray, "order round _step batch"], ...]
+
+
+class Stream(NamedTuple):
+    """One stream of a corpus on the host: per view and utterance, frames and statistics.
+
+    Float32; hidden states of pretrained models float16; raw audio int16, a sample a frame, without statistics.
+    Where only statistics are kept an utterance has 0 frames.
+    """
+
+    frames: list[list[Num[AnyArray, "_frames _feature"]]]  # [view][utterance], arrays or `Stored`
+    statistics: Float[np.ndarray, "utterance view statistic"]

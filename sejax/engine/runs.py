@@ -1,0 +1,202 @@
+"""A study as one array: folds x settings x seeds become runs, and runs become rows of stacked arrays.
+
+Runs lie in `[chunk, slot]`: the compiled program maps over chunks and vmaps over the slots of one. A chunk
+holds runs of one seed only, so that its batches are read once for all of them.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Bool, Float, Int
+
+from sejax.engine import devices
+from sejax.engine.step import HParams
+from sejax.errors import InputError
+from sejax.protocols.folds import Fold
+from sejax.weighting import SCHEMES
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of the grid: its name, and the value of every hyperparameter there."""
+
+    name: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """Which run: its number, fold, seed and setting."""
+
+    number: int
+    fold: int
+    seed: int
+    setting: Setting
+
+
+def expand_grid(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
+    """Every combination of the grid's values over the base values, the last name varying fastest.
+
+    A setting is named by what the grid varies, `alpha=0.5 weighting=joint`; without a grid it is named by its
+    weighting. The base holds all of `HParams`; the grid may also vary what makes other programs.
+
+    Raises:
+      InputError: on a value out of range, or a value that stands twice.
+    """
+    varied = {name: tuple(values) for name, values in grid.items() if len(values)}
+    for name, values in varied.items():
+        if len(set(values)) < len(values):
+            raise InputError(f"config.grid.{name} holds a value twice: {values}")
+    settings = []
+    for point in product(*varied.values()):
+        chosen = dict(zip(varied, point, strict=True))
+        resolved = {**base, **chosen}
+        _check_hyperparameters(resolved)
+        name = " ".join(f"{k}={written(v)}" for k, v in chosen.items()) or str(resolved["weighting"])
+        settings.append(Setting(name, resolved))
+    return settings
+
+
+def written(value: Any) -> str:
+    """A setting's value as text: streams are joined by +."""
+    return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def group_by_structure(runs: Sequence[RunKey], structural: Sequence[str]) -> list[tuple[dict[str, Any], list[RunKey]]]:
+    """The runs of each program: those whose settings have equal values of the structural options they name."""
+    groups: dict[tuple[Any, ...], list[RunKey]] = {}
+    for run in runs:
+        groups.setdefault(tuple(run.setting.values.get(name) for name in structural), []).append(run)
+    return [
+        ({name: own[0].setting.values[name] for name in structural if name in own[0].setting.values}, own)
+        for own in groups.values()
+    ]
+
+
+def _check_hyperparameters(values: Mapping[str, Any]) -> None:
+    if values["weighting"] not in SCHEMES:
+        raise InputError(f"weighting is {values['weighting']!r}, expected one of {', '.join(SCHEMES)}")
+    ranges = {
+        "learning_rate": (0.0, np.inf),
+        "weight_decay": (0.0, np.inf),
+        "dropout": (0.0, 0.99),
+        "statistics_dropout": (0.0, 0.99),
+        "label_smoothing": (0.0, 0.99),
+        "alpha": (0.0, 1.0),
+        "tau": (1e-3, np.inf),
+    }
+    for name, (low, high) in ranges.items():
+        value = values[name]
+        if isinstance(value, str) or not low <= value <= high or not np.isfinite(value):
+            raise InputError(f"{name} is {value!r}, expected a number from {low:g} to {high:g}")
+
+
+def enumerate_runs(n_folds: int, settings: Sequence[Setting], seeds: Sequence[int]) -> list[RunKey]:
+    """All runs, seed by seed, then setting by setting, then fold by fold."""
+    points = product(seeds, settings, range(n_folds))
+    return [RunKey(i, fold, seed, setting) for i, (seed, setting, fold) in enumerate(points)]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each run of a program lies, by its place in the list of these runs.
+
+    A slot beyond a chunk's last run repeats that run; its results are not read.
+    """
+
+    run: Int[np.ndarray, "chunk slot"]
+    seed: Int[np.ndarray, " chunk"]
+
+    def collect(self, tree: Any) -> Any:
+        """`[chunk, slot, ...]` leaves as numpy `[run, ...]`, in the order of the runs: one transfer to the host."""
+        _, first = np.unique(self.run.ravel(), return_index=True)
+        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[first], devices.collect(tree))
+
+    def scatter(self, x: np.ndarray) -> np.ndarray:
+        """numpy `[run, ...]` as `[chunk, slot, ...]`."""
+        return x[self.run]
+
+
+def lay_out(runs: Sequence[RunKey], *, slots: int) -> Layout:
+    """Cuts each seed's runs into chunks of `slots`."""
+    by_seed: dict[int, list[int]] = {}
+    for place, run in enumerate(runs):
+        by_seed.setdefault(run.seed, []).append(place)
+    rows, seeds = [], []
+    for seed, places in by_seed.items():
+        for start in range(0, len(places), slots):
+            part = places[start : start + slots]
+            rows.append(part + [part[-1]] * (slots - len(part)))
+            seeds.append(seed)
+    return Layout(np.array(rows), np.array(seeds))
+
+
+def runs_per_seed(runs: Sequence[RunKey]) -> int:
+    """The most runs that there are of a seed."""
+    return max(Counter(run.seed for run in runs).values())
+
+
+def even_slots(runs: Sequence[RunKey], *, most: int, devices: int) -> int:
+    """The slots of a chunk that leave the least padding: at most `most`, up to a multiple of the devices.
+
+    Args:
+      most: runs that are vmapped together; 0 puts all runs of a seed into one chunk.
+      devices: the slots of a chunk are sharded over these.
+    """
+    per_seed = runs_per_seed(runs)
+    n_chunks = -(-per_seed // most) if most else 1
+    slots = -(-per_seed // n_chunks)
+    return slots + -slots % devices
+
+
+def batch_orders(
+    folds: Sequence[Fold], runs: Sequence[RunKey], *, shared: bool
+) -> tuple[list[tuple[int, Bool[np.ndarray, " utterance"]]], Int[np.ndarray, " run"] | None]:
+    """The seeds and utterances by which batches are drawn, and which of these are each run's.
+
+    Every run goes over its own training utterances. Where part of the model is frozen and hears a batch once for
+    all runs, runs of a seed share batches of what any fold trains on (None: the orders are those of the seeds).
+    """
+    if shared:
+        anyone = np.any([fold.train for fold in folds], axis=0)
+        return [(seed, anyone) for seed in sorted({run.seed for run in runs})], None
+    keys = sorted({(run.seed, run.fold) for run in runs})
+    row = np.array([keys.index((run.seed, run.fold)) for run in runs], np.int32)
+    return [(seed, folds[fold].train) for seed, fold in keys], row
+
+
+def schemes_of(runs: Sequence[RunKey]) -> tuple[str, ...]:
+    """The weighting schemes that some run has: what the program has to hold."""
+    return tuple(dict.fromkeys(str(run.setting.values["weighting"]) for run in runs))
+
+
+def hparams_of(runs: Sequence[RunKey], schemes: Sequence[str]) -> HParams:
+    """The hyperparameters of all runs as float32 `[run]` (the weighting as its index into `schemes`)."""
+    values = {name: [run.setting.values[name] for run in runs] for name in HParams._fields}
+    index = np.array([schemes.index(str(name)) for name in values.pop("weighting")], np.int32)
+    return HParams(weighting=index, **{name: np.array(own, np.float32) for name, own in values.items()})
+
+
+def balanced_class_weight(target: Float[np.ndarray, "utterance class"]) -> Float[np.ndarray, " class"]:
+    """Weights inverse to the class mass, of mean 1 over utterances; a class that never occurs has weight 0."""
+    mass = target.sum(axis=0)
+    weight = np.divide(mass.sum(), mass * np.count_nonzero(mass), out=np.zeros_like(mass), where=mass > 0)
+    return weight.astype(np.float32)
+
+
+def selection_rows(folds: Sequence[Fold], split: str) -> list[Int[np.ndarray, " _row"]]:
+    """For each fold, the utterances of its `split` ("train", "val" or "test")."""
+    return [np.flatnonzero(getattr(fold, split)) for fold in folds]
+
+
+def run_sharding(over: Sequence[jax.Device]) -> NamedSharding:
+    """Shards the slots of `[chunk, slot, ...]` over the devices; no collective is needed."""
+    # Auto axes: jax.make_mesh's default, explicit axes, does not go with vmapped training.
+    mesh = Mesh(np.array(over), ("run",), axis_types=(AxisType.Auto,))
+    return NamedSharding(mesh, PartitionSpec(None, "run"))

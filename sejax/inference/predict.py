@@ -1,0 +1,86 @@
+"""Emotions of audio files by a published model, as CSV on standard output:
+
+    python -m sejax.predict --model FOLDER_OR_ID [--revision R] FILE...
+
+FOLDER_OR_ID is an emotion model in Hugging Face's layout (`sejax.pretrained.heads`). A row has the file and a column per
+label: probabilities of classes, or values of dimensions. A file that cannot be used is a sentence on standard error;
+the others are printed all the same, and the exit status is 1. A file is read whole, and memory grows with the
+square of its duration: cut recordings of more than a few minutes into utterances first.
+"""
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sejax.errors import InputError
+
+if TYPE_CHECKING:
+    from sejax.pretrained.heads import Classifier
+
+SHORTEST = 2**14  # samples, about a second, to which shorter audio is padded
+
+
+def padded_length(samples: int) -> int:
+    """The length to which audio is padded: four in each octave, so that few programs are compiled."""
+    step = max(SHORTEST, 2 ** (samples.bit_length() - 3))
+    return -(-samples // step) * step
+
+
+def predict(classifier: "Classifier", path: str) -> list[float]:
+    """The value of each label for one file.
+
+    Raises:
+      InputError: the file cannot be used (`load_audio`), or is too short for the model.
+    """
+    import jax.numpy as jnp
+    import numpy as np
+
+    from sejax.features.audio import SAMPLING_RATE, load_audio
+    from sejax.pretrained.heads import classify
+
+    samples = load_audio(path).samples
+    window = classifier.checkpoint.architecture.window
+    if len(samples) < window:
+        raise InputError(
+            f"{path}: lasts {1000 * len(samples) / SAMPLING_RATE:.1f} ms; expected at least the "
+            f"{1000 * window / SAMPLING_RATE:.1f} ms that the model's first frame sees."
+        )
+    padded = np.pad(samples, (0, padded_length(len(samples)) - len(samples)))
+    scores = classify(classifier, jnp.asarray(padded)[None], jnp.asarray([len(samples)], jnp.int32))
+    return np.asarray(scores.values[0]).tolist()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sejax.predict",
+        description="Emotions of audio files by a published model, as CSV: a row per file, a column per label.",
+    )
+    parser.add_argument("--model", required=True, help="a folder in Hugging Face's layout, or a hub id")
+    parser.add_argument("--revision", default="main", help="branch, tag or commit on the hub")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="audio of any format and rate")
+    given = parser.parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from sejax.pretrained.heads import load_classifier
+
+    try:
+        classifier = load_classifier(given.model, revision=given.revision)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    rows.writerow(["file", *classifier.labels])
+    status = 0
+    for path in given.files:
+        try:
+            values = predict(classifier, path)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            status = 1
+        else:
+            rows.writerow([path, *(f"{value:.6g}" for value in values)])
+            sys.stdout.flush()
+    return status

@@ -1,0 +1,142 @@
+"""Attention within a stream, between two streams, and over time into one vector.
+
+`dtype` is what products are computed in. Every softmax, and in pooling also scores and sums, are float32.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from sejax.nn.cpu_attention import attend_on_cpu
+from sejax.nn.layers import Dense, Dropout, LayerNorm
+
+
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention of `query` frames over `memory` frames.
+
+    The keys have no bias: a key bias shifts all scores of a query alike, softmax removes it, and its
+    gradient is rounding noise that Adam would turn into steps.
+    """
+
+    features: int
+    heads: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        query: Float[Array, "batch time_q feature"],
+        memory: Float[Array, "batch time_m feature_m"],
+        memory_mask: Bool[Array, "batch time_m"],
+    ) -> Float[Array, "batch time_q {self.features}"]:
+        shape = (self.heads, self.features // self.heads)
+        q = Dense(shape, dtype=self.dtype, name="query")(query)
+        k = Dense(shape, use_bias=False, dtype=self.dtype, name="key")(memory)
+        v = Dense(shape, dtype=self.dtype, name="value")(memory)
+        y = attend(q, k, v, memory_mask)
+        return Dense(self.features, axis=(-2, -1), dtype=self.dtype, name="out")(y)
+
+
+def attend(
+    q: Float[Array, "batch time_q head feature"],
+    k: Float[Array, "batch time_m head feature"],
+    v: Float[Array, "batch time_m head feature"],
+    mask: Bool[Array, "batch time_m"],
+    *,
+    by_hand: bool | None = None,
+) -> Float[Array, "batch time_q head feature"]:
+    """Scaled dot-product attention over the valid frames of the memory.
+
+    `jax.nn.dot_product_attention`; on the CPU `attend_on_cpu`, which takes a third of its time there, and less memory.
+    """
+    if jax.default_backend() == "cpu" if by_hand is None else by_hand:
+        q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
+        scale = jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
+        return attend_on_cpu(q * scale, k, v, mask).transpose(0, 2, 1, 3)
+    with jax.numpy_dtype_promotion("standard"):  # its logits and softmax are float32
+        return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None, None, :])
+
+
+class Block(nn.Module):
+    """A pre-norm Transformer block: attention, then a feed-forward layer, each with a residual."""
+
+    features: int
+    heads: int
+    feed_forward: int = 2  # width of the hidden layer, in units of `features`
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"], rate: Float[Array, ""]
+    ) -> Float[Array, "batch time feature"]:
+        y = LayerNorm(dtype=self.dtype)(x)
+        x = x + Dropout()(Attention(self.features, self.heads, self.dtype, name="attention")(y, y, mask), rate)
+        y = Dense(self.feed_forward * self.features, dtype=self.dtype)(LayerNorm(dtype=self.dtype)(x))
+        y = Dense(self.features, dtype=self.dtype)(Dropout()(nn.gelu(y), rate))
+        return x + Dropout()(y, rate)
+
+
+class CoAttention(nn.Module):
+    """What one stream finds in another: its frames attend over the other's frames (Zou et al., 2022)."""
+
+    features: int
+    heads: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch time feature"],
+        other: Float[Array, "batch time_o feature"],
+        other_mask: Bool[Array, "batch time_o"],
+        rate: Float[Array, ""],
+    ) -> Float[Array, "batch time feature"]:
+        y = Attention(self.features, self.heads, self.dtype, name="attention")(x, other, other_mask)
+        return Dropout()(y, rate)
+
+
+class AttentivePooling(nn.Module):
+    """Attentive statistics pooling (Okabe et al., 2018): the weighted mean and deviation over valid frames."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"]
+    ) -> Float[Array, "batch feature_out"]:
+        score = Dense(1, use_bias=False)(jnp.tanh(Dense(x.shape[-1], dtype=self.dtype)(x)))[..., 0]
+        weight, x = _over_frames(score, mask), x.astype(jnp.float32)
+        mean = (weight * x).sum(axis=1)
+        variance = (weight * (x - mean[:, None]) ** 2).sum(axis=1)
+        return jnp.concatenate([mean, jnp.sqrt(variance + 1e-5)], axis=-1)
+
+
+class GuidedPooling(nn.Module):
+    """The mean of a stream's valid frames, weighted by what other streams say (Zou et al., 2022).
+
+    The co-attention of CA-MSER: their pooled vectors, side by side, give the query by which each frame is
+    weighed. (Its weights belong to positions in clips of one length; a query serves clips of any length.)
+    """
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch time feature"],
+        mask: Bool[Array, "batch time"],
+        others: Float[Array, "batch _feature_o"],
+    ) -> Float[Array, "batch feature"]:
+        query = Dense(x.shape[-1], dtype=self.dtype, name="query")(others)
+        key = Dense(x.shape[-1], use_bias=False, dtype=self.dtype, name="key")(x)
+        x, key, query = (y.astype(jnp.float32) for y in (x, key, query))
+        score = jnp.einsum("btf,bf->bt", key, query) / jnp.sqrt(jnp.asarray(x.shape[-1], x.dtype))
+        return (_over_frames(score, mask) * x).sum(axis=1)
+
+
+def _over_frames(score: Float[Array, "batch time"], mask: Bool[Array, "batch time"]) -> Float[Array, "batch time 1"]:
+    """Softmax over the valid frames."""
+    return jax.nn.softmax(jnp.where(mask, score, -jnp.inf), axis=-1)[..., None]

@@ -1,0 +1,89 @@
+"""Attention on a CPU, in blocks that fit its cache."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+
+@jax.custom_vjp
+def attend_on_cpu(
+    q: Float[Array, "batch head time_q feature"],
+    k: Float[Array, "batch head time_m feature"],
+    v: Float[Array, "batch head time_m feature"],
+    mask: Bool[Array, "batch time_m"],
+) -> Float[Array, "batch head time_q feature"]:
+    """Attention of scaled queries, a few utterances after the other, so that a block's weights stay in the cache.
+
+    The weights `[time_q, time_m]` are not kept for the way back but computed again from their sums (as in
+    FlashAttention; Dao et al., 2022): memory grows with the length, not with its square. Every product is written
+    so that only narrow arrays are transposed, and what else is done to wide ones is one pass each.
+    """
+    return _attend_forward(q, k, v, mask)[0]
+
+
+CACHE_BYTES = 2**20
+"""Of the attention weights of a block, at most: about what a core's cache holds."""
+
+
+def _attend_forward(q, k, v, mask):
+    def forward(q, k, v, mask):
+        # A feature of -1e9 where the mask is off leaves the masking to the product.
+        beyond = jnp.where(mask, 0.0, -1e9).astype(k.dtype)[..., None]
+        q, k = jnp.concatenate([q, jnp.ones_like(q[..., :1])], axis=-1), jnp.concatenate([k, beyond], axis=-1)
+        score = jnp.einsum("gqf,gmf->gqm", q, k, preferred_element_type=jnp.float32)
+        most = score.max(axis=-1, keepdims=True)
+        weight = jnp.exp(score - most)
+        total = weight.sum(axis=-1, keepdims=True)
+        y = jnp.einsum("gqm,gmf->gqf", weight.astype(v.dtype), v, preferred_element_type=jnp.float32) / total
+        return y.astype(v.dtype), most + jnp.log(total)
+
+    heads_mask = jnp.broadcast_to(mask[:, None], k.shape[:3])
+    y, log_total = _in_blocks(forward, q, k, v, heads_mask)
+    return y, (q, k, v, heads_mask, y, log_total)
+
+
+def _attend_backward(kept, dy):
+    def backward(q, k, v, mask, y, log_total, dy):
+        # Without the barriers XLA turns the narrow transpositions into wide ones.
+        q_t, dy_t = lax.optimization_barrier((q.swapaxes(1, 2), dy.swapaxes(1, 2)))
+        score = jnp.einsum("gqf,gmf->gqm", q, k, preferred_element_type=jnp.float32)
+        weight = jnp.exp(jnp.where(mask[:, None], score, -1e9) - log_total)
+        dv_t = jnp.einsum("gfq,gqm->gfm", dy_t, weight.astype(v.dtype))
+        shift = (dy.astype(jnp.float32) * y.astype(jnp.float32)).sum(axis=-1, keepdims=True)
+        dweight = jnp.einsum("gqf,gmf->gqm", dy, v, preferred_element_type=jnp.float32)
+        dscore = (weight * (dweight - shift)).astype(v.dtype)
+        dq = jnp.einsum("gqm,gmf->gqf", dscore, k)
+        dk_t, dv_t = lax.optimization_barrier((jnp.einsum("gfq,gqm->gfm", q_t, dscore), dv_t))
+        return dq, dk_t.swapaxes(1, 2), dv_t.swapaxes(1, 2)
+
+    return *_in_blocks(backward, *kept, dy), None
+
+
+def _in_blocks(f, q, k, *more):
+    """`f` of arrays `[utterance x head, ...]`, on as many utterances of `[batch, head, ...]` as the cache holds."""
+    batch, heads, time_q, _ = q.shape
+    fit = max(1, CACHE_BYTES // (4 * heads * time_q * k.shape[2]))
+    size = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= fit)
+    blocks = [x.reshape(batch // size, size * heads, *x.shape[2:]) for x in (q, k, *more)]
+    found = lax.map(lambda block: _with_runs_merged(f)(*block), blocks)
+    return tuple(x.reshape(batch, heads, *x.shape[2:]) for x in found)
+
+
+def _with_runs_merged(f):
+    """`f` of arrays `[utterance x head, ...]`; vmapped over runs, it sees those of all runs on that same axis.
+
+    With an axis more, be it of size 1, XLA on a CPU does not know the reductions again that it is fast at.
+    """
+    merged = jax.custom_batching.custom_vmap(f)
+
+    @merged.def_vmap
+    def over_runs(runs, batched, *arrays):
+        own = [x if b else jnp.broadcast_to(x, (runs, *x.shape)) for x, b in zip(arrays, batched, strict=True)]
+        found = merged(*(x.reshape(-1, *x.shape[2:]) for x in own))
+        return tuple(x.reshape(runs, -1, *x.shape[1:]) for x in found), (True,) * len(found)
+
+    return merged
+
+
+attend_on_cpu.defvjp(_attend_forward, _attend_backward)

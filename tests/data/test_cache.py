@@ -1,0 +1,474 @@
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from tensorflow_datasets.core import shuffle
+
+from sejax import processes
+from sejax.corpora.schema import Corpus, Utterance
+from sejax.data import cache as builder
+from sejax.data.cache import StreamFeatures, build_features
+from sejax.errors import InputError
+from sejax.features.audio import change_speed, load_audio
+from sejax.features.registry import extract
+
+RATE = 16_000
+SMALL = {"n_mels": 20, "n_fft": 512}
+
+
+def write_corpus(folder: Path, utterances: int = 5) -> Corpus:
+    """Noise of 0.1 s and more, each utterance longer than the one before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    listed = []
+    for i in range(utterances):
+        path = folder / f"u{i:03d}.wav"
+        soundfile.write(path, random.uniform(-0.5, 0.5, 1600 + 160 * (i % 50)), RATE, subtype="FLOAT")
+        listed.append(Utterance(id=path.stem, path=str(path), speaker=f"s{i % 2}"))
+    return Corpus("noise", ("a", "b"), (1.0, 5.0), tuple(listed))
+
+
+def build(
+    corpus: Corpus,
+    cache: Path,
+    *,
+    stream: str = "mel",
+    settings: Mapping[str, int] = SMALL,
+    speed: float = 1.0,
+    workers: int | None = 1,
+    max_bad_fraction: float = 0.0,
+) -> StreamFeatures:
+    return build_features(
+        corpus,
+        stream=stream,
+        settings=settings,
+        speed=speed,
+        cache_dir=str(cache),
+        workers=workers,
+        max_bad_fraction=max_bad_fraction,
+    )
+
+
+def datasets(cache: Path) -> set[str]:
+    """What the cache holds, the lock aside."""
+    folder = cache / "acoustic_features"
+    assert set(os.listdir(cache)) <= {".lock", "acoustic_features"}
+    return set(os.listdir(folder)) if folder.exists() else set()
+
+
+@pytest.fixture
+def no_computation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on whatever is not in the cache is an error."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("features were computed")
+
+    monkeypatch.setattr(builder, "_extractions", refuse)
+
+
+def assert_equal(one: StreamFeatures, other: StreamFeatures) -> None:
+    assert one.frames.keys() == other.frames.keys()
+    for key in one.frames:
+        np.testing.assert_array_equal(one.frames[key], other.frames[key])
+        np.testing.assert_array_equal(one.statistics[key], other.statistics[key])
+    for field in ("stream", "digest", "errors", "notes", "seconds"):
+        assert getattr(one, field) == getattr(other, field)
+
+
+def test_what_is_read_is_what_was_computed(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    features = build(corpus, tmp_path / "cache")
+    assert features.stream == "mel"
+    assert list(features.frames) == [utterance.id for utterance in corpus.utterances]
+    for i, utterance in enumerate(corpus.utterances):
+        samples = load_audio(utterance.path).samples
+        frames = features.frames[utterance.id]
+        assert frames.dtype == np.float32
+        assert frames.shape == (11 + i, 20)
+        np.testing.assert_array_equal(frames, extract("mel", samples, SMALL))
+        assert features.digest[utterance.id] == hashlib.blake2b(samples, digest_size=16).hexdigest()
+        assert features.seconds[utterance.id] == pytest.approx(0.1 + 0.01 * i)
+    assert features.errors == features.notes == {}
+
+
+@pytest.mark.parametrize("utterances", [1, 3, 4, 5])
+def test_a_dataset_has_as_many_files_as_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, utterances: int
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", utterances)
+    whole = build(corpus, tmp_path / "whole")
+    monkeypatch.setattr(builder, "PER_SHARD", 2)
+    assert_equal(build(corpus, tmp_path / "parts"), whole)
+    assert len(whole.frames) == utterances
+    assert len(list((tmp_path / "whole").rglob("*.array_record*"))) == 1
+    assert len(list((tmp_path / "parts").rglob("*.array_record*"))) == (utterances + 1) // 2
+
+
+def test_no_size_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TFDS's shuffling writer passes records on to TensorFlow, which is not here, once they are more than this."""
+    monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 100)
+    corpus = write_corpus(tmp_path / "corpus")
+    assert len(build(corpus, tmp_path / "cache").frames) == 5
+
+
+def test_a_second_start_reads(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    first = build(corpus, tmp_path / "cache")
+    request.getfixturevalue("no_computation")
+    assert_equal(build(corpus, tmp_path / "cache", workers=3), first)
+    # Nothing but the audio and the settings counts: not where the corpus lies, nor its labels.
+    moved = shutil.move(tmp_path / "corpus", tmp_path / "moved")
+    utterances = tuple(
+        Utterance(id=u.id, path=f"{moved}/{u.id}.wav", speaker="other", label="a") for u in corpus.utterances
+    )
+    assert_equal(build(Corpus("noise", ("a",), (1.0, 7.0), utterances), tmp_path / "cache"), first)
+
+
+def test_processes_compute_what_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", 40)
+    alone = build(corpus, tmp_path / "alone", stream="stf", settings={})
+    monkeypatch.setattr(builder, "STARTUP_SECONDS", 0.0)
+    started: list[int] = []
+
+    def counted(*arguments: object, **options: int) -> object:
+        started.append(options["workers"])
+        return processes.map_in_processes(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builder, "map_in_processes", counted)
+    assert_equal(build(corpus, tmp_path / "together", stream="stf", settings={}, workers=2), alone)
+    assert started == [2]
+    # One line each says what was computed; TFDS says nothing.
+    said = capfd.readouterr()
+    assert said.out == ""
+    lines = [line for line in re.split("[\r\n]", said.err) if line.strip() and "[" not in line]
+    assert len(lines) == 2
+    assert all(
+        re.fullmatch(r"stf  noise  40 utterances computed in \d+\.\d s, \d+\.\d s of audio per second", line)
+        for line in lines
+    )
+    assert "stf  noise  40 utterances  [" in said.err
+
+
+def test_whatever_changes_the_result_is_another_dataset(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    corpus = write_corpus(tmp_path / "corpus", 2)
+    first, second = corpus.utterances
+    build(corpus, cache)
+    seen = datasets(cache)
+    assert len(seen) == 1
+    assert re.fullmatch("noise_mel_[0-9a-f]{16}", next(iter(seen)))
+
+    def is_new(**changed: object) -> StreamFeatures:
+        nonlocal seen
+        features = build(changed.pop("corpus", corpus), cache, **changed)  # type: ignore[arg-type]
+        now = datasets(cache)
+        assert len(now - seen) == 1
+        seen = now
+        return features
+
+    def with_first(**fields: object) -> Corpus:
+        renewed = Utterance(**{**vars(first), **fields})  # type: ignore[arg-type]
+        return Corpus("noise", (), (1.0, 5.0), (renewed, second))
+
+    is_new(settings={**SMALL, "hop_length": 200})
+    is_new(stream="mfcc", settings={**SMALL, "n_mfcc": 5})
+    is_new(corpus=Corpus("other", (), (1.0, 5.0), corpus.utterances))
+    is_new(corpus=with_first(id="u"))
+    is_new(corpus=with_first(end=0.05))
+    is_new(corpus=with_first(start=0.01))
+    is_new(corpus=with_first(path=second.path))
+    is_new(corpus=Corpus("noise", (), (1.0, 5.0), (first,)))
+    slow = is_new(speed=0.8)
+    samples = load_audio(first.path).samples
+    np.testing.assert_array_equal(slow.frames[first.id], extract("mel", change_speed(samples, 0.8), SMALL))
+    assert slow.seconds[first.id] == pytest.approx(len(samples) / RATE)
+    # The default given is the default.
+    build(corpus, cache, settings={**SMALL, "hop_length": 160})
+    assert datasets(cache) == seen
+    # Another size, another time, another content of the same size.
+    os.utime(first.path, ns=(0, 0))
+    is_new()
+    soundfile.write(first.path, np.random.default_rng(1).uniform(-0.5, 0.5, 1600), RATE, subtype="FLOAT")
+    changed = is_new()
+    np.testing.assert_array_equal(changed.frames[first.id], extract("mel", load_audio(first.path).samples, SMALL))
+
+
+def test_a_new_version_of_the_features_is_another_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = write_corpus(tmp_path / "corpus", 1)
+    build(corpus, tmp_path / "cache")
+    monkeypatch.setattr(builder, "FEATURES_VERSION", builder.FEATURES_VERSION + 1)
+    build(corpus, tmp_path / "cache")
+    assert len(datasets(tmp_path / "cache")) == 2
+
+
+def test_bad_files_are_kept_as_sentences(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    corpus = write_corpus(tmp_path / "corpus", 10)
+    missing, silent, stereo, twin = (Path(corpus.utterances[i].path) for i in (0, 3, 4, 6))
+    missing.unlink()
+    soundfile.write(silent, np.zeros(8000), RATE)
+    samples, _ = soundfile.read(corpus.utterances[5].path)
+    soundfile.write(stereo, np.stack((samples, samples), axis=1), RATE)
+    shutil.copy(corpus.utterances[5].path, twin)
+    features = build(corpus, tmp_path / "cache", max_bad_fraction=0.2)
+    assert features.errors == {
+        "u000": f"{missing}: no such file.",
+        "u003": f"{silent}: silent, every sample is 0; expected speech.",
+    }
+    good = [f"u00{i}" for i in (1, 2, 4, 5, 6, 7, 8, 9)]
+    assert list(features.frames) == list(features.digest) == list(features.seconds) == good
+    assert features.notes == {"u004": "stereo mixed to mono"}
+    assert features.digest["u005"] == features.digest["u006"]
+    assert len(set(features.digest.values())) == 7
+    request.getfixturevalue("no_computation")
+    assert_equal(build(corpus, tmp_path / "cache", max_bad_fraction=0.2), features)
+    # What was allowed when it was built is not allowed for ever.
+    with pytest.raises(InputError, match="2 or more bad audio files among 10, expected at most 10 %"):
+        build(corpus, tmp_path / "cache", max_bad_fraction=0.1)
+
+
+def test_utterances_that_speed_makes_too_short_are_bad(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus", 2)
+    path = corpus.utterances[0].path
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 420), RATE)
+    assert build(corpus, tmp_path / "cache", max_bad_fraction=0.5).errors == {}
+    errors = build(corpus, tmp_path / "cache", max_bad_fraction=0.5, speed=1.1).errors
+    assert errors["u000"] == (
+        f"{path}: has 382 samples at 16000 Hz and speed 1.1; expected at least one window of 400."
+    )
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_too_many_bad_files_stop_the_build_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    monkeypatch.setattr(builder, "STARTUP_SECONDS", 0.0)
+    corpus = write_corpus(tmp_path / "corpus", 40)
+    for utterance in corpus.utterances[20:24]:
+        Path(utterance.path).unlink()
+    with pytest.raises(InputError) as raised:
+        build(corpus, tmp_path / "cache", max_bad_fraction=0.05, workers=processes)
+    path = str(tmp_path / "corpus" / "u0")
+    assert str(raised.value) == (
+        "The corpus noise has 3 or more bad audio files among 40, expected at most 5 % (max_bad_fraction): "
+        f"{path}20.wav: no such file; {path}21.wav: no such file; {path}22.wav: no such file."
+    )
+    assert datasets(tmp_path / "cache") == set()
+
+
+def test_mistakes_are_refused_before_anything_is_computed(tmp_path: Path, no_computation: None) -> None:
+    corpus = write_corpus(tmp_path / "corpus", 1)
+    cache = tmp_path / "cache"
+    with pytest.raises(InputError, match="The feature is 'chroma'"):
+        build(corpus, cache, stream="chroma")
+    with pytest.raises(InputError, match="has no setting 'mels'"):
+        build(corpus, cache, settings={"mels": 3})
+    with pytest.raises(InputError, match=r"The speed is 9\.0"):
+        build(corpus, cache, speed=9.0)
+    with pytest.raises(InputError, match="The number of workers is 0"):
+        build(corpus, cache, workers=0)
+    with pytest.raises(InputError, match="has no utterances"):
+        build(Corpus("noise", (), (1.0, 5.0), ()), cache)
+    assert not cache.exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="the features cannot be stored here"):
+        build(corpus, tmp_path / "file" / "cache")
+
+
+def test_of_two_builds_at_once_one_waits_and_reads(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    corpus, cache = write_corpus(tmp_path / "corpus"), tmp_path / "cache"
+    expected = build(corpus, tmp_path / "other")
+    cache.mkdir()
+    with open(cache / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # enough to keep out whoever wants to be alone
+        results: list[StreamFeatures] = []
+        second = threading.Thread(target=lambda: results.append(build(corpus, cache)))
+        request.getfixturevalue("no_computation")
+        second.start()
+        deadline = time.monotonic() + 20
+        while "waiting for it" not in capfd.readouterr().err:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        # Meanwhile the first build ends.
+        shutil.move(tmp_path / "other" / "acoustic_features", cache / "acoustic_features")
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        second.join()
+    assert_equal(results[0], expected)
+
+
+# As at a terminal, also where the tests run in the background and ignore SIGINT.
+ANSWER_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+BUILD_SLOWLY = """
+import sys, time
+import sejax.data.builder as builder
+from sejax.corpora.schema import Corpus, Utterance
+
+folder, cache, workers = sys.argv[1:]
+utterances = tuple(Utterance(id=f"u{i:03d}", path=f"{folder}/u{i:03d}.wav", speaker="s") for i in range(300))
+builder.STARTUP_SECONDS = 0.0
+check = builder.AcousticFeatures._generate_examples
+
+def slowly(self):
+    for i, example in enumerate(check(self)):
+        yield example
+        if i == 60:
+            print("midway", file=sys.__stdout__, flush=True)
+        if i > 60:
+            time.sleep(0.05)
+
+builder.AcousticFeatures._generate_examples = slowly
+builder.build_features(
+    Corpus("noise", ("a", "b"), (1.0, 5.0), utterances), stream="mel", settings={"n_mels": 20, "n_fft": 512},
+    cache_dir=cache, workers=int(workers), max_bad_fraction=0.0,
+)
+"""
+
+
+def processes_of(group: int) -> list[int]:
+    """The living members of a process group."""
+    members = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it has ended
+                continue
+            if int(fields[2]) == group and fields[0] != "Z":
+                members.append(int(entry))
+    return members
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="reads /proc")
+@pytest.mark.parametrize(("how", "processes"), [(signal.SIGKILL, 1), (signal.SIGKILL, 2), (signal.SIGINT, 2)])
+def test_a_build_stopped_midway_is_never_read_and_leaves_no_process(
+    tmp_path: Path, how: signal.Signals, processes: int
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus", 300)
+    cache = tmp_path / "cache"
+    with open(tmp_path / "stderr", "w") as stderr:
+        stopped = subprocess.Popen(
+            [sys.executable, "-c", ANSWER_CTRL_C + BUILD_SLOWLY, str(tmp_path / "corpus"), str(cache), str(processes)],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,
+        )
+    assert stopped.stdout is not None
+    assert stopped.stdout.readline() == "midway\n", (tmp_path / "stderr").read_text()
+    assert len(processes_of(stopped.pid)) >= (1 if processes == 1 else 3)
+    left = next((cache / "acoustic_features").iterdir())
+    assert any(name.startswith("incomplete") for name in os.listdir(left))
+    if how == signal.SIGINT:  # Ctrl-C reaches all of them
+        os.killpg(stopped.pid, how)
+    else:
+        stopped.kill()
+    stopped.communicate(timeout=20)
+    assert stopped.returncode != 0
+    deadline = time.monotonic() + 10
+    while processes_of(stopped.pid):
+        assert time.monotonic() < deadline, "worker processes outlive their parent"
+        time.sleep(0.05)
+    if how == signal.SIGINT:
+        said = (tmp_path / "stderr").read_text()
+        assert said.count("KeyboardInterrupt") == 1, said
+        assert datasets(cache) == set()
+    features = build(corpus, cache)
+    assert len(features.frames) == 300
+    np.testing.assert_array_equal(
+        features.frames["u299"], extract("mel", load_audio(corpus.utterances[299].path).samples, SMALL)
+    )
+    assert os.listdir(left) == ["1.0.0"]
+
+
+def test_an_exception_in_a_worker_is_raised_and_ends_the_workers() -> None:
+    results = processes.map_in_processes(int, ["1", "2", "x", "4"], workers=2, chunk=1)
+    assert [next(results), next(results)] == [1, 2]
+    with pytest.raises(ValueError, match="invalid literal"):
+        next(results)
+
+
+def test_workers_have_one_blas_thread_and_import_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
+    names = ["OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"]
+    assert list(processes.map_in_processes(os.getenv, names, workers=1, chunk=3)) == ["1", "1", "1"]
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "7"
+    assert "OMP_NUM_THREADS" not in os.environ
+    loaded = next(processes.map_in_processes(eval, ["list(__import__('sys').modules)"], workers=1, chunk=1))
+    assert "sejax.processes" in loaded
+    assert not {"pytest", "tensorflow_datasets", "tensorflow", "jax"} & set(loaded)
+
+
+def test_ctrl_c_is_answered_by_the_parent_alone_also_in_a_script_without_a_guard(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        ANSWER_CTRL_C + "import time\n"
+        "from sejax.processes import map_in_processes\n"
+        "results = map_in_processes(float, ['1'] * 9, workers=2, chunk=1)\n"
+        "print('main', next(results), flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with open(tmp_path / "stderr", "w") as stderr:
+        running = subprocess.Popen(
+            [sys.executable, script],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,
+        )
+    assert running.stdout is not None
+    assert running.stdout.readline() == "main 1.0\n", (tmp_path / "stderr").read_text()
+    time.sleep(0.5)  # the workers have nothing to do by now
+    os.killpg(running.pid, signal.SIGINT)
+    rest, _ = running.communicate(timeout=20)
+    assert rest == ""
+    said = (tmp_path / "stderr").read_text()
+    assert said.count("KeyboardInterrupt") == said.count("Traceback") == 1, said
+
+
+def test_tensorflow_is_never_imported_and_nothing_is_said_on_stdout(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "corpus", 3)
+    code = f"""
+import sys
+from sejax.corpora.schema import Corpus, Utterance
+from sejax.data.builder import build_features
+
+paths = [f"{tmp_path}/corpus/u00{{i}}.wav" for i in range(3)]
+utterances = tuple(Utterance(id=path[-8:-4], path=path, speaker="s") for path in paths)
+corpus = Corpus("noise", (), (1.0, 5.0), utterances)
+for _ in range(2):
+    build_features(corpus, stream="stf", settings={{}}, cache_dir=r"{tmp_path}/cache", max_bad_fraction=0.0)
+loaded = {{"tensorflow", "torch", "jax"}} & set(sys.modules)
+assert not loaded, loaded
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    said = [line for line in re.split("[\r\n]", done.stderr) if line.strip()]
+    assert said[-1].strip().startswith("stf  noise  3 utterances computed in")
+    assert all("stf  noise  3 utterances" in line for line in said), done.stderr
+
+
+def test_reading_is_fast(tmp_path: Path) -> None:
+    """300 utterances in a small part of a second; a loaded machine is allowed for."""
+    corpus = write_corpus(tmp_path / "corpus", 300)
+    build(corpus, tmp_path / "cache", stream="stf", settings={})
+    began = time.perf_counter()
+    build(corpus, tmp_path / "cache", stream="stf", settings={})
+    assert time.perf_counter() - began < 2

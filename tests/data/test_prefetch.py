@@ -1,0 +1,403 @@
+"""Frames that do not lie on the devices: the same batches, the same studies, little memory."""
+
+import json
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from numpy.testing import assert_allclose, assert_array_equal
+from tiny_study import labelled_table, read_csv, read_history, table_config, tiny_config
+
+from sejax import build as resolve
+from sejax import study as train
+from sejax.data import buckets as load
+from sejax.data.buckets import Padded, assemble
+from sejax.data.order import epoch_order, prediction_rows, take_batch
+from sejax.data.prefetch import READ_AHEAD, Blocks, largest_blocks, read_ahead, visits_of_epoch, visits_of_prediction
+from sejax.data.scales import fold_scales
+from sejax.data.types import Stream
+from sejax.engine import plan
+from sejax.engine.checkpoint import Checkpoints
+from sejax.engine.feed import open_feed
+from sejax.engine.plan import Planned
+from sejax.study import train_and_evaluate
+from sejax.workdir.logs import History
+
+FILES = ("predictions.csv", "history.jsonl", "metrics.json", "runs.csv")
+N, VIEWS, BATCH = 40, 2, 4
+
+
+# ---------------------------------------------------------------------------------------------- batches
+
+
+@pytest.fixture(scope="module")
+def stored():
+    """Two streams of two views in three buckets, none of it read."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(9, 60, (VIEWS, N))
+    streams = {
+        name: Stream(
+            [[rng.normal(size=(n, size)).astype(dtype) for n in view] for view in lengths],
+            rng.normal(size=(N, VIEWS, 3)).astype(np.float32),
+        )
+        for name, size, dtype in (("a", 3, np.float32), ("b", 2, np.float16))
+    }
+    return assemble(
+        streams,
+        encoded=streams,
+        target=np.eye(2, dtype=np.float32)[np.arange(N) % 2],
+        vad=rng.normal(size=(N, 3)).astype(np.float32),
+        n_buckets=3,
+        min_rows=BATCH,
+        max_seconds=0.4,
+        hop_seconds={"a": 0.01, "b": 0.01},
+        frames_dtype=np.float32,
+    )[0]
+
+
+@pytest.fixture(scope="module")
+def order(stored):
+    speaker = np.arange(N) % 5
+    return epoch_order(
+        [bucket.utterance for bucket in stored.buckets],
+        orders=[(seed, speaker != held_out) for seed in (0, 1) for held_out in (1, 3)],
+        epoch=2,
+        batch_size=BATCH,
+        views=VIEWS,
+    )
+
+
+def assert_same_batches(stored, visits, views):
+    """Bit for bit what `take_batch` gathers on the device, in the same order, though threads read at their own pace."""
+    data = jax.device_put(jax.tree.map(np.asarray, stored))
+    blocks = Blocks(stored.buckets, visits, largest_blocks(visits), views)
+    shapes: dict[int, set[Any]] = {}
+    held = list(read_ahead(blocks))  # what one block is made of must not be used again for another
+    for visit, block in zip(visits, held, strict=True):
+        shapes.setdefault(visit.bucket, set()).add(str(jax.tree.map(np.shape, block.bucket)))
+        by_order = jax.device_put((visit.rows, visit.view, block.rows, block.view))
+        for rows, view, local, local_view in zip(*by_order, strict=True):
+            expected = take_batch(data, data.buckets[visit.bucket], rows, view)
+            found = take_batch(data._replace(buckets=()), jax.device_put(block.bucket), local, local_view)
+            for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+                assert ours.dtype == theirs.dtype
+                assert_array_equal(ours, theirs)
+    assert all(len(own) == 1 for own in shapes.values())  # one program for each bucket
+
+
+@pytest.fixture
+def at_odd_times(monkeypatch: pytest.MonkeyPatch):
+    """Reading takes now long, now short."""
+    take, rng = Padded.take, np.random.default_rng(0)
+
+    def delayed(*args):
+        time.sleep(rng.choice((0.0, 0.01)))
+        return take(*args)
+
+    monkeypatch.setattr(Padded, "take", delayed)
+
+
+def test_streamed_batches_of_an_epoch_are_those_on_the_device(stored, order, at_odd_times):
+    visits = visits_of_epoch(order)
+    assert len(stored.buckets) == 3
+    assert len(visits) == sum(rows.shape[1] * rows.shape[2] for rows in order.rows)
+    assert_same_batches(stored, visits, VIEWS)
+
+
+def test_streamed_batches_of_a_prediction_are_those_on_the_device(stored, at_odd_times):
+    rows, _ = prediction_rows(stored, [np.arange(0, N, 3), np.arange(1, N, 3)], BATCH)
+    assert_same_batches(stored, visits_of_prediction(rows), 1)
+
+
+def test_a_block_reads_an_utterance_once_and_only_the_view_that_is_visited(stored, order, monkeypatch):
+    read: list[tuple[int, int, int]] = []
+    valid = Padded.valid
+
+    def noted(self, row, view):
+        read.append((id(self), row, view))
+        return valid(self, row, view)
+
+    monkeypatch.setattr(Padded, "valid", noted)
+    visits = visits_of_epoch(order)
+    for visit, _ in zip(visits, read_ahead(Blocks(stored.buckets, visits, largest_blocks(visits), VIEWS)), strict=True):
+        assert visit.rows.shape == (4, BATCH)
+    for visit in visits:
+        read.clear()
+        _ = Blocks(stored.buckets, [visit], largest_blocks([visit]), VIEWS)[0]
+        wanted = {(row, view) for row, view in zip(visit.rows.ravel(), visit.view.ravel(), strict=True)}
+        assert sorted(read) == sorted(
+            (id(x), row, view) for x in stored.buckets[visit.bucket].frames.values() for row, view in wanted
+        )
+
+
+def test_no_more_is_read_ahead_than_is_said(stored, order, monkeypatch):
+    begun, take = [], Blocks.__getitem__
+    monkeypatch.setattr(Blocks, "__getitem__", lambda self, place: begun.append(place) or take(self, place))
+    visits = visits_of_epoch(order)
+    assert len(visits) > 2 * READ_AHEAD
+    blocks = read_ahead(Blocks(stored.buckets, visits, largest_blocks(visits), VIEWS))
+    next(blocks)
+    time.sleep(0.3)
+    assert READ_AHEAD <= len(begun) <= READ_AHEAD + 1
+
+
+# ---------------------------------------------------------------------------------------------- studies
+
+
+def streamed_config(cache_dir: str) -> ConfigDict:
+    """Float32 and float16 frames, two lengths, two speeds, two seeds in chunks of their own."""
+    config = tiny_config(cache_dir)
+    config.streams = ("mfcc", "hubert")
+    config.model.encoder.mfcc = config.model.encoder.hubert = "linear"
+    config.speeds = (1.0, 1.1)
+    config.buckets = 2
+    config.model.self_attention = False
+    config.seeds = 2
+    config.epochs = 3
+    return config
+
+
+def finetune_config(cache_dir: str) -> ConfigDict:
+    """Raw audio through adapters: a batch that all runs share."""
+    config = tiny_config(cache_dir)
+    config.streams = ("mfcc", "wavlm")
+    config.model.encoder.wavlm = "finetune"
+    config.max_seconds = 1.0
+    config.finetune.lora_rank = 2
+    return config
+
+
+def by_speaker_config(cache_dir: str) -> ConfigDict:
+    config = tiny_config(cache_dir)
+    config.model.encoder.mfcc = "linear"
+    config.normalisation = "speaker"
+    return config
+
+
+def train_on(frames_on: str, config: ConfigDict, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> dict[int, Any]:
+    """Trains, and gives what is saved of every epoch: states and best parameters."""
+    saved = {}
+    save = Checkpoints.save
+
+    def noted(self, epoch, tree):
+        saved[epoch] = jax.device_get(tree)
+        save(self, epoch, tree)
+
+    config.frames_on = frames_on
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "save", noted)
+        train_and_evaluate(config, str(workdir))
+    return saved
+
+
+def assert_same_study(ours: Path, theirs: Path) -> None:
+    """The same batches went through two programs, which XLA rounds in its own ways."""
+    assert (ours / "runs.csv").read_bytes() == (theirs / "runs.csv").read_bytes()  # the best epochs among it
+    for a, b in zip(read_history(ours), read_history(theirs), strict=True):
+        assert a.keys() == b.keys()
+        assert_allclose(*([row[k] for k in a if k.startswith("loss_")] for row in (a, b)), atol=1e-5)
+    for a, b in zip(*(read_csv(workdir / "predictions.csv") for workdir in (ours, theirs)), strict=True):
+        assert [a[k] for k in ("run", "id", "label")] == [b[k] for k in ("run", "id", "label")]
+        numbers = [k for k in a if k.startswith(("prob_", "pred_")) and a[k]]
+        assert_allclose(*([float(row[k]) for k in numbers] for row in (a, b)), atol=1e-3)
+
+
+@pytest.mark.parametrize("make_config", [streamed_config, finetune_config, by_speaker_config])
+def test_a_streamed_study_is_the_same(make_config, tmp_path: Path, cache_dir: str, monkeypatch: pytest.MonkeyPatch):
+    for frames_on in ("device", "host"):
+        train_on(frames_on, make_config(cache_dir), tmp_path / frames_on, monkeypatch)
+    assert_same_study(tmp_path / "host", tmp_path / "device")
+    plans = [json.loads((tmp_path / on / "plan.json").read_text())[0] for on in ("device", "host")]
+    assert [own["frames_on"] for own in plans] == ["device", "host"]
+
+    if make_config is streamed_config:  # interrupted in an epoch while streaming, and continued: to the last bit
+        write = History.write
+
+        def interrupted(self, rows):
+            if rows[0]["epoch"] == 2:
+                raise KeyboardInterrupt
+            write(self, rows)
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(History, "write", interrupted)
+            train_on("host", make_config(cache_dir), tmp_path / "parts", monkeypatch)
+        train_on("host", make_config(cache_dir), tmp_path / "parts", monkeypatch)
+        for name in FILES:
+            assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "host" / name).read_bytes(), name
+        config = make_config(cache_dir)
+        config.frames_on = "device"  # what was streamed is evaluated on the devices
+        train_and_evaluate(config, str(tmp_path / "parts"), train=False)
+        assert_same_study(tmp_path / "parts", tmp_path / "device")
+
+
+def test_nothing_of_a_held_out_speaker_reaches_a_streamed_run(
+    tmp_path: Path, cache_dir: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Garbage in the frames of the speakers that the first fold tests and validates on."""
+    config = by_speaker_config(cache_dir)
+    config.normalisation = "train"
+    prepare_corpus = resolve.prepare_corpus
+
+    def spoilt(config, streams):
+        prepared = prepare_corpus(config, streams)
+        (fold, *_) = train.make_folds(prepared.corpus.utterances, config.protocol)
+        garbage = {
+            name: Stream(
+                [
+                    [x if own else np.full(x.shape, np.nan, x.dtype) for x, own in zip(view, fold.train, strict=True)]
+                    for view in stream.frames
+                ],
+                np.where(fold.train[:, None, None], stream.statistics, np.float32(1e30)),
+            )
+            for name, stream in prepared.streams.items()
+        }
+        return type(prepared)(**{**vars(prepared), "streams": garbage})
+
+    clean = train_on("host", config, tmp_path / "clean", monkeypatch)
+    monkeypatch.setattr(resolve, "prepare_corpus", spoilt)
+    dirty = train_on("host", config, tmp_path / "dirty", monkeypatch)
+
+    def of_run(saved, number):
+        # Ten runs of one seed, two side by side on two devices.
+        return [x.reshape(-1, *x.shape[2:])[number] for x in jax.tree.leaves(saved[config.epochs][0])]
+
+    for ours, theirs in zip(of_run(dirty, 0), of_run(clean, 0), strict=True):
+        assert np.isfinite(ours).all()
+        assert_array_equal(ours, theirs)
+    trained_on_them = zip(of_run(dirty, 4), of_run(clean, 4), strict=True)
+    assert any(not np.array_equal(ours, theirs) for ours, theirs in trained_on_them)
+
+
+def test_frames_are_streamed_where_they_do_not_fit(tmp_path: Path, cache_dir: str, monkeypatch: pytest.MonkeyPatch):
+    def planned_on(free: int, frames_on: str, workdir: str = "workdir") -> str:
+        with monkeypatch.context() as patched:
+            patched.setattr(plan, "free_memory", lambda devices: free)
+            patched.setattr(train, "open_feed", stop)
+            config = by_speaker_config(cache_dir)
+            config.batch_size = 2  # a block is a small part of the corpus
+            config.frames_on = frames_on
+            with pytest.raises(KeyboardInterrupt):
+                train_and_evaluate(config, str(tmp_path / workdir))
+        return chosen.pop()
+
+    chosen: list[str] = []
+    monkeypatch.setattr(load, "PREDICTION_BYTES", 1)  # nor is a block of a prediction large
+
+    def stop(planned: Planned):
+        chosen.append(planned.frames_on)
+        raise KeyboardInterrupt
+
+    assert planned_on(1 << 40, "auto") == "device"
+    found = json.loads((tmp_path / "workdir" / "plan.json").read_text())[0]
+    assert planned_on(1, "auto") == "device"  # as it was begun
+    assert planned_on(1 << 40, "host") == "host"  # unless something else is asked for
+    # Of what is free a program may need 0.9.
+    assert planned_on(found["data_bytes"], "auto", "not even the data") == "host"
+    assert planned_on(found["needed_bytes"], "auto", "not with the data") == "host"
+    assert planned_on(int(found["needed_bytes"] / 0.9) + 1, "auto", "just so") == "device"
+
+
+# ---------------------------------------------------------------------------------- devices and memory
+
+
+def planned_study(cache_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planned:
+    kept: list[Planned] = []
+
+    def keep(planned):
+        kept.append(planned)
+        raise KeyboardInterrupt
+
+    config = by_speaker_config(cache_dir)
+    config.frames_on = "host"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(train, "open_feed", keep)
+        train_and_evaluate(config, str(tmp_path / "workdir"))
+    return kept.pop()
+
+
+def test_the_next_block_is_put_on_the_devices_while_they_compute(cache_dir, tmp_path, monkeypatch):
+    """A step is started, the one before is waited for, the next block is put: two blocks are there, never three."""
+    feed = open_feed(planned_study(cache_dir, tmp_path, monkeypatch))
+    events: list[tuple[str, int]] = []
+    steps: list[Any] = []  # the metrics that each step gave
+    share, wait = feed.share, jax.block_until_ready
+
+    def put(tree):
+        if isinstance(tree, tuple):
+            events.append(("put", int(tree[-1])))
+        return share(tree)
+
+    def started(compiled):
+        def step(*args):
+            states, metrics = compiled(*args)
+            steps.append(metrics.losses)
+            events.append(("start", len(steps) - 1))
+            return states, metrics
+
+        return step
+
+    def waited(tree):
+        if found := [i for i, losses in enumerate(steps) if losses is tree.losses]:
+            events.append(("wait", found[0]))
+        return wait(tree)
+
+    states = feed.init_states()
+    feed.plan.compiled.update({n: started(compiled) for n, compiled in feed.plan.compiled.items()})
+    monkeypatch.setattr(feed, "share", put)
+    monkeypatch.setattr(jax, "block_until_ready", waited)
+    feed.train_epoch(states, 1)
+    n = feed.own.recipe.epoch_steps
+    assert n > 3
+    expected = [("put", 0), ("start", 0)]
+    for step in range(1, n):
+        expected += [("put", step), ("start", step), ("wait", step - 1)]
+    assert events == expected
+
+
+def test_frames_are_not_kept_on_the_host(tmp_path: Path, cache_dir: str):
+    """Everything before the first step, and an epoch of blocks, on a corpus that is larger than what it takes."""
+    config = table_config(cache_dir, labelled_table(tmp_path))
+    config.features.mel.n_mels = 128
+    config.features.mel.hop_length = 4  # 2000 frames of 128: 1 MB each
+    config.features.mel.win_length = 400
+
+    def corpus():
+        prepared = resolve.prepare_corpus(config, ("mel",))
+        return prepared.streams["mel"]
+
+    def read() -> int:
+        stream = corpus()
+        data, _ = assemble(
+            {"mel": stream},
+            encoded=["mel"],
+            target=np.eye(2, dtype=np.float32)[np.arange(16) % 2],
+            vad=np.zeros((16, 3), np.float32),
+            n_buckets=1,
+            min_rows=2,
+            max_seconds=0.0,
+            hop_seconds={"mel": 4 / 16_000},
+            frames_dtype=np.float32,
+        )
+        fold_scales(data, [np.arange(16) < 12])
+        order = epoch_order(
+            [b.utterance for b in data.buckets], orders=[(0, np.ones(16, bool))], epoch=1, batch_size=1, views=1
+        )
+        visits = visits_of_epoch(order)
+        for block in read_ahead(Blocks(data.buckets, visits, largest_blocks(visits), 1)):
+            del block
+        return plan.nbytes(data)
+
+    corpus()  # computes the features
+    tracemalloc.start()
+    try:
+        whole = read()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert whole > 16e6
+    assert peak < 0.7 * whole

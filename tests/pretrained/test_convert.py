@@ -1,0 +1,403 @@
+"""Reading checkpoints: every layout that Hugging Face has written, and one sentence for each that is broken."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from tiny_study import GOLDEN_SSL
+
+from sejax.errors import InputError
+from sejax.pretrained.convert import fingerprint, load_checkpoint, read_architecture, read_labels, reads_normalised
+from sejax.pretrained.wav2vec2 import SSLModel
+
+GOLDENS = sorted(path.name for path in GOLDEN_SSL.iterdir() if path.is_dir())
+HEADS = ("classifier", "classifier-last", "dimensional", "wavlm-classifier")
+NEW_NAMES = "encoder.pos_conv_embed.conv.parametrizations.weight.original"
+Arrays = dict[str, np.ndarray]
+
+
+def copy(tmp_path: Path, name: str, change: Callable[[Arrays], Any] = lambda arrays: None) -> Path:
+    """A golden checkpoint whose arrays went through `change`, in place."""
+    folder = tmp_path / name
+    shutil.copytree(GOLDEN_SSL / name, folder)
+    arrays = load_file(folder / "model.safetensors")
+    change(arrays)
+    save_file(arrays, folder / "model.safetensors")
+    return folder
+
+
+def set_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(str(folder))
+    assert str(folder) in str(caught.value)
+    return str(caught.value)
+
+
+def assert_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    jax.tree.map(np.testing.assert_array_equal, dict(one), dict(other))
+
+
+# ------------------------------------------------------------------------------------------- what is read
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_every_golden_loads(name: str):
+    """As exactly the tree, in float32, of the module itself; an emotion head only where there is one."""
+    found = load_checkpoint(str(GOLDEN_SSL / name))
+    assert found.folder == GOLDEN_SSL / name
+    samples, lengths = np.zeros((1, 400), np.float32), np.array([400], np.int32)
+    expected = jax.eval_shape(SSLModel(found.architecture).init, jax.random.key(0), samples, lengths)["params"]
+    shapes = jax.tree.map(lambda x: (x.shape, np.dtype(x.dtype)), found.params)
+    assert shapes == jax.tree.map(lambda x: (x.shape, np.dtype(x.dtype)), expected)
+    assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(found.params))
+    assert bool(found.head) == (name in HEADS)
+    assert found.normalise == (name != "wavlm-base")
+    assert found.architecture.family == json.loads((GOLDEN_SSL / name / "config.json").read_text())["model_type"]
+
+
+def test_each_array_is_where_it_belongs():
+    """A few by hand: transposed as they should be, each layer at its place."""
+    found = load_checkpoint(str(GOLDEN_SSL / "wavlm-large")).params
+    raw = load_file(GOLDEN_SSL / "wavlm-large" / "model.safetensors")
+    for i in range(3):
+        layer = f"encoder.layers.{i}"
+        np.testing.assert_array_equal(
+            found["layers"]["feed_forward"]["intermediate"]["kernel"][i],
+            raw[f"{layer}.feed_forward.intermediate_dense.weight"].T,
+        )
+        np.testing.assert_array_equal(
+            found["layers"]["attention"]["gate_constant"][i], raw[f"{layer}.attention.gru_rel_pos_const"][0, :, 0, 0]
+        )
+        np.testing.assert_array_equal(found["layers"]["final_norm"]["bias"][i], raw[f"{layer}.final_layer_norm.bias"])
+    conv = raw["feature_extractor.conv_layers.1.conv.weight"]  # [out, in, width]
+    assert found["feature_encoder"]["conv_1"]["kernel"][2, 5, 7] == conv[7, 5, 2]
+    np.testing.assert_array_equal(found["position"]["weight_g"], raw[f"{NEW_NAMES}0"][0, 0])
+    np.testing.assert_array_equal(found["position"]["weight_v"], raw[f"{NEW_NAMES}1"].transpose(2, 1, 0))
+    np.testing.assert_array_equal(
+        found["relative_position"]["embedding"], raw["encoder.layers.0.attention.rel_attn_embed.weight"]
+    )
+
+
+def test_both_spellings_of_weight_norm(tmp_path: Path):
+    def as_of_old(arrays: Arrays) -> None:
+        arrays["encoder.pos_conv_embed.conv.weight_g"] = arrays.pop(f"{NEW_NAMES}0")
+        arrays["encoder.pos_conv_embed.conv.weight_v"] = arrays.pop(f"{NEW_NAMES}1")
+
+    old = load_checkpoint(str(copy(tmp_path, "hubert-base", as_of_old)))
+    assert_same(old.params, load_checkpoint(str(GOLDEN_SSL / "hubert-base")).params)
+
+
+@pytest.mark.parametrize("prefix", ["hubert", "wav2vec2", "wavlm"])
+def test_prefix_of_a_head(tmp_path: Path, prefix: str):
+    """The encoder's arrays below a name, heads of pre-training and of recognition beside them."""
+
+    def under_a_head(arrays: Arrays) -> None:
+        for key in list(arrays):
+            arrays[f"{prefix}.{key}"] = arrays.pop(key)
+        arrays["lm_head.weight"] = np.zeros((8, 24), np.float32)
+        arrays["final_proj.bias"] = np.zeros(8, np.float32)
+        arrays["label_embs_concat"] = np.zeros((2, 8), np.float32)
+
+    found = load_checkpoint(str(copy(tmp_path, "hubert-base", under_a_head)))
+    assert_same(found.params, load_checkpoint(str(GOLDEN_SSL / "hubert-base")).params)
+    assert found.head == {}
+
+
+def test_shards(tmp_path: Path):
+    """Several files with an index are as one without."""
+    folder = tmp_path / "whole"
+    shutil.copytree(GOLDEN_SSL / "wav2vec2-pretraining", folder)
+    arrays: Arrays = {}
+    for path in folder.glob("*.safetensors*"):
+        if path.suffix == ".safetensors":
+            arrays |= load_file(path)
+        path.unlink()
+    save_file(arrays, folder / "model.safetensors")
+    assert_same(load_checkpoint(str(folder)).params, load_checkpoint(str(GOLDEN_SSL / "wav2vec2-pretraining")).params)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
+def test_other_floats(tmp_path: Path, dtype: Any):
+    """Widened to float32 without any other change."""
+
+    def narrow(arrays: Arrays) -> None:
+        for key in arrays:
+            arrays[key] = arrays[key].astype(dtype)
+
+    found = load_checkpoint(str(copy(tmp_path, "wavlm-base", narrow))).params
+    exact = load_checkpoint(str(GOLDEN_SSL / "wavlm-base")).params
+    assert_same(found, jax.tree.map(lambda x: x.astype(dtype).astype(np.float32), exact))
+    assert {x.dtype for x in jax.tree.leaves(found)} == {np.dtype(np.float32)}
+
+
+def test_no_mask_embedding():
+    """Of a model that was never masked: zeros."""
+    found = load_checkpoint(str(GOLDEN_SSL / "hubert-plain")).params
+    assert not found["mask_embedding"].any() and found["mask_embedding"].shape == (24,)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_labels_and_head(name: str):
+    head = load_checkpoint(str(GOLDEN_SSL / name)).head
+    labels = read_labels(GOLDEN_SSL / name)
+    assert labels == (("arousal", "dominance", "valence") if name == "dimensional" else ("neu", "hap", "ang", "sad"))
+    assert head["output"]["kernel"].shape == (16 if name == "dimensional" else 12, len(labels))
+    assert set(head) - {"layer_weights", "output"} == {"dense" if name == "dimensional" else "projector"}
+
+
+def test_labels_are_in_the_order_of_their_numbers(tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps({"id2label": {str(i): f"e{i}" for i in reversed(range(12))}}))
+    assert read_labels(tmp_path) == tuple(f"e{i}" for i in range(12))
+    (tmp_path / "config.json").write_text("{}")
+    assert read_labels(tmp_path) == ()
+
+
+def test_the_whole_file_goes_before_an_index(tmp_path: Path):
+    """As transformers does it, whatever an older index beside it says."""
+    folder = copy(tmp_path, "hubert-base")
+    index = {"weight_map": {"encoder.layer_norm.bias": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert_same(load_checkpoint(str(folder)).params, load_checkpoint(str(GOLDEN_SSL / "hubert-base")).params)
+
+
+# ---------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("labels", [["neu", "hap"], {"neu": "0"}, {"0": "neu", "2": "hap"}])
+def test_labels_without_their_numbers(tmp_path: Path, labels: Any):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"id2label": labels}))
+    with pytest.raises(InputError) as caught:
+        read_labels(tmp_path)
+    assert str(caught.value).startswith(f"{path}: id2label is {labels!r}, expected names")
+
+
+@pytest.mark.parametrize("files", [None, [], {}, "x", {"a": 1}, {"a": ["x"]}])
+def test_an_index_of_nothing(tmp_path: Path, files: Any):
+    folder = tmp_path / "shards"
+    shutil.copytree(GOLDEN_SSL / "wav2vec2-pretraining", folder)
+    index = folder / "model.safetensors.index.json"
+    set_json(index, weight_map=files)
+    assert refused(folder) == f"{index}: has no weight_map of arrays to files."
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("hubert-base", f"{NEW_NAMES}0", "encoder.pos_conv_embed.conv.weight_g"),
+        ("hubert-base", "encoder.layer_norm.bias", "hubert.encoder.layer_norm.bias"),
+        (
+            "wavlm-base",
+            "encoder.layers.0.attention.rel_attn_embed.weight",
+            "encoder.layers.2.attention.rel_attn_embed.weight",
+        ),
+    ],
+)
+def test_two_arrays_for_one_place(tmp_path: Path, name: str, old: str, new: str):
+    """Refused where they differ: neither may win by the order of the file."""
+    folder = copy(tmp_path, name, lambda arrays: arrays.update({new: arrays[old].copy()}))
+    assert_same(load_checkpoint(str(folder)).params, load_checkpoint(str(GOLDEN_SSL / name)).params)
+    arrays = load_file(folder / "model.safetensors")
+    save_file(arrays | {new: arrays[old] + 1}, folder / "model.safetensors")
+    assert "is there under another name too, with other values" in refused(folder)
+
+
+def test_layers_that_are_missing_are_named(tmp_path: Path):
+    def spoil(arrays: Arrays) -> None:
+        for i in (0, 2):
+            del arrays[f"encoder.layers.{i}.final_layer_norm.bias"]
+
+    assert "layers 0 and 2, final_norm/bias is missing" in refused(copy(tmp_path, "hubert-base", spoil))
+
+
+def test_a_head_of_integers(tmp_path: Path):
+    def spoil(arrays: Arrays) -> None:
+        arrays["classifier.weight"] = arrays["classifier.weight"].astype(np.int64)
+
+    assert "classifier.weight holds int64, expected floats" in refused(copy(tmp_path, "classifier", spoil))
+
+
+def test_a_missing_shard(tmp_path: Path):
+    folder = tmp_path / "shards"
+    shutil.copytree(GOLDEN_SSL / "wav2vec2-pretraining", folder)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    said = refused(folder)
+    assert "model-00002-of-00002.safetensors is missing, which model.safetensors.index.json names" in said
+
+
+@pytest.mark.parametrize("damage", ["cut", "nonsense", "empty"])
+def test_a_corrupt_file(tmp_path: Path, damage: str):
+    path = copy(tmp_path, "hubert-base") / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[:-100], "nonsense": b"\xff" * 64, "empty": b""}[damage])
+    said = refused(path.parent)
+    assert said.startswith(f"{path}: cannot be read as safetensors")
+
+
+def test_all_that_is_wrong_at_once(tmp_path: Path):
+    """Missing, unexpected, misshapen and of integers: one error names them all, and where they are."""
+
+    def spoil(arrays: Arrays) -> None:
+        del arrays["encoder.layers.1.final_layer_norm.bias"]
+        del arrays["feature_projection.projection.bias"]
+        arrays["encoder.adapter.weight"] = np.zeros(3, np.float32)
+        arrays["encoder.layer_norm.weight"] = np.ones(23, np.float32)
+        arrays["encoder.layers.0.attention.q_proj.weight"] = np.ones((24, 20), np.float32)
+        arrays["encoder.layers.2.attention.k_proj.bias"] = np.zeros(24, np.int64)
+        arrays["feature_extractor.conv_layers.3.conv.weight"] = np.zeros((8, 8), np.float32)
+
+    said = refused(copy(tmp_path, "hubert-base", spoil))
+    assert "not those of its config.json (hubert, 3 layers of 24)" in said
+    assert "layer 1, final_norm/bias is missing" in said
+    assert "feature_projection/projection/bias is missing" in said
+    assert "encoder.adapter.weight is unexpected" in said
+    assert "encoder.layer_norm.weight is [23], which gives [23], expected [24]" in said
+    assert "encoder.layers.0.attention.q_proj.weight is [24, 20], which gives [20, 24], expected [24, 24]" in said
+    assert "encoder.layers.2.attention.k_proj.bias holds int64, expected floats" in said
+    assert "feature_extractor.conv_layers.3.conv.weight is [8, 8]" in said
+    assert said.count(";") == 6  # nothing twice: what is there, but wrong, is not missing too
+
+
+def test_no_more_than_a_screenful(tmp_path: Path):
+    """Another model's arrays altogether: some are named, the others counted."""
+    folder = copy(tmp_path, "hubert-base")
+    shutil.copy(GOLDEN_SSL / "wavlm-classifier" / "model.safetensors", folder)
+    said = refused(folder)
+    assert "; and " in said and " more." in said
+    assert len(said) < 1500
+
+
+@pytest.mark.parametrize(("layers", "said"), [(2, "has a layer 2, expected 2 layers"), (5, "layers 3-4, ")])
+def test_another_number_of_layers(tmp_path: Path, layers: int, said: str):
+    folder = copy(tmp_path, "hubert-base")
+    set_json(folder / "config.json", num_hidden_layers=layers)
+    assert said in refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("hubert-base", {"model_type": "bert"}, "model_type is 'bert', expected one of wav2vec2, hubert, wavlm"),
+        ("hubert-base", {"model_type": None}, "model_type is None"),
+        ("hubert-base", {"model_type": ["hubert"]}, "model_type is ['hubert']"),
+        ("wav2vec2-base", {"add_adapter": True}, "adapters (add_adapter)"),
+        ("wav2vec2-base", {"adapter_attn_dim": 16}, "attention adapters (adapter_attn_dim)"),
+        ("hubert-base", {"conv_pos_batch_norm": True}, "batch norm of positions (conv_pos_batch_norm)"),
+        ("hubert-base", {"hidden_act": "mish"}, "hidden_act 'mish'"),
+        ("hubert-base", {"feat_extract_activation": "mish"}, "feat_extract_activation 'mish'"),
+        ("hubert-base", {"feat_extract_norm": "batch"}, "feat_extract_norm 'batch'"),
+        ("wavlm-base", {"num_attention_heads": 5}, "a hidden_size that num_attention_heads does not divide"),
+        ("hubert-base", {"num_conv_pos_embedding_groups": 7}, "num_conv_pos_embedding_groups does not divide"),
+    ],
+)
+def test_configs_that_are_not_supported(tmp_path: Path, name: str, changes: dict[str, Any], said: str):
+    folder = copy(tmp_path, name)
+    set_json(folder / "config.json", **changes)
+    found = refused(folder)
+    assert found.startswith(f"{folder / 'config.json'}: ") and said in found
+
+
+def test_all_that_is_not_supported_at_once(tmp_path: Path):
+    folder = copy(tmp_path, "wav2vec2-base")
+    set_json(folder / "config.json", add_adapter=True, hidden_act="mish")
+    with pytest.raises(InputError, match=r"adapters \(add_adapter\); hidden_act 'mish', which sejax does not support"):
+        read_architecture(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hidden_size", 0),
+        ("num_hidden_layers", -1),
+        ("num_attention_heads", 0),
+        ("num_conv_pos_embeddings", 0),
+        ("num_conv_pos_embedding_groups", 0),
+        ("num_buckets", 0),
+        ("max_bucket_distance", 0),
+    ],
+)
+def test_sizes_below_one(tmp_path: Path, name: str, value: int):
+    folder = copy(tmp_path, "wavlm-base")
+    path = folder / "config.json"
+    set_json(path, **{name: value})
+    assert refused(folder) == f"{path}: has {name} {value}, expected 1 or more."
+
+
+def test_a_stride_of_zero(tmp_path: Path):
+    folder = copy(tmp_path, "hubert-base")
+    path = folder / "config.json"
+    strides = json.loads(path.read_text())["conv_stride"]
+    set_json(path, conv_stride=[*strides[:-1], 0])
+    assert refused(folder) == f"{path}: has conv_stride 0, expected 1 or more."
+
+
+@pytest.mark.parametrize("changes", [{"conv_stride": [5, 2]}, {"hidden_size": "wide"}, {"id2label": ["neu"]}])
+def test_a_config_that_transformers_refuses(tmp_path: Path, changes: dict[str, Any]):
+    folder = copy(tmp_path, "hubert-base")
+    set_json(folder / "config.json", **changes)
+    assert "config.json: transformers cannot read it" in refused(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize(("text", "said"), [("{", "cannot be read as JSON"), ("[]", "holds list, expected a JSON")])
+def test_no_json(tmp_path: Path, name: str, text: str, said: str):
+    folder = copy(tmp_path, "hubert-base")
+    (folder / name).write_text(text)
+    assert f"{folder / name}: {said}" in refused(folder)
+
+
+def test_preprocessing(tmp_path: Path):
+    folder = copy(tmp_path, "hubert-base")
+    path = folder / "preprocessor_config.json"
+    assert reads_normalised(folder)
+    set_json(path, do_normalize=False)
+    assert not reads_normalised(folder)
+    set_json(path, do_normalize="no")
+    assert refused(folder) == f"{path}: do_normalize is 'no', expected true or false."
+    set_json(path, do_normalize=True, feature_size=80)
+    assert refused(folder) == f"{path}: feature_size is 80, expected 1: raw samples."
+    set_json(path, sampling_rate=8000)
+    assert refused(folder) == f"{path}: sampling_rate is 8000, expected 16000."
+
+
+# ------------------------------------------------------------------------------------------- fingerprint
+
+
+def test_fingerprint_is_of_the_contents(tmp_path: Path):
+    one = copy(tmp_path, "hubert-base")
+    other = shutil.copytree(one, tmp_path / "elsewhere")
+    (other / "README.md").write_text("a model")
+    assert fingerprint(one) == fingerprint(other)
+    assert len(fingerprint(one)) == 32
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors"])
+def test_fingerprint_changes_with_a_byte(tmp_path: Path, name: str):
+    folder = copy(tmp_path, "hubert-base")
+    before = fingerprint(folder)
+    content = bytearray((folder / name).read_bytes())
+    content[-2] ^= 1
+    (folder / name).write_bytes(content)
+    assert fingerprint(folder) != before
+
+
+def test_fingerprint_covers_every_shard(tmp_path: Path):
+    folder = tmp_path / "shards"
+    shutil.copytree(GOLDEN_SSL / "wav2vec2-pretraining", folder)
+    before = fingerprint(folder)
+    path = folder / "model-00002-of-00002.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert fingerprint(folder) != before

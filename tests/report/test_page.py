@@ -1,0 +1,476 @@
+"""The report of fabricated workdirs: its numbers, its marks, its escaping, and that it stands alone."""
+
+import csv
+import json
+import os
+import re
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+
+from sejax.corpora.schema import DIMENSIONS, Dropped, Utterance
+from sejax.errors import InputError
+from sejax.evaluation.baselines import class_mean_lookup, majority_class
+from sejax.evaluation.intervals import summarise
+from sejax.evaluation.predictions import Predictions, write_predictions
+from sejax.protocols.audit import audit
+from sejax.protocols.folds import make_folds
+from sejax.report.page import FILES, write_report
+
+VOID = {"meta", "br", "hr", "link", "img", "col"}
+EPOCHS = 4
+NASTY = ("Jörg<b>", "A&B", '"q"', "<script>alert(1)</script>")
+
+
+def weights(task: str, mean: float) -> dict[str, float]:
+    return {f"weight_{task}": mean, f"weight_min_{task}": 0.9 * mean, f"weight_max_{task}": 1.1 * mean}
+
+
+def fabricate(
+    folder: Path,
+    *,
+    settings: Sequence[tuple[str, float]] = (("joint", 0.5),),
+    classes: Sequence[str] = ("angry", "happy", "sad"),
+    speakers: Sequence[str] = ("s1", "s2", "s3", "s4"),
+    vad: bool = True,
+    seeds: int = 1,
+    protocol: str = "loso",
+    transductive: bool = False,
+    optimistic: bool = False,
+    dropped: Sequence[Dropped] = (),
+    best_on_validation: str = "",
+) -> Path:
+    """Writes the five files that the report reads, of a study whose predictions are better than chance.
+
+    `settings` are names and alphas; a task whose share is 0 is not trained and has no predictions.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(1)
+    number = 12 * len(speakers)
+    label = rng.integers(0, max(len(classes), 1), number) if classes else np.full(number, -1)
+    truth = np.clip(label[:, None] + rng.normal(2.5, 0.5, (number, 3)), 1, 5) if vad else np.full((number, 3), np.nan)
+    utterances = [
+        Utterance(
+            id=f"u{row:03d}",
+            path=f"/data/{row}.wav",
+            speaker=speakers[row % len(speakers)],
+            session=f"session {row % len(speakers) % 3}",
+            text=f"text {row % 5}",
+            label=classes[label[row]] if classes else None,
+            vad=tuple(truth[row].tolist()),
+        )
+        for row in range(number)
+    ]
+    folds = make_folds(utterances, protocol)
+    audited = audit(
+        utterances,
+        folds,
+        classes,
+        digests={"u000": "same", f"u{len(speakers):03d}": "same"},  # of one speaker
+        dropped=dropped,
+        notes={"u000": "48000 Hz resampled to 16000 Hz"},
+        corpus_notes=["the reader <says> this"],
+    )
+
+    parts: list[dict[str, Any]] = []
+    runs, history = [], []
+    keys = [(seed, name, alpha, fold) for seed in range(seeds) for name, alpha in settings for fold in folds]
+    for run, (seed, name, alpha, fold) in enumerate(keys):
+        rows = np.flatnonzero(fold.test)
+        logits = rng.normal(0, 1, (len(rows), len(classes))) + 2 * (label[rows, None] == np.arange(len(classes)))
+        prob = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        predicted = truth[rows] + rng.normal(0, 0.7, (len(rows), 3))
+        parts.append(
+            {
+                "run": np.full(len(rows), run),
+                "fold": np.full(len(rows), fold.name),
+                "seed": np.full(len(rows), seed),
+                "setting": np.full(len(rows), name),
+                "id": np.array([utterances[row].id for row in rows]),
+                "speaker": np.array([utterances[row].speaker for row in rows]),
+                "label": label[rows],
+                "prob": prob if alpha > 0 else np.full_like(prob, np.nan),
+                "vad": truth[rows],
+                "pred_vad": predicted if alpha < 1 else np.full_like(predicted, np.nan),
+            }
+        )
+        who = {
+            f"{split}_speakers": " ".join(
+                sorted({utterances[row].speaker for row in np.flatnonzero(getattr(fold, split))})
+            )
+            for split in ("train", "val", "test")
+        }
+        best = 2 + run % (EPOCHS - 1)
+        own = {"run": run, "fold": fold.name, "seed": seed, "setting": name}
+        runs.append({**own, "alpha": alpha, "weighting": "static", **who, "best_epoch": best})
+        for epoch in range(1, EPOCHS + 1):
+            row = {"epoch": epoch, **own}
+            if classes:
+                row |= {"loss_class": 1 / epoch, **weights("class", 2 * alpha), "val_loss_class": 1.2 / epoch}
+                row |= {"val_wa": 0.5, "val_ua": 0.1 * epoch}
+            if vad:
+                row |= {"loss_vad": 0.5 / epoch, **weights("vad", 2 - 2 * alpha), "val_loss_vad": 0.6 / epoch}
+                row |= {"val_ccc_mean": 0.05 * epoch}
+            history.append(row | {"score": 0.9 if name == best_on_validation else 0.1 * epoch})
+
+    predictions = Predictions(
+        classes=tuple(classes), **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    )
+    lookup = class_mean_lookup(predictions, label, truth, folds, n_bootstrap=40) if classes else {}
+    alphas = dict(settings)
+    tree = {
+        "protocol": {
+            "name": protocol,
+            "description": "as the test says",
+            "normalisation": "speaker" if transductive else "train",
+            "transductive": transductive,
+            "select_on_test": optimistic,
+            "optimistic": optimistic,
+            "seeds": seeds,
+            "folds": len(folds),
+        },
+        "corpus": {
+            "name": "corpus <ä>",
+            "labels": "default",
+            "classes": list(classes),
+            "utterances": number,
+            "speakers": len(speakers),
+            "seconds": 123.4,
+        },
+        "settings": [
+            {
+                "name": entry["name"],
+                "values": {"alpha": alphas[entry["name"]], "weighting": "static"},
+                "metrics": entry["metrics"],
+                "baselines": {"class_mean_lookup": lookup[entry["name"]]} if lookup.get(entry["name"]) else {},
+            }
+            for entry in summarise(predictions, n_bootstrap=40)
+        ],
+        "baselines": {"majority": majority_class(predictions, label, folds, n_bootstrap=40)},
+        "audit": audited,
+    }
+    config = {
+        "config": {"corpus": "<table>", "alpha": 0.5},
+        "command": "python -m sejax.main --config 'configs/ä&b.py'",
+        "versions": {"jax": "0.9.2"},
+        "git": None,
+        "device": "cpu <2 cores>",
+        "started": "2026-01-02T03:04:05Z",
+    }
+    write_predictions(str(folder / "predictions.csv"), predictions)
+    (folder / "metrics.json").write_text(json.dumps(tree), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
+    with open(folder / "runs.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(runs[0]))
+        writer.writeheader()
+        writer.writerows(runs)
+    return folder
+
+
+class Element:
+    def __init__(self, tag: str, attributes: dict[str, str | None]) -> None:
+        self.tag, self.attributes = tag, attributes
+        self.children: list[Element | str] = []
+
+    def all(self, tag: str = "", class_: str = "") -> list["Element"]:
+        """The elements below this one, in order."""
+        found = []
+        for child in self.children:
+            if isinstance(child, Element):
+                classes = (child.attributes.get("class") or "").split()
+                if tag in ("", child.tag) and (not class_ or class_ in classes):
+                    found.append(child)
+                found += child.all(tag, class_)
+        return found
+
+    def text(self) -> str:
+        return "".join(child if isinstance(child, str) else child.text() for child in self.children)
+
+
+class Page(HTMLParser):
+    """A parser that accepts only well-formed pages, and keeps the tree."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.root = Element("", {})
+        self.stack = [self.root]
+        self.feed(text)
+        self.close()
+        assert self.stack == [self.root], f"not closed: {[element.tag for element in self.stack[1:]]}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len({name for name, _ in attrs}) == len(attrs), f"an attribute twice in {tag}"
+        element = Element(tag, dict(attrs))
+        self.stack[-1].children.append(element)
+        if tag not in VOID:
+            self.stack.append(element)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert "svg" in [element.tag for element in self.stack], f"<{tag}/> outside of SVG is not closed"
+        self.stack[-1].children.append(Element(tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop().tag == tag
+
+    def handle_data(self, data: str) -> None:
+        self.stack[-1].children.append(data)
+
+
+def read(folder: Path) -> tuple[Element, str, dict[str, Any]]:
+    """The tree of the report, its text, and metrics.json."""
+    path = write_report(str(folder))
+    assert path == os.path.join(str(folder), "report.html")
+    text = Path(path).read_text(encoding="utf-8")
+    return Page(text).root, text, json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def results_rows(root: Element) -> tuple[list[Element], list[Element]]:
+    """The rows of the settings and those of the baselines."""
+    (table,) = root.all("table", "results")
+    models, *baselines = table.all("tbody")
+    return models.all("tr"), [row for body in baselines for row in body.all("tr")[1:]]
+
+
+def shown(key: str, value: float) -> str:
+    return f"{100 * value:.1f}" if key in ("wa", "ua", "macro_f1") else f"{value:.3f}"
+
+
+KEYS = ("wa", "ua", "macro_f1", *(f"ccc_{name}" for name in (*DIMENSIONS, "mean")))
+
+
+@pytest.mark.parametrize(("vad", "classes"), [(True, ("angry", "sad")), (False, ("angry", "sad")), (True, ())])
+def test_results_are_those_of_metrics_json(tmp_path: Path, vad: bool, classes: Sequence[str]) -> None:
+    settings = [("alpha=0.3", 0.3), ("alpha=0.7", 0.7)]
+    root, _, metrics = read(fabricate(tmp_path, settings=settings, vad=vad, classes=classes, seeds=2))
+    models, baselines = results_rows(root)
+    keys = [key for key in KEYS if key in metrics["settings"][0]["metrics"]]
+    assert len(keys) == 3 * bool(classes) + 4 * vad
+    for row, setting in zip(models, metrics["settings"], strict=True):
+        assert setting["name"] in row.all("th")[0].text()
+        cells = [cell for cell in row.all("td") if cell.all("data")]
+        for cell, key in zip(cells, keys, strict=True):
+            entry = setting["metrics"][key]
+            (number,) = cell.all("data")
+            assert float(number.attributes["value"] or "") == entry["pooled"]
+            assert number.text() == shown(key, entry["pooled"])
+            assert cell.all("span", "ci")[0].text() == f"[{', '.join(shown(key, n) for n in entry['ci95'])}]"
+            over_folds = f"{shown(key, entry['fold_mean'])} ± {shown(key, entry['fold_sd'])}"
+            assert cell.all("span", "fold")[0].text() == over_folds
+    expected = [metrics["baselines"]["majority"]] if classes else []
+    expected += [s["baselines"]["class_mean_lookup"] for s in metrics["settings"] if s["baselines"]]
+    assert len(baselines) == len(expected) == bool(classes) + (2 if vad and classes else 0)
+    for row, entry in zip(baselines, expected, strict=True):
+        found = [float(number.attributes["value"] or "") for number in row.all("data")]
+        assert found == [entry[key]["pooled"] for key in keys if key in entry]
+
+
+def test_the_page_stands_alone(tmp_path: Path) -> None:
+    root, text, _ = read(fabricate(tmp_path, settings=[(f"setting {n}", 0.5) for n in range(3)]))
+    assert "http" not in text
+    assert not root.all("script") and not root.all("link") and not root.all("img")
+    identifiers = [element.attributes["id"] for element in root.all() if "id" in element.attributes]
+    assert len(set(identifiers)) == len(identifiers)
+    for element in root.all():
+        for name, value in element.attributes.items():
+            assert not name.startswith("on")
+            if name in ("src", "href", "xlink:href"):
+                inside = value is not None and value.startswith("#") and value[1:] in identifiers
+                assert inside or (element.tag == "image" and (value or "").startswith("data:image/png;base64,"))
+    assert all(target in identifiers for target in re.findall(r"url\(#([^)]*)\)", text))
+    assert not re.search(r"url\((?!#)|@import", text)
+
+
+def test_a_corpus_without_vad_has_no_empty_sections(tmp_path: Path) -> None:
+    root, text, _ = read(fabricate(tmp_path, vad=False, settings=[("class only", 0.5)]))
+    page = root.all("body")[0].text()
+    for word in ("CCC", "VAD", "valence", "arousal", "dominance", "RMSE", "look-up"):
+        assert word not in page
+    assert [figure.all("b")[0].text() for figure in root.all("figure")] == ["Class loss", "Validation scores"]
+    assert not re.search(r"\bnan\b", text.lower())
+    for element in root.all():
+        if element.tag in (
+            "section",
+            "div",
+            "table",
+            "tbody",
+            "ul",
+            "dl",
+            "p",
+            "details",
+            "figure",
+            "h2",
+            "h3",
+        ):
+            assert element.text().strip(), f"an empty {element.tag} {element.attributes}"
+
+
+def test_twelve_settings(tmp_path: Path) -> None:
+    settings = [(f"alpha={n / 20}", n / 20) for n in range(1, 12)] + [("class only", 1.0)]
+    folder = fabricate(tmp_path, settings=settings, speakers=("s1", "s2", "s3"), best_on_validation="alpha=0.1")
+    root, text, metrics = read(folder)
+    assert len(text) < 2_000_000
+    sections = root.all("details", "setting")
+    assert [section.all("span", "name")[0].text() for section in sections] == [name for name, _ in settings]
+    # Folded but for one: that which is best on validation, whatever the test says.
+    assert [name for (name, _), s in zip(settings, sections, strict=True) if "open" in s.attributes] == ["alpha=0.1"]
+    assert root.all("p", "lead")[0].text().startswith("Of 12 settings, alpha=0.1 scores best on validation")
+    best = metrics["settings"][1]["metrics"]
+    tiles = {tile.all("div", "tile-name")[0].text(): tile.all("div", "big")[0].text() for tile in root.all("", "tile")}
+    assert tiles == {
+        "Weighted accuracy": shown("wa", best["wa"]["pooled"]) + " %",
+        "Unweighted accuracy": shown("ua", best["ua"]["pooled"]) + " %",
+        "Macro F1": shown("macro_f1", best["macro_f1"]["pooled"]) + " %",
+        "Mean CCC": shown("ccc_mean", best["ccc_mean"]["pooled"]),
+    }
+    # The table comes first, and leads into the sections.
+    assert text.index('class="results"') < text.index('class="setting"')
+    models, _ = results_rows(root)
+    for row, section in zip(models, sections, strict=True):
+        target = (row.all("a")[0].attributes["href"] or "")[1:]
+        assert target in [element.attributes.get("id") for element in section.all("div")]
+
+
+def test_a_setting_of_one_task(tmp_path: Path) -> None:
+    settings = [("joint", 0.5), ("class only", 1.0), ("vad only", 0.0)]
+    root, _, metrics = read(fabricate(tmp_path, settings=settings, best_on_validation="class only"))
+    joint, class_only, vad_only = root.all("details", "setting")
+    titles = [[f.all("b")[0].text() for f in s.all("figure")] for s in (joint, class_only, vad_only)]
+    ccc = [f"{n.capitalize()}, CCC {metrics['settings'][0]['metrics'][f'ccc_{n}']['pooled']:.3f}" for n in DIMENSIONS]
+    assert titles[0] == ["Class loss", "VAD loss", "Validation scores", "Task weights", *ccc]
+    assert titles[1] == ["Class loss", "Validation scores"]
+    assert titles[2][:2] == ["VAD loss", "Validation scores"] and len(titles[2]) == 5
+    assert not vad_only.all("table", "confusion") and class_only.all("table", "confusion")
+    # Scores of one task do not compare with scores of two.
+    assert root.all("p", "lead")[0].text().startswith("Of 3 settings, joint scores best")
+    models, _ = results_rows(root)
+    assert [row.all("td")[0].text() for row in models] == ["0.275", "–", "–"]
+
+
+@pytest.mark.parametrize(("transductive", "optimistic"), [(True, False), (False, True), (True, True), (False, False)])
+def test_marks_stand_wherever_numbers_stand(tmp_path: Path, transductive: bool, optimistic: bool) -> None:
+    folder = fabricate(
+        tmp_path,
+        transductive=transductive,
+        optimistic=optimistic,
+        vad=False,
+        settings=[("a", 0.5), ("b", 0.4)],
+    )
+    root, _, _ = read(folder)
+    expected = ["transductive"] * transductive + ["optimistic"] * optimistic
+    places = [root.all("h1")[0], root.all("section")[0].all("h2")[0], *results_rows(root)[0]]
+    places += [section.all("summary")[0] for section in root.all("details", "setting")]
+    for place in places:
+        marks = [badge.text() for badge in place.all("span", "badge")]
+        assert [mark for mark in marks if mark != "best score"] == expected
+    notes = [note.text() for note in root.all("p", "note")]
+    assert len(notes) == len(expected)
+    assert any("normalised per speaker" in note for note in notes) == transductive
+    assert any("chosen on its test speakers" in note for note in notes) == optimistic
+    assert ("on the test speakers" in root.all("p", "lead")[0].text()) == optimistic
+
+
+def test_everything_is_escaped(tmp_path: Path) -> None:
+    dropped = [Dropped(id="ü<1>", path='/päth/"&".wav', reason="the file holds <no> samples & is empty")]
+    folder = fabricate(
+        tmp_path,
+        speakers=NASTY,
+        classes=("Ärger & Wut", "<i>x</i>", "'q'"),
+        settings=[("<a href=x>", 0.5)],
+        dropped=dropped,
+    )
+    root, text, _ = read(folder)
+    page = root.text()
+    for raw in (
+        *NASTY,
+        "Ärger & Wut",
+        "<i>x</i>",
+        "'q'",
+        "<a href=x>",
+        "corpus <ä>",
+        "<table>",
+        "configs/ä&b.py",
+    ):
+        assert raw in page
+    for raw in (dropped[0].id, dropped[0].path, dropped[0].reason, "cpu <2 cores>", "the reader <says> this"):
+        assert raw in page
+    assert "<script>alert" not in text and "<a href=x>" not in text and "<i>x</i>" not in text
+
+
+def test_confusion_and_folds(tmp_path: Path) -> None:
+    root, _, metrics = read(fabricate(tmp_path, seeds=2, speakers=("s1", "s2", "s3")))
+    (confusion,) = root.all("table", "confusion")
+    rows = confusion.all("tbody")[0].all("tr")
+    counts = np.array([[int(small.text()) for small in row.all("small")] for row in rows])
+    totals = [int(row.all("td")[-1].text()) for row in rows]
+    assert counts.sum(axis=1).tolist() == totals and sum(totals) == 2 * metrics["corpus"]["utterances"]
+    assert np.trace(counts) / counts.sum() == pytest.approx(metrics["settings"][0]["metrics"]["wa"]["pooled"])
+    share = [[int(str(cell.children[0])) for cell in row.all("td")[:-1]] for row in rows]
+    assert share == [[round(100 * count / total) for count in row] for row, total in zip(counts, totals, strict=True)]
+
+    (scores,) = root.all("table", "scores")
+    rows = scores.all("tbody")[0].all("tr")
+    assert [row.all("th")[0].text() for row in rows] == ["s1", "s2", "s3"]
+    assert [row.all("td")[1].text() for row in rows] == ["2, 2", "3, 3", "4, 4"]  # the epoch of either seed
+    keys = ("ua", *(f"ccc_{name}" for name in (*DIMENSIONS, "mean")))
+    values = np.array([[float(number.attributes["value"] or "") for number in row.all("data")] for row in rows])
+    expected = [metrics["settings"][0]["metrics"][key]["fold_mean"] for key in keys]
+    np.testing.assert_allclose(values.mean(axis=0), expected, rtol=1e-6)
+
+
+def test_folds_of_several_speakers_list_the_speakers_too(tmp_path: Path) -> None:
+    speakers = [f"s{n}" for n in range(6)]
+    root, _, _ = read(fabricate(tmp_path, speakers=speakers, protocol="loso_session"))
+    by_fold, by_speaker = root.all("table", "scores")
+    assert [row.all("th")[0].text() for row in by_fold.all("tbody")[0].all("tr")] == [f"session {n}" for n in range(3)]
+    assert sorted(row.all("th")[0].text() for row in by_speaker.all("tbody")[0].all("tr")) == speakers
+
+
+def test_the_audit_is_told(tmp_path: Path) -> None:
+    dropped = [Dropped(id=f"lost {n}", path="/x", reason="silent") for n in range(502)]
+    root, _, metrics = read(fabricate(tmp_path, dropped=dropped))
+    (section,) = [s for s in root.all("section") if s.attributes.get("id") == "audit"]
+    text = section.text()
+    assert "No speaker is both trained and tested on" in text
+    assert "Test utterances say texts that were trained on: up to 100 %" in text
+    assert "The same audio twice on one side of every fold: 1 group" in text and "u000, u004" in text
+    assert "502 utterances dropped" in text and "lost 499" in text and "lost 500" not in text
+    assert "and 2 more in metrics.json" in text
+    assert "48000 Hz resampled to 16000 Hz: 1 utterance" in text
+    fold = metrics["audit"]["class_counts"][0]
+    assert " / ".join(str(fold[split]["angry"]) for split in ("train", "val", "test")) in text
+
+
+def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
+    first = write_report(str(fabricate(tmp_path / "a")))
+    second = fabricate(tmp_path / "b")
+    with matplotlib.rc_context({"lines.linewidth": 9, "svg.fonttype": "path", "font.size": 20}):
+        again = write_report(str(second))
+    assert Path(first).read_bytes() == Path(again).read_bytes()
+    assert Path(write_report(str(second))).read_bytes() == Path(again).read_bytes()
+    assert not [name for name in os.listdir(second) if name not in (*FILES, "report.html")]
+
+
+def test_figures_are_text_in_the_colours_of_the_page(tmp_path: Path) -> None:
+    root, text, _ = read(fabricate(tmp_path))
+    figures = root.all("svg")
+    assert len(figures) == 7
+    for figure in figures:
+        assert figure.all("text") and figure.attributes["aria-label"]
+    css = text[text.index("<style>") : text.index("</style>")]
+    assert set(re.findall(r"var\((--\w+)\)", text)) - {"--share", "--a"} <= set(re.findall(r"(--[\w-]+):", css))
+    assert not re.search(r"(?:fill|stroke): #(?!4c8bd6)", text)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_unfinished_workdir_is_an_input_error(tmp_path: Path, name: str) -> None:
+    folder = fabricate(tmp_path, vad=False)
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=re.escape(name)):
+        write_report(str(folder))
+    assert not (folder / "report.html").exists()
