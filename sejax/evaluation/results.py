@@ -1,25 +1,17 @@
 """From the arrays of a program to what a workdir holds: history rows, runs.csv, predictions.csv, metrics.json."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from sejax.corpora.schema import DIMENSIONS, Corpus
+from sejax.engine.feed import Tested
 from sejax.engine.runs import RunKey
 from sejax.evaluation.baselines import class_mean_lookup, majority_class
 from sejax.evaluation.intervals import summarise
 from sejax.evaluation.predictions import Predictions, average_seeds
 from sejax.protocols.folds import Fold
-
-
-class Tested(NamedTuple):
-    """What a run's best epoch says of its columns; utterance -1 is padding."""
-
-    utterance: Int[np.ndarray, " column"]
-    prob: Float[np.ndarray, "column class"]
-    vad: Float[np.ndarray, "column dim"]  # half scales
 
 
 def gather_predictions(

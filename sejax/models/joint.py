@@ -33,6 +33,11 @@ class Rates(NamedTuple):
     statistics: Float[Array, ""]
 
 
+def mixing_scores(model: "JointModel", params: Mapping[str, Any]) -> dict[str, Array]:
+    """Returns the scores whose softmax weighs the hidden states of each pretrained stream, by stream."""
+    return {s.name: params["trunk"][f"{s.name}_mix"]["layer_weights"] for s in model.streams if s.mixed > 1}
+
+
 class Trunk(nn.Module):
     """Streams to the fused representation `[batch, fused]`.
 

@@ -12,6 +12,9 @@ from sejax.corpora.schema import Utterance
 from sejax.errors import InputError
 
 SPLITS = ("train", "val", "test")
+NORMALISATIONS = ("train", "speaker")
+"""Whose audio the features are normalised by: the fold's training speakers, or each speaker (transductive)."""
+
 _MINIMUM = 3  # one part each to train on, to validate on and to test on
 
 
@@ -40,11 +43,11 @@ def make_folds(utterances: Sequence[Utterance], protocol: str) -> tuple[Fold, ..
     Raises InputError for an unknown protocol, a value that a protocol needs and an utterance lacks, fewer
     than three parts, and speakers of a test set who are also trained on.
     """
-    if protocol not in _PROTOCOLS:
-        raise InputError(f"The protocol is {protocol!r}, but it has to be one of {', '.join(_PROTOCOLS)}.")
+    if protocol not in PROTOCOLS:
+        raise InputError(f"The protocol is {protocol!r}, but it has to be one of {', '.join(PROTOCOLS)}.")
     if not utterances:
         raise InputError("There are no utterances to make folds of.")
-    folds = _PROTOCOLS[protocol](utterances)
+    folds = PROTOCOLS[protocol](utterances)
     _require_unseen_speakers(utterances, folds)
     return folds
 
@@ -106,7 +109,7 @@ def _official(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
     return (_fold("official", is_val=split == "val", is_test=split == "test"),)
 
 
-_PROTOCOLS: dict[str, Callable[[Sequence[Utterance]], tuple[Fold, ...]]] = {
+PROTOCOLS: dict[str, Callable[[Sequence[Utterance]], tuple[Fold, ...]]] = {
     "loso": _loso,
     "loso_session": _loso_session,
     "official": _official,
