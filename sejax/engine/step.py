@@ -1,6 +1,6 @@
 """The steps of one run on one batch: pure functions of arrays, which `epoch` maps over all runs.
 
-`_visible_inputs` decides what a fold may see: an utterance with weight 0 in a run enters that run as zeros, so that
+`visible_inputs` decides what a fold may see: an utterance with weight 0 in a run enters that run as zeros, so that
 nothing of a held-out speaker, not even a NaN, reaches the run's parameters.
 """
 
@@ -101,7 +101,7 @@ def init_state(network: Network, frozen: Frozen, start: Any, run: Run, batch: Ba
     """
     model, recipe = network.model, network.recipe
     batch = frozen_forward(model, frozen, batch, None)
-    frames, masks, statistics = _visible_inputs(batch, run, jnp.ones_like(batch.utterance, bool))
+    frames, masks, statistics = visible_inputs(batch, run, jnp.ones_like(batch.utterance, bool))
     rates = Rates(run.hparams.dropout, run.hparams.statistics_dropout)
     params = dict(model.init(key, frames, masks, statistics, rates)["params"])
     params["trunk"] = dict(params["trunk"])
@@ -133,7 +133,7 @@ def train_step(
     batch = batch._replace(frames=spec_augment(model, batch, recipe.augment, mask_key))
     batch = frozen_forward(model, frozen, batch, mask_key)
     weight = run.trained[batch.utterance]
-    frames, masks, statistics = _visible_inputs(batch, run, weight)
+    frames, masks, statistics = visible_inputs(batch, run, weight)
     rates = Rates(run.hparams.dropout, run.hparams.statistics_dropout)
     rngs = {"dropout": dropout_key, "masking": mask_key}
 
@@ -188,7 +188,7 @@ def predict_step(
 ) -> tuple[Float[Array, "batch class"], Float[Array, "batch dim"]]:
     """Returns logits, and dimensions in half scales, of every utterance of the batch, whoever speaks."""
     batch = frozen_forward(model, frozen, batch, None)
-    frames, masks, statistics = _visible_inputs(batch, run, jnp.ones_like(batch.utterance, bool))
+    frames, masks, statistics = visible_inputs(batch, run, jnp.ones_like(batch.utterance, bool))
     rates = Rates(run.hparams.dropout, run.hparams.statistics_dropout)
     params = {**params, "trunk": _with_frozen(params["trunk"], frozen)}
     outputs: Any = model.apply({"params": params}, frames, masks, statistics, rates)
@@ -223,7 +223,7 @@ def _columns(task: Task, *arrays: Float[Array, "batch _dim"]) -> list[Float[Arra
     return [x[:, task.columns[0] : task.columns[-1] + 1] for x in arrays]
 
 
-def _visible_inputs(batch: Batch, run: Run, weight: Bool[Array, " batch"]):
+def visible_inputs(batch: Batch, run: Run, weight: Bool[Array, " batch"]):
     """Returns frames, masks and statistics as the run sees them: normalised by its own training speakers.
 
     A value that is not finite becomes the mean, and an utterance outside `weight` becomes zeros. A stream without a
