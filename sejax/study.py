@@ -28,9 +28,8 @@ from sejax.engine.runs import (
     group_by_structure,
 )
 from sejax.errors import InputError
-from sejax.evaluation.predictions import write_predictions
 from sejax.evaluation.results import Tested, compute_metrics, gather_predictions
-from sejax.evaluation.selection import validate_runs
+from sejax.evaluation.selection import read_history, selection_scores, validate_runs
 from sejax.evaluation.tables import format_table
 from sejax.pretrained.convert import find_pretrained
 from sejax.protocols.audit import audit
@@ -159,7 +158,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     if not devices.leads():
         return {}
     predictions = gather_predictions(corpus, runs, folds, tested)
-    write_predictions(os.path.join(workdir, "predictions.csv"), predictions)
+    predictions.write(os.path.join(workdir, "predictions.csv"))
     write_runs(os.path.join(workdir, "runs.csv"), runs, folds, corpus, best_epoch)
     if any(mixed.values()):
         write_layer_weights(os.path.join(workdir, "layer_weights.csv"), runs, folds, mixed)
@@ -168,6 +167,9 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
         runs,
         folds,
         corpus,
+        selection_scores=selection_scores(
+            read_history(os.path.join(workdir, "history.jsonl")), dict(enumerate(best_epoch.tolist()))
+        ),
         protocol=protocol(config, len(folds)),
         corpus_facts={
             "name": corpus.name,

@@ -17,6 +17,7 @@ from sejax.engine.devices import compile_lowered, smallest
 from sejax.engine.program import Placed, Program
 from sejax.engine.runs import RunKey, even_slots, lay_out, run_sharding, runs_per_seed, written
 from sejax.errors import InputError
+from sejax.wording import count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,8 +225,8 @@ def format_plan(planned: Sequence[Planned]) -> str:
         what = ", ".join(f"{name}={written(value)}" for name, value in own.structure.items())
         lines += [
             f"program {number} of {len(planned)}{': ' * bool(what)}{what}",
-            f"  {len(own.runs)} runs of {parameters:,} parameters, {slots} side by side in {chunks} "
-            f"chunk{'s' * (chunks > 1)}",
+            f"  {count(len(own.runs), 'run')} of {parameters:,} parameters, {slots} side by side in "
+            f"{count(chunks, 'chunk')}",
             f"  {own.recipe.epoch_steps} steps per epoch, {len(own.data.buckets)} length buckets",
             f"  {_gigabytes(nbytes(own.data))} of data{streamed}; needs {_gigabytes(plan.needed)} of "
             f"{_gigabytes(plan.free)} per device",

@@ -29,6 +29,11 @@ class Setting:
     name: str
     values: Mapping[str, Any]
 
+    def trains(self, task: str) -> bool:
+        """Returns whether a task has a prior share: "class", or "vad" and each of its dimensions."""
+        alpha = float(self.values["alpha"])
+        return alpha > 0 if task == "class" else alpha < 1
+
 
 @dataclass(frozen=True)
 class RunKey:

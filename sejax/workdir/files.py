@@ -18,6 +18,7 @@ from clu import parameter_overview
 from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
+from sejax.atomic import atomic_write
 from sejax.config import differences
 from sejax.corpora.schema import Corpus
 from sejax.engine.plan import Planned
@@ -25,6 +26,16 @@ from sejax.engine.runs import RunKey, written
 from sejax.errors import InputError
 from sejax.pretrained.convert import Pretrained
 from sejax.protocols.folds import Fold
+
+CONFIG = "config.json"
+RUNS = "runs.csv"
+HISTORY = "history.jsonl"
+PREDICTIONS = "predictions.csv"
+METRICS = "metrics.json"
+REPORT = "report.html"
+LAYER_WEIGHTS = "layer_weights.csv"
+PLAN = "plan.json"
+PARAMETERS = "parameters.txt"
 
 
 def write_runs(
@@ -36,7 +47,7 @@ def write_runs(
 ) -> None:
     """runs.csv: who is trained, validated and tested on in each run, its hyperparameters, its best epoch."""
     speakers = np.array([u.speaker for u in corpus.utterances])
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         values = list(runs[0].setting.values)
         splits = ("train", "val", "test")
@@ -60,7 +71,7 @@ def write_layer_weights(
     `scores` are those of which the weights are the softmax, by the run's number and by stream. Layer 0 is the
     first layer's input.
     """
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["run", "fold", "seed", "setting", "stream", "layer", "weight"])
         for stream in dict.fromkeys(stream for own in scores.values() for stream in own):
@@ -75,17 +86,16 @@ def write_layer_weights(
 
 def write_json(path: str, tree: Any) -> None:
     """Writes JSON whole or not at all."""
-    partial = f"{path}.partial"
-    with open(partial, "w", encoding="utf-8") as file:
+    with atomic_write(path) as file:
         json.dump(tree, file, indent=1, ensure_ascii=False)
         file.write("\n")
-    os.replace(partial, path)
 
 
 def _write_parameters(workdir: str, planned: Sequence[Planned]) -> None:
     """parameters.txt: the arrays of a run of each program."""
     overviews = [parameter_overview.get_parameter_overview(p.parameters, include_stats=False) for p in planned]
-    Path(workdir, "parameters.txt").write_text("\n\n".join(overviews) + "\n")
+    with atomic_write(Path(workdir, PARAMETERS)) as file:
+        file.write("\n\n".join(overviews) + "\n")
 
 
 def _check_workdir(config: ConfigDict, workdir: str, *, must_exist: bool) -> None:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from sejax.engine.runs import RunKey
 from sejax.protocols.folds import Fold
+from sejax.wording import count
 
 _IDENTITY = ("epoch", "run", "fold", "seed", "setting")
 
@@ -96,7 +97,7 @@ class Progress:
         self._bar = tqdm(
             total=epochs,
             initial=done,
-            desc=f"training {runs} run{'s' * (runs != 1)}",
+            desc=f"training {count(runs, 'run')}",
             unit="epoch",
             bar_format="{desc} {bar:24} {n}/{total} epochs, {remaining} left{postfix}",
         )
