@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from sejax.corpora.schema import Utterance
 from sejax.errors import InputError
+from sejax.wording import count
 
 SPLITS = ("train", "val", "test")
 NORMALISATIONS = ("train", "speaker")
@@ -127,7 +128,7 @@ def _column(utterances: Sequence[Utterance], name: str) -> np.ndarray:
     missing = [utterance.id for utterance, value in zip(utterances, values, strict=True) if value is None]
     if missing:
         raise InputError(
-            f"{len(missing)} of {_count(len(values), 'utterance')} have no {name} (the first: {missing[0]}), "
+            f"{len(missing)} of {count(len(values), 'utterance')} have no {name} (the first: {missing[0]}), "
             f"but this protocol needs the {name} of every one."
         )
     return np.array(values)
@@ -137,7 +138,7 @@ def _at_least_three(what: str, column: np.ndarray) -> list[str]:
     values = _ordered(column.tolist())
     if len(values) < _MINIMUM:
         raise InputError(
-            f"The utterances have {_count(len(values), what)} ({', '.join(values)}), but this protocol needs "
+            f"The utterances have {count(len(values), what)} ({', '.join(values)}), but this protocol needs "
             f"at least {_MINIMUM}: to train on, to validate on and to test on."
         )
     return values
@@ -161,7 +162,7 @@ def _require_unseen_speakers(utterances: Sequence[Utterance], folds: Sequence[Fo
         shared = _speakers(utterances, fold.train) & _speakers(utterances, fold.test)
         if shared:
             raise InputError(
-                f"Fold {fold.name} tests on {_count(len(shared), 'speaker')} whom it also trains on "
+                f"Fold {fold.name} tests on {count(len(shared), 'speaker')} whom it also trains on "
                 f"({', '.join(_ordered(shared))}), but a speaker may only be in one of the two."
             )
 
@@ -172,10 +173,6 @@ def _speakers(utterances: Sequence[Utterance], mask: Bool[np.ndarray, " utteranc
 
 def _members(utterances: Sequence[Utterance], mask: Bool[np.ndarray, " utterance"]) -> list[Utterance]:
     return [utterances[row] for row in np.flatnonzero(mask).tolist()]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def protocol(config: ConfigDict, folds: int) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from sejax.engine.feed import Tested
 from sejax.engine.plan import Planned, describe
 from sejax.engine.runs import RunKey, written
 from sejax.errors import InputError
-from sejax.evaluation.predictions import write_predictions
 from sejax.evaluation.results import compute_metrics, gather_predictions
+from sejax.evaluation.selection import read_history, selection_scores
 from sejax.pretrained.convert import Pretrained
 from sejax.protocols.folds import SPLITS
 
@@ -168,15 +168,17 @@ def write_results(
       The tree of metrics.json.
     """
     predictions = gather_predictions(study.corpus, study.runs, study.folds, tested)
-    write_predictions(os.path.join(workdir, PREDICTIONS), predictions)
+    predictions.write(os.path.join(workdir, PREDICTIONS))
     write_runs(workdir, study, best_epoch)
     if any(of_run.mixing_scores for of_run in tested.values()):
         write_layer_weights(workdir, study, tested)
+    best_epoch_of_run = dict(enumerate(best_epoch.tolist()))
     metrics = compute_metrics(
         predictions,
         study.runs,
         study.folds,
         study.corpus,
+        selection_scores=selection_scores(read_history(os.path.join(workdir, HISTORY)), best_epoch_of_run),
         protocol=study.protocol,
         corpus_facts=study.corpus_facts,
         audit=study.audit,
