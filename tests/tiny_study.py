@@ -1,6 +1,7 @@
 """The smallest studies that still have everything, and the command line that runs them."""
 
 import csv
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,9 +15,11 @@ import pytest
 import soundfile
 from ml_collections import ConfigDict
 
-from sejax import build
-from sejax.config import default_config
+from sejax.config import STACKED, default_config
+from sejax.engine.augment import Augment
+from sejax.engine.step import HParams, Recipe
 from sejax.study import train_and_evaluate
+from sejax.workdir.logs import Logs
 
 ROOT = Path(__file__).parent.parent
 GOLDEN_SSL = ROOT / "tests" / "golden" / "ssl"  # tiny pretrained models of random weights
@@ -74,17 +77,57 @@ def table_config(cache_dir: str, table: Path) -> ConfigDict:
     return config
 
 
-def train_interrupted(config: ConfigDict, workdir: str, *, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trains so many epochs and is stopped by Ctrl-C at the next one."""
-    epoch_order = build.epoch_order
+def hyperparameters(**changes: Any) -> dict[str, Any]:
+    """Returns the hyperparameters of the default setting by their options' names, some of them changed."""
+    config = default_config()
+    return {name: config[name] for name in STACKED} | changes
 
-    def interrupted(*arguments, **keywords):
-        if keywords["epoch"] > epochs:
+
+def hparams(**changes: Any) -> HParams:
+    """Returns the same for one run of the engine: float32, the weighting as its index (0)."""
+    values = {name: np.float32(value) for name, value in hyperparameters(weighting=0, **changes).items()}
+    return HParams(**{**values, "weighting": np.int32(values["weighting"])})
+
+
+def recipe(*, epoch_steps: int = 1, **changes: Any) -> Recipe:
+    """Returns the recipe of the default study with so many steps per epoch, some of its fields changed."""
+    config = default_config()
+    total_steps = config.epochs * epoch_steps
+    default = Recipe(
+        total_steps=total_steps,
+        warmup_steps=int(config.warmup * total_steps),
+        clip_norm=config.clip_norm,
+        vad_loss=config.loss.vad,
+        averaging=config.averaging,
+        augment=Augment(**config.augment),
+        tasks=config.tasks,
+        schemes=(config.weighting,),
+        gradients_at=config.gradients_at,
+        epoch_steps=epoch_steps,
+    )
+    return dataclasses.replace(default, **changes)
+
+
+def train_interrupted(
+    config: ConfigDict, workdir: str, *, epochs: int, monkeypatch: pytest.MonkeyPatch, program: int = 1
+) -> None:
+    """Trains and is interrupted as by Ctrl-C once epoch `epochs` + 1 of a program is logged, before it is saved.
+
+    Args:
+      program: the number of the program that is interrupted, of a study with several; the others are complete.
+    """
+    write = Logs.write
+    programs = 0  # that have logged the epoch
+
+    def interrupted(self: Logs, epoch: int, *arguments: Any, **keywords: Any) -> None:
+        nonlocal programs
+        write(self, epoch, *arguments, **keywords)
+        programs += epoch == epochs + 1
+        if epoch == epochs + 1 and programs == program:
             raise KeyboardInterrupt
-        return epoch_order(*arguments, **keywords)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(build, "epoch_order", interrupted)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Logs, "write", interrupted)
         train_and_evaluate(config, workdir)
 
 

@@ -18,7 +18,7 @@ from tiny_study import ROOT, environment
 from sejax.models.joint import Rates
 from sejax.pretrained.wav2vec2 import SSLModel
 from tools.benchmarks import growth, mkl
-from tools.benchmarks.random_study import FEATURES, STRIDE, Study, joint_model, step_flops
+from tools.benchmarks.random_study import STATISTICS, Study, default_options, joint_model, step_flops
 from tools.benchmarks.ssl import architecture_of, make_batches, matmul_flops
 
 
@@ -139,10 +139,10 @@ def test_the_exponent_is_the_slope_and_prices_are_relative():
 @pytest.mark.parametrize("streams", [("mfcc", "ssl"), ("stf", "mel")])
 def test_step_flops_are_those_that_xla_counts(streams: tuple[str, ...]):
     """Forwards, without the recurrence, which XLA counts once; what it counts besides products is a few percent."""
-    study = Study(streams=streams, batch_size=4)
-    frames = {name: jnp.zeros((4, 200 // STRIDE[name] * 2, FEATURES[name])) for name in streams}
+    study = Study(default_options(streams=streams, batch_size=4))
+    frames = {name: jnp.zeros((4, 200 // s.stride * 2, s.size)) for name, s in study.streams.items()}
     masks = {name: jnp.ones(x.shape[:2], bool) for name, x in frames.items()}
-    statistics = {name: jnp.zeros((4, 14 * FEATURES[name])) for name in streams}
+    statistics = {name: jnp.zeros((4, STATISTICS * s.size)) for name, s in study.streams.items()}
     model, rates = joint_model(study), Rates(jnp.float32(0), jnp.float32(0))
     params = jax.eval_shape(model.init, jax.random.key(0), frames, masks, statistics, rates)
 
