@@ -1,6 +1,6 @@
-r"""Write tests/golden/joint_torch.npz: outputs, losses and gradients of PyTorch's joint model on a small batch.
+r"""Writes tests/golden/joint_torch.npz: outputs, losses and gradients of PyTorch's joint model on a small batch.
 
-sejax does without PyTorch, so this runs in an environment of its own:
+sejax does not need PyTorch, so this tool runs in an environment of its own:
 
     python3 -m venv /tmp/joint
     /tmp/joint/bin/pip install torch --index-url https://download.pytorch.org/whl/cpu

@@ -1,6 +1,6 @@
-r"""Write tests/golden/stf_pyaudioanalysis.npz: pyAudioAnalysis's own features of short synthetic signals.
+r"""Writes tests/golden/stf_pyaudioanalysis.npz: pyAudioAnalysis's own features of short synthetic signals.
 
-pyAudioAnalysis wants packages that sejax does not, so this runs in an environment of its own:
+pyAudioAnalysis needs packages that sejax does not, so this tool runs in an environment of its own:
 
     python3 -m venv /tmp/paa
     /tmp/paa/bin/pip install pyAudioAnalysis numpy scipy scikit-learn matplotlib tqdm hmmlearn simplejson \
