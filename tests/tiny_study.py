@@ -1,4 +1,4 @@
-"""The smallest studies that still have everything, and the command line that runs them."""
+"""Studies that train in seconds, the commands that run them, and factories of what the engine takes."""
 
 import csv
 import dataclasses
@@ -28,7 +28,7 @@ BOOTSTRAP = 20
 
 
 def shrink(config: ConfigDict, cache_dir: str) -> ConfigDict:
-    """Makes any config small enough to compile and train in seconds; its streams and its grid stay."""
+    """Makes any config small enough to compile and train in seconds; keeps its streams and its grid."""
     config.corpus, config.data_dir = "synthetic", ""
     config.cache_dir = str(cache_dir)
     config.workers = 1
@@ -53,14 +53,14 @@ def shrink(config: ConfigDict, cache_dir: str) -> ConfigDict:
 
 
 def tiny_config(cache_dir: str) -> ConfigDict:
-    """One stream, one setting, two epochs of the synthetic corpus."""
+    """Returns a study with one stream, one setting and two epochs of the synthetic corpus."""
     config = shrink(default_config(), cache_dir)
     config.streams = ("mfcc",)
     return config
 
 
 def study_config(cache_dir: str) -> ConfigDict:
-    """The joint model beside the single-task ones, two seeds: what the tests of a whole workdir look at."""
+    """Returns a study of the joint and the single-task models with two seeds, for tests of a whole workdir."""
     config = tiny_config(cache_dir)
     config.grid.alpha = (0.5, 1.0, 0.0)
     config.seeds = 2
@@ -70,7 +70,7 @@ def study_config(cache_dir: str) -> ConfigDict:
 
 
 def table_config(cache_dir: str, table: Path) -> ConfigDict:
-    """The tiny study of one's own corpus."""
+    """Returns the tiny study of a corpus given as a table."""
     config = tiny_config(cache_dir)
     config.corpus, config.data_dir = "table", str(table)
     config.batch_size = 4
@@ -132,12 +132,12 @@ def train_interrupted(
 
 
 def command(*arguments: str) -> list[str]:
-    """The command line of sejax."""
+    """Returns the command line of sejax."""
     return [sys.executable, "-m", "sejax.main", *arguments]
 
 
 def environment(*python_path: str) -> dict[str, str]:
-    """This process's variables (devices, platform) for a command started in the root of the repository."""
+    """Returns the variables of this process (devices, platform, cache) for a command run in the repository's root."""
     inherited = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}  # jax sets it
     return inherited | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *python_path])}
 
@@ -147,14 +147,14 @@ def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def config_file(folder: Path, function: str) -> str:
-    """A config file whose `get_config` is a function of this module."""
+    """Writes a config file whose `get_config` is a function of this module, and returns its path."""
     path = folder / f"{function}.py"
     path.write_text(f"from tiny_study import {function} as get_config\n")
     return str(path)
 
 
 def write_voice(path: Path, *, seed: int, sampling_rate: int = 16_000, channels: int = 1) -> None:
-    """Half a second of a noisy tone, as the suffix says; no two seeds sound alike."""
+    """Writes half a second of a noisy tone in the format of the suffix. The pitch depends on the seed."""
     random = np.random.default_rng(seed)
     time = np.arange(sampling_rate // 2) / sampling_rate
     tone = 0.3 * np.sin(2 * np.pi * (100 + 20 * seed) * time)
@@ -171,7 +171,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def labelled_table(folder: Path) -> Path:
-    """Four speakers, four utterances each, two classes, no valence, arousal or dominance."""
+    """Writes a corpus of four speakers, four utterances each, two classes, no valence, arousal or dominance."""
     rows = []
     for i in range(16):
         write_voice(folder / f"{i}.wav", seed=i)

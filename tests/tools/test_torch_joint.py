@@ -216,7 +216,13 @@ def study() -> Study:
         statistics = random.normal(2, 3, (N, 1, STATISTICS[name])).astype(np.float32)
         streams[name] = Stream([frames], statistics)
     target = np.eye(4, dtype=np.float32)[random.integers(0, 4, N)]
-    options = {"n_buckets": 2, "min_rows": BATCH, "max_seconds": 0.0, "hop_seconds": dict.fromkeys(FEATURES, 0.01)}
+    options = {
+        "n_buckets": 2,
+        "min_rows": BATCH,
+        "max_seconds": 0.0,
+        "hop_seconds": dict.fromkeys(FEATURES, 0.01),
+        "frames_dtype": np.dtype(np.float32),
+    }
     vad = random.uniform(-1, 1, (N, 3)).astype(np.float32)
     data, _ = assemble(streams, encoded=list(FEATURES), target=target, vad=vad, **options)
     assert len(data.buckets) == 2
