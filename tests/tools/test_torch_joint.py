@@ -19,7 +19,7 @@ from sejax.data.scales import fold_scales
 from sejax.data.types import Data, Scale, Stream
 from sejax.engine.augment import Augment
 from sejax.engine.losses import cross_entropy, vad_loss
-from sejax.engine.step import Frozen, Run, init_state, train_step
+from sejax.engine.step import Frozen, Network, Run, init_state, train_step
 from sejax.models.joint import JointModel, Rates, StreamSpec
 from tools import golden_joint
 
@@ -277,11 +277,11 @@ def test_steps_are_those_of_the_jax_side(params: Any, study: Study):
     random = np.random.default_rng(2)
     rows_of_buckets = [np.flatnonzero(study.trained[fold][bucket.utterance]) for bucket in study.data.buckets]
     batches = [(1, random.permutation(rows_of_buckets[1])[:BATCH]) for _ in range(STEPS)]
-    state = init_state(MODEL, step_recipe, frozen, {}, run, batch_of(*batches[0]), key)
+    state = init_state(Network(MODEL, step_recipe), frozen, {}, run, batch_of(*batches[0]), key)
     state = state._replace(params=params, averaged=params)
     state = jax.tree.map(jnp.asarray, state)
     # Without dropout's key the layers are the identity; the rates are 0 in any case.
-    step = jax.jit(lambda state, batch: train_step(MODEL, step_recipe, frozen, state, run, batch, key))
+    step = jax.jit(lambda state, batch: train_step(Network(MODEL, step_recipe), frozen, state, run, batch, key))
 
     corpus = corpus_of(study)
     scales = jax.tree.map(lambda x: torch.from_numpy(np.array(x)), (frame_scale, statistic_scale))
