@@ -29,10 +29,11 @@ from sejax.engine.runs import (
     selection_rows,
 )
 from sejax.engine.step import Frozen, Recipe, Run
-from sejax.models.joint import JointModel, StreamSpec
+from sejax.models.heads import Heads
+from sejax.models.joint import JointModel, StreamSpec, Trunk
+from sejax.pretrained.base import Lora
 from sejax.pretrained.convert import Pretrained, load_checkpoint
 from sejax.pretrained.finetune import Tuning, divide
-from sejax.pretrained.wav2vec2 import Lora
 from sejax.protocols.folds import Fold
 
 
@@ -42,8 +43,8 @@ def stream_spec(config: ConfigDict, pretrained: Mapping[str, Pretrained], name: 
     if name not in pretrained:
         return StreamSpec(name, encoder, layers, stride)
     own = pretrained[name]
-    layer = own.architecture.state(config.features.ssl[name].layers)
-    mixed = own.architecture.layers + 1 if layer is None else 1
+    layer = own.backbone.state(config.features.ssl[name].layers)
+    mixed = own.backbone.layers + 1 if layer is None else 1
     stride = max(1, stride // 2)
     if encoder != "finetune":
         return StreamSpec(name, encoder, layers, stride, mixed)
@@ -55,7 +56,7 @@ def stream_spec(config: ConfigDict, pretrained: Mapping[str, Pretrained], name: 
         layers,
         stride,
         mixed,
-        Tuning(own.architecture, own.normalise, layer=layer, lora=lora, **options),
+        Tuning(own.backbone, layer=layer, lora=lora, **options),
     )
 
 
@@ -80,7 +81,7 @@ def hop_length(config: ConfigDict, pretrained: Mapping[str, Pretrained], name: s
     """Samples from frame to frame of a stream, as it is stored."""
     if name not in pretrained:
         return config.features[name].hop_length
-    return 1 if _feature(config, name) == "raw" else pretrained[name].architecture.hop_length
+    return 1 if _feature(config, name) == "raw" else pretrained[name].backbone.hop_length
 
 
 def trains_whole_model(config: ConfigDict) -> bool:
@@ -165,11 +166,12 @@ def _program(
         structure=structure,
         runs=runs,
         model=JointModel(
-            streams=specs,
-            classes=target.shape[1],
-            dimensions=vad.shape[1],
-            dtype=jnp.dtype(config.compute_dtype),
-            **{k: v for k, v in config.model.items() if k not in ("encoder", "layers", "stride")},
+            trunk=Trunk(
+                streams=specs,
+                dtype=jnp.dtype(config.compute_dtype),
+                **{k: v for k, v in config.model.items() if k not in ("encoder", "layers", "stride")},
+            ),
+            head=Heads(classes=target.shape[1], dimensions=vad.shape[1]),
         ),
         recipe=Recipe(
             total_steps=steps * config.epochs,

@@ -32,6 +32,7 @@ from sejax.evaluation.predictions import write_predictions
 from sejax.evaluation.results import Tested, compute_metrics, gather_predictions
 from sejax.evaluation.selection import validate_runs
 from sejax.evaluation.tables import format_table
+from sejax.models.joint import mixing_scores
 from sejax.pretrained.convert import find_pretrained
 from sejax.protocols.audit import audit
 from sejax.protocols.folds import Fold, make_folds, protocol
@@ -270,7 +271,7 @@ def _train(
 
     # ------------------------------------------------------------------ test, once, at each run's best epoch
     outputs = feed.predict(best.params, "test")
-    mixed = {s.name: best.params["trunk"][f"{s.name}_mix"]["layer_weights"] for s in model.streams if s.mixed > 1}
+    mixed = mixing_scores(model.streams, best.params)
     (prob, pred_vad), mixed = layout.collect((outputs, mixed))
     columns = own.columns["test"]
     tested = [Tested(columns[run.fold], prob[place], pred_vad[place]) for place, run in enumerate(runs)]

@@ -18,7 +18,7 @@ from sejax.data.types import AnyArray, Batch, Scale
 from sejax.engine.augment import Augment, spec_augment
 from sejax.engine.losses import cross_entropy, dimension_losses, dimensions_present, vad_loss
 from sejax.engine.optimizer import adamw
-from sejax.models.joint import JointModel, Rates
+from sejax.models.joint import JointModel, Rates, tuned_name
 from sejax.pretrained import finetune
 
 
@@ -98,9 +98,9 @@ def init_state(
     params = dict(model.init(key, frames, masks, statistics, rates)["params"])
     params["trunk"] = dict(params["trunk"])
     for name, tuning in _tuned(model).items():
-        if own := params["trunk"].pop(f"{name}_ssl", None):
+        if own := params["trunk"].pop(tuned_name(name), None):
             own = finetune.merge(finetune.trained(own, tuning), start.get(name, {}))
-            params["trunk"] |= {f"{name}_ssl": own} if own else {}
+            params["trunk"] |= {tuned_name(name): own} if own else {}
     return State(
         params=params,
         averaged=params,
@@ -197,7 +197,7 @@ def listen(model: JointModel, frozen: Frozen, batch: Batch, key: Key[Array, ""] 
     """Puts what the frozen part of each tuned model hears in the place of the raw audio."""
     frames, lengths = dict(batch.frames), dict(batch.lengths)
     for name, tuning in _tuned(model).items():
-        frames[name], lengths[name] = finetune.listen(
+        frames[name], lengths[name] = finetune.frozen_forward(
             tuning, frozen.lower[name], batch.frames[name], batch.lengths[name], key
         )
     return batch._replace(frames=frames, lengths=lengths)
@@ -209,7 +209,7 @@ def _tuned(model: JointModel) -> dict[str, finetune.Tuning]:
 
 def _with_frozen(trunk: Any, frozen: Frozen) -> dict[str, Any]:
     """A run's trunk, completed by what its adapters adapt."""
-    return finetune.merge(trunk, {f"{name}_ssl": params for name, params in frozen.upper.items() if params})
+    return finetune.merge(trunk, {tuned_name(name): params for name, params in frozen.upper.items() if params})
 
 
 def _gated_inputs(batch: Batch, run: Run, weight: Bool[Array, " batch"]):
@@ -238,7 +238,7 @@ def _gated_inputs(batch: Batch, run: Run, weight: Bool[Array, " batch"]):
 def _optimizer(model: JointModel, hparams: HParams, recipe: Recipe) -> optax.GradientTransformation:
     def factors(params):
         ones = jax.tree.map(lambda x: jnp.ones((), jnp.float32), params)
-        own = {f"{name}_ssl": tuning for name, tuning in _tuned(model).items()}
+        own = {tuned_name(name): tuning for name, tuning in _tuned(model).items()}
         trunk = {
             name: finetune.learning_rates(part, own[name]) if name in own else ones["trunk"][name]
             for name, part in params["trunk"].items()

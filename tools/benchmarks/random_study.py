@@ -19,7 +19,8 @@ from sejax.engine.augment import Augment
 from sejax.engine.devices import compile_lowered
 from sejax.engine.runs import RunKey, Setting, lay_out, run_sharding
 from sejax.engine.step import Frozen, HParams, Recipe, Run
-from sejax.models.joint import JointModel, StreamSpec
+from sejax.models.heads import Heads
+from sejax.models.joint import JointModel, StreamSpec, Trunk
 
 SHAPE = Path(__file__).parent.parent.parent / "sejax" / "corpora" / "iemocap_shape.json"
 SPEAKERS = 10
@@ -122,16 +123,17 @@ def random_runs(study: Study, n_runs: int) -> Run:
 
 def joint_model(study: Study) -> JointModel:
     return JointModel(
-        tuple(StreamSpec(name, ENCODERS[name], 1, STRIDE[name]) for name in study.streams),
-        classes=4,
-        dimensions=3,
-        width=WIDTH,
-        fused=FUSED,
-        heads=4,
-        self_attention=True,
-        co_attention=True,
-        statistics=True,
-        dtype=jnp.dtype(study.compute_dtype),
+        Trunk(
+            tuple(StreamSpec(name, ENCODERS[name], 1, STRIDE[name]) for name in study.streams),
+            width=WIDTH,
+            fused=FUSED,
+            heads=4,
+            self_attention=True,
+            co_attention=True,
+            statistics=True,
+            dtype=jnp.dtype(study.compute_dtype),
+        ),
+        Heads(classes=4, dimensions=3),
     )
 
 
