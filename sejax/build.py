@@ -40,10 +40,11 @@ from sejax.engine.runs import (
 from sejax.engine.step import Frozen, Network, Recipe, Run
 from sejax.engine.tasks import TASKS
 from sejax.features.audio import SAMPLING_RATE
-from sejax.models.joint import JointModel, StreamSpec
+from sejax.models.heads import Heads
+from sejax.models.joint import JointModel, StreamSpec, Trunk
+from sejax.pretrained.base import Lora
 from sejax.pretrained.convert import Pretrained, find_pretrained, load_checkpoint
 from sejax.pretrained.finetune import Tuning, divide
-from sejax.pretrained.wav2vec2 import Lora
 from sejax.protocols.audit import audit
 from sejax.protocols.folds import Fold, make_folds, protocol
 
@@ -226,7 +227,7 @@ def _hop_length(config: ConfigDict, checkpoints: Mapping[str, Pretrained], strea
     """Returns the samples from one stored frame of a stream to the next."""
     if stream not in checkpoints:
         return config.features[stream].hop_length
-    return 1 if _feature(config, stream) == "raw" else checkpoints[stream].architecture.hop_length
+    return 1 if _feature(config, stream) == "raw" else checkpoints[stream].backbone.hop_length
 
 
 def _stream_spec(config: ConfigDict, checkpoints: Mapping[str, Pretrained], stream: str) -> StreamSpec:
@@ -239,14 +240,14 @@ def _stream_spec(config: ConfigDict, checkpoints: Mapping[str, Pretrained], stre
     if stream not in checkpoints:
         return StreamSpec(stream, encoder, layers, stride)
     checkpoint = checkpoints[stream]
-    layer = checkpoint.architecture.state(config.features.ssl[stream].layers)
-    mixed = checkpoint.architecture.layers + 1 if layer is None else 1
+    layer = checkpoint.backbone.state(config.features.ssl[stream].layers)
+    mixed = checkpoint.backbone.layers + 1 if layer is None else 1
     stride = max(1, stride // 2)
     if encoder != "finetune":
         return StreamSpec(stream, encoder, layers, stride, mixed)
     finetune = dict(config.finetune)
     lora = Lora(finetune.pop("lora_rank"), finetune.pop("lora_alpha"), tuple(finetune.pop("lora_targets")))
-    tuning = Tuning(checkpoint.architecture, checkpoint.normalise, layer=layer, lora=lora, **finetune)
+    tuning = Tuning(checkpoint.backbone, layer=layer, lora=lora, **finetune)
     return StreamSpec(stream, "linear", layers, stride, mixed, tuning)
 
 
@@ -314,13 +315,13 @@ def _network(
     config: ConfigDict, specs: tuple[StreamSpec, ...], data: Data, schemes: tuple[str, ...], steps: int
 ) -> Network:
     """Returns the model of a structure and its training recipe, for epochs of so many steps."""
-    model = JointModel(
+    of_streams = ("encoder", "layers", "stride")
+    trunk = Trunk(
         streams=specs,
-        classes=data.target.shape[1],
-        dimensions=data.vad.shape[1],
         dtype=jnp.dtype(config.compute_dtype),
-        **{name: value for name, value in config.model.items() if name not in ("encoder", "layers", "stride")},
+        **{name: value for name, value in config.model.items() if name not in of_streams},
     )
+    model = JointModel(trunk, Heads(classes=data.target.shape[1], dimensions=data.vad.shape[1]))
     recipe = Recipe(
         total_steps=steps * config.epochs,
         warmup_steps=int(config.warmup * steps * config.epochs),

@@ -85,7 +85,7 @@ class _Feed(ABC):
     def test(self, best: Best) -> list[Tested]:
         """Tests each run at its best epoch."""
         outputs = self.predict(best.params, "test")
-        mixing = mixing_scores(self.network.model, best.params)
+        mixing = mixing_scores(self.network.model.streams, best.params)
         (prob, vad), mixing = self.layout.collect((outputs, mixing))
         columns = self.program.columns["test"]
         return [

@@ -19,7 +19,7 @@ from sejax.engine.augment import Augment, spec_augment
 from sejax.engine.losses import cross_entropy, dimensions_present, vad_loss
 from sejax.engine.optimizer import adamw
 from sejax.engine.tasks import Task
-from sejax.models.joint import JointModel, Rates
+from sejax.models.joint import JointModel, Rates, tuned_name
 from sejax.pretrained import finetune
 
 
@@ -106,9 +106,9 @@ def init_state(network: Network, frozen: Frozen, start: Any, run: Run, batch: Ba
     params = dict(model.init(key, frames, masks, statistics, rates)["params"])
     params["trunk"] = dict(params["trunk"])
     for name, tuning in _tuned(model).items():
-        if own := params["trunk"].pop(f"{name}_ssl", None):
-            own = finetune.merge(finetune.trained(own, tuning), start.get(name, {}))
-            params["trunk"] |= {f"{name}_ssl": own} if own else {}
+        if upper := params["trunk"].pop(tuned_name(name), None):
+            trained = finetune.merge(finetune.trained(upper, tuning), start.get(name, {}))
+            params["trunk"] |= {tuned_name(name): trained} if trained else {}
     return State(
         params=params,
         averaged=params,
@@ -203,7 +203,7 @@ def frozen_forward(model: JointModel, frozen: Frozen, batch: Batch, key: Key[Arr
     """
     frames, lengths = dict(batch.frames), dict(batch.lengths)
     for name, tuning in _tuned(model).items():
-        frames[name], lengths[name] = finetune.listen(
+        frames[name], lengths[name] = finetune.frozen_forward(
             tuning, frozen.lower[name], batch.frames[name], batch.lengths[name], key
         )
     return batch._replace(frames=frames, lengths=lengths)
@@ -215,7 +215,7 @@ def _tuned(model: JointModel) -> dict[str, finetune.Tuning]:
 
 def _with_frozen(trunk: Any, frozen: Frozen) -> dict[str, Any]:
     """Returns a run's trunk, completed by the frozen layers that its adapters belong to."""
-    return finetune.merge(trunk, {f"{name}_ssl": params for name, params in frozen.upper.items() if params})
+    return finetune.merge(trunk, {tuned_name(name): params for name, params in frozen.upper.items() if params})
 
 
 def _columns(task: Task, *arrays: Float[Array, "batch _dim"]) -> list[Float[Array, "batch _dim"]]:
@@ -249,7 +249,7 @@ def visible_inputs(batch: Batch, run: Run, weight: Bool[Array, " batch"]):
 def _optimizer(model: JointModel, hparams: HParams, recipe: Recipe) -> optax.GradientTransformation:
     def factors(params):
         ones = jax.tree.map(lambda x: jnp.ones((), jnp.float32), params)
-        tuned = {f"{name}_ssl": tuning for name, tuning in _tuned(model).items()}
+        tuned = {tuned_name(name): tuning for name, tuning in _tuned(model).items()}
         trunk = {
             name: finetune.learning_rates(part, tuned[name]) if name in tuned else ones["trunk"][name]
             for name, part in params["trunk"].items()

@@ -33,7 +33,8 @@ from sejax.engine.runs import (
 from sejax.engine.step import Frozen, HParams, Network, Recipe, Run
 from sejax.engine.tasks import TASKS
 from sejax.evaluation.metrics import ccc
-from sejax.models.joint import JointModel, Rates, StreamSpec
+from sejax.models.heads import Heads
+from sejax.models.joint import JointModel, Rates, StreamSpec, Trunk
 from sejax.protocols.folds import Fold
 
 NOTHING_FROZEN = Frozen({}, {})
@@ -43,17 +44,18 @@ SPEAKER = np.arange(N) // 6
 TRAINED = np.stack([np.isin(SPEAKER, (0, 1)), np.isin(SPEAKER, (2, 3))])  # of fold 0 and of fold 1
 STEPS = 2  # of the 12 utterances that a fold trains on
 MODEL = JointModel(
-    streams=(StreamSpec("a", "conv", 1, 4), StreamSpec("b", "none", 1, 4)),
-    classes=2,
-    dimensions=3,
-    width=8,
-    fused=8,
-    heads=2,
-    self_attention=False,
-    co_attention=False,
-    statistics=True,
+    Trunk(
+        streams=(StreamSpec("a", "conv", 1, 4), StreamSpec("b", "none", 1, 4)),
+        width=8,
+        fused=8,
+        heads=2,
+        self_attention=False,
+        co_attention=False,
+        statistics=True,
+    ),
+    Heads(classes=2, dimensions=3),
 )
-IN_BFLOAT16 = MODEL.clone(dtype=jnp.bfloat16)
+IN_BFLOAT16 = MODEL.clone(trunk=MODEL.trunk.clone(dtype=jnp.bfloat16))
 TWO_TASKS, EVERY_DIMENSION = TASKS["class", "vad"], TASKS["class", *DIMENSIONS]
 RECIPE = Recipe(
     total_steps=STEPS * EPOCHS,

@@ -20,7 +20,8 @@ from sejax.data.types import Data, Scale, Stream
 from sejax.engine.augment import Augment
 from sejax.engine.losses import cross_entropy, vad_loss
 from sejax.engine.step import Frozen, Network, Run, init_state, train_step
-from sejax.models.joint import JointModel, Rates, StreamSpec
+from sejax.models.heads import Heads
+from sejax.models.joint import JointModel, Rates, StreamSpec, Trunk
 from tools import golden_joint
 
 torch = pytest.importorskip("torch")
@@ -36,8 +37,11 @@ TIME = {"a": 23, "b": 31, "c": 28, "d": 17}  # not all multiples of the stride
 STATISTICS = {"a": 3, "b": 4, "c": 5, "d": 6}
 N, BATCH, WIDTH, FUSED, HEADS, LAYERS, SMOOTHING = 40, 8, 16, 24, 2, 2, 0.1
 MODEL = JointModel(
-    tuple(StreamSpec(name, kind, LAYERS, STRIDE[name]) for name, kind in ENCODERS.items()),
-    *(4, 3, WIDTH, FUSED, HEADS, True, True, True),
+    Trunk(
+        tuple(StreamSpec(name, kind, LAYERS, STRIDE[name]) for name, kind in ENCODERS.items()),
+        *(WIDTH, FUSED, HEADS, True, True, True),
+    ),
+    Heads(4, 3),
 )
 STREAMS = tuple(torch_model.Stream(name, kind, LAYERS, STRIDE[name]) for name, kind in ENCODERS.items())
 NETWORK = torch_model.Network(STREAMS, WIDTH, FUSED, HEADS)

@@ -23,7 +23,8 @@ from sejax.engine.epoch import Chunk, Shared
 from sejax.engine.runs import RunKey, Setting, hparams_of, lay_out, run_sharding
 from sejax.engine.step import Frozen, Network, Recipe, Run
 from sejax.engine.tasks import TASKS
-from sejax.models.joint import JointModel, StreamSpec
+from sejax.models.heads import Heads
+from sejax.models.joint import JointModel, StreamSpec, Trunk
 
 SHAPE = Path(__file__).parent.parent.parent / "sejax" / "corpora" / "iemocap_shape.json"
 SPEAKERS, CLASSES, DIMENSIONS = 10, 4, 3
@@ -153,13 +154,12 @@ def run_keys(study: Study, n_runs: int) -> list[RunKey]:
 def joint_model(study: Study) -> JointModel:
     """Returns the model of the study."""
     model = study.options["model"]
-    return JointModel(
+    trunk = Trunk(
         tuple(StreamSpec(name, s.encoder, s.layers, s.stride) for name, s in study.streams.items()),
-        classes=CLASSES,
-        dimensions=DIMENSIONS,
         dtype=jnp.dtype(study.options["compute_dtype"]),
         **{name: model[name] for name in ("width", "fused", "heads", "self_attention", "co_attention", "statistics")},
     )
+    return JointModel(trunk, Heads(classes=CLASSES, dimensions=DIMENSIONS))
 
 
 class Epoch:
