@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Seconds of an epoch under each scheme, `rounds` times in turn."""
     import jax
 
-    from sejax.weighting import GRADIENT_BASED, SCHEMES
+    from sejax.weighting import SCHEMES
     from tools.benchmarks.random_study import Epoch, Study, random_data
 
     epochs = {}
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "versions": versions(),
         "schemes": {
             scheme: {
-                "kind": "gradients" if scheme in GRADIENT_BASED else "losses",
+                "kind": SCHEMES[scheme].needs,
                 "over_static": over_static[scheme],
                 "seconds": [round(s, 4) for s in took[scheme]],
                 "compile_seconds": compile_seconds[scheme],
