@@ -223,7 +223,7 @@ def dwa(
 
         full = step >= period
         ends = full & (visits > 0)
-        before = jnp.where(state.seen, state.last, mean)  # the first window stands for the one before it: r = 1
+        before = jnp.where(state.seen, state.last, mean)  # the first window counts as the one before it: r = 1
         return weights, state._replace(
             step=jnp.where(full, 0, step),
             visits=jnp.where(full, 0, visits),
