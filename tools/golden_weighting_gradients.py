@@ -1,21 +1,21 @@
-r"""Write tests/golden/weighting_gradients.npz: what TorchJD's aggregators make of matrices of gradients.
+r"""Writes tests/golden/weighting_gradients.npz: the gradients that TorchJD's aggregators combine from matrices.
 
-TorchJD wants PyTorch and solvers that sejax does not, so this runs in an environment of its own:
+TorchJD needs PyTorch and solvers that sejax does not need, so this tool runs in an environment of its own:
 
     python3 -m venv /tmp/torchjd
     /tmp/torchjd/bin/pip install torch 'torchjd[full]==0.18.0' clarabel
     /tmp/torchjd/bin/python tools/golden_weighting_gradients.py
 
-Everything is computed in float64, with the solvers' tolerances as small as they go and their regularisation
-off. The file holds, per matrix, `<matrix>` (float64 [task, parameter]) and `<matrix>_<scheme>` (float64
+Everything is computed in float64, with the smallest tolerances of the solvers and without their regularisation.
+The file holds, per matrix, `<matrix>` (float64 [task, parameter]) and `<matrix>_<scheme>` (float64
 [parameter], the combined gradient; for `nash_mtl`, whose length is a setting, its direction), and, per number
-of tasks, `orders_<K>` (int64 [task, order], in which task i of `pcgrad` meets the others), and the versions
-that made it.
+of tasks, `orders_<K>` (int64 [task, order], in which the gradient of task i is projected by `pcgrad`), and the
+versions of the packages.
 
-TorchJD's CAGrad returns 0 if one gradient is 0, and its NashMTL whatever it returned last. Here they get the
-other gradients alone (CAGrad's result is that of all, up to the factor by which the averages differ). NashMTL's
-iterations also stop short on some matrices. The bargain does not depend on scales, so they are then tried on unit
-gradients, and what does not solve the equation `G w = 1 / w` to 1e-6 is left out of the file, and printed.
+If one gradient is 0, TorchJD's CAGrad returns 0, and its NashMTL returns its previous result. Here they get only the
+other gradients (CAGrad's result is that of all, up to the factor by which the averages differ). NashMTL's iterations
+also do not converge on some matrices. The bargain does not depend on scales, so unit gradients are tried then. A
+result that does not solve the equation `G w = 1 / w` to 1e-6 is printed and left out of the file.
 """
 
 import sys
@@ -35,7 +35,7 @@ SEED = 0
 
 
 def matrices(n_tasks: int) -> dict[str, np.ndarray]:
-    """Name -> gradients [task, parameter]."""
+    """Returns gradients [task, parameter] by name."""
     random = np.random.default_rng(n_tasks)
     normal = random.standard_normal((3, n_tasks, PARAMETERS))
     direction = random.standard_normal(PARAMETERS)
@@ -53,7 +53,7 @@ def matrices(n_tasks: int) -> dict[str, np.ndarray]:
 
 
 def golden(torch: Any, aggregation: Any, projector: Any) -> dict[str, Any]:
-    """The arrays of the file."""
+    """Returns the arrays of the file by name."""
 
     def cagrad(matrix: Any) -> Any:
         some = matrix.norm(dim=1) > 0
@@ -69,7 +69,7 @@ def golden(torch: Any, aggregation: Any, projector: Any) -> dict[str, Any]:
             combined = aggregation.NashMTL(n_tasks=len(some), max_norm=0.0, optim_niter=1000)(some)
             direction = combined / combined.norm()
             weights = torch.linalg.lstsq(some.T, direction[:, None]).solution[:, 0]
-            ones = weights * (some @ direction)  # all equal, if it solves the equation
+            ones = weights * (some @ direction)  # all equal if the weights solve the equation
             if ((ones - ones.mean()).abs() < 1e-6 * ones.mean()).all():
                 return direction
         return None

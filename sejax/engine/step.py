@@ -277,14 +277,10 @@ def _weighting(
     class_share, rest = weighting.pair(hparams.alpha)
     n = len(recipe.tasks) - 1
     prior = jnp.append(class_share, jnp.full(n, rest / n))
-    own: dict[str, dict[str, Any]] = {
-        "dynamic": {"tau": hparams.tau},
-        "dwa": {"tau": hparams.tau, "period": recipe.epoch_steps},
-        "rlw": {"seed": seed},
-        "pcgrad": {"seed": seed},
-    }
-    schemes = [weighting.SCHEMES[name](prior, **own.get(name, {})) for name in recipe.schemes]
-    return weighting.select(schemes, hparams.weighting) if len(schemes) > 1 else schemes[0]
+    values = {**hparams._asdict(), "period": recipe.epoch_steps, "seed": seed}
+    schemes = [weighting.SCHEMES[name] for name in recipe.schemes]
+    transforms = [scheme.make(prior, **{name: values[name] for name in scheme.takes}) for scheme in schemes]
+    return weighting.select(transforms, hparams.weighting) if len(transforms) > 1 else transforms[0]
 
 
 def _moving_average(averaged, params, step, decay: float):

@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     import jax
 
     from sejax.corpora.schema import DIMENSIONS
-    from sejax.weighting import GRADIENT_BASED, SCHEMES
+    from sejax.weighting import SCHEMES
     from tools.benchmarks.random_study import Epoch, Study, default_options, random_data
 
     tasks = ("class", "vad") if arguments.tasks == 2 else ("class", *DIMENSIONS)
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "versions": versions(),
         "schemes": {
             scheme: {
-                "kind": "gradients" if scheme in GRADIENT_BASED else "losses",
+                "kind": SCHEMES[scheme].needs,
                 "over_static": over_static[scheme],
                 "seconds": [round(s, 4) for s in took[scheme]],
                 "compile_seconds": compile_seconds[scheme],
