@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sejax.corpora.read import read_corpus
-from sejax.corpora.schema import Corpus
+from sejax.corpora.schema import SAMPLING_RATE, Corpus
 from sejax.corpora.synthetic.write import write_synthetic
 from sejax.data.buckets import assemble, label_targets
 from sejax.data.order import epoch_order, prediction_rows
@@ -131,7 +131,7 @@ def _program(
         n_buckets=config.buckets,
         min_rows=config.batch_size,
         max_seconds=config.max_seconds,
-        hop_seconds={name: hop_length(config, pretrained, name) / 16_000 for name in config.streams},
+        hop_seconds={name: hop_length(config, pretrained, name) / SAMPLING_RATE for name in config.streams},
         frames_dtype=jnp.dtype(config.frames_dtype),
     )
     tuned = {spec.name: spec.tuning for spec in specs if spec.tuning is not None}

@@ -16,11 +16,11 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError
 from sejax.pretrained.hub import locate, without_warnings
 from sejax.pretrained.wav2vec2 import ACTIVATIONS, Architecture, SSLModel
 
-SAMPLING_RATE = 16_000
 NAMED = 8  # arrays that an error names
 SIZES = (
     "hidden_size",

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from tqdm import tqdm
 
 from sejax.engine.runs import RunKey
+from sejax.progress import progress_bar
 from sejax.protocols.folds import Fold
 
 _IDENTITY = ("epoch", "run", "fold", "seed", "setting")
@@ -93,12 +93,8 @@ class Progress:
     """A bar over epochs that shows the means over runs of loss, UA and CCC on validation, and the time left."""
 
     def __init__(self, *, epochs: int, done: int, runs: int) -> None:
-        self._bar = tqdm(
-            total=epochs,
-            initial=done,
-            desc=f"training {runs} run{'s' * (runs != 1)}",
-            unit="epoch",
-            bar_format="{desc} {bar:24} {n}/{total} epochs, {remaining} left{postfix}",
+        self._bar = progress_bar(
+            epochs, f"training {runs} run{'s' * (runs != 1)}  {epochs} epochs", initial=done, leave=True
         )
 
     def update(self, rows: Sequence[Mapping[str, Any]]) -> None:
