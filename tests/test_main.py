@@ -30,11 +30,10 @@ from tiny_study import (
     write_voice,
 )
 
-from sejax import build
 from sejax.config import STACKED
 from sejax.corpora.schema import DIMENSIONS
 from sejax.evaluation.intervals import summarise
-from sejax.evaluation.predictions import average_seeds, read_predictions
+from sejax.evaluation.predictions import Predictions
 from sejax.study import train_and_evaluate
 from sejax.weighting import SCHEMES
 
@@ -100,9 +99,9 @@ def test_tables_have_the_columns_of_the_design(study: Path, predictions, runs, m
 
 
 def test_metrics_are_those_of_predictions_csv(study: Path, metrics):
-    read = read_predictions(str(study / "predictions.csv"))
+    read = Predictions.read(str(study / "predictions.csv"))
     found = {setting["name"]: setting for setting in metrics["settings"]}
-    pairs = (("metrics", read), ("seeds_averaged", average_seeds(read)))
+    pairs = (("metrics", read), ("seeds_averaged", read.average_seeds()))
     for key, rows in pairs:
         recomputed = {entry["name"]: entry["metrics"] for entry in summarise(rows, n_bootstrap=BOOTSTRAP)}
         assert json.loads(json.dumps(recomputed)) == {name: found[name][key] for name in found}
@@ -324,18 +323,7 @@ def test_settings_of_other_structure_are_other_programs_and_continue(
     config = tiny_config(cache_dir)
     config.grid.streams = (("mfcc",), ("mfcc", "mel"))
     config.grid.alpha = (0.5, 1.0)
-    calls = []
-    epoch_order = build.epoch_order
-
-    def interrupted(*arguments, **keywords):
-        calls.append(keywords["epoch"])
-        if calls.count(2) == 2:
-            raise KeyboardInterrupt
-        return epoch_order(*arguments, **keywords)
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(build, "epoch_order", interrupted)
-        train_and_evaluate(config, str(tmp_path / "parts"))
+    train_interrupted(config, str(tmp_path / "parts"), epochs=1, monkeypatch=monkeypatch, program=2)
     train_and_evaluate(config, str(tmp_path / "parts"))
     for name in ("predictions.csv", "runs.csv", "history.jsonl", "metrics.json"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

@@ -41,12 +41,10 @@ Names on disk that one might not expect:
 - `layer_weights` is there only with `use_weighted_layer_sum`, and is not yet through the softmax.
 """
 
-import argparse
-import importlib.metadata
 import json
 import math
-import platform
 import shutil
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,9 +52,13 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tools.golden import FOLDER, describe, run_tool, versions
+
 SAMPLING_RATE = 16_000
 SECONDS = {"short": 0.13, "middle": 0.41, "long": 1.0}
-GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "ssl"
+GOLDEN = FOLDER / "ssl"
 PACKAGES = ("torch", "transformers", "safetensors", "numpy")
 
 SMALL: dict[str, Any] = {
@@ -250,9 +252,7 @@ def write(out: Path) -> None:
     """All of it, anew."""
     from transformers import Wav2Vec2FeatureExtractor
 
-    versions = np.array(
-        [f"python {platform.python_version()}", *(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)]
-    )
+    made_with = versions(*PACKAGES)
     samples = waveforms()
     extractor = {flag: Wav2Vec2FeatureExtractor(do_normalize=flag) for flag in (True, False)}
     inputs = {
@@ -265,7 +265,7 @@ def write(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     shared: dict[str, Any] = {f"{name}_samples": values for name, values in samples.items()}
     shared |= {f"{name}_normalised": values for name, values in inputs[True].items()}
-    np.savez_compressed(out / "waveforms.npz", versions=versions, **shared)
+    np.savez_compressed(out / "waveforms.npz", versions=np.array(made_with), **shared)
     for name in CHECKPOINTS:
         folder = out / name
         if folder.exists():
@@ -277,26 +277,25 @@ def write(out: Path) -> None:
         if name == "wav2vec2-pretraining":
             save_as_of_old(model, folder)
         arrays = outputs(model, inputs[normalise])
-        np.savez_compressed(folder / "outputs.npz", versions=versions, **arrays)
+        np.savez_compressed(folder / "outputs.npz", versions=np.array(made_with), **arrays)
         deviations = ", ".join(f"{key} {array.std():.2f}" for key, array in arrays.items() if key.startswith("long_"))
         size = sum(file.stat().st_size for file in folder.iterdir())
         print(f"{folder}: {size / 1000:.0f} kB; standard deviations: {deviations}")
-    total = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    print(f"{out}: {total / 1000:.0f} kB, made with {', '.join(versions)}")
+    describe(out, made_with)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=GOLDEN, help="the folder to write")
-    out: Path = parser.parse_args(arguments).out
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        parser.exit(1, f"PyTorch or transformers is not installed here ({error}): see --help for their environment.\n")
+def make(out: Path) -> None:
+    """Writes the folder."""
+    import torch
+    import transformers
+
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)  # sums in one order
     write(out)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run_tool(make, out=GOLDEN, needs="PyTorch or transformers", description=__doc__, arguments=arguments)
 
 
 if __name__ == "__main__":

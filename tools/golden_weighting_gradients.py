@@ -18,16 +18,18 @@ iterations also stop short on some matrices. The bargain does not depend on scal
 gradients, and what does not solve the equation `G w = 1 / w` to 1e-6 is left out of the file, and printed.
 """
 
-import argparse
-import importlib.metadata
-import platform
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "weighting_gradients.npz"
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tools.golden import FOLDER, run_tool, versions, write
+
+GOLDEN = FOLDER / "weighting_gradients.npz"
 PARAMETERS = 8
 SEED = 0
 
@@ -100,25 +102,18 @@ def golden(torch: Any, aggregation: Any, projector: Any) -> dict[str, Any]:
     return arrays
 
 
+def make(out: Path) -> None:
+    """Writes the file."""
+    import torch
+    from torchjd import aggregation
+    from torchjd.linalg import QuadprogProjector
+
+    arrays = golden(torch, aggregation, QuadprogProjector(norm_eps=0.0, reg_eps=1e-12))
+    write(out, arrays, versions("torchjd", "torch", "cvxpy", "clarabel", "ecos", "quadprog", "numpy"))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=GOLDEN, help="the file to write")
-    out: Path = parser.parse_args(arguments).out
-    try:
-        import torch
-        from torchjd import aggregation
-        from torchjd.linalg import QuadprogProjector
-    except ImportError as error:
-        parser.exit(1, f"TorchJD is not installed here ({error}): see --help for its environment.\n")
-    packages = ("torchjd", "torch", "cvxpy", "clarabel", "ecos", "quadprog", "numpy")
-    versions = [f"{package} {importlib.metadata.version(package)}" for package in packages]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        out,
-        versions=np.array([f"python {platform.python_version()}", *versions]),
-        **golden(torch, aggregation, QuadprogProjector(norm_eps=0.0, reg_eps=1e-12)),
-    )
-    print(f"{out}: {out.stat().st_size / 1000:.0f} kB, made with {', '.join(versions)}")
+    run_tool(make, out=GOLDEN, needs="TorchJD", description=__doc__, arguments=arguments)
 
 
 if __name__ == "__main__":

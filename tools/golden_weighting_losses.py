@@ -16,12 +16,9 @@ The file holds the settings, the losses [step, task], and per scheme what its ru
 and what it learns, `log_variance`, `log_scale` or `logits`. Of `rlw`, which is random, it holds quantiles.
 """
 
-import argparse
 import importlib
-import importlib.metadata
 import importlib.util
 import json
-import platform
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -30,7 +27,11 @@ from typing import Any
 
 import numpy as np
 
-GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "weighting_losses.json"
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tools.golden import FOLDER, describe, run_tool, versions
+
+GOLDEN = FOLDER / "weighting_losses.json"
 SETTINGS: dict[str, Any] = {
     "prior": [0.5, 0.3, 0.2],  # of stch; the others weight all tasks alike
     "learning_rate": 0.02,
@@ -161,22 +162,20 @@ def rounded(tree: Any) -> Any:
     return float(f"{tree:.9g}") if isinstance(tree, float) else tree
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=GOLDEN, help="the file to write")
-    out: Path = parser.parse_args(arguments).out
-    try:
-        import torch
+def make(out: Path) -> None:
+    """Writes the file."""
+    import torch
 
-        contents = golden(torch)
-    except ImportError as error:
-        parser.exit(1, f"LibMTL cannot be used here ({error}): see --help for its environment.\n")
-    versions = [f"{package} {importlib.metadata.version(package)}" for package in ("LibMTL", "torch", "numpy")]
-    contents = {"versions": [f"python {platform.python_version()}", *versions], **rounded(contents)}
+    contents = rounded(golden(torch))
+    made_with = versions("LibMTL", "torch", "numpy")
+    lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in {"versions": made_with, **contents}.items()]
     out.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in contents.items()]
     out.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    print(f"{out}: {out.stat().st_size / 1000:.0f} kB, made with {', '.join(versions)}")
+    describe(out, made_with)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run_tool(make, out=GOLDEN, needs="LibMTL", description=__doc__, arguments=arguments)
 
 
 if __name__ == "__main__":

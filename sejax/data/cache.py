@@ -91,9 +91,9 @@ def build_features(
         that cannot be written, or more bad files than allowed (nothing is stored then).
     """
     if not corpus.utterances:
-        raise InputError(f"The corpus {corpus.name} has 0 utterances, expected 1 or more")
+        raise InputError(f"the corpus {corpus.name} has 0 utterances, expected 1 or more")
     if workers is not None and workers < 1:
-        raise InputError(f"The number of workers is {workers}, expected 1 or more (None is one per core)")
+        raise InputError(f"the number of workers is {workers}, expected 1 or more (None is one per core)")
     check_speed(speed)
     config = DatasetConfig(
         name=_dataset_name(corpus, contents, speed),
@@ -334,6 +334,6 @@ def _check_bad(errors: Mapping[str, str], corpus: str, utterances: int, max_bad_
         first = "; ".join(sentence.rstrip(".") for sentence in list(errors.values())[:3])
         more = "; ..." if len(errors) > 3 else ""
         raise InputError(
-            f"The corpus {corpus} has {len(errors)} or more bad audio files among {utterances}, expected "
+            f"the corpus {corpus} has {len(errors)} or more bad audio files among {utterances}, expected "
             f"at most {100 * max_bad_fraction:g} % (config.max_bad_fraction): {first}{more}"
         )

@@ -31,7 +31,7 @@ def contents(feature: str, settings: Settings) -> Contents:
       InputError: an unknown feature, a wrong setting, no such pretrained model.
     """
     if feature not in CONTENTS:
-        raise InputError(f"The feature is {feature!r}, expected one of {tuple(CONTENTS)}")
+        raise InputError(f"the feature is {feature!r}, expected one of {tuple(CONTENTS)}")
     return CONTENTS[feature](settings)
 
 

@@ -86,7 +86,7 @@ def full_settings(name: str, settings: Settings) -> dict[str, Setting]:
         together.
     """
     if name not in FEATURES:
-        raise InputError(f"The feature is {name!r}, expected one of {tuple(FEATURES)}")
+        raise InputError(f"the feature is {name!r}, expected one of {tuple(FEATURES)}")
     complete = complete_settings(name, settings, defaults(name))
     below_one = {key: "1 or more" for key, value in complete.items() if isinstance(value, int) and value < 1}
     for key, expected in (below_one or FEATURES[name].check(complete)).items():

@@ -73,7 +73,7 @@ def stf(
     for key, expected in check(settings).items():
         raise InputError(f"{key} is {settings[key]!r}, expected {expected}")
     if len(samples) < win_length:
-        raise InputError(f"The signal has {len(samples)} samples, expected at least a window of {win_length}")
+        raise InputError(f"the signal has {len(samples)} samples, expected at least a window of {win_length}")
     signal = samples.astype(np.float64)
     signal -= signal.mean()
     signal /= np.abs(signal).max() + 1e-10

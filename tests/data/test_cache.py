@@ -302,7 +302,7 @@ def test_too_many_bad_files_stop_the_build_and_leave_nothing(tmp_path: Path, pro
         build(corpus, tmp_path / "cache", made_of=made_of, max_bad_fraction=0.05, workers=processes)
     path = str(tmp_path / "corpus" / "u0")
     assert str(raised.value) == (
-        "The corpus noise has 3 or more bad audio files among 40, expected at most 5 % "
+        "the corpus noise has 3 or more bad audio files among 40, expected at most 5 % "
         f"(config.max_bad_fraction): {path}20.wav: no such file; {path}21.wav: no such file; {path}22.wav: no such file"
     )
     assert datasets(tmp_path / "cache") == set()
@@ -311,15 +311,15 @@ def test_too_many_bad_files_stop_the_build_and_leave_nothing(tmp_path: Path, pro
 def test_mistakes_are_refused_before_anything_is_computed(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", 1)
     cache = tmp_path / "cache"
-    with pytest.raises(InputError, match=r"The feature is 'chroma', expected one of \('mfcc', .*, 'ssl'\)"):
+    with pytest.raises(InputError, match=r"the feature is 'chroma', expected one of \('mfcc', .*, 'ssl'\)"):
         contents("chroma", {})
     with pytest.raises(InputError, match=r"config\.features\.mel has 'mels', expected one of \('n_mels', "):
         contents("mel", {"mels": 3})
     with pytest.raises(InputError, match=r"config\.speeds has 9\.0, expected factors between 0\.25 and 4"):
         build(corpus, cache, made_of=stored(), speed=9.0)
-    with pytest.raises(InputError, match="The number of workers is 0, expected 1 or more"):
+    with pytest.raises(InputError, match="the number of workers is 0, expected 1 or more"):
         build(corpus, cache, made_of=stored(), workers=0)
-    with pytest.raises(InputError, match="The corpus noise has 0 utterances, expected 1 or more"):
+    with pytest.raises(InputError, match="the corpus noise has 0 utterances, expected 1 or more"):
         build(Corpus("noise", (), (1.0, 5.0), ()), cache, made_of=stored())
     assert not cache.exists()
     (tmp_path / "file").touch()

@@ -49,7 +49,7 @@ def test_settings_are_completed_and_checked() -> None:
 @pytest.mark.parametrize(
     ("name", "settings", "said"),
     [
-        ("mfc", {}, "The feature is 'mfc', expected one of ('mfcc', 'mel', 'stf', 'prosody', 'raw')"),
+        ("mfc", {}, "the feature is 'mfc', expected one of ('mfcc', 'mel', 'stf', 'prosody', 'raw')"),
         (
             "mel",
             {"n_mfcc": 3},

@@ -116,7 +116,7 @@ def test_the_golden_file_is_what_its_tool_writes():
 def test_the_tool_says_what_it_lacks(capsys, tmp_path):
     with pytest.raises(SystemExit, match="1"):
         golden_weighting_losses.main(["--out", str(tmp_path / "golden.json")])
-    assert "LibMTL cannot be used here" in capsys.readouterr().err
+    assert "LibMTL is not installed here" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------- closed forms, with prior and absence
