@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from sejax.config import STACKED, STRUCTURAL, at, check_config, grid_of, with_structure
 from sejax.corpora.read import read_corpus
-from sejax.corpora.schema import Corpus
+from sejax.corpora.schema import SAMPLING_RATE, Corpus
 from sejax.corpora.synthetic.write import write_synthetic
 from sejax.data.buckets import assemble, label_targets
 from sejax.data.order import epoch_order, prediction_rows
@@ -39,7 +39,6 @@ from sejax.engine.runs import (
 )
 from sejax.engine.step import Frozen, Network, Recipe, Run
 from sejax.engine.tasks import TASKS
-from sejax.features.audio import SAMPLING_RATE
 from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, StreamSpec, Trunk
 from sejax.pretrained.base import Lora

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+SAMPLING_RATE = 16_000  # hertz; all audio is brought to this rate
 DIMENSIONS = ("valence", "arousal", "dominance")
 
 

@@ -30,7 +30,8 @@ def predict(classifier: "Classifier", path: str) -> list[float]:
     import jax.numpy as jnp
     import numpy as np
 
-    from sejax.features.audio import SAMPLING_RATE, load_audio
+    from sejax.corpora.schema import SAMPLING_RATE
+    from sejax.features.audio import load_audio
     from sejax.pretrained.extract import padded_length
     from sejax.pretrained.heads import classify
 

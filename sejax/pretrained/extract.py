@@ -22,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float16, Float32, Float64, Int32
 
+from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError
-from sejax.features.audio import SAMPLING_RATE
 from sejax.features.extract import Extraction, Loaded, Segment, bad_file, load_segment
-from sejax.features.registry import Setting, complete_settings
+from sejax.features.settings import Setting, complete_settings
 from sejax.pretrained.base import Backbone, Section, stage_behind
 from sejax.pretrained.convert import fingerprint, load_checkpoint, read_backbone
 from sejax.pretrained.hub import locate

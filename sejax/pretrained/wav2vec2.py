@@ -22,8 +22,8 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError
-from sejax.features.audio import SAMPLING_RATE
 from sejax.nn.layers import Dropout, mask_frames
 from sejax.pretrained.base import NO_LORA, STACKED, WHOLE, Backbone, Lora, Output, Rule, Section, stage_behind
 from sejax.pretrained.hub import without_warnings

@@ -6,13 +6,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from sejax.build import Study
 from sejax.engine.epoch import EpochMetrics
 from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.program import Program
 from sejax.engine.tasks import Task
+from sejax.progress import progress_bar
 from sejax.wording import count
 from sejax.workdir.files import HISTORY, TENSORBOARD
 
@@ -121,12 +120,8 @@ class Progress:
     def __init__(self, tasks: Collection[Task], *, vad_loss: str, epochs: int, done: int, runs: int) -> None:
         self._shown = {f"loss_{task.name}": _loss_title(task, vad_loss) for task in tasks}
         self._shown |= {"val_ua": "val UA", "val_ccc_mean": "val CCC"}
-        self._bar = tqdm(
-            total=epochs,
-            initial=done,
-            desc=f"training {count(runs, 'run')}",
-            unit="epoch",
-            bar_format="{desc} {bar:24} {n}/{total} epochs, {remaining} left{postfix}",
+        self._bar = progress_bar(
+            epochs, f"training {count(runs, 'run')}  {count(epochs, 'epoch')}", initial=done, leave=True
         )
 
     def update(self, rows: Sequence[Mapping[str, Any]]) -> None:

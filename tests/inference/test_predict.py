@@ -67,8 +67,8 @@ def test_bad_files_do_not_keep_the_good_ones(files: list[str], tmp_path: Path, c
     printed = capsys.readouterr()
     assert table(printed.out)[1] == files[:2]
     silence, absence, nonsense = printed.err.splitlines()
-    assert silence.startswith(f"error: {silent}: silent")
-    assert absence == f"error: {tmp_path / 'none.wav'}: no such file."
+    assert silence.startswith(f"error: {silent}: is silent")
+    assert absence == f"error: {tmp_path / 'none.wav'}: no such file"
     assert nonsense.startswith(f"error: {text}: cannot be read as audio")
 
 

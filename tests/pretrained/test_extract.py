@@ -22,6 +22,7 @@ from tiny_study import GOLDEN_SSL
 
 from sejax.corpora.schema import Corpus, Utterance
 from sejax.data.cache import StreamFeatures, build_features
+from sejax.data.compute import contents
 from sejax.data.prepare import prepare
 from sejax.errors import InputError
 from sejax.features.audio import change_speed, load_audio
@@ -77,8 +78,10 @@ def build(
     return build_features(
         corpus,
         stream="hubert",
-        feature="ssl",
-        settings={"model": model if str(model).startswith(".") or not model else str(GOLDEN_SSL / model), **settings},
+        contents=contents(
+            "ssl",
+            {"model": model if str(model).startswith(".") or not model else str(GOLDEN_SSL / model), **settings},
+        ),
         speed=speed,
         cache_dir=str(cache),
         workers=2,
@@ -90,8 +93,7 @@ def build_raw(corpus: Corpus, cache: Path, **options: Any) -> StreamFeatures:
     return build_features(
         corpus,
         stream="wavlm",
-        feature="raw",
-        settings={},
+        contents=contents("raw", {}),
         cache_dir=str(cache),
         **{"workers": 1, "max_bad_fraction": 0.0, **options},
     )
@@ -342,7 +344,7 @@ def test_bad_files_are_sentences_and_speed_changes_the_audio(tmp_path: Path):
     missing.unlink()
     soundfile.write(silent, np.zeros(8000), RATE)
     soundfile.write(stereo, np.stack((sounds["u2"], sounds["u2"]), axis=1), RATE)
-    errors = {"u0": f"{missing}: no such file.", "u1": f"{silent}: silent, every sample is 0; expected speech."}
+    errors = {"u0": f"{missing}: no such file", "u1": f"{silent}: is silent, every sample is 0, expected speech"}
     features = build(corpus, tmp_path / "cache", max_bad_fraction=0.5)
     assert features.errors == errors
     assert set(features.frames) == set(features.seconds) == {"u2", "u3", "u4", "u5", "twin", "tiny"}
@@ -351,8 +353,8 @@ def test_bad_files_are_sentences_and_speed_changes_the_audio(tmp_path: Path):
     assert len(features.frames["tiny"]) == 1
     fast = build(corpus, tmp_path / "cache", speed=1.1, max_bad_fraction=0.5)
     assert fast.errors == errors | {
-        "tiny": f"{tmp_path}/corpus/tiny.wav: has 378 samples at 16000 Hz and speed 1.1; "
-        "expected at least one window of 400."
+        "tiny": f"{tmp_path}/corpus/tiny.wav: has 378 samples at 16000 Hz and speed 1.1, "
+        "expected at least one window of 400"
     }
     samples = change_speed(load_audio(corpus.utterances[3].path).samples, 1.1)
     np.testing.assert_allclose(fast.frames["u3"], flat(model_alone(LAYER, samples)), **CLOSE)
@@ -415,8 +417,7 @@ def test_a_second_start_reads_and_loads_no_weights(tmp_path: Path, monkeypatch: 
     same = build_features(
         corpus,
         stream="wavlm",
-        feature="ssl",
-        settings={"model": str(moved), "revision": "of no matter here"},
+        contents=contents("ssl", {"model": str(moved), "revision": "of no matter here"}),
         cache_dir=str(cache),
         max_bad_fraction=0.0,
     )
@@ -464,14 +465,14 @@ def test_whatever_changes_the_result_is_another_dataset(tmp_path: Path):
     [
         ({"layers": "4"}, r"layers is '4', expected all, last or a number from 0 .* to 3"),
         ({"layers": "-1"}, "layers is '-1', expected all, last or a number"),
-        ({"layers": 1}, "The setting layers of the feature ssl is 1; expected a value of type str"),
-        ({"pooled": 1}, "The setting pooled of the feature ssl is 1; expected a value of type bool"),
-        ({"dtype": "float16"}, r"dtype of the feature ssl is 'float16'; expected one of \('float32', 'bfloat16'\)"),
+        ({"layers": 1}, r"config\.features\.ssl\.layers is 1, expected a value of type str"),
+        ({"pooled": 1}, r"config\.features\.ssl\.pooled is 1, expected a value of type bool"),
+        ({"dtype": "float16"}, "dtype of the feature ssl is 'float16', expected one of float32, bfloat16"),
         ({"max_seconds": 2.0}, "max_seconds of the feature ssl is 2, expected 3 or more"),
         ({"max_seconds": float("nan")}, "max_seconds of the feature ssl is nan, expected 3 or more"),
-        ({"hop_length": 1}, "The feature ssl has no setting 'hop_length'"),
+        ({"hop_length": 1}, r"config\.features\.ssl has 'hop_length', expected one of"),
         ({"model": "./nowhere"}, r"\./nowhere: no such folder"),
-        ({"model": ""}, "The model of a pretrained stream is empty"),
+        ({"model": ""}, "the model of a pretrained stream is empty"),
     ],
 )
 def test_mistakes_are_named_before_any_audio_is_read(settings: dict[str, Any], sentence: str, tmp_path: Path):
@@ -512,21 +513,14 @@ def test_raw_audio_is_rounded_clipped_and_as_fast_as_asked(tmp_path: Path):
     Path(corpus.utterances[1].path).unlink()
     features = build_raw(corpus, tmp_path / "cache", max_bad_fraction=0.5)
     np.testing.assert_array_equal(np.asarray(features.frames["u"])[:6, 0], [19661, -19661, 0, 1, 32767, -32768])
-    assert features.errors == {"gone": f"{tmp_path}/corpus/gone.wav: no such file."}
+    assert features.errors == {"gone": f"{tmp_path}/corpus/gone.wav: no such file"}
     slow = build_raw(corpus, tmp_path / "cache", max_bad_fraction=0.5, speed=0.8)
     assert slow.frames["u"].shape == (750, 1)
 
 
-def test_raw_audio_has_no_settings(tmp_path: Path):
-    with pytest.raises(InputError, match="The feature raw has no setting 'n_mels'"):
-        build_features(
-            golden_corpus(tmp_path / "corpus"),
-            stream="hubert",
-            feature="raw",
-            settings={"n_mels": 3},
-            cache_dir=str(tmp_path / "cache"),
-            max_bad_fraction=0.0,
-        )
+def test_raw_audio_has_no_settings():
+    with pytest.raises(InputError, match=r"config\.features\.raw has 'n_mels', expected one of"):
+        contents("raw", {"n_mels": 3})
 
 
 # ---------------------------------------------------------------------------------------------- together

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Float32
 
-SAMPLING_RATE = 16_000
+from sejax.corpora.schema import SAMPLING_RATE
+
 HOP = 160  # 10 ms
 WINDOW = 3 * HOP  # a Hann window this long, shifted by a third of itself, adds up to 1.5 everywhere
 N_FFT = 4 * HOP

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32
-from tqdm import tqdm
 
 from sejax.corpora.iemocap import RATER_WORDS, iemocap_shape, read_iemocap
-from sejax.corpora.schema import Corpus
+from sejax.corpora.schema import SAMPLING_RATE, Corpus
 from sejax.corpora.synthetic import voice
 from sejax.errors import InputError
 from sejax.processes import map_in_processes
+from sejax.progress import progress_bar
 
 # Everything that changes what is written: raise it with any change to this file or to voice.py that does.
 SYNTHETIC_VERSION = 1
@@ -357,7 +357,7 @@ def _write_tree(root: str, fraction: float, seed: int, workers: int | None) -> N
 
     jobs = [(root, seed, turn) for turn in turns]
     processes = min(workers or os.cpu_count() or 1, 1 + len(jobs) // _UTTERANCES_PER_PROCESS)
-    progress = tqdm(total=len(jobs), desc="synthetic corpus", unit="utterance")
+    progress = progress_bar(len(jobs), f"synthetic corpus  {len(jobs)} utterances", leave=True)
     spoken = map(_speak, jobs) if processes == 1 else map_in_processes(_speak, jobs, workers=processes, chunk=16)
     with progress:
         for _ in spoken:
@@ -372,7 +372,7 @@ def _speak(job: tuple[str, int, SyntheticTurn]) -> None:
     with wave.open(path, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
-        file.setframerate(voice.SAMPLING_RATE)
+        file.setframerate(SAMPLING_RATE)
         file.writeframes(np.rint(np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
 
 
