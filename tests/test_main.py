@@ -33,7 +33,7 @@ from tiny_study import (
 from sejax.config import STACKED
 from sejax.corpora.schema import DIMENSIONS
 from sejax.evaluation.intervals import summarise
-from sejax.evaluation.predictions import average_seeds, read_predictions
+from sejax.evaluation.predictions import Predictions
 from sejax.study import train_and_evaluate
 from sejax.weighting import SCHEMES
 
@@ -99,9 +99,9 @@ def test_tables_have_the_columns_of_the_design(study: Path, predictions, runs, m
 
 
 def test_metrics_are_those_of_predictions_csv(study: Path, metrics):
-    read = read_predictions(str(study / "predictions.csv"))
+    read = Predictions.read(str(study / "predictions.csv"))
     found = {setting["name"]: setting for setting in metrics["settings"]}
-    pairs = (("metrics", read), ("seeds_averaged", average_seeds(read)))
+    pairs = (("metrics", read), ("seeds_averaged", read.average_seeds()))
     for key, rows in pairs:
         recomputed = {entry["name"]: entry["metrics"] for entry in summarise(rows, n_bootstrap=BOOTSTRAP)}
         assert json.loads(json.dumps(recomputed)) == {name: found[name][key] for name in found}

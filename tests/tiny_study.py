@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from sejax.config import STACKED, default_config
 from sejax.engine.augment import Augment
 from sejax.engine.step import HParams, Recipe
+from sejax.engine.tasks import TASKS
 from sejax.study import train_and_evaluate
 from sejax.workdir.logs import Logs
 
@@ -100,7 +101,7 @@ def recipe(*, epoch_steps: int = 1, **changes: Any) -> Recipe:
         vad_loss=config.loss.vad,
         averaging=config.averaging,
         augment=Augment(**config.augment),
-        tasks=config.tasks,
+        tasks=TASKS[config.tasks],
         schemes=(config.weighting,),
         gradients_at=config.gradients_at,
         epoch_steps=epoch_steps,

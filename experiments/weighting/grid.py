@@ -10,9 +10,7 @@ workdir that holds finished studies is only read.
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -21,19 +19,20 @@ from scipy.stats import permutation_test
 
 from configs.joint import CORPORA, get_config
 from sejax.evaluation.intervals import summarise
-from sejax.evaluation.predictions import Predictions, read_predictions
+from sejax.evaluation.predictions import Predictions
+from sejax.evaluation.tables import COLUMNS
 from sejax.study import train_and_evaluate
 from sejax.weighting import SCHEMES
 
 ALPHAS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
 STUDIES = ("alphas", "schemes")
-# What each task is scored by, and the model that is trained on it alone.
+# The score of each task, and the setting that trains this task alone.
 SINGLE_TASK = {"ua": "alpha=1.0", "ccc_mean": "alpha=0.0"}
 DRAWS = 10_000  # of signs; all of them where there are fewer
 
 
 def study_configs(corpus: str, data_dir: str) -> dict[str, ConfigDict]:
-    """The two studies, by the name of their workdir."""
+    """Returns the configs of the two studies, by the name of their workdir."""
     configs = {study: get_config(corpus) for study in STUDIES}
     for config in configs.values():
         config.data_dir = data_dir
@@ -45,22 +44,20 @@ def study_configs(corpus: str, data_dir: str) -> dict[str, ConfigDict]:
 
 
 def speaker_scores(predictions: Predictions) -> dict[tuple[str, str], Float[np.ndarray, " speaker"]]:
-    """By setting and metric the scores on each speaker alone, mean over seeds, in the order of the speakers' names."""
+    """Returns the scores on each speaker alone by setting and metric: means over seeds, in the order of names."""
     scores: dict[tuple[str, str], list[float]] = {}
-    for speaker in np.unique(predictions.speaker):
-        own = predictions.speaker == speaker
-        values = {f.name: getattr(predictions, f.name)[own] for f in fields(predictions) if f.name != "classes"}
-        for entry in summarise(replace(predictions, **values), n_bootstrap=1):
+    for _, rows in sorted(predictions.by("speaker").items()):
+        for entry in summarise(rows, n_bootstrap=1):
             for metric in SINGLE_TASK:
-                found = entry["metrics"].get(metric, {"pooled": np.nan})
-                scores.setdefault((entry["name"], metric), []).append(found["pooled"])
-    return {key: np.array(own) for key, own in scores.items()}
+                score = entry["metrics"].get(metric, {"pooled": np.nan})["pooled"]
+                scores.setdefault((entry["name"], metric), []).append(score)
+    return {key: np.array(values) for key, values in scores.items()}
 
 
 def paired_test(scores: Float[np.ndarray, " speaker"], single: Float[np.ndarray, " speaker"]) -> tuple[float, float]:
-    """Mean difference over speakers, and the two-sided p of a paired permutation test (signs of the differences).
+    """Returns the mean difference over speakers and the two-sided p of a paired permutation test (of signs).
 
-    Speakers on whom either is undefined are left out; without two that are left p is 1.
+    Speakers on whom either score is undefined are left out. With fewer than two speakers left, p is 1.
     """
     difference = scores - single
     difference = difference[np.isfinite(difference)]
@@ -73,42 +70,31 @@ def paired_test(scores: Float[np.ndarray, " speaker"], single: Float[np.ndarray,
 
 
 def table(studies: Sequence[Predictions], *, n_bootstrap: int = 1000) -> str:
-    """Every setting in Markdown: pooled metrics with 95 % intervals, and the paired differences on speakers."""
-    entries = [entry for own in studies for entry in summarise(own, n_bootstrap=n_bootstrap)]
-    scores = {key: own for study in studies for key, own in speaker_scores(study).items()}
+    """Returns a Markdown table of all settings: pooled metrics with 95 % intervals, paired differences on speakers."""
+    entries = [entry for study in studies for entry in summarise(study, n_bootstrap=n_bootstrap)]
+    scores = {key: values for study in studies for key, values in speaker_scores(study).items()}
     lines = [
         "| | WA % | UA % | CCC mean | UA − class alone | p | CCC − VAD alone | p |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for entry in entries:
         name, metrics = entry["name"], entry["metrics"]
-        cells = [
-            _interval(metrics.get("wa"), 100, 1),
-            _interval(metrics.get("ua"), 100, 1),
-            _interval(metrics.get("ccc_mean"), 1, 3),
-        ]
-        for metric, scale, digits in (("ua", 100, 1), ("ccc_mean", 1, 3)):
-            single = SINGLE_TASK[metric]
+        cells = [COLUMNS[key].estimate(metrics[key]) if key in metrics else "" for key in ("wa", "ua", "ccc_mean")]
+        for metric, single in SINGLE_TASK.items():
             if name == single or metric not in metrics:
                 cells += ["", ""]
                 continue
+            column = COLUMNS[metric]
             difference, p = paired_test(scores[name, metric], scores[single, metric])
-            cells += [f"{scale * difference:+.{digits}f}", f"{p:.3f}"]
+            cells += [f"{column.scale * difference:+.{column.digits}f}", f"{p:.3f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _interval(metric: Any, scale: float, digits: int) -> str:
-    if metric is None:
-        return ""
-    value, low, high = (f"{scale * x:.{digits}f}" for x in (metric["pooled"], *metric["ci95"]))
-    return f"{value} [{low}, {high}]"
 
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", choices=CORPORA, default="synthetic")
-    parser.add_argument("--data-dir", default="", help="where the corpus lies")
+    parser.add_argument("--data-dir", default="", help="folder of the corpus")
     parser.add_argument("--workdir", type=Path, required=True, help="holds a workdir for each of the two studies")
     parser.add_argument("--epochs", type=int, help="in place of the config's")
     parser.add_argument("--seeds", type=int, help="in place of the config's")
@@ -124,9 +110,9 @@ def main(words: Sequence[str] | None = None) -> None:
                 config.model.encoder[stream] = "none"
         if not (arguments.workdir / name / "metrics.json").exists():
             train_and_evaluate(config, str(arguments.workdir / name))
-    found = table([read_predictions(str(arguments.workdir / name / "predictions.csv")) for name in STUDIES])
-    (arguments.workdir / "table.md").write_text(found + "\n")
-    print(found)
+    rows = table([Predictions.read(str(arguments.workdir / name / "predictions.csv")) for name in STUDIES])
+    (arguments.workdir / "table.md").write_text(rows + "\n")
+    print(rows)
 
 
 if __name__ == "__main__":

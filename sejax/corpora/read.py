@@ -7,7 +7,7 @@ from sejax.corpora.synthetic.write import is_synthetic, read_synthetic
 from sejax.corpora.table import read_table
 from sejax.errors import InputError
 
-_READERS = {
+CORPORA = {
     "emodb": read_emodb,
     "iemocap": read_iemocap,
     "synthetic": read_synthetic,
@@ -25,10 +25,10 @@ def read_corpus(name: str, data_dir: str, *, labels: str = "default") -> Corpus:
     Raises:
       InputError: no such corpus, no `data_dir`, or what the corpus's reader finds wrong, in one sentence.
     """
-    if name not in _READERS:
-        raise InputError(f"unknown corpus {name!r}: there are {', '.join(sorted(_READERS))}")
+    if name not in CORPORA:
+        raise InputError(f"unknown corpus {name!r}: there are {', '.join(sorted(CORPORA))}")
     if not data_dir:
         raise InputError(f"the corpus {name} needs data_dir, the place where it lies on disk")
     if name == "iemocap" and is_synthetic(data_dir):
         raise InputError(f"{data_dir!r} holds the synthetic corpus, not IEMOCAP: read it as the corpus synthetic")
-    return _READERS[name](data_dir, labels)
+    return CORPORA[name](data_dir, labels)

@@ -1,4 +1,4 @@
-"""Baselines that need no model of their own: the majority class, and the class-mean look-up."""
+"""Baselines without a model of their own: the majority class and the class-mean look-up."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sejax.evaluation.intervals import summarise
-from sejax.evaluation.metrics import _divide
-from sejax.evaluation.predictions import Predictions, _as_written, _predicted_class, _rows
+from sejax.evaluation.metrics import divide
+from sejax.evaluation.predictions import Predictions
 from sejax.protocols.folds import Fold
 
 
@@ -21,12 +21,16 @@ def majority_class(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The metrics of always saying the class that is most frequent in the fold's training set, without CCC.
+    """Returns the class metrics of always predicting the most frequent class of the fold's training set.
 
-    `label` is that of every utterance of the corpus, -1 where there is none. Of `predictions`, the truths of
-    the first setting count.
+    Args:
+      predictions: only the truths of the first setting are used.
+      label: of every utterance of the corpus, -1 where there is none.
+      folds: whose training sets give the classes.
+      n_bootstrap: draws of speakers for the intervals.
+      seed: of the draws.
     """
-    first = _rows(predictions, predictions.setting == predictions.setting[:1])
+    first = predictions.select(predictions.setting == predictions.setting[:1])
     prob = np.full(first.prob.shape, np.nan)
     for fold in folds:
         counts = np.bincount(label[fold.train & (label >= 0)], minlength=len(first.classes))
@@ -50,16 +54,22 @@ def class_mean_lookup(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """For each setting, the CCC and RMSE of looking VAD up in a table: the mean of the predicted class in
-    training.
+    """Returns CCC and RMSE of each setting when VAD is looked up: the mean VAD of the predicted class in training.
 
-    `label` (-1: none) and `vad` (NaN: missing) are those of every utterance of the corpus; the table is made
-    from the fold's training set, and the class is the one that the model predicts. A class whose VAD nobody
-    has rated there stands at the mean of the training set. What a joint model does not add to this table, it
-    has not learned from VAD.
+    The table of a fold is made from its training set, and the class is the one that the model predicts. A class
+    without VAD ratings in training has the mean of the training set. A joint model that does not beat this table has
+    learned nothing about the dimensions beyond the class.
+
+    Args:
+      predictions: whose predicted classes are looked up.
+      label: of every utterance of the corpus, -1 where there is none.
+      vad: of every utterance of the corpus, NaN where a dimension is missing.
+      folds: whose training sets give the tables.
+      n_bootstrap: draws of speakers for the intervals.
+      seed: of the draws.
     """
-    predictions = _as_written(predictions)
-    predicted = _predicted_class(predictions)
+    predictions = predictions.rounded()
+    predicted = predictions.predicted_class()
     looked_up = np.full(predictions.vad.shape, np.nan)
     for fold in folds:
         rows = (predictions.fold == fold.name) & (predicted >= 0)
@@ -72,9 +82,11 @@ def class_mean_lookup(
 def _class_means(
     label: Int[np.ndarray, " utterance"], vad: Float[np.ndarray, "utterance 3"], n_classes: int
 ) -> Float[np.ndarray, "class 3"]:
+    """Returns the mean VAD of each class, that of all utterances for a class without ratings."""
+
     def means(rows: np.ndarray) -> np.ndarray:
         rated = np.isfinite(vad[rows])
-        return _divide(np.where(rated, vad[rows], 0.0).sum(axis=0), rated.sum(axis=0))
+        return divide(np.where(rated, vad[rows], 0.0).sum(axis=0), rated.sum(axis=0))
 
     table = np.stack([means(label == number) for number in range(n_classes)])
     return np.where(np.isnan(table), means(np.ones(label.shape, bool)), table)

@@ -1,4 +1,11 @@
-"""The metrics of each setting, with bootstrap intervals over speakers."""
+"""The metrics of each setting with bootstrap intervals over speakers, and the metrics of each fold and speaker.
+
+Every number is a function of the predictions as predictions.csv holds them, with six significant digits.
+
+A bootstrap draw resamples speakers: the utterances of one speaker are not independent, and intervals from resampled
+utterances would be too narrow. All metrics are functions of sums over utterances, so a draw is a weighted sum of the
+speakers' sums, and all draws are one matrix product.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,44 +16,70 @@ from jaxtyping import Float, Int
 
 from sejax.corpora.schema import DIMENSIONS
 from sejax.evaluation.metrics import (
-    _ccc_of_moments,
-    _moments,
-    _rmse_of_moments,
+    ccc_of_moments,
     macro_f1,
+    moments,
+    rmse_of_moments,
     unweighted_accuracy,
     weighted_accuracy,
 )
-from sejax.evaluation.predictions import Predictions, _as_written, _predicted_class, _rows
+from sejax.evaluation.predictions import Predictions
 
 _CONFIDENCE = (2.5, 97.5)  # percent
 
 
 def summarise(predictions: Predictions, *, n_bootstrap: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
-    """The metrics of each setting, in the order in which the settings first occur.
+    """Returns the metrics of each setting, in the order in which the settings first occur.
 
     `{"name": setting, "metrics": {"wa" | "ua" | "macro_f1" | "ccc_<dimension>" | "ccc_mean" |
     "rmse_<dimension>": {"pooled", "fold_mean", "fold_sd", "ci95": [low, high]}}}`, where
 
-    - `pooled` is over all test utterances of all folds: the mean over seeds of each seed's own value;
+    - `pooled` is over all test utterances of all folds: the mean over seeds of each seed's value;
     - `fold_mean` and `fold_sd` are the mean and the sample standard deviation over folds of each fold's mean
-      over seeds. A fold in which a metric is undefined (a CCC of one utterance) does not count, and one fold
-      has no deviation;
+      over seeds. A fold in which a metric is undefined (a CCC of one utterance) is left out, and one fold has no
+      deviation;
     - `ci95` is from the 2.5th to the 97.5th percentile of `pooled` over `n_bootstrap` draws of as many
       speakers, with replacement, the same for all settings of the same speakers. One speaker has no interval;
     - `ccc_mean` is over the dimensions that the corpus has.
 
     A number without data is absent, never NaN. A metric is absent too if the prediction of a row that has the
-    truth is not finite: the entry then has `unpredicted`, the number of such rows of the class or the
-    dimension.
+    truth is not finite: the entry then has `unpredicted`, the number of such rows of the class or the dimension.
     """
-    predictions = _as_written(predictions)
-    names = dict.fromkeys(predictions.setting.tolist())
-    return [_summary(name, _rows(predictions, predictions.setting == name), n_bootstrap, seed) for name in names]
+    settings = predictions.rounded().by("setting")
+    return [_summary(name, rows, n_bootstrap, seed) for name, rows in settings.items()]
+
+
+def score_groups(predictions: Predictions, column: str) -> list[dict[str, Any]]:
+    """Returns the metrics of each fold or speaker of one setting, in the order in which they first occur.
+
+    `{column: value, "utterances": number, "metrics": {name: number}}`, with the metrics of `summarise`. A number is
+    the mean over seeds of each seed's value and is absent where a seed has none. The mean of a metric over folds is
+    the `fold_mean` of `summarise`.
+
+    Args:
+      predictions: rows of one setting, with the digits of predictions.csv.
+      column: "fold" or "speaker".
+    """
+    groups, group = np.unique(getattr(predictions, column), return_inverse=True)
+    _, run_seed = np.unique(predictions.seed, return_inverse=True)
+    values: dict[str, Float[np.ndarray, " group"]] = {}
+    for sums in (_class_sums(predictions), _dimension_sums(predictions)):
+        grouped = _grouped(sums.per_row, run_seed, group)  # [seed, group, ...]
+        values |= {metric: of_sums(grouped).mean(axis=0) for metric, of_sums in sums.metrics.items()}
+    place = {name: number for number, name in enumerate(groups.tolist())}
+    return [
+        {
+            column: name,
+            "utterances": len(set(rows.id.tolist())),
+            "metrics": {m: float(v[place[name]]) for m, v in values.items() if np.isfinite(v[place[name]])},
+        }
+        for name, rows in predictions.by(column).items()
+    ]
 
 
 @dataclass(frozen=True)
 class _Sums:
-    """Metrics as functions of sums over utterances; `per_row` is what each row adds."""
+    """Metrics as functions of sums over utterances; `per_row` holds each row's terms."""
 
     per_row: Float[np.ndarray, "row *sum"]
     metrics: Mapping[str, Callable[[np.ndarray], np.ndarray]]
@@ -55,7 +88,7 @@ class _Sums:
 
 def _class_sums(predictions: Predictions) -> _Sums:
     n_classes = len(predictions.classes)
-    predicted = _predicted_class(predictions)
+    predicted = predictions.predicted_class()
     labelled = predictions.label >= 0
     missing = int((labelled & (predicted < 0)).sum())
     per_row = np.zeros((len(predicted), n_classes, n_classes))
@@ -77,12 +110,12 @@ def _dimension_sums(predictions: Predictions) -> _Sums:
         rated = np.isfinite(target)
         unpredicted[name] = int((rated & ~np.isfinite(pred)).sum())
         if rated.any() and not unpredicted[name]:
-            per_row[rated, dim] = _moments(pred[rated], target[rated])
-            ccc_of[f"ccc_{name}"] = _at(dim, _ccc_of_moments)
-            rmse_of[f"rmse_{name}"] = _at(dim, _rmse_of_moments)
+            per_row[rated, dim] = moments(pred[rated], target[rated])
+            ccc_of[f"ccc_{name}"] = _at(dim, ccc_of_moments)
+            rmse_of[f"rmse_{name}"] = _at(dim, rmse_of_moments)
             complete.append(dim)
     if complete:
-        ccc_of["ccc_mean"] = lambda sums: _ccc_of_moments(sums[..., complete, :]).mean(axis=-1)
+        ccc_of["ccc_mean"] = lambda sums: ccc_of_moments(sums[..., complete, :]).mean(axis=-1)
     return _Sums(per_row, ccc_of | rmse_of, unpredicted)
 
 
@@ -91,11 +124,11 @@ def _at(dim: int, of_moments: Callable[[np.ndarray], np.ndarray]) -> Callable[[n
 
 
 def _summary(name: str, predictions: Predictions, n_bootstrap: int, seed: int) -> dict[str, Any]:
-    """The entry of one setting."""
+    """Returns the entry of one setting."""
     speakers, speaker = np.unique(predictions.speaker, return_inverse=True)
     _, fold = np.unique(predictions.fold, return_inverse=True)
     _, run_seed = np.unique(predictions.seed, return_inverse=True)
-    # How often each speaker is drawn.
+    # The number of times that each speaker is drawn.
     draws = np.random.default_rng(seed).multinomial(
         len(speakers), np.full(len(speakers), 1 / len(speakers)), size=n_bootstrap
     )
@@ -113,14 +146,14 @@ def _summary(name: str, predictions: Predictions, n_bootstrap: int, seed: int) -
             }
             if numbers["pooled"].size:
                 entry["metrics"][metric] = _numbers(**numbers, interval=len(speakers) > 1)
-        unpredicted |= {what: number for what, number in sums.unpredicted.items() if number}
+        unpredicted |= {truth: number for truth, number in sums.unpredicted.items() if number}
     return entry | ({"unpredicted": unpredicted} if unpredicted else {})
 
 
 def _numbers(
     pooled: np.ndarray, folds: np.ndarray, draws: np.ndarray, *, interval: bool
 ) -> dict[str, float | list[float]]:
-    """What metrics.json says of one metric: each number that there are values for."""
+    """Returns the entry of one metric: each number for which there are values."""
     numbers: dict[str, float | list[float]] = {"pooled": float(pooled[0])}
     if folds.size:
         numbers["fold_mean"] = float(folds.mean())
@@ -134,7 +167,7 @@ def _numbers(
 def _grouped(
     per_row: Float[np.ndarray, "row *sum"], first: Int[np.ndarray, " row"], second: Int[np.ndarray, " row"]
 ) -> Float[np.ndarray, "first second *sum"]:
-    """The sums of the rows of each pair of groups."""
+    """Returns the sums over the rows of each pair of groups."""
     sums = np.zeros((first.max() + 1, second.max() + 1, *per_row.shape[1:]))
     np.add.at(sums, (first, second), per_row)
     return sums

@@ -1,17 +1,18 @@
 """Scores on validation speakers, by which the epoch of each run is chosen."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from sejax.corpora.schema import DIMENSIONS
 from sejax.engine.runs import RunKey
-from sejax.evaluation.metrics import ccc, confusion_matrix, unweighted_accuracy, weighted_accuracy
+from sejax.errors import InputError
+from sejax.evaluation.metrics import VAD_LOSSES, ccc, confusion_matrix, unweighted_accuracy, weighted_accuracy
 
 CLASS_METRICS = ("val_loss_class", "val_wa", "val_ua")
-
-
 VAD_METRICS = (
     "val_loss_vad",
     *(f"val_loss_{name}" for name in DIMENSIONS),
@@ -27,33 +28,38 @@ def validation_metrics(
     *,
     vad_loss: str,
 ) -> dict[str, float]:
-    """Losses and metrics of one run on its validation speakers; what has no truth there is absent.
+    """Returns losses and metrics of one run on its validation speakers; those without labels there are left out.
 
-    `vad` and `true_vad` in half scales. The class loss is the cross-entropy without smoothing.
+    The class loss is the cross-entropy without smoothing.
+
+    Args:
+      prob: probabilities of the classes.
+      vad: predictions in half scales.
+      target: distribution over the classes, zeros where there is no label.
+      true_vad: in half scales, NaN where a dimension is missing.
+      vad_loss: a key of `VAD_LOSSES`.
     """
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     labelled = target.sum(axis=1) > 0
     if labelled.any():
         p, t = prob[labelled], target[labelled]
         confusion = confusion_matrix(t.argmax(axis=1), p.argmax(axis=1), t.shape[1])
-        found["val_loss_class"] = float(-(t * np.log(np.maximum(p, 1e-12))).sum(axis=1).mean())
-        found["val_wa"] = float(weighted_accuracy(confusion))
-        found["val_ua"] = float(unweighted_accuracy(confusion))
+        metrics["val_loss_class"] = float(-(t * np.log(np.maximum(p, 1e-12))).sum(axis=1).mean())
+        metrics["val_wa"] = float(weighted_accuracy(confusion))
+        metrics["val_ua"] = float(unweighted_accuracy(confusion))
     cccs, losses = [], []
     for dim, name in enumerate(DIMENSIONS):
         rated = np.isfinite(true_vad[:, dim])
         value = ccc(vad[rated, dim], true_vad[rated, dim])
         if np.isfinite(value):
-            found[f"val_ccc_{name}"] = value
+            loss = VAD_LOSSES[vad_loss](vad[rated, dim] - true_vad[rated, dim], value)
+            metrics |= {f"val_ccc_{name}": value, f"val_loss_{name}": loss}
             cccs.append(value)
-            error = vad[rated, dim] - true_vad[rated, dim]
-            loss = float({"ccc": 1 - value, "mse": (error**2).mean(), "mae": np.abs(error).mean()}[vad_loss])
-            found[f"val_loss_{name}"] = loss
             losses.append(loss)
     if cccs:
-        found["val_ccc_mean"] = float(np.mean(cccs))
-        found["val_loss_vad"] = float(np.mean(losses))
-    return found
+        metrics["val_ccc_mean"] = float(np.mean(cccs))
+        metrics["val_loss_vad"] = float(np.mean(losses))
+    return metrics
 
 
 def validate_runs(
@@ -66,21 +72,58 @@ def validate_runs(
     *,
     vad_loss: str,
 ) -> list[dict[str, float]]:
-    """`validation_metrics` of every run, of the tasks it is trained on, and the `score` that chooses its epoch."""
-    measured = []
+    """Returns `validation_metrics` of every run for the tasks that it trains, and the `score` that chooses its epoch.
+
+    Args:
+      runs: one row of `prob` and `vad` each.
+      columns: the validation utterances of each fold, -1 for padding.
+      prob: probabilities of the classes.
+      vad: predictions in half scales.
+      target: of every utterance of the corpus.
+      true_vad: of every utterance of the corpus.
+      vad_loss: a key of `VAD_LOSSES`.
+    """
+    validated = []
     for run, p, v in zip(runs, prob, vad, strict=True):
-        found = columns[run.fold] >= 0
-        own = columns[run.fold][found]
-        numbers = validation_metrics(p[found], v[found], target[own], true_vad[own], vad_loss=vad_loss)
-        # A task without a prior share is not trained in this run: its head says nothing.
-        alpha = float(run.setting.values["alpha"])
-        untrained = CLASS_METRICS if alpha == 0 else VAD_METRICS if alpha == 1 else ()
-        numbers = {name: value for name, value in numbers.items() if name not in untrained}
-        measured.append(numbers | {"score": score(numbers)})
-    return measured
+        filled = columns[run.fold] >= 0
+        utterance = columns[run.fold][filled]
+        metrics = validation_metrics(p[filled], v[filled], target[utterance], true_vad[utterance], vad_loss=vad_loss)
+        # The head of a task that is not trained predicts nothing.
+        for task, names in (("class", CLASS_METRICS), ("vad", VAD_METRICS)):
+            if not run.setting.trains(task):
+                metrics = {name: value for name, value in metrics.items() if name not in names}
+        validated.append(metrics | {"score": score(metrics)})
+    return validated
 
 
 def score(metrics: Mapping[str, float]) -> float:
-    """By what an epoch is chosen: the mean of UA and mean CCC, of those that there are."""
+    """Returns the score that chooses an epoch: the mean of UA and mean CCC, or the one that there is; else 0."""
     parts = [metrics[name] for name in ("val_ua", "val_ccc_mean") if name in metrics]
     return float(np.mean(parts)) if parts else 0.0
+
+
+def read_history(path: str) -> list[dict[str, Any]]:
+    """Reads history.jsonl: a row per epoch and run.
+
+    Raises:
+      InputError: if the file is missing or a line is not JSON.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return [json.loads(line) for line in file if line.strip()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}), expected the history of a training run") from error
+
+
+def selection_scores(history: Iterable[Mapping[str, Any]], best_epoch: Mapping[int, int]) -> dict[str, float]:
+    """Returns the mean over the runs of each setting of the score at the run's chosen epoch.
+
+    Args:
+      history: rows of history.jsonl.
+      best_epoch: the chosen epoch of each run, by the run's number.
+    """
+    scores: dict[str, list[float]] = {}
+    for row in history:
+        if best_epoch.get(row["run"]) == row["epoch"]:
+            scores.setdefault(row["setting"], []).append(row["score"])
+    return {setting: float(np.mean(values)) for setting, values in scores.items()}

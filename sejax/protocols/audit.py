@@ -9,12 +9,12 @@ from sejax.errors import InputError
 from sejax.protocols.folds import (
     SPLITS,
     Fold,
-    _count,
     _members,
     _ordered,
     _require_unseen_speakers,
     _speakers,
 )
+from sejax.wording import count
 
 
 def audit(
@@ -51,7 +51,7 @@ def audit(
     if duplicates["across_test"] and not allow_duplicates:
         groups = duplicates["across_test"]
         raise InputError(
-            f"Audio of a test set occurs outside it too, {_count(len(groups), 'time')}, first as "
+            f"Audio of a test set occurs outside it too, {count(len(groups), 'time')}, first as "
             f"{' and '.join(groups[0]['ids'])} (fold {groups[0]['folds'][0]}), but what is tested on may not "
             "be trained or validated on: drop the copies, or allow duplicates."
         )

@@ -10,8 +10,12 @@ from ml_collections import ConfigDict
 
 from sejax.corpora.schema import Utterance
 from sejax.errors import InputError
+from sejax.wording import count
 
 SPLITS = ("train", "val", "test")
+NORMALISATIONS = ("train", "speaker")
+"""Whose audio the features are normalised by: the fold's training speakers, or each speaker (transductive)."""
+
 _MINIMUM = 3  # one part each to train on, to validate on and to test on
 
 
@@ -40,11 +44,11 @@ def make_folds(utterances: Sequence[Utterance], protocol: str) -> tuple[Fold, ..
     Raises InputError for an unknown protocol, a value that a protocol needs and an utterance lacks, fewer
     than three parts, and speakers of a test set who are also trained on.
     """
-    if protocol not in _PROTOCOLS:
-        raise InputError(f"The protocol is {protocol!r}, but it has to be one of {', '.join(_PROTOCOLS)}.")
+    if protocol not in PROTOCOLS:
+        raise InputError(f"The protocol is {protocol!r}, but it has to be one of {', '.join(PROTOCOLS)}.")
     if not utterances:
         raise InputError("There are no utterances to make folds of.")
-    folds = _PROTOCOLS[protocol](utterances)
+    folds = PROTOCOLS[protocol](utterances)
     _require_unseen_speakers(utterances, folds)
     return folds
 
@@ -106,7 +110,7 @@ def _official(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
     return (_fold("official", is_val=split == "val", is_test=split == "test"),)
 
 
-_PROTOCOLS: dict[str, Callable[[Sequence[Utterance]], tuple[Fold, ...]]] = {
+PROTOCOLS: dict[str, Callable[[Sequence[Utterance]], tuple[Fold, ...]]] = {
     "loso": _loso,
     "loso_session": _loso_session,
     "official": _official,
@@ -124,7 +128,7 @@ def _column(utterances: Sequence[Utterance], name: str) -> np.ndarray:
     missing = [utterance.id for utterance, value in zip(utterances, values, strict=True) if value is None]
     if missing:
         raise InputError(
-            f"{len(missing)} of {_count(len(values), 'utterance')} have no {name} (the first: {missing[0]}), "
+            f"{len(missing)} of {count(len(values), 'utterance')} have no {name} (the first: {missing[0]}), "
             f"but this protocol needs the {name} of every one."
         )
     return np.array(values)
@@ -134,7 +138,7 @@ def _at_least_three(what: str, column: np.ndarray) -> list[str]:
     values = _ordered(column.tolist())
     if len(values) < _MINIMUM:
         raise InputError(
-            f"The utterances have {_count(len(values), what)} ({', '.join(values)}), but this protocol needs "
+            f"The utterances have {count(len(values), what)} ({', '.join(values)}), but this protocol needs "
             f"at least {_MINIMUM}: to train on, to validate on and to test on."
         )
     return values
@@ -158,7 +162,7 @@ def _require_unseen_speakers(utterances: Sequence[Utterance], folds: Sequence[Fo
         shared = _speakers(utterances, fold.train) & _speakers(utterances, fold.test)
         if shared:
             raise InputError(
-                f"Fold {fold.name} tests on {_count(len(shared), 'speaker')} whom it also trains on "
+                f"Fold {fold.name} tests on {count(len(shared), 'speaker')} whom it also trains on "
                 f"({', '.join(_ordered(shared))}), but a speaker may only be in one of the two."
             )
 
@@ -169,10 +173,6 @@ def _speakers(utterances: Sequence[Utterance], mask: Bool[np.ndarray, " utteranc
 
 def _members(utterances: Sequence[Utterance], mask: Bool[np.ndarray, " utterance"]) -> list[Utterance]:
     return [utterances[row] for row in np.flatnonzero(mask).tolist()]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def protocol(config: ConfigDict, folds: int) -> dict[str, Any]:

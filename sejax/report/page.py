@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int
 from sejax.corpora.schema import DIMENSIONS
 from sejax.errors import InputError
 from sejax.evaluation.metrics import ccc, confusion_matrix, unweighted_accuracy
-from sejax.evaluation.predictions import Predictions, read_predictions
+from sejax.evaluation.predictions import Predictions
 from sejax.report.figures import Curve, curve_panel, scatter_panel, weight_panel
 
 FILES = ("config.json", "runs.csv", "history.jsonl", "predictions.csv", "metrics.json")
@@ -134,7 +134,7 @@ def _read_study(workdir: str) -> _Study:
         history = [json.loads(line) for line in file if line.strip()]
     with open(os.path.join(workdir, "metrics.json"), encoding="utf-8") as file:
         numbers = json.load(file)
-    predictions = read_predictions(os.path.join(workdir, "predictions.csv"))
+    predictions = Predictions.read(os.path.join(workdir, "predictions.csv"))
     layer_weights: list[dict[str, str]] = []
     if os.path.isfile(path := os.path.join(workdir, LAYER_WEIGHTS)):
         with open(path, encoding="utf-8", newline="") as file:

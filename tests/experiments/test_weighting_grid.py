@@ -9,7 +9,7 @@ from tiny_study import shrink
 
 from experiments.weighting import grid
 from sejax.evaluation.intervals import summarise
-from sejax.evaluation.predictions import read_predictions
+from sejax.evaluation.predictions import Predictions
 from sejax.weighting import SCHEMES
 
 
@@ -35,7 +35,7 @@ def test_paired_test_is_that_of_all_signs():
 
 
 def test_table_of_a_study(study: Path):
-    predictions = read_predictions(str(study / "predictions.csv"))
+    predictions = Predictions.read(str(study / "predictions.csv"))
     lines = grid.table([predictions], n_bootstrap=20).splitlines()
     rows = {cells[1].strip(): [cell.strip() for cell in cells[2:-1]] for cells in (line.split("|") for line in lines)}
     assert list(rows)[2:] == ["alpha=0.5", "alpha=1.0", "alpha=0.0"]

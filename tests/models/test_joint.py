@@ -10,10 +10,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sejax.engine.losses import cross_entropy, vad_loss
 from sejax.models.encoders import ENCODERS
+from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, Rates, StreamSpec, Trunk
 from sejax.nn import cpu_attention
 from sejax.nn.attention import AttentivePooling, GuidedPooling, attend
-from sejax.nn.layers import LSTM, Conv, Dense, Dropout, LayerMix, LayerNorm, _random_24_bits, mask_frames, stack_frames
+from sejax.nn.layers import LSTM, Conv, Dense, Dropout, LayerMix, LayerNorm, mask_frames, random_24_bits, stack_frames
 from tools import golden_joint
 
 WIDTH, HEADS, FUSED, STRIDE = 8, 2, 8, 4
@@ -82,7 +83,7 @@ def test_no_encoder_sees_what_lies_beyond_the_end(kind, dtype):
 def whole(request):
     """The whole model of two streams: predictions jitted, their gradient jitted, parameters, what may differ."""
     streams = (StreamSpec("a", "lstm", 1, STRIDE), StreamSpec("b", "conv", 1, STRIDE))
-    model = JointModel(streams, 4, 3, WIDTH, FUSED, HEADS, True, True, True, dtype=request.param)
+    model = JointModel(Trunk(streams, WIDTH, FUSED, HEADS, True, True, True, dtype=request.param), Heads(4, 3))
 
     def loss(params, inputs):
         logits, vad = model.apply(params, *inputs, NO_DROPOUT)
@@ -136,7 +137,7 @@ def test_outputs_losses_and_gradients_are_those_of_pytorch():
     target, rated = jnp.asarray(golden["target"]), jnp.asarray(golden["rated"])
     streams = tuple(StreamSpec(name, kind, 1, golden_joint.STRIDE) for name, kind in golden_joint.ENCODERS.items())
     width, fused, heads = golden_joint.WIDTH, golden_joint.FUSED, golden_joint.HEADS
-    model = JointModel(streams, 4, 3, width, fused, heads, True, True, True)
+    model = JointModel(Trunk(streams, width, fused, heads, True, True, True), Heads(4, 3))
 
     def loss(params):
         logits, vad = model.apply({"params": params}, frames, masks, statistics, NO_DROPOUT)
@@ -165,7 +166,7 @@ def of_all_kinds():
     streams = tuple(StreamSpec(name, kind, 1, STRIDE) for name, kind in zip("abc", ENCODERS, strict=False))
     inputs = tuple({**x, "c": x["a"]} for x in make_inputs())
     models = [
-        JointModel(streams, 4, 3, WIDTH, FUSED, HEADS, False, True, True, guided="c", dtype=dtype)
+        JointModel(Trunk(streams, WIDTH, FUSED, HEADS, False, True, True, guided="c", dtype=dtype), Heads(4, 3))
         for dtype in (jnp.float32, jnp.bfloat16)
     ]
 
@@ -449,7 +450,7 @@ def test_what_dropout_keeps_is_uncorrelated(rate):
     Keys come from threefry: each word is random.
     """
     n, rows, columns = 400, 64, 48
-    bits = jax.jit(jax.vmap(lambda key: _random_24_bits(key, (rows, columns))))
+    bits = jax.jit(jax.vmap(lambda key: random_24_bits(key, (rows, columns))))
     words = jax.random.bits(KEY, (n, 2))
     steps = jax.vmap(partial(jax.random.fold_in, KEY))(jnp.arange(n))
     for keys in (steps, *(jax.random.wrap_key_data(words.at[:, word].set(7)) for word in range(2))):

@@ -26,10 +26,10 @@ from sejax.data.prepare import prepare
 from sejax.errors import InputError
 from sejax.features.audio import change_speed, load_audio
 from sejax.features.extract import Segment
-from sejax.pretrained import extract as ssl_features
+from sejax.pretrained import extract
+from sejax.pretrained.base import Backbone
 from sejax.pretrained.convert import load_checkpoint
 from sejax.pretrained.extract import Piece, fill_batches, padded_length, plan_windows, read_settings
-from sejax.pretrained.wav2vec2 import Architecture, SSLModel, normalise_waveform
 
 RATE = 16_000
 HIDDEN, STATES = 24, 4  # of all the golden models
@@ -44,7 +44,7 @@ SHORT_BATCH = 2.0  # seconds
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two seconds, so that small corpora make several."""
-    monkeypatch.setitem(ssl_features.BATCH_SECONDS, "cpu", SHORT_BATCH)
+    monkeypatch.setitem(extract.BATCH_SECONDS, "cpu", SHORT_BATCH)
 
 
 def corpus_of(folder: Path, sounds: dict[str, np.ndarray], subtype: str = "FLOAT") -> Corpus:
@@ -106,14 +106,14 @@ def model_alone(name: str, samples: np.ndarray) -> np.ndarray:
     """Hidden states [state, time, hidden] of one utterance by itself, without padding or windows."""
     checkpoint = load_checkpoint(str(GOLDEN_SSL / name))
     waveform, lengths = jnp.asarray(samples)[None], jnp.asarray([len(samples)], jnp.int32)
-    if checkpoint.normalise:
-        waveform = normalise_waveform(waveform, lengths)
-    return np.asarray(_apply(checkpoint.params, waveform, lengths, SSLModel(checkpoint.architecture)))[:, 0]
+    waveform = checkpoint.backbone.prepare(waveform, lengths)
+    return np.asarray(_apply(checkpoint.params, waveform, lengths, checkpoint.backbone))[:, 0]
 
 
 @partial(jax.jit, static_argnums=3)
-def _apply(params: Any, waveform: jax.Array, lengths: jax.Array, model: SSLModel) -> jax.Array:
-    return model.apply({"params": params}, waveform, lengths).hidden
+def _apply(params: Any, waveform: jax.Array, lengths: jax.Array, backbone: Backbone) -> jax.Array:
+    output: Any = backbone.module().apply({"params": params}, waveform, lengths)
+    return output.hidden
 
 
 def flat(hidden: np.ndarray) -> np.ndarray:
@@ -238,13 +238,13 @@ def test_below_attention_windows_are_exact_and_above_it_close(tmp_path: Path):
 
 
 @lru_cache
-def architecture(name: str = LAYER) -> Architecture:
-    return load_checkpoint(str(GOLDEN_SSL / name)).architecture
+def backbone(name: str = LAYER) -> Backbone:
+    return load_checkpoint(str(GOLDEN_SSL / name)).backbone
 
 
 @given(samples=st.integers(400, 4_000_000), max_samples=st.integers(3 * RATE, 40 * RATE))
 def test_windows_give_every_frame_once_with_context(samples: int, max_samples: int):
-    a = architecture()
+    a = backbone()
     windows = plan_windows(samples, a, max_samples)
     total = int(a.frames(samples))
     frames = []
@@ -303,30 +303,30 @@ def test_another_corpus_compiles_nothing_new(tmp_path: Path):
     one = corpus_of(tmp_path / "one", {f"u{i}": noise(0.3 + 0.1 * i, seed=i) for i in range(4)})
     other = corpus_of(tmp_path / "other", {f"u{i}": noise(0.2 + 0.06 * i, seed=i) for i in range(7)})
     build(one, tmp_path / "cache", layers="1")
-    compiled = ssl_features._compute._cache_size()
+    compiled = extract._compute._cache_size()
     build(other, tmp_path / "cache", layers="1")
-    assert ssl_features._compute._cache_size() == compiled
+    assert extract._compute._cache_size() == compiled
 
 
 def test_files_are_loaded_a_little_ahead_not_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     corpus = corpus_of(tmp_path / "corpus", {f"u{i:02d}": noise(0.1, seed=i) for i in range(60)})
     loaded: list[str] = []
-    load = ssl_features.load_segment
+    load = extract.load_segment
 
     def noted(segment: Segment, **options: Any) -> Any:
         loaded.append(segment.path)
         return load(segment, **options)
 
-    monkeypatch.setattr(ssl_features, "load_segment", noted)
-    monkeypatch.setitem(ssl_features.BATCH_SECONDS, "cpu", 1.0)  # one in a batch
+    monkeypatch.setattr(extract, "load_segment", noted)
+    monkeypatch.setitem(extract.BATCH_SECONDS, "cpu", 1.0)  # one in a batch
     segments = [Segment(utterance.path, None, None) for utterance in corpus.utterances]
-    extractions = ssl_features.extract_hidden_states(
+    extractions = extract.extract_hidden_states(
         segments, wanted=read_settings({"model": str(GOLDEN_SSL / LAYER), "layers": "1"}), speed=1.0
     )
     before = threading.active_count()
     number, _ = next(extractions)
     assert number == 0
-    assert len(loaded) <= ssl_features.AHEAD + ssl_features.LOADERS + 3
+    assert len(loaded) <= extract.AHEAD + extract.LOADERS + 3
     extractions.close()
     assert threading.active_count() == before
     assert len(loaded) < 60
@@ -408,7 +408,7 @@ def test_a_second_start_reads_and_loads_no_weights(tmp_path: Path, monkeypatch: 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr(ssl_features, "load_checkpoint", refuse)
+    monkeypatch.setattr(extract, "load_checkpoint", refuse)
     assert_equal(build(corpus, cache, GROUP), first)
     # The same weights at another place, under another name of their stream, read by fewer processes.
     moved = shutil.copytree(GOLDEN_SSL / GROUP, tmp_path / "moved")
@@ -462,13 +462,13 @@ def test_whatever_changes_the_result_is_another_dataset(tmp_path: Path):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"layers": "4"}, r"layers is '4'; expected all, last or a number from 0 .* to 3"),
-        ({"layers": "-1"}, "layers is '-1'; expected all, last or a number"),
+        ({"layers": "4"}, r"layers is '4', expected all, last or a number from 0 .* to 3"),
+        ({"layers": "-1"}, "layers is '-1', expected all, last or a number"),
         ({"layers": 1}, "The setting layers of the feature ssl is 1; expected a value of type str"),
         ({"pooled": 1}, "The setting pooled of the feature ssl is 1; expected a value of type bool"),
         ({"dtype": "float16"}, r"dtype of the feature ssl is 'float16'; expected one of \('float32', 'bfloat16'\)"),
-        ({"max_seconds": 2.0}, "max_seconds of the feature ssl is 2; expected 3 or more"),
-        ({"max_seconds": float("nan")}, "max_seconds of the feature ssl is nan; expected 3 or more"),
+        ({"max_seconds": 2.0}, "max_seconds of the feature ssl is 2, expected 3 or more"),
+        ({"max_seconds": float("nan")}, "max_seconds of the feature ssl is nan, expected 3 or more"),
         ({"hop_length": 1}, "The feature ssl has no setting 'hop_length'"),
         ({"model": "./nowhere"}, r"\./nowhere: no such folder"),
         ({"model": ""}, "The model of a pretrained stream is empty"),
@@ -564,5 +564,5 @@ def test_streams_of_every_kind_come_prepared_for_the_device(tmp_path: Path):
         for view, speed in enumerate(speeds):
             changed = change_speed(samples, speed)
             assert len(found.streams["wavlm"].frames[view][row]) == len(changed)
-            assert len(found.streams["hubert"].frames[view][row]) == architecture(GROUP).frames(len(changed))
+            assert len(found.streams["hubert"].frames[view][row]) == backbone(GROUP).frames(len(changed))
     assert found.digests.keys() == {"u0", "u1", "u3", "u4"}

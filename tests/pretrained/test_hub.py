@@ -94,7 +94,7 @@ def test_no_such_folder(source: str, hub: Callable[..., Any]):
 
 
 def test_no_source():
-    assert "is empty; expected a folder or a Hugging Face id" in refused("")
+    assert "is empty, expected a folder or a Hugging Face id" in refused("")
 
 
 @pytest.mark.parametrize("name", COMPLETE)
@@ -213,7 +213,7 @@ def test_no_id(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_download_that_fails(hub: Callable[..., Any]):
     hub(info=COMPLETE, snapshot=OSError("No space left\non device"))
-    assert refused(ID) == f"{ID}: the download from the hub failed (No space left on device)."
+    assert refused(ID) == f"{ID}: the download from the hub failed (No space left on device)"
 
 
 def test_loggers_are_as_before():

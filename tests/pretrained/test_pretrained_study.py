@@ -104,7 +104,7 @@ def test_whole_models_train_in_turn(tmp_path: Path, cache_dir: str):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"features.ssl.hubert.layers": "4"}, "layers is '4'; expected all, last or a number from 0"),
+        ({"features.ssl.hubert.layers": "4"}, "layers is '4', expected all, last or a number from 0"),
         ({"features.ssl.hubert.model": "./nowhere"}, "./nowhere: no such folder"),
         ({"finetune.frozen_layers": 3}, "frozen_layers is 3, expected fewer than the 3 layers"),
         ({"finetune.mode": "some"}, "config.finetune.mode is 'some', expected one of frozen, lora, full"),

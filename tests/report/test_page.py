@@ -17,7 +17,7 @@ from sejax.corpora.schema import DIMENSIONS, Dropped, Utterance
 from sejax.errors import InputError
 from sejax.evaluation.baselines import class_mean_lookup, majority_class
 from sejax.evaluation.intervals import summarise
-from sejax.evaluation.predictions import Predictions, write_predictions
+from sejax.evaluation.predictions import Predictions
 from sejax.protocols.audit import audit
 from sejax.protocols.folds import make_folds
 from sejax.report.page import FILES, write_report
@@ -162,7 +162,7 @@ def fabricate(
         "device": "cpu <2 cores>",
         "started": "2026-01-02T03:04:05Z",
     }
-    write_predictions(str(folder / "predictions.csv"), predictions)
+    predictions.write(str(folder / "predictions.csv"))
     (folder / "metrics.json").write_text(json.dumps(tree), encoding="utf-8")
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")

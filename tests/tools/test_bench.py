@@ -16,10 +16,9 @@ import pytest
 from tiny_study import ROOT, environment
 
 from sejax.models.joint import Rates
-from sejax.pretrained.wav2vec2 import SSLModel
 from tools.benchmarks import growth, mkl
 from tools.benchmarks.random_study import STATISTICS, Study, default_options, joint_model, step_flops
-from tools.benchmarks.ssl import architecture_of, make_batches, matmul_flops
+from tools.benchmarks.ssl import backbone_of, make_batches, matmul_flops
 
 
 def run_bench(folder: Path, words: str) -> tuple[dict[str, Any], subprocess.CompletedProcess[str]]:
@@ -46,16 +45,14 @@ def test_batches_hold_all_utterances_and_no_more_than_they_may():
 @pytest.mark.parametrize("size", ["tiny", "base"])
 def test_flops_are_those_that_xla_counts_without_the_scan_over_layers(size: str):
     """XLA counts the body of a scan once. Operations other than matrix products are a few percent."""
-    architecture = dataclasses.replace(architecture_of("hubert", size), layers=1)
-    model, x, n = SSLModel(architecture), jnp.zeros((2, 16_000)), jnp.array([16_000, 16_000], jnp.int32)
+    backbone = dataclasses.replace(backbone_of("hubert", size), layers=1)
+    model, x, n = backbone.module(), jnp.zeros((2, 16_000)), jnp.array([16_000, 16_000], jnp.int32)
     params = jax.eval_shape(model.init, jax.random.key(0), x, n)
     counted = jax.jit(model.apply).lower(params, x, n).cost_analysis()["flops"]
-    assert matmul_flops(architecture, 2, 16_000) == pytest.approx(counted, rel=0.05)
-    twice = dataclasses.replace(architecture, layers=2)
-    layer = matmul_flops(twice, 2, 16_000) - matmul_flops(architecture, 2, 16_000)
-    assert layer == 2 * 2 * 49 * architecture.hidden * (
-        4 * architecture.hidden + 2 * architecture.intermediate + 2 * 49
-    )
+    assert matmul_flops(backbone, 2, 16_000) == pytest.approx(counted, rel=0.05)
+    twice = dataclasses.replace(backbone, layers=2)
+    layer = matmul_flops(twice, 2, 16_000) - matmul_flops(backbone, 2, 16_000)
+    assert layer == 2 * 2 * 49 * backbone.hidden * (4 * backbone.hidden + 2 * backbone.intermediate + 2 * 49)
 
 
 def test_mkl_is_told_only_where_it_helps(tmp_path: Path):

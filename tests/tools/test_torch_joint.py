@@ -19,8 +19,9 @@ from sejax.data.scales import fold_scales
 from sejax.data.types import Data, Scale, Stream
 from sejax.engine.augment import Augment
 from sejax.engine.losses import cross_entropy, vad_loss
-from sejax.engine.step import Frozen, Run, init_state, train_step
-from sejax.models.joint import JointModel, Rates, StreamSpec
+from sejax.engine.step import Frozen, Network, Run, init_state, train_step
+from sejax.models.heads import Heads
+from sejax.models.joint import JointModel, Rates, StreamSpec, Trunk
 from tools import golden_joint
 
 torch = pytest.importorskip("torch")
@@ -36,8 +37,11 @@ TIME = {"a": 23, "b": 31, "c": 28, "d": 17}  # not all multiples of the stride
 STATISTICS = {"a": 3, "b": 4, "c": 5, "d": 6}
 N, BATCH, WIDTH, FUSED, HEADS, LAYERS, SMOOTHING = 40, 8, 16, 24, 2, 2, 0.1
 MODEL = JointModel(
-    tuple(StreamSpec(name, kind, LAYERS, STRIDE[name]) for name, kind in ENCODERS.items()),
-    *(4, 3, WIDTH, FUSED, HEADS, True, True, True),
+    Trunk(
+        tuple(StreamSpec(name, kind, LAYERS, STRIDE[name]) for name, kind in ENCODERS.items()),
+        *(WIDTH, FUSED, HEADS, True, True, True),
+    ),
+    Heads(4, 3),
 )
 STREAMS = tuple(torch_model.Stream(name, kind, LAYERS, STRIDE[name]) for name, kind in ENCODERS.items())
 NETWORK = torch_model.Network(STREAMS, WIDTH, FUSED, HEADS)
@@ -277,11 +281,11 @@ def test_steps_are_those_of_the_jax_side(params: Any, study: Study):
     random = np.random.default_rng(2)
     rows_of_buckets = [np.flatnonzero(study.trained[fold][bucket.utterance]) for bucket in study.data.buckets]
     batches = [(1, random.permutation(rows_of_buckets[1])[:BATCH]) for _ in range(STEPS)]
-    state = init_state(MODEL, step_recipe, frozen, {}, run, batch_of(*batches[0]), key)
+    state = init_state(Network(MODEL, step_recipe), frozen, {}, run, batch_of(*batches[0]), key)
     state = state._replace(params=params, averaged=params)
     state = jax.tree.map(jnp.asarray, state)
     # Without dropout's key the layers are the identity; the rates are 0 in any case.
-    step = jax.jit(lambda state, batch: train_step(MODEL, step_recipe, frozen, state, run, batch, key))
+    step = jax.jit(lambda state, batch: train_step(Network(MODEL, step_recipe), frozen, state, run, batch, key))
 
     corpus = corpus_of(study)
     scales = jax.tree.map(lambda x: torch.from_numpy(np.array(x)), (frame_scale, statistic_scale))

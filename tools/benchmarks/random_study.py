@@ -16,12 +16,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 from sejax.data.buckets import assemble
 from sejax.data.order import epoch_order
 from sejax.data.types import Data, Scale, Stream
-from sejax.engine import epoch as program
+from sejax.engine import epoch
 from sejax.engine.augment import Augment
 from sejax.engine.devices import compile_lowered
+from sejax.engine.epoch import Chunk, Shared
 from sejax.engine.runs import RunKey, Setting, hparams_of, lay_out, run_sharding
-from sejax.engine.step import Frozen, Recipe, Run
-from sejax.models.joint import JointModel, StreamSpec
+from sejax.engine.step import Frozen, Network, Recipe, Run
+from sejax.engine.tasks import TASKS
+from sejax.models.heads import Heads
+from sejax.models.joint import JointModel, StreamSpec, Trunk
 
 SHAPE = Path(__file__).parent.parent.parent / "sejax" / "corpora" / "iemocap_shape.json"
 SPEAKERS, CLASSES, DIMENSIONS = 10, 4, 3
@@ -151,13 +154,12 @@ def run_keys(study: Study, n_runs: int) -> list[RunKey]:
 def joint_model(study: Study) -> JointModel:
     """Returns the model of the study."""
     model = study.options["model"]
-    return JointModel(
+    trunk = Trunk(
         tuple(StreamSpec(name, s.encoder, s.layers, s.stride) for name, s in study.streams.items()),
-        classes=CLASSES,
-        dimensions=DIMENSIONS,
         dtype=jnp.dtype(study.options["compute_dtype"]),
         **{name: model[name] for name in ("width", "fused", "heads", "self_attention", "co_attention", "statistics")},
     )
+    return JointModel(trunk, Heads(classes=CLASSES, dimensions=DIMENSIONS))
 
 
 class Epoch:
@@ -191,15 +193,15 @@ class Epoch:
             vad_loss=options["loss"]["vad"],
             averaging=options["averaging"],
             augment=Augment(**options["augment"]),
-            tasks=tuple(options["tasks"]),
+            tasks=TASKS[options["tasks"]],
             schemes=(options["weighting"],),
             gradients_at=options["gradients_at"],
             epoch_steps=self.steps,
         )
-        model, nothing = joint_model(study), Frozen({}, {})
+        network = Network(joint_model(study), recipe)
         by_run = run_sharding(jax.local_devices()[:devices])
-        shared = NamedSharding(by_run.mesh, PartitionSpec())
-        data, order, epoch = jax.device_put((data, order, np.int32(1)), shared)
+        replicated = NamedSharding(by_run.mesh, PartitionSpec())
+        shared, order, number = jax.device_put((Shared(data, Frozen({}, {})), order, np.int32(1)), replicated)
 
         programs = [[run] for run in range(n_runs)] if solo else [list(range(n_runs))]
         keys = run_keys(study, n_runs)
@@ -207,16 +209,17 @@ class Epoch:
         self._arguments, self._states = [], []
         for members, layout in zip(programs, layouts, strict=True):
             rows = np.array(members, np.int32)
-            seed = jax.device_put(layout.seed.astype(np.int32), shared)
+            seed = jax.device_put(layout.seed.astype(np.int32), replicated)
             stacked, order_row = jax.device_put(
                 (jax.tree.map(lambda x, place=rows[layout.run]: x[place], runs), rows[layout.run]), by_run
             )
-            states = program.init_runs(stacked, data, nothing, {}, seed, model=model, recipe=recipe)
+            chunk = Chunk(stacked, order_row, seed)
+            states = epoch.init_runs(chunk, shared, {}, network=network)
             self._states.append(jax.device_put(states, by_run))
-            self._arguments.append((stacked, data, nothing, order, order_row, seed, epoch))
+            self._arguments.append((chunk, shared, order, number))
         self._by_run = by_run
         began = time.perf_counter()
-        lowered = program.train_epoch.lower(self._states[0], *self._arguments[0], model=model, recipe=recipe)
+        lowered = epoch.train_epoch.lower(self._states[0], *self._arguments[0], network=network)
         self._train_epoch = compile_lowered(lowered)
         self.compile_seconds = time.perf_counter() - began
 

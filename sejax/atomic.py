@@ -1,0 +1,24 @@
+"""Files that are written whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[TextIO]:
+    """Opens a UTF-8 text file that replaces `path` when the block ends without an exception.
+
+    The text is written to `<path>.partial` in the same folder. An exception removes that file and leaves `path` as
+    it was. Newlines are written as given, on every system.
+    """
+    partial = Path(f"{os.fspath(path)}.partial")
+    try:
+        with open(partial, "w", newline="", encoding="utf-8") as file:
+            yield file
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,95 @@
+"""The validation scores that choose the epochs."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sejax.engine import losses
+from sejax.engine.runs import RunKey, Setting
+from sejax.errors import InputError
+from sejax.evaluation.metrics import VAD_LOSSES
+from sejax.evaluation.selection import (
+    CLASS_METRICS,
+    VAD_METRICS,
+    read_history,
+    score,
+    selection_scores,
+    validate_runs,
+    validation_metrics,
+)
+
+
+def outputs(rows=20, rng_seed=0):
+    rng = np.random.default_rng(rng_seed)
+    prob = rng.dirichlet(np.ones(3), rows)
+    return prob, rng.normal(size=(rows, 3)), np.eye(3)[rng.integers(0, 3, rows)], rng.normal(size=(rows, 3))
+
+
+@pytest.mark.parametrize("vad_loss", VAD_LOSSES)
+def test_vad_losses_are_those_of_training(vad_loss):
+    prob, vad, target, true_vad = outputs()
+    metrics = validation_metrics(prob, vad, target, true_vad, vad_loss=vad_loss)
+    train_loss = getattr(losses, f"{vad_loss}_loss")
+    expected = np.asarray(train_loss(*(jnp.asarray(x, jnp.float32) for x in (vad, true_vad, np.ones_like(vad)))))
+    names = [f"val_loss_{name}" for name in ("valence", "arousal", "dominance")]
+    np.testing.assert_allclose([metrics[name] for name in names], expected, rtol=1e-5)
+    assert metrics["val_loss_vad"] == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_what_has_no_labels_is_left_out():
+    prob, vad, target, true_vad = outputs()
+    true_vad[:, 1] = np.nan
+    without_arousal = validation_metrics(prob, vad, target, true_vad, vad_loss="ccc")
+    assert set(without_arousal) == {*CLASS_METRICS, *VAD_METRICS} - {"val_ccc_arousal", "val_loss_arousal"}
+    assert set(validation_metrics(prob, vad, 0 * target, true_vad, vad_loss="ccc")).isdisjoint(CLASS_METRICS)
+    assert set(validation_metrics(prob, vad, target, true_vad * np.nan, vad_loss="ccc")) == set(CLASS_METRICS)
+
+
+@pytest.mark.parametrize(("alpha", "names"), [(1.0, {*CLASS_METRICS}), (0.0, {*VAD_METRICS}), (0.1, None)])
+def test_a_run_is_scored_on_the_tasks_that_it_trains(alpha, names):
+    prob, vad, target, true_vad = outputs()
+    columns = np.array([[3, 5, 8, 13, -1], [0, 1, 2, 4, 6]])
+    runs = [RunKey(0, 1, 0, Setting("a", {"alpha": 0.5})), RunKey(1, 0, 0, Setting("b", {"alpha": alpha}))]
+    stacked = np.stack([prob[columns[run.fold]] for run in runs]), np.stack([vad[columns[run.fold]] for run in runs])
+    both, metrics = validate_runs(runs, columns, *stacked, target, true_vad, vad_loss="mae")
+    assert set(both) == {*CLASS_METRICS, *VAD_METRICS, "score"}
+    assert set(metrics) == (names or {*CLASS_METRICS, *VAD_METRICS}) | {"score"}
+    rows = columns[0][:4]  # without the padding
+    alone = validation_metrics(prob[rows], vad[rows], target[rows], true_vad[rows], vad_loss="mae")
+    assert {name: metrics[name] for name in metrics if name != "score"} == {n: alone[n] for n in metrics if n in alone}
+    assert metrics["score"] == score({name: alone[name] for name in metrics if name in alone})
+
+
+def test_setting_trains():
+    tasks = ("class", "vad", "valence", "arousal", "dominance")
+    for alpha, trained in ((0, (False, *[True] * 4)), (1, (True, *[False] * 4)), (0.3, (True,) * 5)):
+        assert tuple(Setting("x", {"alpha": alpha}).trains(task) for task in tasks) == trained
+
+
+def test_score():
+    assert score({"val_ua": 0.5, "val_ccc_mean": 0.25, "val_wa": 0.9}) == 0.375
+    assert score({"val_ua": 0.5}) == 0.5
+    assert score({}) == 0
+
+
+def test_selection_scores_are_means_at_the_chosen_epochs(tmp_path):
+    rows = [
+        {"epoch": epoch, "run": run, "setting": "ab"[run % 2], "score": 10 * run + epoch}
+        for epoch in (1, 2, 3)
+        for run in range(4)
+    ]
+    path = tmp_path / "history.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scores = selection_scores(read_history(str(path)), {0: 3, 1: 1, 2: 2})
+    assert scores == {"a": (3 + 22) / 2, "b": 11}
+
+
+@pytest.mark.parametrize("content", [None, "{torn"])
+def test_a_broken_history_is_a_sentence(tmp_path, content):
+    path = tmp_path / "history.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=r"history\.jsonl: cannot be read .*expected the history of a training run"):
+        read_history(str(path))
