@@ -13,6 +13,7 @@ from tools.benchmarks.sides import versions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--streams", nargs="+", default=["mfcc", "stf", "mel"], help="of mfcc, stf, mel and ssl")
     parser.add_argument("--tasks", type=int, choices=(2, 4), default=2)
     parser.add_argument("--gradients-at", choices=("representation", "parameters"), default="representation")
     parser.add_argument("--runs", type=int, default=4, help="runs that are stacked")
@@ -34,7 +35,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     compile_seconds = {}
     for scheme in dict.fromkeys(("static", *(arguments.schemes or SCHEMES))):
         began = time.perf_counter()
-        options = default_options(buckets=1, weighting=scheme, tasks=tasks, gradients_at=arguments.gradients_at)
+        options = default_options(
+            streams=arguments.streams, buckets=1, weighting=scheme, tasks=tasks, gradients_at=arguments.gradients_at
+        )
         study = Study(options, utterances=arguments.utterances, seconds=4.0)
         epochs[scheme] = Epoch(study, random_data(study), arguments.runs, slots=arguments.runs)
         epochs[scheme]()
@@ -51,6 +54,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         for scheme, seconds in took.items()
     }
     return {
+        "streams": list(arguments.streams),
         "tasks": arguments.tasks,
         "gradients_at": arguments.gradients_at,
         "runs": arguments.runs,
