@@ -23,7 +23,7 @@ NAMES = ("short", "middle", "long")
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
-    """The golden utterances as wav files: they lie on the grid of 16 bits."""
+    """The golden utterances as wav files: 16 bits hold them exactly."""
     found = np.load(GOLDEN_SSL / "waveforms.npz")
     paths = [tmp_path / f"{name}, spoken.wav" for name in NAMES]
     for name, path in zip(NAMES, paths, strict=True):

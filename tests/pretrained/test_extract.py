@@ -298,16 +298,16 @@ def test_lengths_come_from_a_coarse_grid_that_wastes_little():
     lengths = {padded_length(n) for n in range(400, 30 * RATE + 1, 80)}
     assert len(lengths) <= 19
     assert max(lengths) < 30.1 * RATE  # the longest without windows
-    assert all(n <= padded_length(n) < max(1.26 * n, 0.55 * RATE) for n in range(400, 30 * RATE, 777))
+    assert all(n <= padded_length(n) < max(1.26 * n, 0.55 * RATE) for n in range(400, 60 * RATE, 777))
+    assert all(padded_length(n) == n for n in lengths)
 
 
 def test_another_corpus_compiles_nothing_new(tmp_path: Path):
     one = corpus_of(tmp_path / "one", {f"u{i}": noise(0.3 + 0.1 * i, seed=i) for i in range(4)})
     other = corpus_of(tmp_path / "other", {f"u{i}": noise(0.2 + 0.06 * i, seed=i) for i in range(7)})
     build(one, tmp_path / "cache", layers="1")
-    compiled = extract._compute._cache_size()
-    build(other, tmp_path / "cache", layers="1")
-    assert extract._compute._cache_size() == compiled
+    with jax.no_tracing():
+        build(other, tmp_path / "cache", layers="1")
 
 
 def test_files_are_loaded_a_little_ahead_not_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -106,8 +106,8 @@ def make_study(tuning: Tuning, *, garble: int | None = None, folds=(0, 1)) -> St
     target = np.eye(2, dtype=np.float32)[np.arange(N) % 2]
     vad = (target[:, :1] * np.ones((1, 3)) - 0.5 + rng.normal(0, 0.1, (N, 3))).astype(np.float32)
     if garble is not None:
-        own = garble == SPEAKER
-        target[own], vad[own] = target[own][::-1], np.nan
+        garbled = garble == SPEAKER
+        target[garbled], vad[garbled] = target[garbled][::-1], np.nan
     data, _ = assemble(
         {"wavlm": Stream([make_audio(garble)], np.zeros((N, 1, 0), np.float32))},
         encoded=["wavlm"],
@@ -142,14 +142,14 @@ def make_study(tuning: Tuning, *, garble: int | None = None, folds=(0, 1)) -> St
 
 
 def order(study: Study, number: int):
-    own = epoch_order(
+    planned = epoch_order(
         [bucket.utterance for bucket in study.shared.data.buckets],
         orders=[(3, TRAINED.any(axis=0))],
         epoch=number,
         batch_size=BATCH,
         views=1,
     )
-    return jax.tree.map(jnp.asarray, own)
+    return jax.tree.map(jnp.asarray, planned)
 
 
 def train(study: Study, model: JointModel, epochs: int):
@@ -270,7 +270,7 @@ def test_adapters_start_as_nothing():
 
 
 @pytest.mark.parametrize("name", ["frozen", "lora above 1", "full"])
-def test_a_fold_never_hears_its_held_out_speakers(name: str):
+def test_a_fold_never_depends_on_its_held_out_speakers(name: str):
     """Other audio and labels of a held-out speaker: not a bit of that fold's parameters changes."""
     model = joint_model(replace(TUNINGS[name], time_mask_prob=0.3, time_mask_length=2, layer_drop=0.2))
     honest, _ = train(make_study(model.streams[0].tuning), model, 2)
@@ -313,7 +313,7 @@ def test_bfloat16_learns_too():
 
 @cache
 def compiled_epoch(name: str, folds: tuple[int, ...]) -> tuple[Any, int, int]:
-    """The program, and the bytes of what the runs own and of what is frozen."""
+    """Returns the program, the bytes of the arrays that each run has, and of those that are frozen."""
     model = joint_model(TUNINGS[name])
     study = make_study(model.streams[0].tuning, folds=folds)
     network = Network(model, RECIPE)
@@ -321,21 +321,21 @@ def compiled_epoch(name: str, folds: tuple[int, ...]) -> tuple[Any, int, int]:
     compiled = epoch.train_epoch.lower(
         states, study.chunk, study.shared, order(study, 1), jnp.asarray(1, jnp.int32), network=network
     ).compile()
-    own = sum(x.nbytes for x in jax.tree.leaves((states, study.chunk.runs)))
+    of_runs = sum(x.nbytes for x in jax.tree.leaves((states, study.chunk.runs)))
     frozen = sum(x.nbytes for x in jax.tree.leaves(study.shared.frozen))
-    return compiled, own, frozen
+    return compiled, of_runs, frozen
 
 
 FEW, MANY = (0, 1), (0, 1) * 3
 
 
-def test_the_frozen_trunk_lies_on_the_device_once():
-    """More runs need room for their own state alone; no array of the program has the trunk's kernels per run."""
-    few, own_few, frozen = compiled_epoch("lora", FEW)
-    many, own_many, _ = compiled_epoch("lora", MANY)
+def test_the_frozen_trunk_is_on_the_device_once():
+    """More runs add only their states; no array of the program has the trunk's kernels per run."""
+    few, bytes_few, frozen = compiled_epoch("lora", FEW)
+    many, bytes_many, _ = compiled_epoch("lora", MANY)
     grown = many.memory_analysis().argument_size_in_bytes - few.memory_analysis().argument_size_in_bytes
     assert frozen > 40_000
-    assert abs(grown - (own_many - own_few)) < 0.02 * frozen
+    assert abs(grown - (bytes_many - bytes_few)) < 0.02 * frozen
     a = CHECKPOINT.backbone
     text = many.as_text()
     assert f"f32[{LAYERS},{a.hidden},{a.intermediate}]" in text

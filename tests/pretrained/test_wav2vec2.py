@@ -44,9 +44,9 @@ def batch(name: str, fill: float | None = None) -> tuple[jax.Array, jax.Array]:
     samples = [WAVEFORMS[f"{utterance}_{kind}"] for utterance in NAMES]
     noise = 3 * np.random.default_rng(0).standard_normal((len(NAMES), SAMPLES)).astype(np.float32)
     padded = noise if fill is None else np.full_like(noise, fill)
-    for row, own in zip(padded, samples, strict=True):
-        row[: len(own)] = own
-    return jnp.asarray(padded), jnp.asarray([len(own) for own in samples], jnp.int32)
+    for row, utterance in zip(padded, samples, strict=True):
+        row[: len(utterance)] = utterance
+    return jnp.asarray(padded), jnp.asarray([len(utterance) for utterance in samples], jnp.int32)
 
 
 @lru_cache
@@ -167,18 +167,18 @@ def test_bfloat16_is_close(name: str):
 @pytest.mark.parametrize("name", ["wav2vec2-base", "wavlm-large"])
 @pytest.mark.parametrize("cut", [1, 2, 3, 4])
 def test_two_sections_are_the_whole(name: str, cut: int):
-    """Wherever a model is cut, and each section has only its own parameters."""
-    own = checkpoint(name)
+    """Wherever a model is cut, and each section has only the parameters of its stages."""
+    found = checkpoint(name)
     whole = states(name)
     frozen_layers = max(cut - 2, 0)
-    tuning = Tuning(own.backbone, "full", frozen_layers=frozen_layers)
+    tuning = Tuning(found.backbone, "full", frozen_layers=frozen_layers)
     if cut == 2:  # the tuning that trains all layers cuts below the projection; that which adapts them, above
         tuning = replace(tuning, mode="lora")
     assert tuning.cut == cut
-    lower, adapted, started = divide(own.params, tuning)
-    below = program(own.backbone.module(Section(stop=cut)))(lower, *batch(name))
-    frames = own.backbone.frames(batch(name)[1])
-    above = program(own.backbone.module(Section(start=cut)))(adapted or started, below.hidden[-1], frames)
+    lower, adapted, started = divide(found.params, tuning)
+    below = program(found.backbone.module(Section(stop=cut)))(lower, *batch(name))
+    frames = found.backbone.frames(batch(name)[1])
+    above = program(found.backbone.module(Section(start=cut)))(adapted or started, below.hidden[-1], frames)
     np.testing.assert_array_equal(above.mask, whole.mask)
     together = above.hidden if cut == 1 else np.concatenate([below.hidden, above.hidden])
     assert together.shape == whole.hidden.shape
@@ -228,8 +228,8 @@ def test_time_spans():
 
 def real_backbone() -> Backbone:
     """The convolutions of all published models."""
-    own: Any = checkpoint("wav2vec2-base").backbone
-    return replace(own, conv_kernel=(10, 3, 3, 3, 3, 2, 2), conv_stride=(5, 2, 2, 2, 2, 2, 2))
+    found: Any = checkpoint("wav2vec2-base").backbone
+    return replace(found, conv_kernel=(10, 3, 3, 3, 3, 2, 2), conv_stride=(5, 2, 2, 2, 2, 2, 2))
 
 
 def test_frames_window_and_hop_length():
@@ -257,11 +257,11 @@ def test_normalised_as_transformers_does(fill: float):
 
     samples = [WAVEFORMS[f"{utterance}_samples"] for utterance in NAMES]
     padded = np.full((len(samples), SAMPLES), fill, np.float32)
-    for row, own in zip(padded, samples, strict=True):
-        row[: len(own)] = own
-    lengths = jnp.asarray([len(own) for own in samples], jnp.int32)
+    for row, utterance in zip(padded, samples, strict=True):
+        row[: len(utterance)] = utterance
+    lengths = jnp.asarray([len(utterance) for utterance in samples], jnp.int32)
     found = normalise_waveform(jnp.asarray(padded), lengths)
-    for i, own in enumerate(samples):
-        wanted = Wav2Vec2FeatureExtractor(do_normalize=True)(own, sampling_rate=16_000, return_tensors="np")
-        np.testing.assert_allclose(found[i, : len(own)], wanted.input_values[0], rtol=0, atol=1e-5)
-        np.testing.assert_array_equal(found[i, len(own) :], 0.0)
+    for i, utterance in enumerate(samples):
+        wanted = Wav2Vec2FeatureExtractor(do_normalize=True)(utterance, sampling_rate=16_000, return_tensors="np")
+        np.testing.assert_allclose(found[i, : len(utterance)], wanted.input_values[0], rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(found[i, len(utterance) :], 0.0)

@@ -155,18 +155,18 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         print(f"{arguments.torch_python} has no torch and transformers: sejax is measured alone", file=sys.stderr)
     measured = measure_in_turn(sides, arguments.rounds)
     audio = sum(sum(batch) for batch in batches) / SAMPLING_RATE
-    found = {
-        name: own.summary() | {"audio_seconds_per_second": audio / own.median}
-        for name, own in measured.items()
+    summaries = {
+        name: timing.summary() | {"audio_seconds_per_second": audio / timing.median}
+        for name, timing in measured.items()
         if name != "matmul"
     }
     achieved, possible = (measured[name].facts["flops"] / measured[name].median for name in ("jax", "matmul"))
-    found["jax"] |= {"flops_per_second": achieved, "fraction_of_matmul": achieved / possible}
+    summaries["jax"] |= {"flops_per_second": achieved, "fraction_of_matmul": achieved / possible}
     result: dict[str, Any] = {
         "model": f"{arguments.family}-{arguments.size}, random weights",
         "batches_samples": batches,
         "audio_seconds": audio,
-        "sides": found,
+        "sides": summaries,
     }
     if "torch" in measured:
         result["speed_over_torch"] = ratio(measured["torch"], measured["jax"])
@@ -177,11 +177,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     print(f"{result['model']}, {result['audio_seconds']:.0f} s of audio in {len(result['batches_samples'])} batches")
     print(f"{'':8}{'audio s / s':>12}{'peak GB':>9}{'first run s':>13}{'of matmul speed':>17}")
-    for side, found in result["sides"].items():
-        fraction = found.get("fraction_of_matmul")
+    for side, summary in result["sides"].items():
+        fraction = summary.get("fraction_of_matmul")
         print(
-            f"{side:8}{found['audio_seconds_per_second']:12.1f}{found['peak_bytes'] / 1e9:9.2f}"
-            f"{found['first_seconds']:13.1f}{'' if fraction is None else f'{fraction:17.2f}'}"
+            f"{side:8}{summary['audio_seconds_per_second']:12.1f}{summary['peak_bytes'] / 1e9:9.2f}"
+            f"{summary['first_seconds']:13.1f}{'' if fraction is None else f'{fraction:17.2f}'}"
         )
     if "speed_over_torch" in result:
         print(f"speed {result['speed_over_torch']:.2f} of PyTorch's, memory {result['peak_memory_over_torch']:.2f}")
