@@ -1,8 +1,7 @@
-"""Figures as inline SVG for the report: small, byte-stable, and coloured by the CSS variables of the page.
+"""Figures of the report as inline SVG: small, byte-stable, and coloured by the CSS variables of the page.
 
-Matplotlib draws with placeholder colours, which are then replaced by `var(--name)` for the names of
-`COLOURS`. Text stays text, in the font of the page. No figure holds text of the user's: titles and legends
-are the page's.
+Matplotlib draws with placeholder colours, which are replaced by `var(--name)` for the names of `COLOURS`. Text stays
+text, in the font of the page. Titles and legends are part of the page, so no figure contains text of the user.
 """
 
 import html
@@ -22,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 COLOURS = {"ink": "#000a01", "muted": "#000a02", "line": "#000a03"} | {
     f"s{number}": f"#000b0{number}" for number in range(1, 7)
 }
-# Points are drawn as pixels, which no variable reaches: a colour that stands out on light and dark alike.
+# Points are pixels, which no CSS variable can colour: this colour is visible on light and dark pages.
 _POINT = "#4c8bd6"
 _STYLE = {
     "svg.fonttype": "none",
@@ -50,21 +49,27 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Curve:
-    """A quantity over epochs of every run, NaN where it no longer trains; `colour` is a key of `COLOURS`."""
+    """A quantity of every run over epochs, NaN after the end of its training; `colour` is a key of `COLOURS`."""
 
     name: str
     colour: str
     values: Float[np.ndarray, "run epoch"]
-    chosen: Int[np.ndarray, " run"] | None = None  # epochs, from 1, to mark
-    # Least and greatest within each epoch.
+    chosen: Int[np.ndarray, " run"] | None = None  # epochs, from 1, that get a dot
+    # The least and the greatest value within each epoch.
     extremes: tuple[Float[np.ndarray, "run epoch"], Float[np.ndarray, "run epoch"]] | None = None
 
 
 def curve_panel(curves: Sequence[Curve], *, key: str, label: str, limits: tuple[float, float] | None = None) -> str:
-    """SVG of curves over epochs: mean over runs, a band of one standard deviation, a dot per chosen epoch,
-    dotted the means of the least and the greatest value of each epoch.
+    """Returns SVG of curves over epochs.
 
-    `key` is unique on the page, `label` is for screen readers, `limits` fixes the vertical axis.
+    A curve is the mean over runs with a band of one standard deviation and a dot per chosen epoch. The means of the
+    least and the greatest value of each epoch are dotted.
+
+    Args:
+      curves: at least one of them with a finite value.
+      key: unique on the page.
+      label: for screen readers.
+      limits: of the vertical axis; None fits them to the curves.
     """
 
     def draw(axes: Axes) -> None:
@@ -94,8 +99,8 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
         axes.fill_between(epochs, mean - deviation, mean + deviation, color=colour, alpha=0.15, linewidth=0)
     axes.plot(epochs, mean, color=colour, marker="o" if len(epochs) == 1 else "", markersize=3)
     for extreme in curve.extremes or ():
-        own = np.where(np.isfinite(extreme), extreme, 0.0)[:, shown].sum(axis=0) / number
-        axes.plot(epochs, own, color=colour, linewidth=0.7, linestyle=":")
+        mean_extreme = np.where(np.isfinite(extreme), extreme, 0.0)[:, shown].sum(axis=0) / number
+        axes.plot(epochs, mean_extreme, color=colour, linewidth=0.7, linestyle=":")
     if curve.chosen is not None:
         at = curve.values[np.arange(len(curve.chosen)), curve.chosen - 1]
         axes.plot(curve.chosen, at, "o", color=colour, markersize=2.6, alpha=0.75, markeredgewidth=0)
@@ -109,10 +114,18 @@ def scatter_panel(
     label: str,
     limits: tuple[float, float],
 ) -> str:
-    """SVG of predicted against true values and the line of perfect agreement; both axes have the `limits`."""
+    """Returns SVG of predicted against true values and the line of perfect agreement.
+
+    Args:
+      true: values in the corpus's scale.
+      predicted: of the same rows.
+      key: unique on the page.
+      label: for screen readers.
+      limits: of both axes.
+    """
 
     def draw(axes: Axes) -> None:
-        # Thousands of points as vectors would make the page heavy: they are pixels inside the SVG.
+        # Thousands of points as vectors would make the page large, so they are pixels inside the SVG.
         alpha = float(np.clip(9 / np.sqrt(len(true)), 0.08, 0.7))
         axes.plot(limits, limits, color=COLOURS["muted"], linewidth=0.9)
         axes.plot(true, predicted, "o", color=_POINT, markersize=3, alpha=alpha, mew=0, rasterized=True)
@@ -125,8 +138,13 @@ def scatter_panel(
 
 
 def weight_panel(weights: Float[np.ndarray, "run layer"], *, key: str, label: str) -> str:
-    """SVG of the weight of each layer, from 0: mean over runs, a stroke of one standard deviation, and a line
-    where all would be equal."""
+    """Returns SVG of the weight of each layer: mean over runs, one standard deviation, and a line at equal weights.
+
+    Args:
+      weights: of the layers from 0, which sum to 1 in each run.
+      key: unique on the page.
+      label: for screen readers.
+    """
 
     def draw(axes: Axes) -> None:
         layers = np.arange(weights.shape[1])
@@ -145,7 +163,7 @@ def weight_panel(weights: Float[np.ndarray, "run layer"], *, key: str, label: st
 
 
 def _svg(draw: Callable[[Axes], None], *, key: str, label: str, size: tuple[float, float]) -> str:
-    """Draws one panel, `size` in inches. `key` sets its ids apart from those of the page's other figures."""
+    """Draws one panel, `size` in inches. `key` makes its ids differ from those of the page's other figures."""
     # The user's matplotlibrc must not change the report.
     with matplotlib.style.context(_STYLE | {"svg.hashsalt": key}, after_reset=True):
         figure = Figure(figsize=size)
@@ -156,14 +174,14 @@ def _svg(draw: Callable[[Axes], None], *, key: str, label: str, size: tuple[floa
 
 
 def _compact(text: str, label: str) -> str:
-    """What a page needs of matplotlib's SVG: no header, no ids that nothing refers to, themed colours."""
+    """Returns matplotlib's SVG without its header and unused ids, and with the colours of the page."""
     head, body = re.sub(
         r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|^.*?(?=<svg)", "", text, flags=re.DOTALL
     ).split(">", 1)
     view = head.split('viewBox="')[1].split('"')[0]
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', body))
-    body = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", body)
-    body = re.sub(r"\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", body)
+    body = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", body)
+    body = re.sub(r"\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}", body)
     # The font of the page, in the size of the figure; older versions of matplotlib write one property `font`.
     body = re.sub(r"font-family: [^;\"]*;? ?", "", re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body))
     body = re.sub(r' transform="rotate\(-?0 [^"]*"|<g/>', "", body)

@@ -18,17 +18,21 @@ from sejax.errors import InputError
 from sejax.evaluation.baselines import class_mean_lookup, majority_class
 from sejax.evaluation.intervals import summarise
 from sejax.evaluation.predictions import Predictions
+from sejax.evaluation.results import with_parts
+from sejax.evaluation.selection import selection_scores
 from sejax.protocols.audit import audit
 from sejax.protocols.folds import make_folds
-from sejax.report.page import FILES, write_report
+from sejax.report.page import write_report
+from sejax.report.read import FILES
 
 VOID = {"meta", "br", "hr", "link", "img", "col"}
 EPOCHS = 4
 NASTY = ("Jörg<b>", "A&B", '"q"', "<script>alert(1)</script>")
 
 
-def weights(task: str, mean: float) -> dict[str, float]:
-    return {f"weight_{task}": mean, f"weight_min_{task}": 0.9 * mean, f"weight_max_{task}": 1.1 * mean}
+def weights(task: str, mean: float, spread: float) -> dict[str, float]:
+    least, greatest = mean * (1 - spread), mean * (1 + spread)
+    return {f"weight_{task}": mean, f"weight_min_{task}": least, f"weight_max_{task}": greatest}
 
 
 def fabricate(
@@ -44,10 +48,15 @@ def fabricate(
     optimistic: bool = False,
     dropped: Sequence[Dropped] = (),
     best_on_validation: str = "",
+    constant_weights: bool = False,
+    older_version: bool = False,
 ) -> Path:
     """Writes the five files that the report reads, of a study whose predictions are better than chance.
 
-    `settings` are names and alphas; a task whose share is 0 is not trained and has no predictions.
+    Args:
+      settings: names and alphas; a task whose share is 0 is not trained and has no predictions.
+      constant_weights: task weights do not vary within an epoch.
+      older_version: metrics.json has no scores of folds and speakers, confusion matrix and selection score.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(1)
@@ -79,6 +88,7 @@ def fabricate(
 
     parts: list[dict[str, Any]] = []
     runs, history = [], []
+    spread = 0.0 if constant_weights else 0.1
     keys = [(seed, name, alpha, fold) for seed in range(seeds) for name, alpha in settings for fold in folds]
     for run, (seed, name, alpha, fold) in enumerate(keys):
         rows = np.flatnonzero(fold.test)
@@ -111,10 +121,10 @@ def fabricate(
         for epoch in range(1, EPOCHS + 1):
             row = {"epoch": epoch, **own}
             if classes:
-                row |= {"loss_class": 1 / epoch, **weights("class", 2 * alpha), "val_loss_class": 1.2 / epoch}
+                row |= {"loss_class": 1 / epoch, **weights("class", 2 * alpha, spread), "val_loss_class": 1.2 / epoch}
                 row |= {"val_wa": 0.5, "val_ua": 0.1 * epoch}
             if vad:
-                row |= {"loss_vad": 0.5 / epoch, **weights("vad", 2 - 2 * alpha), "val_loss_vad": 0.6 / epoch}
+                row |= {"loss_vad": 0.5 / epoch, **weights("vad", 2 - 2 * alpha, spread), "val_loss_vad": 0.6 / epoch}
                 row |= {"val_ccc_mean": 0.05 * epoch}
             history.append(row | {"score": 0.9 if name == best_on_validation else 0.1 * epoch})
 
@@ -123,7 +133,7 @@ def fabricate(
     )
     lookup = class_mean_lookup(predictions, label, truth, folds, n_bootstrap=40) if classes else {}
     alphas = dict(settings)
-    tree = {
+    tree: dict[str, Any] = {
         "protocol": {
             "name": protocol,
             "description": "as the test says",
@@ -154,6 +164,9 @@ def fabricate(
         "baselines": {"majority": majority_class(predictions, label, folds, n_bootstrap=40)},
         "audit": audited,
     }
+    if not older_version:
+        scores = selection_scores(history, {run["run"]: run["best_epoch"] for run in runs})
+        tree["settings"] = with_parts(tree["settings"], predictions, scores)
     config = {
         "config": {"corpus": "<table>", "alpha": 0.5},
         "command": "python -m sejax.main --config 'configs/ä&b.py'",
@@ -413,6 +426,8 @@ def test_confusion_and_folds(tmp_path: Path) -> None:
     share = [[int(str(cell.children[0])) for cell in row.all("td")[:-1]] for row in rows]
     assert share == [[round(100 * count / total) for count in row] for row, total in zip(counts, totals, strict=True)]
 
+    assert counts.tolist() == metrics["settings"][0]["confusion"]["counts"]
+
     (scores,) = root.all("table", "scores")
     rows = scores.all("tbody")[0].all("tr")
     assert [row.all("th")[0].text() for row in rows] == ["s1", "s2", "s3"]
@@ -421,6 +436,90 @@ def test_confusion_and_folds(tmp_path: Path) -> None:
     values = np.array([[float(number.attributes["value"] or "") for number in row.all("data")] for row in rows])
     expected = [metrics["settings"][0]["metrics"][key]["fold_mean"] for key in keys]
     np.testing.assert_allclose(values.mean(axis=0), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("protocol", ["loso", "loso_session"])
+def test_every_number_of_a_score_table_stands_in_metrics_json(tmp_path: Path, protocol: str) -> None:
+    settings = [("joint", 0.5), ("class only", 1.0)]
+    speakers = [f"s{n}" for n in range(6)]
+    folder = fabricate(tmp_path, settings=settings, speakers=speakers, protocol=protocol, seeds=2)
+    root, _, metrics = read(folder)
+    for section, setting in zip(root.all("details", "setting"), metrics["settings"], strict=True):
+        tables = section.all("table", "scores")
+        parts = ["folds"] if protocol == "loso" else ["folds", "speakers"]
+        keys = [key for key in KEYS if key not in ("wa", "macro_f1") and key in setting["metrics"]]
+        for table, part in zip(tables, parts, strict=True):
+            rows = table.all("tbody")[0].all("tr")
+            assert len(rows) == len(setting[part])
+            for row, entry in zip(rows, setting[part], strict=True):
+                assert row.all("th")[0].text() == entry[part[:-1]]
+                assert row.all("td")[0].text() == str(entry["utterances"])
+                numbers = row.all("data")
+                assert [float(n.attributes["value"] or "") for n in numbers] == [entry["metrics"][k] for k in keys]
+                assert [n.text() for n in numbers] == [shown(k, entry["metrics"][k]) for k in keys]
+    scores = {setting["name"]: f"{setting['selection_score']:.3f}" for setting in metrics["settings"]}
+    assert scores["joint"] == results_rows(root)[0][0].all("td")[0].text()
+    assert f"({scores['joint']}, mean over runs" in root.all("p", "lead")[0].text()
+
+
+def test_the_page_shows_metrics_json_and_does_not_count_again(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path, settings=[("a", 0.5), ("b", 0.4)])
+    tree = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    for setting in tree["settings"]:
+        setting["selection_score"] = 0.125
+        setting["confusion"]["counts"][0][1] = 7777
+        setting["folds"][0]["metrics"]["ua"] = 0.98765
+    (folder / "metrics.json").write_text(json.dumps(tree), encoding="utf-8")
+    root, _, _ = read(folder)
+    assert "7,777" in root.all("table", "confusion")[0].text()
+    assert root.all("table", "scores")[0].all("data")[0].text() == "98.8"
+    assert results_rows(root)[0][0].all("td")[0].text() == "0.125"
+
+
+def test_a_workdir_of_an_older_version_gives_the_same_page(tmp_path: Path) -> None:
+    settings = [("joint", 0.5), ("vad only", 0.0)]
+    pages = [
+        Path(write_report(str(fabricate(tmp_path / str(older), settings=settings, seeds=2, older_version=older))))
+        for older in (False, True)
+    ]
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+
+
+def test_dotted_weights_are_explained_where_they_are_drawn(tmp_path: Path) -> None:
+    settings = [("joint", 0.5), ("class only", 1.0)]
+    varying, _, _ = read(fabricate(tmp_path / "varying", settings=settings))
+    constant, text, _ = read(fabricate(tmp_path / "constant", settings=settings, constant_weights=True))
+    told = [["Dotted" in section.text() for section in root.all("details", "setting")] for root in (varying, constant)]
+    assert told == [[True, False], [False, False]]
+    assert "stroke-dasharray" not in text
+    dotted = ["stroke-dasharray" in svg_text(section) for section in varying.all("details", "setting")]
+    assert dotted == [True, False]
+
+
+def svg_text(section: Element) -> str:
+    return " ".join(element.attributes.get("style") or "" for svg in section.all("svg") for element in svg.all())
+
+
+def test_a_study_that_diverged_has_a_page(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path, settings=[("good", 0.5), ("diverged", 0.5)])
+    predictions = Predictions.read(str(folder / "predictions.csv"))
+    diverged = predictions.setting == "diverged"
+    predictions.prob[diverged] = predictions.pred_vad[diverged] = np.nan
+    predictions.write(str(folder / "predictions.csv"))
+    tree = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    entries = {entry["name"]: entry["metrics"] for entry in summarise(predictions, n_bootstrap=40)}
+    settings = [
+        {"name": s["name"], "values": s["values"], "metrics": entries[s["name"]], "baselines": {}}
+        for s in tree["settings"]
+    ]
+    tree["settings"] = with_parts(settings, predictions, {"good": 0.3, "diverged": 0.2})
+    (folder / "metrics.json").write_text(json.dumps(tree), encoding="utf-8")
+    root, text, _ = read(folder)
+    good, bad = root.all("details", "setting")
+    assert good.all("table", "scores") and good.all("table", "confusion")
+    assert not bad.all("table", "scores") and not bad.all("table", "confusion")
+    assert [cell.text() for cell in results_rows(root)[0][1].all("td")] == ["–"] * 8
+    assert not re.search(r"\bnan\b", text.lower())
 
 
 def test_folds_of_several_speakers_list_the_speakers_too(tmp_path: Path) -> None:

@@ -1,0 +1,270 @@
+"""The files of a finished workdir as typed records."""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from sejax.errors import InputError
+from sejax.evaluation.predictions import Predictions
+from sejax.evaluation.results import with_parts
+from sejax.evaluation.selection import read_history, selection_scores
+from sejax.evaluation.tables import COLUMNS, Column
+from sejax.workdir.files import CONFIG, HISTORY, LAYER_WEIGHTS, METRICS, PREDICTIONS, RUNS
+
+FILES = (CONFIG, RUNS, HISTORY, PREDICTIONS, METRICS)
+"""The files of a workdir that a report needs. LAYER_WEIGHTS is read too where hidden states are mixed."""
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The facts of config.json."""
+
+    config: Mapping[str, Any]
+    command: str
+    versions: Mapping[str, str]
+    git: str | None
+    device: str
+    started: str
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The conditions under which all numbers were obtained."""
+
+    name: str
+    description: str
+    normalisation: str
+    transductive: bool
+    select_on_test: bool
+    optimistic: bool
+    seeds: int
+    folds: int
+
+
+@dataclass(frozen=True)
+class CorpusFacts:
+    """The corpus after reading: its label scheme and its size."""
+
+    name: str
+    labels: str
+    classes: Sequence[str]
+    utterances: int
+    speakers: int
+    seconds: float
+
+
+class SpeakersShared(TypedDict):
+    """Test speakers of a fold who are in its validation set too."""
+
+    fold: str
+    speakers: list[str]
+
+
+class TextsShared(TypedDict):
+    """Test utterances of a fold: with a text, and with a text that is also in training."""
+
+    fold: str
+    with_text: int
+    shared: int
+    share: float
+
+
+class Duplicates(TypedDict):
+    """Utterances of equal audio, and the folds that have them on both sides."""
+
+    ids: list[str]
+    folds: list[str]
+
+
+class DroppedUtterance(TypedDict):
+    """An utterance that could not be used."""
+
+    id: str
+    reason: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The findings of `sejax.protocols.audit`."""
+
+    speakers_shared: Sequence[str]
+    speakers_shared_with_validation: Sequence[SpeakersShared]
+    texts_shared: Sequence[TextsShared]
+    duplicates: Mapping[str, Sequence[Duplicates]]
+    class_counts: Sequence[Mapping[str, Any]]  # fold; by split the number of each class; unlabelled by split
+    dropped: Sequence[DroppedUtterance]
+    notes: Mapping[str, int]
+    corpus_notes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric over all test utterances, its interval, and its mean and deviation over folds."""
+
+    pooled: float
+    ci95: Sequence[float] = ()
+    fold_mean: float | None = None
+    fold_sd: float | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The metrics of one fold or one speaker."""
+
+    name: str
+    utterances: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The results of one setting, as metrics.json has them."""
+
+    name: str
+    values: Mapping[str, Any]
+    metrics: Mapping[str, Estimate]
+    lookup: Mapping[str, Estimate]  # of the class-mean look-up; empty without one
+    seeds_averaged: Mapping[str, Estimate]  # empty with one seed
+    selection_score: float | None
+    confusion: Int[np.ndarray, "class class"] | None  # counts [true, predicted]
+    folds: Sequence[Scores]
+    speakers: Sequence[Scores]
+
+    @property
+    def gain(self) -> float | None:
+        """The difference between the mean CCC of the model and that of its class-mean look-up."""
+        if "ccc_mean" not in self.metrics or "ccc_mean" not in self.lookup:
+            return None
+        return self.metrics["ccc_mean"].pooled - self.lookup["ccc_mean"].pooled
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run and the epoch that was chosen for it."""
+
+    number: int
+    fold: str
+    setting: str
+    best_epoch: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that a report shows."""
+
+    provenance: Provenance
+    protocol: Protocol
+    corpus: CorpusFacts
+    settings: Sequence[Setting]
+    majority: Mapping[str, Estimate]  # empty without classes
+    audit: Audit
+    runs: Sequence[Run]
+    history: Sequence[Mapping[str, Any]]  # rows of history.jsonl
+    predictions: Predictions
+    layer_weights: Mapping[tuple[str, str], Float[np.ndarray, "run layer"]]  # by setting and stream
+
+    @property
+    def columns(self) -> list[Column]:
+        """The metrics that any setting has."""
+        return [column for key, column in COLUMNS.items() if any(key in setting.metrics for setting in self.settings)]
+
+    @cached_property
+    def comparable_scores(self) -> dict[str, float]:
+        """The selection scores by setting, of the settings that can be compared.
+
+        A score is over the tasks that its setting trains. Only scores of settings that train all tasks compare; the
+        others are left out, unless no setting trains all tasks.
+        """
+        scores = {s.name: s.selection_score for s in self.settings if s.selection_score is not None}
+        whole = {s.name for s in self.settings if all(column.key in s.metrics for column in self.columns)}
+        return {name: value for name, value in scores.items() if name in whole or not whole}
+
+    @cached_property
+    def best(self) -> Setting:
+        """The setting with the highest of `comparable_scores`, the first of equals."""
+        return max(self.settings, key=lambda setting: self.comparable_scores.get(setting.name, -np.inf))
+
+
+def read_study(workdir: str) -> Study:
+    """Reads the files of a finished workdir.
+
+    A metrics.json of an older version lacks the scores of folds and speakers, the confusion matrix and the selection
+    scores. They are then computed from the other files, as they are for a new metrics.json.
+
+    Raises:
+      InputError: if one of `FILES` is missing.
+    """
+    folder = Path(workdir)
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"{workdir}: has no {', '.join(missing)}, expected the files of a finished study")
+    tree = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    predictions = Predictions.read(str(folder / PREDICTIONS))
+    history = read_history(str(folder / HISTORY))
+    runs = [
+        Run(int(row["run"]), row["fold"], row["setting"], int(row["best_epoch"])) for row in _read_csv(folder / RUNS)
+    ]
+    settings = tree["settings"]
+    if not all("folds" in setting for setting in settings):
+        scores = selection_scores(history, {run.number: run.best_epoch for run in runs})
+        settings = with_parts(settings, predictions, scores)
+    return Study(
+        provenance=_record(Provenance, json.loads((folder / CONFIG).read_text(encoding="utf-8"))),
+        protocol=_record(Protocol, tree["protocol"]),
+        corpus=_record(CorpusFacts, tree["corpus"]),
+        settings=[_setting(setting) for setting in settings],
+        majority=_estimates(tree["baselines"].get("majority", {})),
+        audit=_record(Audit, tree["audit"]),
+        runs=runs,
+        history=history,
+        predictions=predictions,
+        layer_weights=_layer_weights(_read_csv(folder / LAYER_WEIGHTS)) if (folder / LAYER_WEIGHTS).is_file() else {},
+    )
+
+
+def _record(record: type[Record], tree: Mapping[str, Any]) -> Record:
+    """Returns a dataclass whose fields are entries of a JSON object; other entries are ignored."""
+    return record(**{field.name: tree[field.name] for field in fields(record) if field.name in tree})  # type: ignore[arg-type]
+
+
+def _setting(tree: Mapping[str, Any]) -> Setting:
+    return Setting(
+        name=tree["name"],
+        values=tree["values"],
+        metrics=_estimates(tree["metrics"]),
+        lookup=_estimates(tree["baselines"].get("class_mean_lookup", {})),
+        seeds_averaged=_estimates(tree.get("seeds_averaged", {})),
+        selection_score=tree.get("selection_score"),
+        confusion=np.array(tree["confusion"]["counts"]) if "confusion" in tree else None,
+        folds=[Scores(entry["fold"], entry["utterances"], entry["metrics"]) for entry in tree["folds"]],
+        speakers=[Scores(entry["speaker"], entry["utterances"], entry["metrics"]) for entry in tree["speakers"]],
+    )
+
+
+def _estimates(metrics: Mapping[str, Any]) -> dict[str, Estimate]:
+    return {key: _record(Estimate, metric) for key, metric in metrics.items()}
+
+
+def _read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _layer_weights(
+    rows: Iterable[Mapping[str, str]],
+) -> dict[tuple[str, str], Float[np.ndarray, "run layer"]]:
+    weights: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for row in rows:
+        by_run = weights.setdefault((row["setting"], row["stream"]), {})
+        by_run.setdefault(row["run"], []).append(float(row["weight"]))
+    return {key: np.array(list(by_run.values())) for key, by_run in weights.items()}
