@@ -16,8 +16,8 @@ from sejax.engine.feed import Tested, open_feed
 from sejax.engine.plan import Planned, format_plan, plan_programs
 from sejax.evaluation.selection import validate_runs
 from sejax.evaluation.tables import format_table
+from sejax.host.wording import count
 from sejax.report.page import write_report
-from sejax.wording import count
 from sejax.workdir import files
 from sejax.workdir.logs import Logs
 

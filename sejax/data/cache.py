@@ -31,7 +31,7 @@ from sejax.data.stored import Stored
 from sejax.errors import InputError
 from sejax.features.audio import check_speed, split_archive
 from sejax.features.extract import Contents, Segment, statistics_dtype
-from sejax.progress import progress_bar
+from sejax.host.progress import progress_bar
 
 # Raised when the same settings give other numbers than before.
 FEATURES_VERSION = 1

@@ -14,7 +14,7 @@ from sejax.errors import InputError
 from sejax.features.extract import Contents, Extraction, Segment, extract_utterance
 from sejax.features.registry import FEATURES, full_settings
 from sejax.features.settings import Settings
-from sejax.processes import map_in_processes
+from sejax.host.processes import map_in_processes
 
 # Time to start worker processes, in seconds: they are started where they save more than that.
 STARTUP_SECONDS = 3.0

@@ -18,7 +18,7 @@ from sejax.engine.epoch import Chunk, Shared, StreamedStep
 from sejax.engine.program import Placed, Program
 from sejax.engine.runs import RunKey, even_slots, lay_out, run_sharding, runs_per_seed, written
 from sejax.errors import InputError
-from sejax.wording import count
+from sejax.host.wording import count
 
 
 @dataclass(frozen=True, kw_only=True)

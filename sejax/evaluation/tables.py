@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sejax.corpora.schema import DIMENSIONS
-from sejax.wording import count
+from sejax.host.wording import count
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from sejax.corpora.schema import Dropped, Utterance
 from sejax.errors import InputError
+from sejax.host.wording import count
 from sejax.protocols.folds import (
     SPLITS,
     Fold,
@@ -14,7 +15,6 @@ from sejax.protocols.folds import (
     _require_unseen_speakers,
     _speakers,
 )
-from sejax.wording import count
 
 
 def audit(

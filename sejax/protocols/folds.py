@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from sejax.corpora.schema import Utterance
 from sejax.errors import InputError
-from sejax.wording import count
+from sejax.host.wording import count
 
 SPLITS = ("train", "val", "test")
 NORMALISATIONS = ("train", "speaker")

@@ -17,7 +17,6 @@ import numpy as np
 from clu import parameter_overview
 from jaxtyping import Int
 
-from sejax.atomic import atomic_write
 from sejax.build import Study
 from sejax.config import differences
 from sejax.engine import devices
@@ -27,6 +26,7 @@ from sejax.engine.runs import RunKey, written
 from sejax.errors import InputError
 from sejax.evaluation.results import compute_metrics, gather_predictions
 from sejax.evaluation.selection import read_history, selection_scores
+from sejax.host.atomic import atomic_write
 from sejax.pretrained.convert import Pretrained
 from sejax.protocols.folds import SPLITS
 

@@ -11,8 +11,8 @@ from sejax.engine.epoch import EpochMetrics
 from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.program import Program
 from sejax.engine.tasks import Task
-from sejax.progress import progress_bar
-from sejax.wording import count
+from sejax.host.progress import progress_bar
+from sejax.host.wording import count
 from sejax.workdir.files import HISTORY, TENSORBOARD
 
 _IDENTITY = ("epoch", "run", "fold", "seed", "setting")

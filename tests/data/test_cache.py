@@ -17,7 +17,6 @@ import soundfile
 from filelock import FileLock
 from tensorflow_datasets.core import shuffle
 
-from sejax import processes
 from sejax.corpora.schema import Corpus, Utterance
 from sejax.data import cache as builder
 from sejax.data.cache import StreamFeatures, build_features
@@ -26,6 +25,7 @@ from sejax.errors import InputError
 from sejax.features.audio import change_speed, load_audio
 from sejax.features.extract import Contents, Extraction, Segment, statistics_dtype
 from sejax.features.registry import extract
+from sejax.host import processes
 
 RATE = 16_000
 SMALL = {"n_mels": 20, "n_fft": 512}
@@ -446,7 +446,7 @@ def test_workers_have_one_blas_thread_and_import_little(monkeypatch: pytest.Monk
     assert os.environ["OPENBLAS_NUM_THREADS"] == "7"
     assert "OMP_NUM_THREADS" not in os.environ
     loaded = next(processes.map_in_processes(eval, ["list(__import__('sys').modules)"], workers=1, chunk=1))
-    assert "sejax.processes" in loaded
+    assert "sejax.host.processes" in loaded
     assert not {"pytest", "tensorflow_datasets", "tensorflow", "jax"} & set(loaded)
 
 
@@ -454,7 +454,7 @@ def test_ctrl_c_is_answered_by_the_parent_alone_also_in_a_script_without_a_guard
     script = tmp_path / "script.py"
     script.write_text(
         ANSWER_CTRL_C + "import time\n"
-        "from sejax.processes import map_in_processes\n"
+        "from sejax.host.processes import map_in_processes\n"
         "results = map_in_processes(float, ['1'] * 9, workers=2, chunk=1)\n"
         "print('main', next(results), flush=True)\n"
         "time.sleep(60)\n"

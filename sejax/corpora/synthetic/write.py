@@ -22,8 +22,8 @@ from sejax.corpora.iemocap import RATER_WORDS, iemocap_shape, read_iemocap
 from sejax.corpora.schema import SAMPLING_RATE, Corpus
 from sejax.corpora.synthetic import voice
 from sejax.errors import InputError
-from sejax.processes import map_in_processes
-from sejax.progress import progress_bar
+from sejax.host.processes import map_in_processes
+from sejax.host.progress import progress_bar
 
 # Everything that changes what is written: raise it with any change to this file or to voice.py that does.
 SYNTHETIC_VERSION = 1
