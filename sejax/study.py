@@ -34,7 +34,7 @@ from sejax.evaluation.selection import validate_runs
 from sejax.evaluation.tables import format_table
 from sejax.pretrained.convert import find_pretrained
 from sejax.protocols.audit import audit
-from sejax.protocols.folds import Fold, make_folds, protocol
+from sejax.protocols.folds import Fold, describe_protocol, make_folds
 from sejax.report.page import write_report
 from sejax.workdir.files import (
     _check_workdir,
@@ -168,7 +168,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
         runs,
         folds,
         corpus,
-        protocol=protocol(config, len(folds)),
+        protocol=describe_protocol(
+            config.protocol,
+            normalisation=config.normalisation,
+            select_on_test=config.select_on_test,
+            seeds=config.seeds,
+            folds=len(folds),
+        ),
         corpus_facts={
             "name": corpus.name,
             "labels": config.labels,
