@@ -44,7 +44,8 @@ from sejax.pretrained.base import Lora
 from sejax.pretrained.convert import Pretrained, find_pretrained, load_checkpoint
 from sejax.pretrained.finetune import Tuning, divide
 from sejax.protocols.audit import audit
-from sejax.protocols.folds import Fold, describe_protocol, make_folds
+from sejax.protocols.folds import Fold
+from sejax.protocols.registry import describe_protocol, make_folds
 
 PREDICT_BATCH = 64
 

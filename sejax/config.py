@@ -14,7 +14,7 @@ from sejax.errors import InputError
 from sejax.features.registry import FEATURES, defaults
 from sejax.models.encoders import ENCODERS
 from sejax.pretrained import LORA_TARGETS, MODES
-from sejax.protocols.folds import NORMALISATIONS, PROTOCOLS
+from sejax.protocols.registry import NORMALISATIONS, PROTOCOLS
 
 ACOUSTIC = tuple(name for name in FEATURES if name != "raw")
 """The features that are streams of their own name; raw audio is the input of a fine-tuned model."""

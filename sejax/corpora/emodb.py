@@ -7,7 +7,6 @@ and of those who found it natural. Neither is a distribution over the classes, s
 import re
 
 from sejax.corpora.filenames import FileNames, read_by_filename
-from sejax.corpora.labels import LabelScheme
 from sejax.corpora.schema import Corpus
 
 GENDERS = {
@@ -33,20 +32,16 @@ CLASS_COUNTS = {
     "sadness": 62,
     "disgust": 46,
 }
-EMODB_SCHEMES = {"default": LabelScheme("default", tuple(CLASS_COUNTS), {label: label for label in CLASS_COUNTS})}
 
 EMODB = FileNames(
     name="emodb",
     title="EmoDB",
-    archive="emodb.zip",
-    folders=("wav", "."),
-    pattern=re.compile(rf"(?P<speaker>{'|'.join(GENDERS)})(?P<text>[ab]\d\d)(?P<code>[{''.join(LABELS)}])[a-z]"),
-    lookups={"label": ("code", LABELS), "gender": ("speaker", GENDERS)},
     example="wav/03a01Fa.wav",
     parts=f"speaker of {' '.join(sorted(GENDERS))}, text, emotion, version",
-    schemes=EMODB_SCHEMES,
-    default_scheme="default",
+    pattern=re.compile(rf"(?P<speaker>{'|'.join(GENDERS)})(?P<text>[ab]\d\d)(?P<code>[{''.join(LABELS)}])[a-z]"),
+    lookups={"label": ("code", LABELS), "gender": ("speaker", GENDERS)},
     counts=CLASS_COUNTS,
+    folders=("wav", "."),
 )
 
 

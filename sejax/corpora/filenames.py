@@ -9,7 +9,7 @@ import wave
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 from sejax.corpora.labels import LabelScheme, find_scheme
@@ -26,30 +26,38 @@ class FileNames:
     Args:
       name: the name of the corpus, a key of `sejax.corpora.read.CORPORA`.
       title: the name of the corpus in messages.
-      archive: the name of its zip archive in messages.
-      folders: glob patterns of the folders with the wav files, below the corpus's folder ("." is that folder).
-        The first pattern with a match is used. An archive is searched whole.
+      example: a file name that `pattern` matches, with its folder, for messages.
+      parts: the parts of a file name, for messages.
       pattern: matches a file name without its extension. A group that is called like one of `FIELDS` sets that
         field of the utterance. The groups, or `lookups`, have to set `speaker` and `label`.
-      lookups: a field -> the group that decides it, and the field's value for each value of the group.
-      example: a file name that `pattern` matches, with its folder, for messages.
-      parts: what the parts of a file name are, for messages.
-      schemes: the label schemes. They merge the values of the field `label`.
-      default_scheme: the scheme that is used unless another one is asked for.
       counts: the published number of utterances of each value of the field `label`.
+      lookups: a field -> the group that decides it, and the field's value for each value of the group.
+      folders: glob patterns of the folders with the wav files, below the corpus's folder ("." is that folder).
+        The first pattern with a match is used. An archive is searched whole.
+      schemes: further label schemes, which merge the values of the field `label`. The scheme "default" has a class
+        for each value.
     """
 
     name: str
     title: str
-    archive: str
-    folders: tuple[str, ...]
-    pattern: re.Pattern[str]
-    lookups: Mapping[str, tuple[str, Mapping[str, str]]]
     example: str
     parts: str
-    schemes: Mapping[str, LabelScheme]
-    default_scheme: str
+    pattern: re.Pattern[str]
     counts: Mapping[str, int]
+    lookups: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
+    folders: tuple[str, ...] = (".",)
+    schemes: Mapping[str, LabelScheme] = field(default_factory=dict)
+
+    @property
+    def archive(self) -> str:
+        """The name of the corpus's zip archive, for messages."""
+        return f"{self.name}.zip"
+
+    @property
+    def label_schemes(self) -> Mapping[str, LabelScheme]:
+        """All label schemes by name."""
+        every_label = LabelScheme("default", tuple(self.counts), {label: label for label in self.counts})
+        return {"default": every_label, **self.schemes}
 
 
 def read_by_filename(corpus: FileNames, data_dir: str, labels: str) -> Corpus:
@@ -63,7 +71,7 @@ def read_by_filename(corpus: FileNames, data_dir: str, labels: str) -> Corpus:
       InputError: `labels` names no scheme; `data_dir` is missing, is no zip archive or has no utterance; a file
         name occurs twice; or the number of utterances is the published one, but the counts per label are not.
     """
-    scheme = find_scheme(corpus.name, corpus.schemes, labels, corpus.default_scheme)
+    scheme = find_scheme(corpus.name, corpus.label_schemes, labels, "default")
     if not os.path.exists(data_dir):
         raise InputError(f"no {corpus.title} at {data_dir!r}: expected {corpus.archive} or its unpacked folder")
     data_dir = os.path.abspath(data_dir)
@@ -77,7 +85,7 @@ def read_by_filename(corpus: FileNames, data_dir: str, labels: str) -> Corpus:
         counts = ", ".join(f"{label} {count}" for label, count in sorted(outside.items()))
         notes.append(f"utterances outside the label scheme {scheme.name}: {counts}")
     classified = [
-        dataclasses.replace(utterance, label=scheme.merge[utterance.label])
+        dataclasses.replace(utterance, label=scheme.merge[str(utterance.label)])
         for utterance in sorted(utterances, key=lambda utterance: utterance.id)
         if utterance.label in scheme.merge
     ]
@@ -141,8 +149,8 @@ def _read_files(
             continue
         if stem in utterances:
             raise InputError(f"the utterance {stem} occurs twice: {utterances[stem].path} and {path}")
-        fields: dict[str, Any] = {field: value for field, value in match.groupdict().items() if field in FIELDS}
-        fields |= {field: values[match[group]] for field, (group, values) in corpus.lookups.items()}
+        fields: dict[str, Any] = {name: value for name, value in match.groupdict().items() if name in FIELDS}
+        fields |= {name: values[match[group]] for name, (group, values) in corpus.lookups.items()}
         utterances[stem] = Utterance(
             id=stem, path=path, corpus=corpus.name, duration=_seconds(open_file, path), **fields
         )

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sejax.corpora.emodb import EMODB_SCHEMES, read_emodb
-from sejax.corpora.iemocap import IEMOCAP_SCHEMES, read_iemocap, read_synthetic
+from sejax.corpora.emodb import read_emodb
+from sejax.corpora.iemocap import read_iemocap, read_synthetic
 from sejax.corpora.schema import Corpus
 from sejax.corpora.synthetic.write import prepare_synthetic
 from sejax.corpora.table import read_table
@@ -19,26 +19,19 @@ class CorpusReader:
     Args:
       read: reads `data_dir` under the option `labels`.
       data_dir: what `data_dir` is, for messages.
-      labels: the label schemes, beside "default". Empty for a table, whose option `labels` is the scale of
-        valence, arousal and dominance.
       prepare: writes a corpus that is generated, and returns its folder. It is called with `data_dir`,
         `cache_dir`, the corpus's own section of the config and the number of worker processes.
     """
 
     read: Callable[[str, str], Corpus]
     data_dir: str
-    labels: tuple[str, ...] = ()
     prepare: Callable[[str, str, Mapping[str, Any], int | None], str] | None = None
 
 
 CORPORA: Mapping[str, CorpusReader] = {
-    "emodb": CorpusReader(read_emodb, "emodb.zip or its unpacked folder", tuple(EMODB_SCHEMES)),
-    "iemocap": CorpusReader(
-        read_iemocap, "the folder IEMOCAP_full_release, or the one that holds it", tuple(IEMOCAP_SCHEMES)
-    ),
-    "synthetic": CorpusReader(
-        read_synthetic, "the folder that write_synthetic has written", tuple(IEMOCAP_SCHEMES), prepare_synthetic
-    ),
+    "emodb": CorpusReader(read_emodb, "emodb.zip or its unpacked folder"),
+    "iemocap": CorpusReader(read_iemocap, "the folder IEMOCAP_full_release, or the one that holds it"),
+    "synthetic": CorpusReader(read_synthetic, "the folder that write_synthetic has written", prepare_synthetic),
     "table": CorpusReader(read_table, "a CSV file"),
 }
 

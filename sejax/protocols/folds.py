@@ -1,8 +1,7 @@
-"""Protocols: how the utterances are divided into folds, as masks, and the sentence that describes each. Numpy only."""
+"""Folds: divisions of the utterances, as masks. Numpy only."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -10,9 +9,6 @@ from jaxtyping import Bool
 from sejax.corpora.schema import SPLITS, Utterance
 from sejax.errors import InputError
 from sejax.host.wording import count
-
-NORMALISATIONS = ("train", "speaker")
-"""The speakers whose audio normalises the features: the fold's training speakers, or each speaker (transductive)."""
 
 _MINIMUM = 3  # one part for training, one for validation, one for testing
 
@@ -27,74 +23,13 @@ class Fold:
     test: Bool[np.ndarray, " utterance"]
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """A way to divide the utterances into folds.
+def leave_one_speaker_out(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
+    """Returns a fold per speaker.
 
-    Args:
-      make: returns the folds of the utterances.
-      sentence: the description of the protocol in results.
+    Validation is the other speaker of the test speaker's session: the next one in sorted order, cyclic, if a session
+    has more than two. If a speaker has no session, several sessions, or one to themselves, validation is the next
+    speaker of the corpus. Neither is trained on.
     """
-
-    make: Callable[[Sequence[Utterance]], tuple[Fold, ...]]
-    sentence: str
-
-
-def make_folds(utterances: Sequence[Utterance], protocol: str) -> tuple[Fold, ...]:
-    """Returns the folds of a protocol, in the order of their names.
-
-    - "loso": a fold per speaker. Validation is the other speaker of the test speaker's session: the next one
-      in sorted order, cyclic, if a session has more than two. If a speaker has no session, several sessions, or
-      one to themselves, validation is the next speaker of the corpus. Neither is trained on.
-    - "loso_session": a fold per session. Validation is the next session, cyclic.
-    - "official": one fold, the corpus's own splits (`Utterance.split`).
-    - "table": a fold per value of the column `fold`. Validation is the next value, cyclic.
-
-    Values that are all whole numbers are sorted as numbers, others as text.
-
-    Args:
-      utterances: all utterances of the corpus.
-      protocol: a key of `PROTOCOLS`.
-
-    Raises:
-      InputError: the protocol is unknown, an utterance lacks a value that the protocol needs, there are fewer than
-        three parts, or a speaker of a test set is also trained on.
-    """
-    if protocol not in PROTOCOLS:
-        raise InputError(f"config.protocol is {protocol!r}, expected one of {', '.join(PROTOCOLS)}")
-    if not utterances:
-        raise InputError("the corpus has no utterances, expected some to make folds of")
-    folds = PROTOCOLS[protocol].make(utterances)
-    require_unseen_speakers(utterances, folds)
-    return folds
-
-
-def describe_protocol(name: str, *, normalisation: str, select_on_test: bool, seeds: int, folds: int) -> dict[str, Any]:
-    """Returns the description of a study's protocol that its numbers have to be quoted with, as a tree for JSON.
-
-    Args:
-      name: a key of `PROTOCOLS`.
-      normalisation: "train", or "speaker" for statistics of each speaker, including the test speakers.
-      select_on_test: whether the epoch is chosen on the test speakers.
-      seeds: number of seeds.
-      folds: number of folds.
-    """
-    transductive = normalisation == "speaker"
-    chosen = "epoch chosen on the TEST speakers: optimistic" if select_on_test else "epoch chosen on validation"
-    normalised = "features normalised per speaker, the test speaker too: transductive"
-    return {
-        "name": name,
-        "description": "; ".join([PROTOCOLS[name].sentence, chosen, *([normalised] if transductive else [])]),
-        "normalisation": normalisation,
-        "transductive": transductive,
-        "select_on_test": select_on_test,
-        "optimistic": select_on_test,
-        "seeds": seeds,
-        "folds": folds,
-    }
-
-
-def _loso(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
     speaker = np.array([utterance.speaker for utterance in utterances])
     speakers = _at_least_three("speaker", speaker)
     partners = _session_partners(utterances)
@@ -121,21 +56,33 @@ def _session_partners(utterances: Sequence[Utterance]) -> dict[str, str]:
     return partners
 
 
-def _loso_session(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
-    return _leave_one_out("session", _column(utterances, "session"))
+def leave_one_session_out(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
+    """Returns a fold per session; validation is the next session, cyclic."""
+    return leave_one_out("session", column(utterances, "session"))
 
 
-def _table(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
-    return _leave_one_out("fold", _column(utterances, "fold"))
+def table_folds(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
+    """Returns a fold per value of the column `fold`; validation is the next value, cyclic."""
+    return leave_one_out("fold", column(utterances, "fold"))
 
 
-def _leave_one_out(what: str, part: np.ndarray) -> tuple[Fold, ...]:
+def leave_one_out(what: str, part: np.ndarray) -> tuple[Fold, ...]:
+    """Returns a fold per value of `part`, which is tested on; validation is the next value, cyclic.
+
+    Args:
+      what: the name of the parts, for messages.
+      part: each utterance's part, as text.
+
+    Raises:
+      InputError: there are fewer than three parts.
+    """
     parts = _at_least_three(what, part)
     return tuple(_fold(test, is_val=part == _next(parts, test), is_test=part == test) for test in parts)
 
 
-def _official(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
-    split = _column(utterances, "split")
+def official_splits(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
+    """Returns one fold, the corpus's own splits (`Utterance.split`)."""
+    split = column(utterances, "split")
     unknown = sorted(set(split.tolist()) - set(SPLITS))
     if unknown:
         raise InputError(
@@ -150,19 +97,11 @@ def _official(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
     return (_fold("official", is_val=split == "val", is_test=split == "test"),)
 
 
-PROTOCOLS: Mapping[str, Protocol] = {
-    "loso": Protocol(_loso, "leave one speaker out"),
-    "loso_session": Protocol(_loso_session, "leave one session out"),
-    "official": Protocol(_official, "the corpus's own splits"),
-    "table": Protocol(_table, "the folds of the table"),
-}
-
-
 def _fold(name: str, *, is_val: Bool[np.ndarray, " utterance"], is_test: Bool[np.ndarray, " utterance"]) -> Fold:
     return Fold(name=name, train=~is_val & ~is_test, val=is_val, test=is_test)
 
 
-def _column(utterances: Sequence[Utterance], name: str) -> np.ndarray:
+def column(utterances: Sequence[Utterance], name: str) -> np.ndarray:
     """Returns one field of all utterances, as text.
 
     Raises:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sejax.corpora.schema import Dropped, Utterance
 from sejax.errors import InputError
 from sejax.protocols.audit import audit
-from sejax.protocols.folds import Fold, make_folds
+from sejax.protocols.folds import Fold
+from sejax.protocols.registry import make_folds
 
 CLASSES = ("angry", "happy")
 
