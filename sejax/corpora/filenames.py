@@ -10,7 +10,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 from sejax.corpora.labels import LabelScheme, find_scheme
 from sejax.corpora.schema import Corpus, Dropped, Utterance
@@ -77,7 +77,7 @@ def read_by_filename(corpus: FileNames, data_dir: str, labels: str) -> Corpus:
         counts = ", ".join(f"{label} {count}" for label, count in sorted(outside.items()))
         notes.append(f"utterances outside the label scheme {scheme.name}: {counts}")
     classified = [
-        dataclasses.replace(utterance, label=scheme.merge[utterance.label])
+        dataclasses.replace(utterance, label=scheme.merge[str(utterance.label)])
         for utterance in sorted(utterances, key=lambda utterance: utterance.id)
         if utterance.label in scheme.merge
     ]
@@ -141,7 +141,7 @@ def _read_files(
             continue
         if stem in utterances:
             raise InputError(f"the utterance {stem} occurs twice: {utterances[stem].path} and {path}")
-        fields = {field: value for field, value in match.groupdict().items() if field in FIELDS}
+        fields: dict[str, Any] = {field: value for field, value in match.groupdict().items() if field in FIELDS}
         fields |= {field: values[match[group]] for field, (group, values) in corpus.lookups.items()}
         utterances[stem] = Utterance(
             id=stem, path=path, corpus=corpus.name, duration=_seconds(open_file, path), **fields
