@@ -106,7 +106,7 @@ def test_everything_of_a_turn_is_read(tmp_path):
     assert corpus.classes == ("angry", "happy", "sad", "neutral")
     assert corpus.vad_scale == (1.0, 5.0)
     (utterance,) = corpus.utterances
-    assert utterance.label == "angry"
+    assert (utterance.corpus, utterance.label) == ("iemocap", "angry")
     assert utterance.vad == (2.0, 4.5, 5.5)  # valence, arousal, dominance, and 5.5 is kept
     assert utterance.duration == pytest.approx(2.75)
     assert (utterance.start, utterance.end) == (None, None)

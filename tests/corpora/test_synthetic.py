@@ -66,6 +66,7 @@ def test_the_reader_finds_every_speaker_and_class(corpus):
             assert counts[speaker, label] == max(1, round(0.02 * count))
     assert {utterance.gender for utterance in corpus.utterances} == {"F", "M"}
     assert {utterance.session for utterance in corpus.utterances} == {f"Ses0{i}" for i in range(1, 6)}
+    assert {utterance.corpus for utterance in corpus.utterances} == {"synthetic"}
     assert corpus.dropped == ()
     assert not any("not a full release" in note for note in corpus.notes)
 
