@@ -51,6 +51,9 @@ class Toy(Backbone):
     def window(self) -> int:
         return 400
 
+    def frames(self, samples: Any) -> Any:
+        return (samples - self.window) // self.hop_length + 1
+
     @property
     def frame_size(self) -> int:
         return self.bands
