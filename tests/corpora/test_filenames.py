@@ -13,19 +13,16 @@ from sejax.errors import InputError
 TOY = FileNames(
     name="toy",
     title="Toy",
-    archive="toy.zip",
-    folders=("Actor_*", "."),
+    example="Actor_01/01-s1-train-F-1.wav",
+    parts="actor, session, split, gender, emotion",
     pattern=re.compile(
         r"(?P<speaker>\d\d)-(?P<session>s\d)-(?P<split>train|val|test)-(?P<gender>[FM])-(?P<emotion>\d)"
     ),
     lookups={"label": ("emotion", {"1": "calm", "2": "joy", "3": "rage"})},
-    example="Actor_01/01-s1-train-F-1.wav",
-    parts="actor, session, split, gender, emotion",
+    folders=("Actor_*", "."),
     schemes={
-        "all": LabelScheme("all", ("calm", "joy", "rage"), {name: name for name in ("calm", "joy", "rage")}),
         "two": LabelScheme("two", ("low", "high"), {"calm": "low", "rage": "high"}),
     },
-    default_scheme="all",
     counts={"calm": 2, "joy": 1, "rage": 1},
 )
 
@@ -65,30 +62,20 @@ def test_a_scheme_merges_labels_and_counts_those_outside_it(tmp_path):
 
 def test_the_first_pattern_of_folders_with_a_match_is_used(tmp_path):
     write(tmp_path, "03-s3-val-F-1.wav", "other/04-s3-val-F-1.wav")
-    assert [utterance.speaker for utterance in read_by_filename(TOY, str(tmp_path), "all").utterances] == ["03"]
+    assert [utterance.speaker for utterance in read_by_filename(TOY, str(tmp_path), "default").utterances] == ["03"]
     write(tmp_path, *NAMES)
-    assert {utterance.speaker for utterance in read_by_filename(TOY, str(tmp_path), "all").utterances} == {"01", "02"}
+    assert {utterance.speaker for utterance in read_by_filename(TOY, str(tmp_path), "default").utterances} == {"01", "02"}
 
 
 def test_an_unknown_scheme_and_other_names(tmp_path):
-    with pytest.raises(InputError, match="labels='three': toy has the label schemes all, default, two"):
+    with pytest.raises(InputError, match="labels='three': toy has the label schemes default, two"):
         read_by_filename(TOY, str(tmp_path), "three")
-    corpus = read_by_filename(TOY, write(tmp_path, *NAMES, "Actor_01/noise.wav"), "all")
+    corpus = read_by_filename(TOY, write(tmp_path, *NAMES, "Actor_01/noise.wav"), "default")
     (dropped,) = corpus.dropped
     assert dropped.reason == f"noise.wav is not named like 01-s1-train-F-1.wav ({TOY.parts})"
 
 
 @pytest.mark.parametrize("name", CORPORA)
-def test_the_registry_lists_the_label_schemes_that_a_reader_takes(tmp_path, name):
-    """An unknown scheme is refused with the list; a known one leads to the next mistake: nothing is there."""
-    if name == "synthetic":
-        assert CORPORA[name].labels == CORPORA["iemocap"].labels and CORPORA[name].prepare is not None
-        return
-    nowhere = str(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="labels='unknown'") as caught:
-        read_corpus(name, nowhere, labels="unknown")
-    known = ", ".join(sorted({"default", *CORPORA[name].labels}))
-    assert name == "table" or str(caught.value).endswith(f"has the label schemes {known}")
-    for labels in ("default", *CORPORA[name].labels):
-        with pytest.raises(InputError, match="nowhere"):
-            read_corpus(name, nowhere, labels=labels)
+def test_every_reader_refuses_an_unknown_scheme(tmp_path, name):
+    with pytest.raises(InputError, match="labels='unknown'"):
+        read_corpus(name, str(tmp_path / "nowhere"), labels="unknown")
