@@ -79,6 +79,12 @@ class Study:
     audit: Mapping[str, Any]  # of metrics.json
     n_bootstrap: int  # draws of speakers for the intervals
 
+    @property
+    def size(self) -> str:
+        """The number of runs and its factors, in words."""
+        factors = (len(self.folds), "fold"), (len(self.settings), "setting"), (len(self.seeds), "seed")
+        return f"{count(len(self.runs), 'run')} = {' x '.join(count(n, what) for n, what in factors)}"
+
 
 def options(config: ConfigDict) -> dict[str, Any]:
     """Returns all options as plain JSON values.

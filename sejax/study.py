@@ -16,7 +16,6 @@ from sejax.engine.feed import Tested, open_feed
 from sejax.engine.plan import Planned, format_plan, plan_programs
 from sejax.evaluation.selection import validate_runs
 from sejax.evaluation.tables import format_table
-from sejax.host.wording import count
 from sejax.report.page import write_report
 from sejax.workdir import files
 from sejax.workdir.logs import Logs
@@ -48,8 +47,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     if devices.leads():
         files.claim_workdir(workdir, options, study.checkpoints)
         files.write_runs(workdir, study, best_epoch=None)
-        factors = (len(study.folds), "fold"), (len(study.settings), "setting"), (len(study.seeds), "seed")
-        print(f"{len(study.runs)} runs = {' x '.join(count(n, what) for n, what in factors)}", flush=True)
+        print(study.size, flush=True)
 
     # ------------------------------------------------------------------ plan: stacks, memory, compiled programs
     began = time.perf_counter()

@@ -64,7 +64,10 @@ def test_the_first_pattern_of_folders_with_a_match_is_used(tmp_path):
     write(tmp_path, "03-s3-val-F-1.wav", "other/04-s3-val-F-1.wav")
     assert [utterance.speaker for utterance in read_by_filename(TOY, str(tmp_path), "default").utterances] == ["03"]
     write(tmp_path, *NAMES)
-    assert {utterance.speaker for utterance in read_by_filename(TOY, str(tmp_path), "default").utterances} == {"01", "02"}
+    assert {utterance.speaker for utterance in read_by_filename(TOY, str(tmp_path), "default").utterances} == {
+        "01",
+        "02",
+    }
 
 
 def test_an_unknown_scheme_and_other_names(tmp_path):
@@ -75,7 +78,7 @@ def test_an_unknown_scheme_and_other_names(tmp_path):
     assert dropped.reason == f"noise.wav is not named like 01-s1-train-F-1.wav ({TOY.parts})"
 
 
-@pytest.mark.parametrize("name", CORPORA)
+@pytest.mark.parametrize("name", sorted(CORPORA.keys() - {"synthetic"}))
 def test_every_reader_refuses_an_unknown_scheme(tmp_path, name):
     with pytest.raises(InputError, match="labels='unknown'"):
         read_corpus(name, str(tmp_path / "nowhere"), labels="unknown")
