@@ -38,6 +38,7 @@ from sejax.engine.runs import (
 )
 from sejax.engine.step import Frozen, Network, Recipe, Run
 from sejax.engine.tasks import TASKS
+from sejax.host.wording import count
 from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, StreamSpec, Trunk
 from sejax.pretrained.base import Lora
