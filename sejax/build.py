@@ -1,7 +1,9 @@
-"""From options to what they mean: which features, which corpus, which model."""
+"""The resolver: a config and a corpus become a study of frozen records. Nothing below reads a config."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,92 +12,191 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from sejax.corpora.read import read_corpus
-from sejax.corpora.schema import Corpus
-from sejax.corpora.synthetic.write import write_synthetic
+from sejax.config import STACKED, STRUCTURAL, at, check_config, grid_of, with_structure
+from sejax.corpora.read import CORPORA, read_corpus
+from sejax.corpora.schema import SAMPLING_RATE, Corpus
 from sejax.data.buckets import assemble, label_targets
 from sejax.data.order import epoch_order, prediction_rows
 from sejax.data.prepare import Prepared, prepare
-from sejax.data.scales import fold_scales
-from sejax.data.types import Stream
+from sejax.data.scales import fold_scales, normalise_by_speaker
+from sejax.data.types import Data, Stream
+from sejax.engine import devices
 from sejax.engine.augment import Augment
+from sejax.engine.plan import Placement
 from sejax.engine.program import Program
 from sejax.engine.runs import (
     RunKey,
+    Setting,
     balanced_class_weight,
     batch_orders,
+    enumerate_runs,
+    expand_grid,
+    group_by_structure,
     hparams_of,
     schemes_of,
     selection_rows,
 )
-from sejax.engine.step import Frozen, Recipe, Run
-from sejax.models.joint import JointModel, StreamSpec
-from sejax.pretrained.convert import Pretrained, load_checkpoint
+from sejax.engine.step import Frozen, Network, Recipe, Run
+from sejax.engine.tasks import TASKS
+from sejax.models.heads import Heads
+from sejax.models.joint import JointModel, StreamSpec, Trunk
+from sejax.pretrained.base import Lora
+from sejax.pretrained.convert import Pretrained, find_pretrained, load_checkpoint
 from sejax.pretrained.finetune import Tuning, divide
-from sejax.pretrained.wav2vec2 import Lora
+from sejax.protocols.audit import audit
 from sejax.protocols.folds import Fold
+from sejax.protocols.registry import describe_protocol, make_folds
+
+PREDICT_BATCH = 64
 
 
-def stream_spec(config: ConfigDict, pretrained: Mapping[str, Pretrained], name: str) -> StreamSpec:
-    """How the model reads a stream."""
-    encoder, layers, stride = config.model.encoder[name], config.model.layers, config.model.stride
-    if name not in pretrained:
-        return StreamSpec(name, encoder, layers, stride)
-    own = pretrained[name]
-    layer = own.architecture.state(config.features.ssl[name].layers)
-    mixed = own.architecture.layers + 1 if layer is None else 1
-    stride = max(1, stride // 2)
-    if encoder != "finetune":
-        return StreamSpec(name, encoder, layers, stride, mixed)
-    options = dict(config.finetune)
-    lora = Lora(options.pop("lora_rank"), options.pop("lora_alpha"), tuple(options.pop("lora_targets")))
-    return StreamSpec(
-        name,
-        "linear",
-        layers,
-        stride,
-        mixed,
-        Tuning(own.architecture, own.normalise, layer=layer, lora=lora, **options),
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long the runs train, and which epoch of each is tested."""
+
+    epochs: int
+    patience: int  # epochs without a better validation score after which a run stops; 0: never
+    select_on: str  # the split that chooses the epoch: "val", or "test" (optimistic)
+    checkpoint_every: int  # epochs
+    tensorboard: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A resolved study: its data, its runs grouped into programs, and the facts that its numbers are quoted with."""
+
+    corpus: Corpus  # usable utterances
+    folds: Sequence[Fold]
+    settings: Sequence[Setting]
+    seeds: Sequence[int]
+    runs: Sequence[RunKey]  # folds x settings x seeds
+    programs: Sequence[Program]  # the runs of one structure each
+    schedule: Schedule
+    placement: Placement
+    checkpoints: Mapping[str, Pretrained]  # the pretrained models, by stream
+    protocol: Mapping[str, Any]  # of metrics.json
+    corpus_facts: Mapping[str, Any]  # of metrics.json
+    audit: Mapping[str, Any]  # of metrics.json
+    n_bootstrap: int  # draws of speakers for the intervals
+
+
+def options(config: ConfigDict) -> dict[str, Any]:
+    """Returns all options as plain JSON values.
+
+    Raises:
+      InputError: an option has a value that makes no sense.
+    """
+    check_config(config)
+    return json.loads(config.to_json_best_effort())
+
+
+def build(config: ConfigDict) -> Study:
+    """Resolves a config: reads the corpus, computes or reads its features, and lays out all runs.
+
+    Raises:
+      InputError: an option makes no sense, or the corpus, its audio or a pretrained checkpoint cannot be used.
+    """
+    check_config(config)
+    grid = grid_of(config)
+    base = {name: at(config, name) for name in (*STACKED, *STRUCTURAL) if name in STACKED or name in grid}
+    settings = expand_grid(base, grid)
+    structures = [
+        with_structure(config, {name: value for name, value in setting.values.items() if name in STRUCTURAL})
+        for setting in settings
+    ]
+    checkpoints = _find_checkpoints(config, structures)
+
+    streams = tuple(dict.fromkeys(name for structure in structures for name in structure.streams))
+    prepared = devices.leader_first(lambda: _prepare_corpus(config, streams), "features")
+    corpus, features = prepared.corpus, prepared.streams
+    folds = make_folds(corpus.utterances, config.protocol)
+    audited = audit(
+        corpus.utterances,
+        folds,
+        corpus.classes,
+        digests=prepared.digests,
+        dropped=corpus.dropped,
+        notes=prepared.notes,
+        corpus_notes=corpus.notes,
+        allow_duplicates=config.allow_duplicates,
+    )
+    if config.normalisation == "speaker":
+        speakers = [u.speaker for u in corpus.utterances]
+        features = {name: normalise_by_speaker(stream, speakers) for name, stream in features.items()}
+
+    seeds = range(config.seed, config.seed + config.seeds)
+    runs = enumerate_runs(len(folds), settings, seeds)
+    programs, n_cut = [], 0
+    for structure, runs_of_program in group_by_structure(runs, STRUCTURAL):
+        resolved = with_structure(config, structure)
+        data, cut = _assemble(resolved, corpus, features, checkpoints)
+        programs.append(_program(resolved, structure, runs_of_program, folds, data, checkpoints))
+        n_cut = max(n_cut, cut)
+    if n_cut:
+        audited["notes"][f"only the first {config.max_seconds:g} s encoded"] = n_cut
+
+    # A run that trains a whole pretrained model leaves no room for others beside it: the folds train in turn.
+    full_finetuning = config.finetune.mode == "full" and any(_feature(config, name) == "raw" for name in config.streams)
+    return Study(
+        corpus=corpus,
+        folds=folds,
+        settings=settings,
+        seeds=seeds,
+        runs=runs,
+        programs=programs,
+        schedule=Schedule(
+            epochs=config.epochs,
+            patience=config.patience,
+            select_on="test" if config.select_on_test else "val",
+            checkpoint_every=config.checkpoint_every,
+            tensorboard=config.tensorboard,
+        ),
+        placement=Placement(
+            frames_on=config.frames_on,
+            runs_per_chunk=config.runs_per_chunk or int(full_finetuning),
+            memory_fraction=config.memory_fraction,
+            n_devices=config.devices,
+        ),
+        checkpoints=checkpoints,
+        protocol=describe_protocol(
+            config.protocol,
+            normalisation=config.normalisation,
+            select_on_test=config.select_on_test,
+            seeds=config.seeds,
+            folds=len(folds),
+        ),
+        corpus_facts={
+            "name": corpus.name,
+            "labels": config.labels,
+            "classes": list(corpus.classes),
+            "utterances": len(corpus.utterances),
+            "speakers": len({u.speaker for u in corpus.utterances}),
+            "seconds": round(prepared.seconds, 1),
+        },
+        audit=audited,
+        n_bootstrap=config.bootstrap,
     )
 
 
-def _feature(config: ConfigDict, name: str) -> str:
-    """What is stored of a stream: an acoustic feature, hidden states of a pretrained model, or the audio itself."""
-    if name not in config.features.ssl:
-        return name
-    return "raw" if config.model.encoder[name] == "finetune" else "ssl"
+def _find_checkpoints(config: ConfigDict, structures: Sequence[ConfigDict]) -> dict[str, Pretrained]:
+    """Looks up the pretrained models of all streams, and checks that they fit before any feature is computed."""
+    pretrained = config.features.ssl
+    streams = dict.fromkeys(name for structure in structures for name in structure.streams if name in pretrained)
+    checkpoints = {
+        name: find_pretrained(pretrained[name].model, revision=pretrained[name].revision) for name in streams
+    }
+    for structure in structures:
+        for name in structure.streams:
+            _stream_spec(structure, checkpoints, name)
+    return checkpoints
 
 
-def _settings(config: ConfigDict, name: str) -> dict[str, Any]:
-    """The settings of a stream's feature."""
-    feature = _feature(config, name)
-    if feature == "raw":
-        return {}
-    if feature == "ssl":
-        return {**config.features.ssl[name], "pooled": config.model.encoder[name] == "none"}
-    return dict(config.features[name])
-
-
-def hop_length(config: ConfigDict, pretrained: Mapping[str, Pretrained], name: str) -> int:
-    """Samples from frame to frame of a stream, as it is stored."""
-    if name not in pretrained:
-        return config.features[name].hop_length
-    return 1 if _feature(config, name) == "raw" else pretrained[name].architecture.hop_length
-
-
-def trains_whole_model(config: ConfigDict) -> bool:
-    """Whether each run trains a pretrained model of its own."""
-    return config.finetune.mode == "full" and any(_feature(config, name) == "raw" for name in config.streams)
-
-
-def prepare_corpus(config: ConfigDict, streams: Sequence[str]) -> Prepared:
-    """Corpus and features, built where they are missing."""
+def _prepare_corpus(config: ConfigDict, streams: Sequence[str]) -> Prepared:
+    """Reads the corpus and its features, which are computed if the cache lacks them."""
     cache_dir = os.path.expanduser(config.cache_dir)
     data_dir = os.path.expanduser(config.data_dir)
-    if config.corpus == "synthetic":
-        fraction, seed = config.synthetic.fraction, config.synthetic.seed
-        data_dir = data_dir or os.path.join(cache_dir, f"synthetic-{fraction:g}-{seed}")
-        write_synthetic(data_dir, fraction=fraction, seed=seed, workers=config.workers or None)
+    if write := CORPORA[config.corpus].prepare:
+        data_dir = write(data_dir, cache_dir, config[config.corpus].to_dict(), config.workers or None)
     return prepare(
         read_corpus(config.corpus, data_dir, labels=config.labels),
         streams=streams,
@@ -108,22 +209,59 @@ def prepare_corpus(config: ConfigDict, streams: Sequence[str]) -> Prepared:
     )
 
 
-PREDICT_BATCH = 64
+def _feature(config: ConfigDict, stream: str) -> str:
+    """Returns the stored feature of a stream: an acoustic one, hidden states ("ssl") or the audio itself ("raw")."""
+    if stream not in config.features.ssl:
+        return stream
+    return "raw" if config.model.encoder[stream] == "finetune" else "ssl"
 
 
-def _program(
-    config: ConfigDict,
-    structure: Mapping[str, Any],
-    runs: Sequence[RunKey],
-    folds: Sequence[Fold],
-    corpus: Corpus,
-    features: Mapping[str, Stream],
-    pretrained: Mapping[str, Pretrained],
-) -> tuple[Program, int]:
-    """The arrays and the model of all runs of one structure; and how many utterances were cut."""
-    target, vad = _targets(config, corpus)
-    specs = tuple(stream_spec(config, pretrained, name) for name in config.streams)
-    data, n_cut = assemble(
+def _settings(config: ConfigDict, stream: str) -> dict[str, Any]:
+    """Returns the settings of a stream's feature."""
+    feature = _feature(config, stream)
+    if feature == "raw":
+        return {}
+    if feature == "ssl":
+        return {**config.features.ssl[stream], "pooled": config.model.encoder[stream] == "none"}
+    return dict(config.features[stream])
+
+
+def _hop_length(config: ConfigDict, checkpoints: Mapping[str, Pretrained], stream: str) -> int:
+    """Returns the samples from one stored frame of a stream to the next."""
+    if stream not in checkpoints:
+        return config.features[stream].hop_length
+    return 1 if _feature(config, stream) == "raw" else checkpoints[stream].backbone.hop_length
+
+
+def _stream_spec(config: ConfigDict, checkpoints: Mapping[str, Pretrained], stream: str) -> StreamSpec:
+    """Returns how the model reads a stream.
+
+    Raises:
+      InputError: the pretrained model does not have the layers that the config names.
+    """
+    encoder, layers, stride = config.model.encoder[stream], config.model.layers, config.model.stride
+    if stream not in checkpoints:
+        return StreamSpec(stream, encoder, layers, stride)
+    checkpoint = checkpoints[stream]
+    layer = checkpoint.backbone.state(config.features.ssl[stream].layers)
+    mixed = checkpoint.backbone.layers + 1 if layer is None else 1
+    stride = max(1, stride // 2)
+    if encoder != "finetune":
+        return StreamSpec(stream, encoder, layers, stride, mixed)
+    finetune = dict(config.finetune)
+    lora = Lora(finetune.pop("lora_rank"), finetune.pop("lora_alpha"), tuple(finetune.pop("lora_targets")))
+    tuning = Tuning(checkpoint.backbone, layer=layer, lora=lora, **finetune)
+    return StreamSpec(stream, "linear", layers, stride, mixed, tuning)
+
+
+def _assemble(
+    config: ConfigDict, corpus: Corpus, features: Mapping[str, Stream], checkpoints: Mapping[str, Pretrained]
+) -> tuple[Data, int]:
+    """Returns the arrays of a structure's streams and targets, and how many utterances were cut."""
+    target, vad = label_targets(corpus, soft=config.loss.soft_labels)
+    if not corpus.classes:  # a layer needs an output: the class head has one that is neither trained nor read
+        target = np.zeros((len(target), 1), target.dtype)
+    return assemble(
         {name: features[name] for name in config.streams},
         encoded=[name for name in config.streams if config.model.encoder[name] != "none"],
         target=target,
@@ -131,26 +269,23 @@ def _program(
         n_buckets=config.buckets,
         min_rows=config.batch_size,
         max_seconds=config.max_seconds,
-        hop_seconds={name: hop_length(config, pretrained, name) / 16_000 for name in config.streams},
+        hop_seconds={name: _hop_length(config, checkpoints, name) / SAMPLING_RATE for name in config.streams},
         frames_dtype=jnp.dtype(config.frames_dtype),
     )
+
+
+def _program(
+    config: ConfigDict,
+    structure: Mapping[str, Any],
+    runs: Sequence[RunKey],
+    folds: Sequence[Fold],
+    data: Data,
+    checkpoints: Mapping[str, Pretrained],
+) -> Program:
+    """Returns the program that trains all runs of one structure."""
+    specs = tuple(_stream_spec(config, checkpoints, name) for name in config.streams)
     tuned = {spec.name: spec.tuning for spec in specs if spec.tuning is not None}
-    parts = {name: divide(load_checkpoint(str(pretrained[name].folder)).params, tuned[name]) for name in tuned}
-
-    # What each run trains on, and what it is normalised by: its fold's training speakers.
-    schemes = schemes_of(runs)
-    frame_scale, statistic_scale = fold_scales(data, [fold.train for fold in folds])
-    balanced = config.loss.class_weight == "balanced"
-    weigh = balanced_class_weight if balanced else lambda own: np.ones(own.shape[1], np.float32)
-    per_fold = {
-        "trained": np.stack([fold.train for fold in folds]),
-        "class_weight": np.stack([weigh(target[fold.train]) for fold in folds]),
-        "frame_scale": frame_scale,
-        "statistic_scale": statistic_scale,
-    }
-    fold_of_run = np.array([run.fold for run in runs])
-    per_run = Run(hparams_of(runs, schemes), **jax.tree.map(lambda x: x[fold_of_run], per_fold))
-
+    parts = {name: divide(load_checkpoint(str(checkpoints[name].folder)).params, tuned[name]) for name in tuned}
     orders, order_of_run = batch_orders(folds, runs, shared=bool(tuned))
     shuffle = partial(
         epoch_order,
@@ -160,45 +295,67 @@ def _program(
         views=len(config.speeds),
     )
     steps = sum(rows.shape[1] * rows.shape[2] for rows in shuffle(epoch=1).rows)
-    wanted = {split: prediction_rows(data, selection_rows(folds, split), PREDICT_BATCH) for split in ("val", "test")}
-    own = Program(
+    schemes = schemes_of(runs)
+    predicted = {split: prediction_rows(data, selection_rows(folds, split), PREDICT_BATCH) for split in ("val", "test")}
+    return Program(
         structure=structure,
         runs=runs,
-        model=JointModel(
-            streams=specs,
-            classes=target.shape[1],
-            dimensions=vad.shape[1],
-            dtype=jnp.dtype(config.compute_dtype),
-            **{k: v for k, v in config.model.items() if k not in ("encoder", "layers", "stride")},
-        ),
-        recipe=Recipe(
-            total_steps=steps * config.epochs,
-            warmup_steps=int(config.warmup * steps * config.epochs),
-            clip_norm=config.clip_norm,
-            vad_loss=config.loss.vad,
-            averaging=config.averaging,
-            augment=Augment(**config.augment),
-            tasks=config.tasks,
-            schemes=schemes,
-            gradients_at=config.gradients_at,
-            epoch_steps=steps,
-        ),
+        network=_network(config, specs, data, schemes, steps),
         data=data,
         frozen=Frozen(
             {name: part.lower for name, part in parts.items()}, {name: part.upper for name, part in parts.items()}
         ),
         start={name: part.start for name, part in parts.items()},
-        per_run=per_run,
-        rows={split: tuple(rows) for split, (rows, _) in wanted.items()},
-        columns={split: columns for split, (_, columns) in wanted.items()},
+        per_run=_per_run(config, runs, folds, data, schemes),
+        rows={split: tuple(rows) for split, (rows, _) in predicted.items()},
+        columns={split: columns for split, (_, columns) in predicted.items()},
         order_of_run=order_of_run,
         shuffle=lambda epoch: shuffle(epoch=epoch),
     )
-    return own, n_cut
 
 
-def _targets(config: ConfigDict, corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
-    target, vad = label_targets(corpus, soft=config.loss.soft_labels)
-    if not corpus.classes:  # a layer cannot have no outputs: the class head has one that nothing trains or reads
-        target = np.zeros((len(target), 1), target.dtype)
-    return target, vad
+def _network(
+    config: ConfigDict, specs: tuple[StreamSpec, ...], data: Data, schemes: tuple[str, ...], steps: int
+) -> Network:
+    """Returns the model of a structure and its training recipe, for epochs of so many steps."""
+    of_streams = ("encoder", "layers", "stride")
+    trunk = Trunk(
+        streams=specs,
+        dtype=jnp.dtype(config.compute_dtype),
+        **{name: value for name, value in config.model.items() if name not in of_streams},
+    )
+    model = JointModel(trunk, Heads(classes=data.target.shape[1], dimensions=data.vad.shape[1]))
+    recipe = Recipe(
+        total_steps=steps * config.epochs,
+        warmup_steps=int(config.warmup * steps * config.epochs),
+        clip_norm=config.clip_norm,
+        vad_loss=config.loss.vad,
+        averaging=config.averaging,
+        augment=Augment(**config.augment),
+        tasks=TASKS[config.tasks],
+        schemes=schemes,
+        gradients_at=config.gradients_at,
+        epoch_steps=steps,
+    )
+    return Network(model, recipe)
+
+
+def _per_run(
+    config: ConfigDict, runs: Sequence[RunKey], folds: Sequence[Fold], data: Data, schemes: tuple[str, ...]
+) -> Run:
+    """Returns each run's hyperparameters, training utterances and normalisation by its fold's training speakers."""
+    target = np.asarray(data.target)
+    frame_scale, statistic_scale = fold_scales(data, [fold.train for fold in folds])
+    balanced = config.loss.class_weight == "balanced"
+    class_weight = [
+        balanced_class_weight(target[fold.train]) if balanced else np.ones(target.shape[1], np.float32)
+        for fold in folds
+    ]
+    per_fold = {
+        "trained": np.stack([fold.train for fold in folds]),
+        "class_weight": np.stack(class_weight),
+        "frame_scale": frame_scale,
+        "statistic_scale": statistic_scale,
+    }
+    fold_of_run = np.array([run.fold for run in runs])
+    return Run(hparams_of(runs, schemes), **jax.tree.map(lambda x: x[fold_of_run], per_fold))

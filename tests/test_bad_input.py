@@ -103,7 +103,7 @@ def test_wrong_input_ends_with_status_1_and_a_sentence(tmp_path: Path):
         ("weighting", "adaptive", ("adaptive", "static, dynamic, uncertainty")),
         ("alpha", 1.5, ("alpha", "1.5", "from 0 to 1")),
         ("grid.alpha", (0.5, -0.1), ("alpha", "-0.1", "from 0 to 1")),
-        ("grid.alpha", (0.5, 1.0, 0.5), ("grid.alpha", "twice", "0.5, 1.0, 0.5")),
+        ("grid.alpha", (0.5, 1.0, 0.5), ("grid.alpha", "each value once", "0.5, 1.0, 0.5")),
         ("dropout", 1.0, ("dropout", "1.0", "0.99")),
         ("epochs", 0, ("epochs", "0", "1 or more")),
         ("frames_dtype", "int8", ("frames_dtype", "int8", "float16, bfloat16, float32")),

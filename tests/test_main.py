@@ -30,7 +30,6 @@ from tiny_study import (
     write_voice,
 )
 
-from sejax import build
 from sejax.config import STACKED
 from sejax.corpora.schema import DIMENSIONS
 from sejax.evaluation.intervals import summarise
@@ -324,18 +323,7 @@ def test_settings_of_other_structure_are_other_programs_and_continue(
     config = tiny_config(cache_dir)
     config.grid.streams = (("mfcc",), ("mfcc", "mel"))
     config.grid.alpha = (0.5, 1.0)
-    calls = []
-    epoch_order = build.epoch_order
-
-    def interrupted(*arguments, **keywords):
-        calls.append(keywords["epoch"])
-        if calls.count(2) == 2:
-            raise KeyboardInterrupt
-        return epoch_order(*arguments, **keywords)
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(build, "epoch_order", interrupted)
-        train_and_evaluate(config, str(tmp_path / "parts"))
+    train_interrupted(config, str(tmp_path / "parts"), epochs=1, monkeypatch=monkeypatch, program=2)
     train_and_evaluate(config, str(tmp_path / "parts"))
     for name in ("predictions.csv", "runs.csv", "history.jsonl", "metrics.json"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

@@ -1,6 +1,7 @@
-"""The smallest studies that still have everything, and the command line that runs them."""
+"""Studies that train in seconds, the commands that run them, and factories of what the engine takes."""
 
 import csv
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,9 +15,12 @@ import pytest
 import soundfile
 from ml_collections import ConfigDict
 
-from sejax import build
-from sejax.config import default_config
+from sejax.config import STACKED, default_config
+from sejax.engine.augment import Augment
+from sejax.engine.step import HParams, Recipe
+from sejax.engine.tasks import TASKS
 from sejax.study import train_and_evaluate
+from sejax.workdir.logs import Logs
 
 ROOT = Path(__file__).parent.parent
 GOLDEN_SSL = ROOT / "tests" / "golden" / "ssl"  # tiny pretrained models of random weights
@@ -25,7 +29,7 @@ BOOTSTRAP = 20
 
 
 def shrink(config: ConfigDict, cache_dir: str) -> ConfigDict:
-    """Makes any config small enough to compile and train in seconds; its streams and its grid stay."""
+    """Makes any config small enough to compile and train in seconds; keeps its streams and its grid."""
     config.corpus, config.data_dir = "synthetic", ""
     config.cache_dir = str(cache_dir)
     config.workers = 1
@@ -50,14 +54,14 @@ def shrink(config: ConfigDict, cache_dir: str) -> ConfigDict:
 
 
 def tiny_config(cache_dir: str) -> ConfigDict:
-    """One stream, one setting, two epochs of the synthetic corpus."""
+    """Returns a study with one stream, one setting and two epochs of the synthetic corpus."""
     config = shrink(default_config(), cache_dir)
     config.streams = ("mfcc",)
     return config
 
 
 def study_config(cache_dir: str) -> ConfigDict:
-    """The joint model beside the single-task ones, two seeds: what the tests of a whole workdir look at."""
+    """Returns a study of the joint and the single-task models with two seeds, for tests of a whole workdir."""
     config = tiny_config(cache_dir)
     config.grid.alpha = (0.5, 1.0, 0.0)
     config.seeds = 2
@@ -67,34 +71,74 @@ def study_config(cache_dir: str) -> ConfigDict:
 
 
 def table_config(cache_dir: str, table: Path) -> ConfigDict:
-    """The tiny study of one's own corpus."""
+    """Returns the tiny study of a corpus given as a table."""
     config = tiny_config(cache_dir)
     config.corpus, config.data_dir = "table", str(table)
     config.batch_size = 4
     return config
 
 
-def train_interrupted(config: ConfigDict, workdir: str, *, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trains so many epochs and is stopped by Ctrl-C at the next one."""
-    epoch_order = build.epoch_order
+def hyperparameters(**changes: Any) -> dict[str, Any]:
+    """Returns the hyperparameters of the default setting by their options' names, some of them changed."""
+    config = default_config()
+    return {name: config[name] for name in STACKED} | changes
 
-    def interrupted(*arguments, **keywords):
-        if keywords["epoch"] > epochs:
+
+def hparams(**changes: Any) -> HParams:
+    """Returns the same for one run of the engine: float32, the weighting as its index (0)."""
+    values = {name: np.float32(value) for name, value in hyperparameters(weighting=0, **changes).items()}
+    return HParams(**{**values, "weighting": np.int32(values["weighting"])})
+
+
+def recipe(*, epoch_steps: int = 1, **changes: Any) -> Recipe:
+    """Returns the recipe of the default study with so many steps per epoch, some of its fields changed."""
+    config = default_config()
+    total_steps = config.epochs * epoch_steps
+    default = Recipe(
+        total_steps=total_steps,
+        warmup_steps=int(config.warmup * total_steps),
+        clip_norm=config.clip_norm,
+        vad_loss=config.loss.vad,
+        averaging=config.averaging,
+        augment=Augment(**config.augment),
+        tasks=TASKS[config.tasks],
+        schemes=(config.weighting,),
+        gradients_at=config.gradients_at,
+        epoch_steps=epoch_steps,
+    )
+    return dataclasses.replace(default, **changes)
+
+
+def train_interrupted(
+    config: ConfigDict, workdir: str, *, epochs: int, monkeypatch: pytest.MonkeyPatch, program: int = 1
+) -> None:
+    """Trains and is interrupted as by Ctrl-C once epoch `epochs` + 1 of a program is logged, before it is saved.
+
+    Args:
+      program: the number of the program that is interrupted, of a study with several; the others are complete.
+    """
+    write = Logs.write
+    programs = 0  # that have logged the epoch
+
+    def interrupted(self: Logs, epoch: int, *arguments: Any, **keywords: Any) -> None:
+        nonlocal programs
+        write(self, epoch, *arguments, **keywords)
+        programs += epoch == epochs + 1
+        if epoch == epochs + 1 and programs == program:
             raise KeyboardInterrupt
-        return epoch_order(*arguments, **keywords)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(build, "epoch_order", interrupted)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Logs, "write", interrupted)
         train_and_evaluate(config, workdir)
 
 
 def command(*arguments: str) -> list[str]:
-    """The command line of sejax."""
+    """Returns the command line of sejax."""
     return [sys.executable, "-m", "sejax.main", *arguments]
 
 
 def environment(*python_path: str) -> dict[str, str]:
-    """This process's variables (devices, platform) for a command started in the root of the repository."""
+    """Returns the variables of this process (devices, platform, cache) for a command run in the repository's root."""
     inherited = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}  # jax sets it
     return inherited | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *python_path])}
 
@@ -104,14 +148,14 @@ def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def config_file(folder: Path, function: str) -> str:
-    """A config file whose `get_config` is a function of this module."""
+    """Writes a config file whose `get_config` is a function of this module, and returns its path."""
     path = folder / f"{function}.py"
     path.write_text(f"from tiny_study import {function} as get_config\n")
     return str(path)
 
 
 def write_voice(path: Path, *, seed: int, sampling_rate: int = 16_000, channels: int = 1) -> None:
-    """Half a second of a noisy tone, as the suffix says; no two seeds sound alike."""
+    """Writes half a second of a noisy tone in the format of the suffix. The pitch depends on the seed."""
     random = np.random.default_rng(seed)
     time = np.arange(sampling_rate // 2) / sampling_rate
     tone = 0.3 * np.sin(2 * np.pi * (100 + 20 * seed) * time)
@@ -128,7 +172,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def labelled_table(folder: Path) -> Path:
-    """Four speakers, four utterances each, two classes, no valence, arousal or dominance."""
+    """Writes a corpus of four speakers, four utterances each, two classes, no valence, arousal or dominance."""
     rows = []
     for i in range(16):
         write_voice(folder / f"{i}.wav", seed=i)

@@ -1,4 +1,4 @@
-"""Speed and memory, as ratios of things that are measured in turn on one machine.
+"""Measures speed and memory as ratios between sides that run in turn on one machine.
 
     python tools/bench.py train --torch-python PYTHON --out FILE.json
     python tools/bench.py growth --out FILE.json
@@ -6,8 +6,8 @@
     python tools/bench.py ssl --torch-python PYTHON --out FILE.json
     python tools/bench.py weighting --tasks 4 --gradients-at parameters --out FILE.json
 
-Each subcommand is a module of `tools/benchmarks`, whose docstring says what it measures; `--help` behind a subcommand
-shows its options.
+Each subcommand is a module of `tools/benchmarks`, whose docstring describes the measurement. `--help` after a
+subcommand shows its options.
 """
 
 import argparse

@@ -1,17 +1,17 @@
-r"""Write a checkpoint's model.safetensors from its pytorch_model.bin, which sejax, without PyTorch, cannot read.
+r"""Writes a checkpoint's model.safetensors from its pytorch_model.bin, which only PyTorch can read.
 
     python tools/convert_checkpoint.py FOLDER
 
-FOLDER holds pytorch_model.bin, or pytorch_model.bin.index.json and its shards; all tensors go into one file, with
-their names and types as they are. It needs PyTorch, best in an environment of its own:
+FOLDER holds pytorch_model.bin, or pytorch_model.bin.index.json and its shards. All tensors are written to one file,
+with their names and types unchanged. It needs PyTorch, which is best installed in a separate environment:
 
     python3 -m venv /tmp/convert
     /tmp/convert/bin/pip install torch --index-url https://download.pytorch.org/whl/cpu
     /tmp/convert/bin/pip install safetensors numpy
     /tmp/convert/bin/python tools/convert_checkpoint.py FOLDER
 
-Pickle files can run code when they are read. Only tensors are read here (`torch.load(weights_only=True)`), and a
-file that wants more is refused.
+Pickle files can run code when they are read. This tool reads tensors only (`torch.load(weights_only=True)`) and refuses
+any other file.
 """
 
 import argparse
@@ -32,35 +32,35 @@ NO_TORCH = (
 
 
 def parts(folder: Path) -> tuple[list[Path], set[str] | None]:
-    """The pickle files of a checkpoint and the tensor names that its index promises (None where it has no index).
+    """Returns the pickle files of a checkpoint and the tensor names in its index (None without an index).
 
     Raises:
-      SystemExit: no such folder, no checkpoint in it, a malformed index, or a shard that is not there.
+      SystemExit: no such folder, no checkpoint in it, a malformed index, or a missing shard.
     """
     if not folder.is_dir():
-        raise SystemExit(f"{folder} is not a folder; expected the one that holds {BIN} or {INDEX}.")
+        raise SystemExit(f"{folder} is not a folder, expected the one that holds {BIN} or {INDEX}")
     if (folder / BIN).is_file():
         return [folder / BIN], None
     index = folder / INDEX
     if not index.is_file():
-        found = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
-        raise SystemExit(f"{folder} holds {found}; expected {BIN} or {INDEX}.")
+        names = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+        raise SystemExit(f"{folder} holds {names}, expected {BIN} or {INDEX}")
     try:
         files: dict[str, str] = json.loads(index.read_text())["weight_map"]
         shards = [folder / file for file in sorted(set(files.values()))]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise SystemExit(f"{index} has no weight_map of tensor names to files ({error!r}).") from None
+        raise SystemExit(f"{index} has no weight_map of tensor names to files ({error!r})") from None
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
-        raise SystemExit(f"{index} names {', '.join(missing)}; expected beside it, in {folder}.")
+        raise SystemExit(f"{index} names {', '.join(missing)}, expected beside it, in {folder}")
     return shards, set(files)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The tensors of one pickle file, on the CPU.
+    """Reads the tensors of one pickle file, on the CPU.
 
     Raises:
-      SystemExit: not a file of tensors alone, damaged, or not a state dict.
+      SystemExit: the file holds more than tensors, is damaged, or is not a state dict.
     """
     import torch
 
@@ -73,21 +73,21 @@ def read(path: Path) -> dict[str, Any]:
                 f"{path} holds more than tensors, which could run code when read ({wanted[1]}): it is refused. "
                 "Expected a state dict, as torch.save(model.state_dict()) writes it."
             ) from None
-        raise SystemExit(f"{path} cannot be read ({type(error).__name__}): it is damaged or no PyTorch file.") from None
+        raise SystemExit(f"{path} cannot be read ({type(error).__name__}): it is damaged or no PyTorch file") from None
     if not isinstance(state, dict):
-        raise SystemExit(f"{path} holds a {type(state).__name__}; expected a state dict: tensors by their names.")
+        raise SystemExit(f"{path} holds a {type(state).__name__}, expected a state dict: tensors by their names")
     others = [
         f"{name!r} is a {type(value).__name__}" for name, value in state.items() if not isinstance(value, torch.Tensor)
     ]
     if others or not state:
         raise SystemExit(
-            f"{path} is not a state dict, which holds tensors by their names: {', '.join(others[:3]) or 'it is empty'}."
+            f"{path} is not a state dict, which holds tensors by their names: {', '.join(others[:3]) or 'it is empty'}"
         )
     return {str(name): tensor.detach() for name, tensor in state.items()}
 
 
 def convert(folder: Path, out: Path, *, force: bool) -> int:
-    """Write the checkpoint of `folder` to the file `out` and return the number of tensors.
+    """Writes the checkpoint of `folder` to the file `out` and returns the number of tensors.
 
     The file appears whole or not at all.
 
@@ -97,9 +97,9 @@ def convert(folder: Path, out: Path, *, force: bool) -> int:
     """
     paths, promised = parts(folder)
     if out.is_dir():
-        raise SystemExit(f"{out} is a folder; expected the name of the file to write, such as {out / SAFETENSORS}.")
+        raise SystemExit(f"{out} is a folder, expected the name of the file to write, such as {out / SAFETENSORS}")
     if out.exists() and not force:
-        raise SystemExit(f"{out} exists already; expected a new file, or --force to replace it.")
+        raise SystemExit(f"{out} exists already, expected a new file, or --force to replace it")
     try:
         import torch  # noqa: F401
         from safetensors.torch import save_file
@@ -111,7 +111,7 @@ def convert(folder: Path, out: Path, *, force: bool) -> int:
     if promised is not None and promised - set(tensors):
         lacking = sorted(promised - set(tensors))
         raise SystemExit(
-            f"The shards in {folder} lack {', '.join(lacking[:3])} ({len(lacking)} in all), named by {INDEX}."
+            f"The shards in {folder} lack {', '.join(lacking[:3])} ({len(lacking)} in all), named by {INDEX}"
         )
     storages = set()
     for name, tensor in tensors.items():

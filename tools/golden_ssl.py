@@ -1,6 +1,6 @@
-r"""Write tests/golden/ssl: tiny random checkpoints of Wav2Vec2, HuBERT and WavLM, and PyTorch's outputs of them.
+r"""Writes tests/golden/ssl: tiny random checkpoints of Wav2Vec2, HuBERT and WavLM, and their outputs in PyTorch.
 
-sejax does without PyTorch, so this runs in an environment of its own:
+sejax does not need PyTorch, so this runs in a separate environment:
 
     python3 -m venv /tmp/ssl
     /tmp/ssl/bin/pip install torch --index-url https://download.pytorch.org/whl/cpu
@@ -8,45 +8,43 @@ sejax does without PyTorch, so this runs in an environment of its own:
     /tmp/ssl/bin/python tools/golden_ssl.py
 
 `waveforms.npz`, shared by all of them, holds `<utterance>_samples` (float32 [samples], 16 kHz, with an offset) and
-`<utterance>_normalised`, what the preprocessor makes of them where `do_normalize` is true.
+`<utterance>_normalised`, the output of the preprocessor with `do_normalize`.
 
-Each folder is a checkpoint (`config.json`, `preprocessor_config.json`, `model.safetensors`) and `outputs.npz`,
-what the model makes of each utterance alone, without padding, from the normalised or the plain samples as its
+Each folder holds a checkpoint (`config.json`, `preprocessor_config.json`, `model.safetensors`) and `outputs.npz`, the
+model's outputs for each utterance alone, without padding, from the normalised or the plain samples as its
 `preprocessor_config.json` says. Float32, per utterance:
-- of an encoder: `_conv` [time, conv_dim], the feature encoder's output; `_projected` [time, hidden], behind the
-  feature projection; `_hidden` [layer+1, time, hidden], the input of the first layer and the output of each, the
-  last one behind the encoder's final norm where the model is pre-norm;
-- of a classifier: `_logits` [label] and `_pooled` [feature], what its last module `classifier` gets: the projected
+- of an encoder: `_conv` [time, conv_dim], the feature encoder's output; `_projected` [time, hidden], the feature
+  projection's; `_hidden` [layer+1, time, hidden], the input of the first layer and the output of each, the last one
+  after the encoder's final norm if the model is pre-norm;
+- of a classifier: `_logits` [label] and `_pooled` [feature], the input of its last module `classifier`: the projected
   states averaged over time, or for `dimensional` the last hidden states averaged over time;
-and `versions`, what made it.
+and `versions`, those of the packages.
 
-The weights are drawn anew, so that no part of a model is idle: the models' own initialisation leaves attention
+The weights are drawn here, so that every part of a model matters: the models' own initialisation leaves attention
 almost uniform, relative positions at their default, and norms at one and zero.
 
-The last hidden state of pre-norm models is the one thing in which versions of transformers differ: up to 4 it is
-the normalised `last_hidden_state`, in 5.24 (`tie_last_hidden_states=False`) the last layer's output ahead of the norm.
-That also changes the weighted layer sum of pre-norm classifiers, whose published checkpoints were trained with the
-former. So `tie_last_hidden_states` is set here, which gives the hidden states and logits of transformers 4.
+Versions of transformers differ in the last hidden state of pre-norm models: up to 4 it is the normalised
+`last_hidden_state`, in 5.24 (`tie_last_hidden_states=False`) the last layer's output before the norm. This also changes
+the weighted layer sum of pre-norm classifiers, whose published checkpoints were trained with the former. So
+`tie_last_hidden_states` is set here, which gives the hidden states and logits of transformers 4.
 
-Names on disk that one might not expect:
+Names of arrays that are unexpected:
 - save_pretrained of transformers 5 writes the positional convolution's weight norm as
   `encoder.pos_conv_embed.conv.parametrizations.weight.original0` (the norm, [1, 1, width]) and `.original1` (the
   direction, [hidden, hidden / groups, width]). Older files, and here `wav2vec2-pretraining`, say `weight_g` and
   `weight_v`; transformers reads both.
-- Only an encoder by itself has bare names; any head puts `wav2vec2.`, `hubert.` or `wavlm.` before them.
+- Only a bare encoder has names without a prefix; any head puts `wav2vec2.`, `hubert.` or `wavlm.` before them.
 - Group norm is called `feature_extractor.conv_layers.0.layer_norm` too.
 - `masked_spec_embed` is absent where both `mask_time_prob` and `mask_feature_prob` are 0 (`hubert-plain`).
 - `rel_attn_embed` is in `encoder.layers.0.attention` only; `gru_rel_pos_const` [1, heads, 1, 1] and
   `gru_rel_pos_linear` are in every layer.
-- `layer_weights` is there only with `use_weighted_layer_sum`, and is not yet through the softmax.
+- `layer_weights` exists only with `use_weighted_layer_sum`, and holds the values before the softmax.
 """
 
-import argparse
-import importlib.metadata
 import json
 import math
-import platform
 import shutil
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,9 +52,13 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tools.golden import FOLDER, describe, run_tool, versions
+
 SAMPLING_RATE = 16_000
 SECONDS = {"short": 0.13, "middle": 0.41, "long": 1.0}
-GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "ssl"
+GOLDEN = FOLDER / "ssl"
 PACKAGES = ("torch", "transformers", "safetensors", "numpy")
 
 SMALL: dict[str, Any] = {
@@ -110,7 +112,7 @@ UNNORMALISED = ("wavlm-base",)  # as microsoft/wavlm-base is
 
 
 def waveforms() -> dict[str, np.ndarray]:
-    """Name -> float32 samples on the grid of 16-bit audio: a gliding voice in noise, off zero, of several lengths."""
+    """Returns float32 samples (multiples of 2^-15) by name: a gliding voice in noise with an offset."""
     random = np.random.default_rng(0)
     samples = {}
     for i, (name, seconds) in enumerate(SECONDS.items()):
@@ -123,7 +125,7 @@ def waveforms() -> dict[str, np.ndarray]:
 
 
 def dimensional_model(config: Any) -> Any:
-    """Wav2Vec2 under mean pooling and a dense, tanh, linear head: the usual model of arousal, dominance, valence."""
+    """Returns Wav2Vec2 with mean pooling and a dense, tanh, linear head: the usual model of the dimensions."""
     import torch
     from transformers import Wav2Vec2Model
     from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2PreTrainedModel
@@ -151,7 +153,7 @@ def dimensional_model(config: Any) -> Any:
 
 
 def build(name: str) -> Any:
-    """The model of that name in evaluation mode, all its parameters drawn from a seed of its own."""
+    """Returns the model of that name in evaluation mode, with parameters drawn from a seed of that name."""
     import torch
     import transformers
 
@@ -168,7 +170,7 @@ def build(name: str) -> Any:
 
 
 def draw(key: str, parameter: Any, random: Any) -> Any:
-    """Values for one parameter that keep activations of order one and far from symmetric."""
+    """Returns values for one parameter that keep activations of order one and far from symmetric."""
     import torch
 
     normal = torch.randn(parameter.shape, generator=random)
@@ -190,7 +192,7 @@ def draw(key: str, parameter: Any, random: Any) -> Any:
 
 
 def outputs(model: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The arrays of `outputs.npz`: each utterance by itself."""
+    """Returns the arrays of `outputs.npz`, each utterance computed alone."""
     import torch
 
     seen: dict[str, Any] = {}
@@ -222,7 +224,7 @@ def outputs(model: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def save_as_of_old(model: Any, folder: Path) -> None:
-    """Over what save_pretrained wrote: weight norm's former names, and two shards with an index."""
+    """Replaces the output of save_pretrained: weight norm's former names, and two shards with an index."""
     from safetensors.torch import save_file
 
     tensors = {
@@ -247,12 +249,10 @@ def save_as_of_old(model: Any, folder: Path) -> None:
 
 
 def write(out: Path) -> None:
-    """All of it, anew."""
+    """Writes all files."""
     from transformers import Wav2Vec2FeatureExtractor
 
-    versions = np.array(
-        [f"python {platform.python_version()}", *(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)]
-    )
+    made_with = versions(*PACKAGES)
     samples = waveforms()
     extractor = {flag: Wav2Vec2FeatureExtractor(do_normalize=flag) for flag in (True, False)}
     inputs = {
@@ -265,7 +265,7 @@ def write(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     shared: dict[str, Any] = {f"{name}_samples": values for name, values in samples.items()}
     shared |= {f"{name}_normalised": values for name, values in inputs[True].items()}
-    np.savez_compressed(out / "waveforms.npz", versions=versions, **shared)
+    np.savez_compressed(out / "waveforms.npz", versions=np.array(made_with), **shared)
     for name in CHECKPOINTS:
         folder = out / name
         if folder.exists():
@@ -277,26 +277,25 @@ def write(out: Path) -> None:
         if name == "wav2vec2-pretraining":
             save_as_of_old(model, folder)
         arrays = outputs(model, inputs[normalise])
-        np.savez_compressed(folder / "outputs.npz", versions=versions, **arrays)
+        np.savez_compressed(folder / "outputs.npz", versions=np.array(made_with), **arrays)
         deviations = ", ".join(f"{key} {array.std():.2f}" for key, array in arrays.items() if key.startswith("long_"))
         size = sum(file.stat().st_size for file in folder.iterdir())
         print(f"{folder}: {size / 1000:.0f} kB; standard deviations: {deviations}")
-    total = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    print(f"{out}: {total / 1000:.0f} kB, made with {', '.join(versions)}")
+    describe(out, made_with)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=GOLDEN, help="the folder to write")
-    out: Path = parser.parse_args(arguments).out
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        parser.exit(1, f"PyTorch or transformers is not installed here ({error}): see --help for their environment.\n")
+def make(out: Path) -> None:
+    """Writes the folder."""
+    import torch
+    import transformers
+
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)  # sums in one order
     write(out)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run_tool(make, out=GOLDEN, needs="PyTorch or transformers", description=__doc__, arguments=arguments)
 
 
 if __name__ == "__main__":

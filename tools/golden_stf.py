@@ -1,6 +1,6 @@
-r"""Write tests/golden/stf_pyaudioanalysis.npz: pyAudioAnalysis's own features of short synthetic signals.
+r"""Writes tests/golden/stf_pyaudioanalysis.npz: pyAudioAnalysis's own features of short synthetic signals.
 
-pyAudioAnalysis wants packages that sejax does not, so this runs in an environment of its own:
+pyAudioAnalysis needs packages that sejax does not, so this tool runs in an environment of its own:
 
     python3 -m venv /tmp/paa
     /tmp/paa/bin/pip install pyAudioAnalysis numpy scipy scikit-learn matplotlib tqdm hmmlearn simplejson \
@@ -11,19 +11,21 @@ The file holds, per signal, `<name>_samples` (int16, 16 kHz) and, per window,
 `<name>_<win_length>_<hop_length>` (float32 [frame, 68]), and the versions that made it.
 """
 
-import argparse
-import importlib.metadata
-import platform
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tools.golden import FOLDER, run_tool, versions, write
+
 SAMPLING_RATE = 16_000
 # 25 ms every 10 ms, and 50 ms every 25 ms, where that library's lowest bin lies below the lowest pitch.
 WINDOWS = ((400, 160), (800, 400))
-GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "stf_pyaudioanalysis.npz"
+GOLDEN = FOLDER / "stf_pyaudioanalysis.npz"
 
 FeatureExtraction = Callable[[np.ndarray, int, int, int], tuple[np.ndarray, list[str]]]
 
@@ -54,23 +56,15 @@ def golden(feature_extraction: FeatureExtraction) -> dict[str, Any]:
     return arrays
 
 
+def make(out: Path) -> None:
+    """Writes the file."""
+    from pyAudioAnalysis.ShortTermFeatures import feature_extraction
+
+    write(out, golden(feature_extraction), versions("pyAudioAnalysis", "numpy", "scipy"))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=GOLDEN, help="the file to write")
-    out: Path = parser.parse_args(arguments).out
-    try:
-        from pyAudioAnalysis.ShortTermFeatures import feature_extraction
-    except ImportError as error:
-        parser.exit(1, f"pyAudioAnalysis is not installed here ({error}): see --help for its environment.\n")
-    packages = ("pyAudioAnalysis", "numpy", "scipy")
-    versions = [f"{package} {importlib.metadata.version(package)}" for package in packages]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        out,
-        versions=np.array([f"python {platform.python_version()}", *versions]),
-        **golden(feature_extraction),
-    )
-    print(f"{out}: {out.stat().st_size / 1000:.0f} kB, made with {', '.join(versions)}")
+    run_tool(make, out=GOLDEN, needs="pyAudioAnalysis", description=__doc__, arguments=arguments)
 
 
 if __name__ == "__main__":

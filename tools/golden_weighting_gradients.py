@@ -1,39 +1,41 @@
-r"""Write tests/golden/weighting_gradients.npz: what TorchJD's aggregators make of matrices of gradients.
+r"""Writes tests/golden/weighting_gradients.npz: the gradients that TorchJD's aggregators combine from matrices.
 
-TorchJD wants PyTorch and solvers that sejax does not, so this runs in an environment of its own:
+TorchJD needs PyTorch and solvers that sejax does not need, so this tool runs in an environment of its own:
 
     python3 -m venv /tmp/torchjd
     /tmp/torchjd/bin/pip install torch 'torchjd[full]==0.18.0' clarabel
     /tmp/torchjd/bin/python tools/golden_weighting_gradients.py
 
-Everything is computed in float64, with the solvers' tolerances as small as they go and their regularisation
-off. The file holds, per matrix, `<matrix>` (float64 [task, parameter]) and `<matrix>_<scheme>` (float64
+Everything is computed in float64, with the smallest tolerances of the solvers and without their regularisation.
+The file holds, per matrix, `<matrix>` (float64 [task, parameter]) and `<matrix>_<scheme>` (float64
 [parameter], the combined gradient; for `nash_mtl`, whose length is a setting, its direction), and, per number
-of tasks, `orders_<K>` (int64 [task, order], in which task i of `pcgrad` meets the others), and the versions
-that made it.
+of tasks, `orders_<K>` (int64 [task, order], in which the gradient of task i is projected by `pcgrad`), and the
+versions of the packages.
 
-TorchJD's CAGrad returns 0 if one gradient is 0, and its NashMTL whatever it returned last. Here they get the
-other gradients alone (CAGrad's result is that of all, up to the factor by which the averages differ). NashMTL's
-iterations also stop short on some matrices. The bargain does not depend on scales, so they are then tried on unit
-gradients, and what does not solve the equation `G w = 1 / w` to 1e-6 is left out of the file, and printed.
+If one gradient is 0, TorchJD's CAGrad returns 0, and its NashMTL returns its previous result. Here they get only the
+other gradients (CAGrad's result is that of all, up to the factor by which the averages differ). NashMTL's iterations
+also do not converge on some matrices. The bargain does not depend on scales, so unit gradients are tried then. A
+result that does not solve the equation `G w = 1 / w` to 1e-6 is printed and left out of the file.
 """
 
-import argparse
-import importlib.metadata
-import platform
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "weighting_gradients.npz"
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tools.golden import FOLDER, run_tool, versions, write
+
+GOLDEN = FOLDER / "weighting_gradients.npz"
 PARAMETERS = 8
 SEED = 0
 
 
 def matrices(n_tasks: int) -> dict[str, np.ndarray]:
-    """Name -> gradients [task, parameter]."""
+    """Returns gradients [task, parameter] by name."""
     random = np.random.default_rng(n_tasks)
     normal = random.standard_normal((3, n_tasks, PARAMETERS))
     direction = random.standard_normal(PARAMETERS)
@@ -51,7 +53,7 @@ def matrices(n_tasks: int) -> dict[str, np.ndarray]:
 
 
 def golden(torch: Any, aggregation: Any, projector: Any) -> dict[str, Any]:
-    """The arrays of the file."""
+    """Returns the arrays of the file by name."""
 
     def cagrad(matrix: Any) -> Any:
         some = matrix.norm(dim=1) > 0
@@ -67,7 +69,7 @@ def golden(torch: Any, aggregation: Any, projector: Any) -> dict[str, Any]:
             combined = aggregation.NashMTL(n_tasks=len(some), max_norm=0.0, optim_niter=1000)(some)
             direction = combined / combined.norm()
             weights = torch.linalg.lstsq(some.T, direction[:, None]).solution[:, 0]
-            ones = weights * (some @ direction)  # all equal, if it solves the equation
+            ones = weights * (some @ direction)  # all equal if the weights solve the equation
             if ((ones - ones.mean()).abs() < 1e-6 * ones.mean()).all():
                 return direction
         return None
@@ -100,25 +102,18 @@ def golden(torch: Any, aggregation: Any, projector: Any) -> dict[str, Any]:
     return arrays
 
 
+def make(out: Path) -> None:
+    """Writes the file."""
+    import torch
+    from torchjd import aggregation
+    from torchjd.linalg import QuadprogProjector
+
+    arrays = golden(torch, aggregation, QuadprogProjector(norm_eps=0.0, reg_eps=1e-12))
+    write(out, arrays, versions("torchjd", "torch", "cvxpy", "clarabel", "ecos", "quadprog", "numpy"))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=GOLDEN, help="the file to write")
-    out: Path = parser.parse_args(arguments).out
-    try:
-        import torch
-        from torchjd import aggregation
-        from torchjd.linalg import QuadprogProjector
-    except ImportError as error:
-        parser.exit(1, f"TorchJD is not installed here ({error}): see --help for its environment.\n")
-    packages = ("torchjd", "torch", "cvxpy", "clarabel", "ecos", "quadprog", "numpy")
-    versions = [f"{package} {importlib.metadata.version(package)}" for package in packages]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        out,
-        versions=np.array([f"python {platform.python_version()}", *versions]),
-        **golden(torch, aggregation, QuadprogProjector(norm_eps=0.0, reg_eps=1e-12)),
-    )
-    print(f"{out}: {out.stat().st_size / 1000:.0f} kB, made with {', '.join(versions)}")
+    run_tool(make, out=GOLDEN, needs="TorchJD", description=__doc__, arguments=arguments)
 
 
 if __name__ == "__main__":

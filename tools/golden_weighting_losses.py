@@ -1,6 +1,6 @@
-r"""Write tests/golden/weighting_losses.json: what LibMTL and the papers' formulas make of a sequence of losses.
+r"""Writes tests/golden/weighting_losses.json: the weights by LibMTL and the papers' formulas for a sequence of losses.
 
-LibMTL wants PyTorch, and of its packages only the weightings are loaded (the rest wants an old torchvision):
+LibMTL needs PyTorch. Only its package of weightings is loaded, because the rest needs an old torchvision:
 
     python3 -m venv /tmp/libmtl
     /tmp/libmtl/bin/pip install torch numpy
@@ -8,20 +8,17 @@ LibMTL wants PyTorch, and of its packages only the weightings are loaded (the re
     /tmp/libmtl/bin/python tools/golden_weighting_losses.py
 
 `uncertainty`, `dwa`, `geometric` and `rlw` are LibMTL's classes UW, DWA, GLS and RLW. Its release 1.1.5 has no
-FAMO and no STCH, and its IMTL cannot be had without its other half: `imtl_l`, `famo` and `stch` are the formulas
-of their papers, differentiated by PyTorch.
+FAMO and no STCH, and its IMTL always includes the gradient part: `imtl_l`, `famo` and `stch` are the formulas of
+their papers, differentiated by PyTorch.
 
-The file holds the settings, the losses [step, task], and per scheme what its rule makes of them step by step:
-`gradient`, the derivative of the rule's total with respect to each loss, which is its weight before any scaling;
-and what it learns, `log_variance`, `log_scale` or `logits`. Of `rlw`, which is random, it holds quantiles.
+The file holds the settings, the losses [step, task], and two values per scheme and step: `gradient`, the derivative of
+the rule's total with respect to each loss, which is its weight before any scaling; and the learned parameter,
+`log_variance`, `log_scale` or `logits`. For `rlw`, which is random, it holds mean, standard deviation and quantiles.
 """
 
-import argparse
 import importlib
-import importlib.metadata
 import importlib.util
 import json
-import platform
 import sys
 import types
 from collections.abc import Callable, Sequence
@@ -30,9 +27,13 @@ from typing import Any
 
 import numpy as np
 
-GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "weighting_losses.json"
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tools.golden import FOLDER, describe, run_tool, versions
+
+GOLDEN = FOLDER / "weighting_losses.json"
 SETTINGS: dict[str, Any] = {
-    "prior": [0.5, 0.3, 0.2],  # of stch; the others weight all tasks alike
+    "prior": [0.5, 0.3, 0.2],  # of stch; the prior of the others is uniform
     "learning_rate": 0.02,
     "period": 6,
     "tau": 2.0,
@@ -45,7 +46,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def losses(steps: int = 48) -> np.ndarray:
-    """[step, task]: three noisy losses of different scale; the first falls fast, the last hardly."""
+    """Returns three noisy losses of different scale, [step, task]. The first falls fast, the last hardly."""
     time = np.arange(steps)[:, None]
     noise = np.exp(0.1 * np.random.default_rng(0).standard_normal((steps, 3)))
     falling = np.array([1.0, 5.0, 0.05]) * (0.3 + np.exp(-time / np.array([10.0, 40.0, 200.0])))
@@ -53,7 +54,7 @@ def losses(steps: int = 48) -> np.ndarray:
 
 
 def libmtl(name: str, n_tasks: int) -> Any:
-    """An instance of a weighting class of LibMTL, without the packages that its own `__init__` imports."""
+    """Returns an instance of a weighting class of LibMTL, without the packages that its own `__init__` imports."""
     if "LibMTL" not in sys.modules:
         spec = importlib.util.find_spec("LibMTL")
         if spec is None or not spec.submodule_search_locations:
@@ -69,17 +70,17 @@ def libmtl(name: str, n_tasks: int) -> Any:
 
 
 def golden(torch: Any) -> dict[str, Any]:
-    """The contents of the file but for the versions."""
+    """Returns the contents of the file but for the versions."""
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
-    found = losses()
-    n_tasks = found.shape[1]
+    sequence = losses()
+    n_tasks = sequence.shape[1]
     learning_rate = SETTINGS["learning_rate"]
 
     def steps(total: Callable[[Any], Any]) -> list[list[float]]:
-        """The derivative with respect to the losses, of which `total` walks back."""
+        """Returns the derivative with respect to the losses of each step, after the backward pass in `total`."""
         rows = []
-        for row in found:
+        for row in sequence:
             values = torch.tensor(row, requires_grad=True)
             total(values)
             rows.append(values.grad.tolist())
@@ -88,7 +89,7 @@ def golden(torch: Any) -> dict[str, Any]:
     def learned(
         parameter: Any, rate: float, total: Callable[[Any], Any]
     ) -> tuple[list[list[float]], list[list[float]]]:
-        """The same for a rule whose parameter is learned together with the model, and the parameter."""
+        """Returns the same for a rule whose parameter is learned together with the model, and the parameter."""
         sgd = torch.optim.SGD([parameter], lr=rate)
         after = []
 
@@ -108,8 +109,8 @@ def golden(torch: Any) -> dict[str, Any]:
     imtl_l, log_scale = learned(scale, learning_rate, lambda values: (scale.exp() * values - scale).sum().backward())
 
     dwa = libmtl("DWA", n_tasks)
-    dwa.train_loss_buffer = found.reshape(-1, SETTINGS["period"], n_tasks).mean(axis=1).T
-    clock = iter(range(len(found)))
+    dwa.train_loss_buffer = sequence.reshape(-1, SETTINGS["period"], n_tasks).mean(axis=1).T
+    clock = iter(range(len(sequence)))
 
     def by_epoch(values: Any) -> None:
         dwa.epoch = next(clock) // SETTINGS["period"]
@@ -137,11 +138,11 @@ def golden(torch: Any) -> dict[str, Any]:
         (torch.softmax(logits.detach(), 0) * values.log()).sum().backward()
 
     rlw = libmtl("RLW", n_tasks)
-    row = torch.tensor(found[0], requires_grad=True)
+    row = torch.tensor(sequence[0], requires_grad=True)
     draws = [rlw.backward(row, dist="Normal")[0] for _ in range(SETTINGS["draws"])]
     return {
         "settings": SETTINGS,
-        "losses": found.tolist(),
+        "losses": sequence.tolist(),
         "uncertainty": {"gradient": uncertainty, "log_variance": log_variance},
         "dwa": {"gradient": steps(by_epoch)},
         "rlw": {"mean": np.mean(draws), "sd": np.std(draws), "quantiles": np.quantile(draws, SETTINGS["quantiles"])},
@@ -153,7 +154,7 @@ def golden(torch: Any) -> dict[str, Any]:
 
 
 def rounded(tree: Any) -> Any:
-    """The tree with floats of nine digits, arrays as lists."""
+    """Returns the tree with floats of nine digits and arrays as lists."""
     if isinstance(tree, dict):
         return {name: rounded(value) for name, value in tree.items()}
     if isinstance(tree, (list, np.ndarray)):
@@ -161,22 +162,20 @@ def rounded(tree: Any) -> Any:
     return float(f"{tree:.9g}") if isinstance(tree, float) else tree
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=GOLDEN, help="the file to write")
-    out: Path = parser.parse_args(arguments).out
-    try:
-        import torch
+def make(out: Path) -> None:
+    """Writes the file."""
+    import torch
 
-        contents = golden(torch)
-    except ImportError as error:
-        parser.exit(1, f"LibMTL cannot be used here ({error}): see --help for its environment.\n")
-    versions = [f"{package} {importlib.metadata.version(package)}" for package in ("LibMTL", "torch", "numpy")]
-    contents = {"versions": [f"python {platform.python_version()}", *versions], **rounded(contents)}
+    contents = rounded(golden(torch))
+    made_with = versions("LibMTL", "torch", "numpy")
+    lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in {"versions": made_with, **contents}.items()]
     out.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in contents.items()]
     out.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    print(f"{out}: {out.stat().st_size / 1000:.0f} kB, made with {', '.join(versions)}")
+    describe(out, made_with)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    run_tool(make, out=GOLDEN, needs="LibMTL", description=__doc__, arguments=arguments)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""From a corpus to arrays: feature shards (TFDS, array_record) and what is read back from them."""
+"""From a corpus to arrays: features are computed, stored in shards (TFDS, array_record), and read in batches."""

@@ -1,4 +1,4 @@
-"""Features of a corpus as arrays for the device: padded in length buckets, and in which order they are visited."""
+"""Features and labels of a corpus as arrays for the device: frames are padded in buckets of similar length."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -13,12 +13,12 @@ from numpy.typing import DTypeLike
 from sejax.corpora.schema import Corpus
 from sejax.data.types import AnyArray, Bucket, Data, Stream
 
-ROUND_FRAMES = 8  # a bucket's length is rounded up to this, so that encoders' strides divide it
+ROUND_FRAMES = 8  # the length of a bucket is rounded up to a multiple, so that strides of encoders divide it
 
 
 @dataclass(frozen=True, eq=False)
 class Padded:
-    """A stream's frames in one bucket: cut and padded to one array, of which rows are read as they are needed."""
+    """A stream's frames in one bucket, cut and padded to one shape. Rows are read when they are needed."""
 
     frames: Sequence[Sequence[Num[AnyArray, "_frames _feature"]]]  # [row][view]
     lengths: Int[np.ndarray, "row view"]  # to which they are cut
@@ -26,12 +26,13 @@ class Padded:
     dtype: np.dtype
 
     def valid(self, row: int, view: int) -> Num[np.ndarray, "_frames _feature"]:
+        """Reads the frames of one row and view, without padding."""
         return _rounded(np.asarray(self.frames[row][view])[: self.lengths[row, view]], self.dtype)
 
     def take(
         self, rows: Int[np.ndarray, " taken"], wanted: Bool[np.ndarray, "taken view"], size: int
     ) -> Num[np.ndarray, "_size view _time _feature"]:
-        """Some rows, padded to `size` rows; views that are not wanted are not read, but 0."""
+        """Reads some rows, padded to `size` rows; views that are not wanted are 0 and not read."""
         padded = _aligned_zeros((size, wanted.shape[1], *self.shape[2:]), self.dtype)
         for place, view in np.argwhere(wanted).tolist():
             frames = self.valid(int(rows[place]), view)
@@ -55,17 +56,21 @@ def assemble(
     hop_seconds: Mapping[str, float],
     frames_dtype: DTypeLike,
 ) -> tuple[Data, int]:
-    """Lays the streams out in buckets of similar length.
+    """Arranges the streams in buckets of similar length.
 
     Args:
-      encoded: the streams whose frames the model reads; of the others it reads the statistics alone.
-      n_buckets: most buckets; fewer where a bucket would hold less than `min_rows` utterances.
-      max_seconds: frames that begin after this are cut off (0: none).
-      hop_seconds: from frame to frame, per stream.
-      frames_dtype: what float32 frames are stored in; narrower ones (hidden states, raw audio) stay as they are.
+      streams: Features by stream.
+      encoded: Streams whose frames the model reads; it reads the statistics alone of the others.
+      target: One-hot labels, or the raters' distribution.
+      vad: Valence, arousal and dominance.
+      n_buckets: Largest number of buckets; fewer where a bucket would have less than `min_rows` utterances.
+      min_rows: Smallest number of utterances in a bucket.
+      max_seconds: Frames that begin after this time are cut off; 0 keeps all.
+      hop_seconds: Time from frame to frame, by stream.
+      frames_dtype: Type in which float32 frames are held; hidden states and raw audio keep their narrower types.
 
     Returns:
-      The arrays (numpy, to be put on the device; the frames not yet read) and how many utterances were cut.
+      The arrays (numpy; frames are not read yet), and the number of utterances that are cut.
     """
     lengths = {
         name: np.array([[len(view[row]) for view in s.frames] for row in range(len(target))])
@@ -86,10 +91,10 @@ def assemble(
         for name in encoded:
             stream, length = streams[name], kept[name][rows]
             time = -(-int(length.max()) // ROUND_FRAMES) * ROUND_FRAMES
-            own = [[view[row] for view in stream.frames] for row in rows]
-            one = own[0][0]
-            dtype = np.dtype(frames_dtype) if one.dtype == np.float32 else one.dtype
-            frames[name] = Padded(own, length, (*length.shape, time, one.shape[1]), dtype)
+            stored = [[view[row] for view in stream.frames] for row in rows]
+            first = stored[0][0]
+            dtype = np.dtype(frames_dtype) if first.dtype == np.float32 else first.dtype
+            frames[name] = Padded(stored, length, (*length.shape, time, first.shape[1]), dtype)
             valid[name] = length.astype(np.int32)
         buckets.append(Bucket(rows.astype(np.int32), frames, valid))
     data = Data(
@@ -104,10 +109,13 @@ def assemble(
 def take_rows(
     bucket: Bucket, rows: Int[np.ndarray, " taken"], wanted: Bool[np.ndarray, "taken view"], size: int
 ) -> Bucket:
-    """Reads a small bucket of some rows and of their first views, filled up to `size` rows.
+    """Reads some rows of a bucket into a bucket of `size` rows, which the rows are repeated to fill.
 
     Args:
-      wanted: which views of each row are read; `wanted.shape[1]` of them have a place.
+      bucket: Frames are `Padded`.
+      rows: Rows of `bucket`.
+      wanted: Which of the first views of each row are read; the others are 0.
+      size: Number of rows of the result.
     """
     views = wanted.shape[1]
     return Bucket(
@@ -118,7 +126,7 @@ def take_rows(
 
 
 def _aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> Num[np.ndarray, "..."]:
-    """Zeros at an address that a CPU device reads in place: all its devices share one copy."""
+    """Returns zeros at an address that CPU devices read in place, so that they share one copy."""
     alignment, size = 64, math.prod(shape) * np.dtype(dtype).itemsize
     raw = np.zeros(size + alignment, np.uint8)
     start = -raw.ctypes.data % alignment
@@ -126,9 +134,9 @@ def _aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> Num[np.ndarray, 
 
 
 def _rounded(frames: Num[np.ndarray, "_frames _feature"], dtype: np.dtype[Any]) -> Num[np.ndarray, "_frames _feature"]:
-    """Frames in another dtype: what is beyond its range becomes its largest number, NaN stays NaN.
+    """Returns frames in another type: values beyond its range become its largest number, NaN stays NaN.
 
-    A stored value depends on that value alone, and so never on a speaker whom a fold holds out: nothing is scaled.
+    Nothing is scaled: a stored value depends on that value alone, and never on a speaker whom a fold holds out.
     """
     if frames.dtype == dtype:
         return frames
@@ -139,9 +147,10 @@ def _rounded(frames: Num[np.ndarray, "_frames _feature"], dtype: np.dtype[Any]) 
 def length_buckets(
     lengths: Float[np.ndarray, " utterance"], *, n_buckets: int, min_rows: int
 ) -> list[Int[np.ndarray, " _row"]]:
-    """Groups utterances by length so that the padding, summed over groups, is least.
+    """Groups utterances by length with the least padding, summed over groups.
 
-    Exact over cuts at 32 quantiles, by dynamic programming. Rows of a group are in corpus order.
+    The groups are the best of all that are cut at 32 quantiles, found by dynamic programming. Rows of a group are in
+    corpus order.
     """
     order = np.argsort(lengths, kind="stable")
     n = len(order)
@@ -171,14 +180,15 @@ def length_buckets(
 def label_targets(
     corpus: Corpus, *, soft: bool
 ) -> tuple[Float[np.ndarray, "utterance class"], Float[np.ndarray, "utterance dim"]]:
-    """Class targets and dimensions of a corpus.
+    """Returns the class targets and the dimensions of a corpus.
 
     Args:
-      soft: take the raters' distribution where there is one, instead of the majority label.
+      corpus: Utterances with labels.
+      soft: Whether targets are the raters' distribution, where there is one, instead of the majority label.
 
     Returns:
-      One-hot (or soft) targets, all 0 for an utterance without a label; and valence, arousal, dominance in half
-      scales around the middle of the corpus's scale (-1 to 1), NaN where missing.
+      One-hot (or soft) targets, all 0 for an utterance without a label; and valence, arousal and dominance, with the
+      corpus's scale mapped to -1 to 1 and NaN where missing.
     """
     target = np.zeros((len(corpus.utterances), len(corpus.classes)), np.float32)
     for row, utterance in enumerate(corpus.utterances):

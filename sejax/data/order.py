@@ -1,4 +1,4 @@
-"""In which order utterances are visited: the batches of an epoch and of a prediction."""
+"""The order in which utterances are visited: the batches of an epoch and of a prediction."""
 
 import math
 from collections.abc import Sequence
@@ -8,17 +8,21 @@ from jaxtyping import Array, Bool, Int
 
 from sejax.data.types import AnyArray, Batch, Bucket, Data, Order
 
-PREDICTION_BYTES = 1 << 30  # frames that a batch of all folds may have: it lies on the device whole
+PREDICTION_BYTES = 1 << 30  # largest frames of a batch of all folds, which is on the device at once
 
 
 def plan_rounds(n_batches: Sequence[int], *, most_extra: float = 0.1) -> tuple[int, list[int]]:
     """Spreads the batches of each bucket evenly over rounds, so that short and long utterances alternate.
 
-    Buckets take fixed turns because a branch on the bucket inside the compiled loop costs up to three times the
-    step on a CPU.
+    Buckets take fixed turns because a branch on the bucket inside the compiled loop costs up to three times the step
+    on a CPU.
+
+    Args:
+      n_batches: Number of batches of each bucket.
+      most_extra: Largest share of steps that rounding up may add.
 
     Returns:
-      The number of rounds, and each bucket's steps in one; rounding up adds at most `most_extra` of the steps.
+      The number of rounds, and the steps of each bucket in one round.
     """
     for rounds in range(max(1, min(n for n in n_batches if n)), 0, -1):
         steps = [-(-n // rounds) for n in n_batches]
@@ -35,13 +39,20 @@ def epoch_order(
     batch_size: int,
     views: int,
 ) -> Order:
-    """Shuffles one epoch, for each seed and the utterances visited under it: all of them, each batch from one bucket.
+    """Shuffles one epoch of each order: every visited utterance once, each batch from one bucket.
 
-    `utterances` are those of each bucket. Orders of one seed are what each visits of one shuffle, so that they come
-    to an utterance at about the same time, which is read once for all of them where frames are streamed. All orders
-    have the same steps; where these do not come out even, utterances from the start of the shuffle come a second
-    time, so that all batches are full. A view is drawn for an utterance and epoch. An order depends on its seed, its
-    utterances, the epoch and the number of steps: a resumed run sees the same.
+    Orders of one seed are parts of one shuffle. They reach an utterance at about the same time, so that streamed frames
+    are read once for all of them. All orders have the same number of steps and all batches are full: where the numbers
+    do not divide, utterances from the start of the shuffle are visited twice. One view is drawn per utterance and
+    epoch. An order depends on its seed, its utterances, the epoch and the number of steps alone, so that a resumed run
+    gets the same orders.
+
+    Args:
+      utterances: Utterances of each bucket.
+      orders: Seed and visited utterances of each order.
+      epoch: Number of the epoch.
+      batch_size: Utterances in a batch.
+      views: Number of views.
     """
     most = [max(int(visited[np.asarray(u)].sum()) for _, visited in orders) for u in utterances]
     rounds, steps = plan_rounds([-(-n // batch_size) for n in most])
@@ -51,9 +62,9 @@ def epoch_order(
         rng = np.random.default_rng([seed, epoch])
         shuffles = [rng.permutation(len(u)) for u in utterances]
         drawn = [rng.integers(0, views, len(u)) for u in utterances]
-        own = [shuffle[visited[np.asarray(u)[shuffle]]] for shuffle, u in zip(shuffles, utterances, strict=True)]
-        # A bucket of which an order visits nothing is filled with a row that no run of that order is trained on.
-        rows = [np.resize(r if len(r) else 0, s) for r, s in zip(own, shapes, strict=True)]
+        kept = [shuffle[visited[np.asarray(u)[shuffle]]] for shuffle, u in zip(shuffles, utterances, strict=True)]
+        # Where an order visits nothing of a bucket, row 0 fills it, which no run of that order is trained on.
+        rows = [np.resize(r if len(r) else 0, s) for r, s in zip(kept, shapes, strict=True)]
         per_order.append((rows, [view[r] for view, r in zip(drawn, rows, strict=True)]))
     return Order(
         *(tuple(np.stack(x).astype(np.int32) for x in zip(*part, strict=True)) for part in zip(*per_order, strict=True))
@@ -76,31 +87,36 @@ def take_batch(data: Data, bucket: Bucket, rows: Int[Array, " batch"], view: Int
 def prediction_rows(
     data: Data, wanted: Sequence[Int[np.ndarray, " _row"]], batch_size: int
 ) -> tuple[list[Int[np.ndarray, "fold _batch _row"]], Int[np.ndarray, "fold column"]]:
-    """Batches of each fold's wanted utterances, bucket by bucket, all folds padded to equal size.
+    """Returns batches of the utterances that each fold predicts, bucket by bucket, all folds padded to equal size.
 
-    Long frames make batches smaller than `batch_size` (`PREDICTION_BYTES`).
+    Batches of long frames are smaller than `batch_size` (`PREDICTION_BYTES`).
+
+    Args:
+      data: The corpus.
+      wanted: Utterances that each fold predicts.
+      batch_size: Largest number of utterances in a batch.
 
     Returns:
-      Per bucket, rows of that bucket `[fold, n_batch, batch_size]` (0 where padded), and for the predictions of
-      all buckets laid end to end, `[fold, column]`, the utterance of each (-1 where padded).
+      For each bucket its rows `[fold, n_batch, batch_size]` (0 where padded); and the utterances of the concatenated
+      predictions of all buckets `[fold, column]` (-1 where padded).
     """
     rows_by_bucket, columns = [], []
     for bucket in data.buckets:
         utterance = np.asarray(bucket.utterance)
-        own = [np.flatnonzero(np.isin(utterance, w)) for w in wanted]
-        longest = max(len(rows) for rows in own)
+        rows_by_fold = [np.flatnonzero(np.isin(utterance, w)) for w in wanted]
+        longest = max(len(rows) for rows in rows_by_fold)
         if not longest:
             n_batches, size = 0, batch_size
         else:
             per_row = sum(math.prod(x.shape[2:]) * x.dtype.itemsize for x in bucket.frames.values())
-            most = max(1, min(batch_size, PREDICTION_BYTES // max(1, len(own) * per_row)))
+            most = max(1, min(batch_size, PREDICTION_BYTES // max(1, len(rows_by_fold) * per_row)))
             n_batches = -(-longest // most)
             size = -(-longest // n_batches)
-        rows = np.zeros((len(own), n_batches * size), np.int32)
+        rows = np.zeros((len(rows_by_fold), n_batches * size), np.int32)
         column = np.full(rows.shape, -1)
-        for fold, r in enumerate(own):
+        for fold, r in enumerate(rows_by_fold):
             rows[fold, : len(r)] = r
             column[fold, : len(r)] = utterance[r]
-        rows_by_bucket.append(rows.reshape(len(own), n_batches, size))
+        rows_by_bucket.append(rows.reshape(len(rows_by_fold), n_batches, size))
         columns.append(column)
     return rows_by_bucket, np.concatenate(columns, axis=1)

@@ -1,4 +1,4 @@
-"""Batches of a corpus that does not lie on the devices: read from the shards, by grain, while these compute."""
+"""Batches of a corpus that is not on the devices: grain reads them from the shards while the devices compute."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,11 +11,11 @@ from jaxtyping import Int
 from sejax.data.buckets import take_rows
 from sejax.data.types import Bucket, Order
 
-READ_AHEAD = 4  # batches that are read at once, and that wait for the devices
+READ_AHEAD = 4  # batches that are read in parallel, and that wait for the devices
 
 
 class Visit(NamedTuple):
-    """One step: each order's batch, all of one bucket."""
+    """One step: the batches of all orders, from one bucket."""
 
     bucket: int
     rows: Int[np.ndarray, "order batch"]  # of the bucket
@@ -23,16 +23,16 @@ class Visit(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A visit with the frames it needs, each utterance's once for all orders."""
+    """A visit with its frames, each utterance once for all orders."""
 
-    number: int  # of the bucket that `bucket` is a part of
+    number: int  # of the bucket whose rows `bucket` has
     bucket: Bucket
     rows: Int[np.ndarray, "order batch"]  # of `bucket`
     view: Int[np.ndarray, "order batch"]
 
 
 def visits_of_epoch(order: Order) -> list[Visit]:
-    """The steps of an epoch, in their order."""
+    """Returns the steps of an epoch, in order."""
     return [
         Visit(number, rows[:, i, step], order.view[number][:, i, step])
         for i in range(order.rows[0].shape[1])
@@ -42,16 +42,16 @@ def visits_of_epoch(order: Order) -> list[Visit]:
 
 
 def visits_of_prediction(rows: Sequence[Int[np.ndarray, "fold _n_batch _batch"]]) -> list[Visit]:
-    """The batches that each fold predicts, bucket by bucket; the original view."""
+    """Returns the batches that each fold predicts, bucket by bucket, in the original view."""
     return [
-        Visit(number, own[:, batch], np.zeros_like(own[:, batch]))
-        for number, own in enumerate(rows)
-        for batch in range(own.shape[1])
+        Visit(number, rows_of_bucket[:, batch], np.zeros_like(rows_of_bucket[:, batch]))
+        for number, rows_of_bucket in enumerate(rows)
+        for batch in range(rows_of_bucket.shape[1])
     ]
 
 
 def largest_blocks(visits: Iterable[Visit]) -> dict[int, int]:
-    """Of each bucket that is visited, the most distinct rows in a visit."""
+    """Returns, for each visited bucket, the largest number of distinct rows in a visit."""
     sizes: dict[int, int] = {}
     for visit in visits:
         sizes[visit.bucket] = max(sizes.get(visit.bucket, 0), len(np.unique(visit.rows)))
@@ -60,12 +60,12 @@ def largest_blocks(visits: Iterable[Visit]) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class Blocks:
-    """The blocks of some visits, each read when it is asked for. `sizes` (rows, by bucket) make equal shapes."""
+    """The blocks of some visits, each read when it is asked for; all blocks of a bucket have one shape."""
 
     buckets: Sequence[Bucket]
     visits: Sequence[Visit]
-    sizes: dict[int, int]
-    views: int  # that have a place in a block
+    sizes: dict[int, int]  # rows in a block, by bucket
+    views: int  # in a block
 
     def __len__(self) -> int:
         return len(self.visits)
@@ -80,12 +80,12 @@ class Blocks:
 
 
 def read_ahead(blocks: Blocks) -> Iterator[Block]:
-    """All blocks in order, of which threads read the next ones meanwhile; no more than these are held."""
+    """Yields all blocks in order. Threads read the next `READ_AHEAD` meanwhile; no other blocks are held."""
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it says that profiling of worker processes, which there are none of, will not work
+    logger.setLevel(logging.ERROR)  # grain warns that worker processes cannot be profiled, of which there are none
     try:
-        import grain  # a second, that only a corpus that is streamed has to wait
+        import grain  # takes a second, which only a streamed corpus needs
     finally:
         logger.setLevel(level)
     options = grain.ReadOptions(num_threads=READ_AHEAD, prefetch_buffer_size=READ_AHEAD)

@@ -1,4 +1,4 @@
-"""From a corpus to its streams: features built or read, and what was unusable taken out of the corpus."""
+"""From a corpus to its streams: reads or builds the features, and drops utterances with unusable audio."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,19 +7,20 @@ import numpy as np
 
 from sejax.corpora.schema import Corpus, Dropped
 from sejax.data.cache import StreamFeatures, build_features
+from sejax.data.compute import contents
 from sejax.data.types import Stream
-from sejax.features.registry import Setting
+from sejax.features.settings import Settings
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A corpus of usable utterances, and per stream their features in the order of `corpus.utterances`."""
+    """A corpus of usable utterances, and the features of each stream in the order of `corpus.utterances`."""
 
     corpus: Corpus
     streams: dict[str, Stream]
     digests: dict[str, str]  # by utterance id, equal for duplicate audio
-    notes: dict[str, str]  # by utterance id: what was unusual about its audio
-    seconds: float  # of audio in all
+    notes: dict[str, str]  # by utterance id, about unusual audio
+    seconds: float  # total duration
 
 
 def prepare(
@@ -27,27 +28,33 @@ def prepare(
     *,
     streams: Sequence[str],
     features: Mapping[str, str],
-    settings: Mapping[str, Mapping[str, Setting]],
+    settings: Mapping[str, Settings],
     speeds: Sequence[float],
     cache_dir: str,
     workers: int | None,
     max_bad_fraction: float,
 ) -> Prepared:
-    """Builds what the cache lacks and reads it; utterances with bad audio go to `corpus.dropped`.
+    """Reads the features of all streams, builds missing ones first, and moves bad utterances to `corpus.dropped`.
 
     Args:
-      features: of each stream, what `build_features` calls feature.
+      corpus: Utterances with audio.
+      streams: Names of the streams, one or more.
+      features: Feature of each stream: a key of `sejax.data.compute.CONTENTS`.
+      settings: Settings of each stream's feature; those that are not given have their defaults.
+      speeds: Factors of the speed perturbation, one per view; the original, 1, comes first.
+      cache_dir: See `build_features`.
+      workers: See `build_features`.
+      max_bad_fraction: See `build_features`.
 
     Raises:
-      InputError: see `build_features`.
+      InputError: see `build_features` and `sejax.data.compute.contents`.
     """
     built: dict[str, list[StreamFeatures]] = {
         stream: [
             build_features(
                 corpus,
                 stream=stream,
-                feature=features[stream],
-                settings=settings[stream],
+                contents=contents(features[stream], settings[stream]),
                 speed=speed,
                 cache_dir=cache_dir,
                 workers=workers,
@@ -58,7 +65,7 @@ def prepare(
         for stream in streams
     }
     errors: dict[str, str] = {}
-    notes: dict[str, dict[str, None]] = {}  # by utterance, in order: streams repeat what they say of a file
+    notes: dict[str, dict[str, None]] = {}  # by utterance, in order: streams repeat the notes of a file
     for views in built.values():
         for view in views:
             errors.update(view.errors)

@@ -1,4 +1,4 @@
-"""Normalisation: each fold by its training speakers, or each speaker by their own audio."""
+"""Normalisation: of each fold by its training speakers, or of each speaker by their own audio."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,9 +12,10 @@ from sejax.data.types import AnyArray, Data, Scale, Stream
 
 
 def normalise_by_speaker(stream: Stream, speakers: Sequence[str]) -> Stream:
-    """Every speaker's frames and statistics with that speaker's own mean and deviation taken out, view by view.
+    """Returns frames and statistics normalised by the mean and deviation of their own speaker, view by view.
 
-    It uses the speaker's own unlabelled audio, the test speaker's too: a transductive setting, reported as one.
+    This uses the unlabelled audio of all speakers, test speakers included: the setting is transductive, and reported as
+    such.
     """
     speaker_rows: dict[str, list[int]] = {}
     for row, speaker in enumerate(speakers):
@@ -28,24 +29,33 @@ def normalise_by_speaker(stream: Stream, speakers: Sequence[str]) -> Stream:
                 continue
             mean, inverse = _mean_and_inverse(*_mean_and_variance(*(np.stack(x) for x in zip(*moments, strict=True))))
             for row in rows:
-                own = view[row]
-                view[row] = Stored(own.shape, own.dtype, partial(_normalised, own, mean, inverse))
-        own = statistics[rows].astype(np.float64)
-        mean, inverse = _mean_and_inverse(own.mean(axis=0), own.var(axis=0))
-        statistics[rows] = (own - mean) * inverse
+                stored = view[row]
+                view[row] = Stored(stored.shape, stored.dtype, partial(_normalised, stored, mean, inverse))
+        of_speaker = statistics[rows].astype(np.float64)
+        mean, inverse = _mean_and_inverse(of_speaker.mean(axis=0), of_speaker.var(axis=0))
+        statistics[rows] = (of_speaker - mean) * inverse
     return Stream(frames, statistics)
 
 
-def _normalised(frames: Num[AnyArray, "..."], mean, inverse) -> Num[np.ndarray, "..."]:
+def _normalised(
+    frames: Num[AnyArray, "frames feature"],
+    mean: Float[np.ndarray, " feature"],
+    inverse: Float[np.ndarray, " feature"],
+) -> Num[np.ndarray, "frames feature"]:
+    """Reads frames and normalises them."""
     return ((np.asarray(frames) - mean) * inverse).astype(frames.dtype)
 
 
 def fold_scales(
     data: Data, trained: Sequence[Bool[np.ndarray, " utterance"]]
 ) -> tuple[dict[str, Scale], dict[str, Scale]]:
-    """Each fold's normalisation of frames and of statistics, from its training utterances alone: `[fold, ...]`.
+    """Returns the normalisation of frames and of statistics of each fold, `[fold, ...]`, by stream.
 
-    Moments are summed in float64, over all views. Raw audio has no scale.
+    Moments are summed in float64, over all views of a fold's training utterances alone. Raw audio has no scale.
+
+    Args:
+      data: The corpus.
+      trained: Training utterances of each fold.
     """
     frame_scale = {
         name: _frame_scale(data, name, trained)
@@ -57,25 +67,26 @@ def fold_scales(
 
 
 def _frame_scale(data: Data, name: str, trained: Sequence[Bool[np.ndarray, " utterance"]]) -> Scale:
+    """Returns the normalisation of one stream's frames."""
     n, n_features = len(data.target), data.buckets[0].frames[name].shape[-1]
     count, total, square = np.zeros(n), np.zeros((n, n_features)), np.zeros((n, n_features))
     for bucket in data.buckets:
         frames = bucket.frames[name]
         for i, row in enumerate(bucket.utterance):
-            own = np.concatenate([frames.valid(i, view) for view in range(frames.shape[1])])
-            count[row], total[row], square[row] = _moments(own)
+            all_views = np.concatenate([frames.valid(i, view) for view in range(frames.shape[1])])
+            count[row], total[row], square[row] = _moments(all_views)
     scales = [_mean_and_inverse(*_mean_and_variance(count[rows], total[rows], square[rows])) for rows in trained]
     return Scale(*(np.stack(x) for x in zip(*scales, strict=True)))
 
 
 def _moments(frames: Num[np.ndarray, "_frames feature"]) -> tuple[int, Any, Any]:
-    """How many frames, and per feature the sum and the sum of squares, in float64."""
+    """Returns the number of frames, and the sum and the sum of squares of each feature, in float64."""
     frames = frames.astype(np.float64)
     return len(frames), frames.sum(axis=0), (frames**2).sum(axis=0)
 
 
 def _mean_and_variance(count, total, square) -> tuple[Float[np.ndarray, " feature"], Float[np.ndarray, " feature"]]:
-    """Of all frames, from the moments of each utterance."""
+    """Returns mean and variance over all frames, from the moments of each utterance."""
     mean = total.sum(axis=0) / count.sum()
     return mean, square.sum(axis=0) / count.sum() - mean**2
 
@@ -83,15 +94,16 @@ def _mean_and_variance(count, total, square) -> tuple[Float[np.ndarray, " featur
 def _statistic_scale(
     statistics: Float[np.ndarray, "utterance view statistic"], trained: Sequence[Bool[np.ndarray, " utterance"]]
 ) -> Scale:
+    """Returns the normalisation of one stream's statistics."""
     scales = []
     for rows in trained:
-        own = statistics[rows].astype(np.float64)
-        scales.append(_mean_and_inverse(own.mean(axis=(0, 1)), own.var(axis=(0, 1))))
+        of_fold = statistics[rows].astype(np.float64)
+        scales.append(_mean_and_inverse(of_fold.mean(axis=(0, 1)), of_fold.var(axis=(0, 1))))
     return Scale(*(np.stack(x) for x in zip(*scales, strict=True)))
 
 
 def _mean_and_inverse(mean, variance) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """Float32 mean and 1 / deviation; a feature that does not vary is left at 0, not blown up."""
+    """Returns mean and 1 / deviation in float32; 0 instead of 1 / deviation for a feature that does not vary."""
     deviation = np.sqrt(np.maximum(variance, 0.0))
     floor = 1e-5 * np.maximum(np.abs(mean), 1.0)
     inverse = np.where(deviation > floor, 1.0 / np.maximum(deviation, floor), 0.0)

@@ -1,4 +1,4 @@
-"""Arrays that lie on disk until numpy asks for them."""
+"""Arrays that stay on disk until numpy asks for them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from jaxtyping import Num
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """An array of which only shape and type are held: it is read each time that it is made a numpy array of."""
+    """An array of which only shape and type are in memory: each conversion to a numpy array reads it."""
 
     shape: tuple[int, ...]
     dtype: np.dtype

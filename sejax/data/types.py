@@ -10,21 +10,21 @@ AnyArray = Any
 
 
 class Scale(NamedTuple):
-    """A run's normalisation of one stream, from its training speakers: (x - mean) * inverse."""
+    """The normalisation of one stream in one run, from its training speakers: (x - mean) * inverse."""
 
     mean: Float[AnyArray, " feature"]
     inverse: Float[AnyArray, " feature"]
 
 
 class Batch(NamedTuple):
-    """Utterances of one length bucket, as they are stored: not yet normalised, the same for all runs."""
+    """Utterances of one length bucket as they are stored: not normalised, the same for all runs."""
 
     utterance: Int[AnyArray, " batch"]  # row in the corpus
-    frames: dict[str, Num[AnyArray, "batch _time _feature"]]  # raw audio: int16, a sample a frame
+    frames: dict[str, Num[AnyArray, "batch _time _feature"]]  # raw audio: int16, one sample per frame
     lengths: dict[str, Int[AnyArray, " batch"]]  # valid frames
     statistics: dict[str, Float[AnyArray, "batch _statistic"]]
     target: Float[AnyArray, "batch class"]  # one-hot, or the raters' distribution; all 0 where there is no label
-    vad: Float[AnyArray, "batch dim"]  # in half scales around the middle, NaN where missing
+    vad: Float[AnyArray, "batch dim"]  # -1 to 1 over the corpus's scale, NaN where missing
 
 
 class Bucket(NamedTuple):
@@ -45,17 +45,17 @@ class Data(NamedTuple):
 
 
 class Order(NamedTuple):
-    """The batches of one epoch, in several orders: in every round some steps on each bucket in turn."""
+    """The batches of one epoch. There are several orders; each round takes some steps on every bucket in turn."""
 
     rows: tuple[Int[AnyArray, "order round _step batch"], ...]  # per bucket, rows of that bucket
     view: tuple[Int[AnyArray, "order round _step batch"], ...]
 
 
 class Stream(NamedTuple):
-    """One stream of a corpus on the host: per view and utterance, frames and statistics.
+    """One stream of a corpus on the host: the frames and statistics of each view and utterance.
 
-    Float32; hidden states of pretrained models float16; raw audio int16, a sample a frame, without statistics.
-    Where only statistics are kept an utterance has 0 frames.
+    Float32; float16 for hidden states of pretrained models; int16 for raw audio, which has one sample per frame and no
+    statistics. An utterance has 0 frames where statistics alone are kept.
     """
 
     frames: list[list[Num[AnyArray, "_frames _feature"]]]  # [view][utterance], arrays or `Stored`

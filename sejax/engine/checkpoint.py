@@ -1,4 +1,4 @@
-"""The stacked state on disk (orbax): written beside training, whole or not at all."""
+"""Checkpoints of the stacked state (orbax): written in the background, whole or not at all."""
 
 from pathlib import Path
 from typing import Any
@@ -24,33 +24,40 @@ class Checkpoints:
             self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
         )
 
-    def latest(self) -> int | None:
-        """The newest complete epoch, None where there is none."""
-        return self._manager.latest_step()
+    def latest(self, *, must_exist: bool = False) -> int:
+        """Returns the newest complete epoch, 0 if there is none.
+
+        Raises:
+          InputError: there is none and one must exist.
+        """
+        epoch = self._manager.latest_step() or 0
+        if must_exist and not epoch:
+            raise InputError(f"{self.folder} has no checkpoint, expected one to evaluate: train first")
+        return epoch
 
     def save(self, epoch: int, state: Any) -> None:
         """Begins to write the state after `epoch`."""
         self._manager.save(epoch, args=ocp.args.StandardSave(state))
 
     def restore(self, epoch: int, like: Any) -> Any:
-        """The state after `epoch`, each array placed as its counterpart in `like`.
+        """Returns the state after `epoch`, each array placed as its counterpart in `like`.
 
         Raises:
-          InputError: if the checkpoint holds other arrays than the model of this config has.
+          InputError: the checkpoint holds other arrays than the model of this config has.
         """
         self._check_shapes(epoch, like)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         return self._manager.restore(epoch, args=ocp.args.StandardRestore(abstract))
 
     def _check_shapes(self, epoch: int, like: Any) -> None:
-        found = _shapes(self._manager.item_metadata(epoch).tree)
+        saved = _shapes(self._manager.item_metadata(epoch).tree)
         expected = _shapes(like)
-        wrong = sorted(k for k in found.keys() | expected.keys() if found.get(k) != expected.get(k))
+        wrong = sorted(name for name in saved.keys() | expected.keys() if saved.get(name) != expected.get(name))
         if wrong:
             first = wrong[0]
             raise InputError(
                 f"{self.folder / str(epoch)} is a checkpoint of another model: {len(wrong)} arrays differ, the "
-                f"first {first} is {found.get(first, 'absent')} there and {expected.get(first, 'absent')} in "
+                f"first {first} is {saved.get(first, 'absent')} there and {expected.get(first, 'absent')} in "
                 "this config; use the config it was trained with, or another --workdir"
             )
 
@@ -61,7 +68,6 @@ class Checkpoints:
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    def name(path) -> str:
-        return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
-
-    return {name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    """Returns the shape of every array by its path."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}

@@ -1,7 +1,7 @@
-"""The devices of a study, on one machine or on several: what goes to them, what comes back, who speaks."""
+"""The devices of a study, on one machine or on several: transfers to and from them, and the leading process."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,18 +12,23 @@ from jax.stages import Compiled, Lowered
 
 
 def start(*, distributed: bool) -> None:
-    """Before jax is used: makes every core a device where there is only a CPU, and joins the other processes.
+    """Makes every core of a CPU a device, and joins the other processes. It runs before jax is used.
 
     Args:
-      distributed: this is one of several processes of one study. jax finds them by itself on Slurm, Open MPI and
-        Cloud TPU; elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them.
+      distributed: whether this is one of several processes of one study. jax finds them by itself on Slurm, Open MPI
+        and Cloud TPU; elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them.
     """
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     if distributed:
         numbers = [os.environ.get(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")]
-        processes, number = (None if found is None else int(found) for found in numbers)
+        processes, number = (None if text is None else int(text) for text in numbers)
         jax.distributed.initialize(os.environ.get("JAX_COORDINATOR_ADDRESS"), processes, number)
+
+
+def describe(devices: Sequence[jax.Device]) -> str:
+    """Returns how many devices there are of which kind: `2 x cpu`."""
+    return f"{len(devices)} x {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
 
 
 COMPILER_OPTIONS: dict[str, dict[str, Any]] = {"cpu": {"xla_cpu_prefer_vector_width": 512}}
@@ -31,17 +36,17 @@ COMPILER_OPTIONS: dict[str, dict[str, Any]] = {"cpu": {"xla_cpu_prefer_vector_wi
 
 
 def compile_lowered(lowered: Lowered) -> Compiled:
-    """A lowered program, compiled as is best for the backend."""
+    """Compiles a lowered program with the options of its backend."""
     return lowered.compile(compiler_options=COMPILER_OPTIONS.get(jax.default_backend()))
 
 
 def leads() -> bool:
-    """Whether this process writes the workdir's files and prints; the others only compute."""
+    """Returns whether this process writes the workdir's files and prints; the others only compute."""
     return jax.process_index() == 0
 
 
 def wait_for_all(name: str) -> None:
-    """Goes on when every process has come here."""
+    """Waits until every process has reached this call."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
@@ -49,22 +54,22 @@ def wait_for_all(name: str) -> None:
 def leader_first(work: Callable[[], Any], name: str) -> Any:
     """Does the work in the leading process, then in the others, which find its files."""
     if leads():
-        found = work()
+        result = work()
         wait_for_all(name)
-        return found
+        return result
     wait_for_all(name)
     return work()
 
 
 def smallest(value: int) -> int:
-    """The least of what the processes have."""
+    """Returns the smallest value of all processes."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.process_allgather(np.int64(value)).min())
 
 
 def put(tree: Any, sharding: Sharding) -> Any:
-    """Arrays that every process has, as arrays of all devices; a transfer that a guard lets through."""
+    """Places arrays that every process holds on all devices, with the transfer guard lifted."""
     with jax.transfer_guard("allow"):
         if sharding.is_fully_addressable:
             return jax.device_put(tree, sharding)
@@ -74,13 +79,13 @@ def put(tree: Any, sharding: Sharding) -> Any:
 
 
 def _put_parts(x: Any, sharding: Sharding) -> jax.Array:
-    """Without comparing what the processes have, as device_put does."""
+    """Places an array without comparing it between processes, which device_put would do."""
     x = np.asarray(x)
     return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
 def collect(tree: Any) -> Any:
-    """All of every array on the host, also of those whose parts lie with other processes: one transfer."""
+    """Returns every array whole on the host, its parts from other processes too: one transfer."""
     if all(x.is_fully_addressable for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)):
         return jax.device_get(tree)
     return multihost_utils.process_allgather(tree, tiled=True)

@@ -1,8 +1,8 @@
-"""One run's steps as programs over all runs: `jit(map over chunks(scan over steps(vmap over slots(step))))`.
+"""Steps of single runs as programs over all runs: `jit(map over chunks(scan over steps(vmap over slots(step))))`.
 
-Runs are stacked as `[chunk, slot, ...]` (see `runs`). The data is an argument that all runs share; a fold is
-only the mask `Run.trained`, and frozen pretrained models are arguments that all runs share too. Where the data
-does not lie on the devices whole, the same step is a program of its own (`train_batch`, `predict_batch`).
+Runs are stacked as `[chunk, slot, ...]` (see `runs`). The data and the frozen pretrained models are arguments that
+all runs share; a fold is only the mask `Run.trained`. If the frames are streamed, each step is a program of its own
+(`train_batch`, `predict_batch`).
 """
 
 from functools import partial
@@ -13,9 +13,37 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from sejax.data.order import take_batch
-from sejax.data.types import Batch, Bucket, Data, Order
-from sejax.engine.step import Frozen, Recipe, Run, State, StepMetrics, init_state, predict_step, train_step
+from sejax.data.types import AnyArray, Batch, Bucket, Data, Order
+from sejax.engine.step import Frozen, Network, Run, State, StepMetrics, init_state, predict_step, train_step
 from sejax.models.joint import JointModel
+
+
+class Shared(NamedTuple):
+    """The arrays that all runs read."""
+
+    data: Data
+    frozen: Frozen
+
+
+class Chunk(NamedTuple):
+    """The runs of a program and what tells them apart, stacked as `[chunk, slot, ...]`.
+
+    `order_row` is each run's row of an `Order`; or each chunk's, whose runs then share their batches, and the frozen
+    forward pass of a batch is computed once for all of them. Dropout and masking depend on seed, epoch and step alone.
+    """
+
+    runs: Run
+    order_row: Int[AnyArray, "chunk slot"] | Int[AnyArray, " chunk"]
+    seed: Int[AnyArray, " chunk"]
+
+
+class StreamedStep(NamedTuple):
+    """One step of an epoch with the frames that it needs: the batches of all orders, all from one bucket."""
+
+    bucket: Bucket  # the utterances of these batches, each once
+    rows: Int[AnyArray, "order batch"]  # of `bucket`
+    view: Int[AnyArray, "order batch"]
+    number: Int[AnyArray, ""]  # of the step in its epoch
 
 
 class EpochMetrics(NamedTuple):
@@ -35,142 +63,110 @@ class Best(NamedTuple):
     epoch: Int[Array, "chunk slot"]
 
 
-@partial(jax.jit, static_argnames=("model", "recipe"))
-def init_runs(
-    runs: Run,
-    data: Data,
-    frozen: Frozen,
-    start: Any,
-    seed: Int[Array, " chunk"],
-    *,
-    model: JointModel,
-    recipe: Recipe,
-) -> State:
-    """States of all runs before the first step, `[chunk, slot, ...]`; runs of one seed start alike.
+@partial(jax.jit, static_argnames="network")
+def init_runs(chunk: Chunk, shared: Shared, start: Any, *, network: Network) -> State:
+    """Returns the states of all runs before the first step, `[chunk, slot, ...]`; runs of one seed start alike.
 
     Args:
-      start: by stream, pretrained values of what is trained; each run gets a copy.
+      start: pretrained values of trained parameters, by stream; each run gets a copy.
     """
-    batch = first_batch(data)
+    batch = first_batch(shared.data)
 
-    def init_chunk(args):
-        run, seed = args
-        return jax.vmap(lambda run: init_state(model, recipe, frozen, start, run, batch, jax.random.key(seed)))(run)
+    def init_chunk(chunk: Chunk):
+        key = jax.random.key(chunk.seed)
+        return jax.vmap(lambda run: init_state(network, shared.frozen, start, run, batch, key))(chunk.runs)
 
-    return jax.lax.map(init_chunk, (runs, seed))
+    return jax.lax.map(init_chunk, chunk)
 
 
 def first_batch(data: Data) -> Batch:
-    """One utterance of the shortest bucket: enough to learn the shapes."""
+    """Returns one utterance of the shortest bucket: enough to learn the shapes."""
     zero = jnp.zeros(1, jnp.int32)
     return take_batch(data, data.buckets[0], zero, zero)
 
 
-@partial(jax.jit, static_argnames=("model", "recipe"), donate_argnames="states")
+@partial(jax.jit, static_argnames="network", donate_argnames="states")
 def train_epoch(
-    states: State,
-    runs: Run,
-    data: Data,
-    frozen: Frozen,
-    order: Order,
-    order_row: Int[Array, "chunk slot"] | Int[Array, " chunk"],
-    seed: Int[Array, " chunk"],
-    epoch: Int[Array, ""],
-    *,
-    model: JointModel,
-    recipe: Recipe,
+    states: State, chunk: Chunk, shared: Shared, order: Order, epoch: Int[Array, ""], *, network: Network
 ) -> tuple[State, EpochMetrics]:
-    """One epoch of all runs.
-
-    Args:
-      order_row: each run's row of `order`, its own batches; or each chunk's, whose runs then share batches, and
-        what is frozen hears each batch once.
-      seed: each chunk's seed; dropout and masking depend on seed, epoch and step alone.
-    """
-    shared = order_row.ndim == 1
+    """Trains all runs for one epoch; the states given are used up."""
+    shares_batches = chunk.order_row.ndim == 1
+    buckets = shared.data.buckets
 
     def train_chunk(args):
-        state, run, order_row, seed = args
+        state, (run, order_row, seed) = args
         key = jax.random.fold_in(jax.random.key(seed), epoch)
 
-        own = jax.tree.map(lambda x: x[order_row], order)
-        if not shared:
-            own = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), own)  # scanned over round and step
-        steps = [rows.shape[1] for rows in own.rows]
+        batches = jax.tree.map(lambda x: x[order_row], order)
+        if not shares_batches:
+            batches = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), batches)  # scanned over round and step
+        steps = [rows.shape[1] for rows in batches.rows]
 
         def on_bucket(bucket, state, inputs):
             i, rows, view = inputs
-            return _train_slots(model, recipe, data, bucket, frozen, state, run, rows, view, jax.random.fold_in(key, i))
+            return _train_slots(network, shared, bucket, state, run, rows, view, jax.random.fold_in(key, i))
 
         def on_round(state, inputs):
             i, rows, view = inputs
             metrics = []
-            for b, bucket in enumerate(data.buckets):
+            for b, bucket in enumerate(buckets):
                 at = i * sum(steps) + sum(steps[:b]) + jnp.arange(steps[b], dtype=jnp.int32)
-                state, own = jax.lax.scan(partial(on_bucket, bucket), state, (at, rows[b], view[b]))
-                metrics.append(own)
+                state, of_bucket = jax.lax.scan(partial(on_bucket, bucket), state, (at, rows[b], view[b]))
+                metrics.append(of_bucket)
             return state, jax.tree.map(lambda *x: jnp.concatenate(x), *metrics)
 
-        rounds = jnp.arange(own.rows[0].shape[0], dtype=jnp.int32)
-        state, metrics = jax.lax.scan(on_round, state, (rounds, own.rows, own.view))
+        rounds = jnp.arange(batches.rows[0].shape[0], dtype=jnp.int32)
+        state, metrics = jax.lax.scan(on_round, state, (rounds, batches.rows, batches.view))
         return state, _over_steps(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), metrics))
 
-    return jax.lax.map(train_chunk, (states, runs, order_row, seed))
+    return jax.lax.map(train_chunk, (states, chunk))
 
 
-@partial(jax.jit, static_argnames=("model", "recipe"), donate_argnames="states")
+@partial(jax.jit, static_argnames="network", donate_argnames="states")
 def train_batch(
     states: State,
     metrics: StepMetrics,
-    runs: Run,
-    data: Data,
-    bucket: Bucket,
-    frozen: Frozen,
-    rows: Int[Array, "order batch"],
-    view: Int[Array, "order batch"],
-    order_row: Int[Array, "chunk slot"] | Int[Array, " chunk"],
-    seed: Int[Array, " chunk"],
+    chunk: Chunk,
+    shared: Shared,
+    step: StreamedStep,
     epoch: Int[Array, ""],
-    step: Int[Array, ""],
     *,
-    model: JointModel,
-    recipe: Recipe,
+    network: Network,
 ) -> tuple[State, StepMetrics]:
-    """One step of an epoch of all runs, on frames that are there for it alone; see `train_epoch`.
+    """Trains all runs for one step of an epoch; see `train_epoch`.
 
     Args:
       metrics: of the epoch so far, `[chunk, slot, step, task]`.
-      data: its buckets are not read.
-      bucket: all utterances of this step's batches.
-      rows: of that bucket.
+      shared: the buckets of its data are not read.
     """
 
     def train_chunk(args):
-        state, run, order_row, seed = args
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), epoch), step)
-        own = rows[order_row], view[order_row]
-        return _train_slots(model, recipe, data, bucket, frozen, state, run, *own, key)
+        state, (run, order_row, seed) = args
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), epoch), step.number)
+        rows, view = step.rows[order_row], step.view[order_row]
+        return _train_slots(network, shared, step.bucket, state, run, rows, view, key)
 
-    states, own = jax.lax.map(train_chunk, (states, runs, order_row, seed))
-    return states, jax.tree.map(lambda x, new: x.at[:, :, step].set(new), metrics, own)
+    states, of_step = jax.lax.map(train_chunk, (states, chunk))
+    return states, jax.tree.map(lambda x, new: x.at[:, :, step.number].set(new), metrics, of_step)
 
 
-def _train_slots(model, recipe, data, bucket, frozen, state, run, rows, view, key) -> tuple[State, StepMetrics]:
-    """One step of a chunk's runs: `rows` and `view` are `[slot, batch]`, or `[batch]` where they share a batch."""
+def _train_slots(network: Network, shared: Shared, bucket: Bucket, state: State, run: Run, rows, view, key):
+    """Trains a chunk's runs for one step: `rows` and `view` are `[slot, batch]`, or `[batch]` if they share a batch."""
 
     def step(state, run, rows, view):
-        # Not fused with what is around it a step rounds alike in an epoch and alone, as far as XLA allows.
-        state, run, batch = jax.lax.optimization_barrier((state, run, take_batch(data, bucket, rows, view)))
-        return jax.lax.optimization_barrier(train_step(model, recipe, frozen, state, run, batch, key))
+        # The barriers keep XLA from fusing a step with its surroundings, so that a step rounds alike in an epoch
+        # and alone, as far as XLA allows.
+        state, run, batch = jax.lax.optimization_barrier((state, run, take_batch(shared.data, bucket, rows, view)))
+        return jax.lax.optimization_barrier(train_step(network, shared.frozen, state, run, batch, key))
 
-    own_batch = None if rows.ndim == 1 else 0
-    return jax.vmap(step, in_axes=(0, 0, own_batch, own_batch))(state, run, rows, view)
+    per_slot = None if rows.ndim == 1 else 0
+    return jax.vmap(step, in_axes=(0, 0, per_slot, per_slot))(state, run, rows, view)
 
 
 @jax.jit
 def over_epoch(metrics: StepMetrics) -> EpochMetrics:
-    """What `train_epoch` says of an epoch, from all its steps `[chunk, slot, step, task]`."""
-    return jax.lax.map(lambda own: _over_steps(jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), own)), metrics)
+    """Reduces the metrics of all steps, `[chunk, slot, step, task]`, to those that `train_epoch` returns."""
+    return jax.lax.map(lambda chunk: _over_steps(jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), chunk)), metrics)
 
 
 def _over_steps(metrics: StepMetrics) -> EpochMetrics:
@@ -187,26 +183,26 @@ def _over_steps(metrics: StepMetrics) -> EpochMetrics:
     )
 
 
-@partial(jax.jit, static_argnames=("model",))
+@partial(jax.jit, static_argnames="model")
 def predict(
     params: Any,
     runs: Run,
-    data: Data,
-    frozen: Frozen,
+    shared: Shared,
     rows: tuple[Int[Array, "chunk slot _n_batch _batch"], ...],
     *,
     model: JointModel,
 ) -> tuple[Float[Array, "chunk slot column class"], Float[Array, "chunk slot column dim"]]:
-    """Class probabilities and dimensions (half scales) of each run's rows, the buckets laid end to end."""
+    """Returns class probabilities and dimensions (half scales) of each run's rows, bucket after bucket."""
 
     def predict_chunk(args):
         params, run, rows = args
 
         def on_run(params, run, rows):
             outputs = []
-            for bucket, own in zip(data.buckets, rows, strict=True):
-                if own.size:
-                    outputs.append(jax.lax.map(partial(_predict_run, model, data, bucket, frozen, params, run), own))
+            for bucket, of_bucket in zip(shared.data.buckets, rows, strict=True):
+                if of_bucket.size:
+                    on_batch = partial(_predict_run, model, shared, bucket, params, run)
+                    outputs.append(jax.lax.map(on_batch, of_bucket))
             flat = [jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), out) for out in outputs]
             return tuple(jnp.concatenate(parts) for parts in zip(*flat, strict=True))
 
@@ -215,25 +211,18 @@ def predict(
     return jax.lax.map(predict_chunk, (params, runs, rows))
 
 
-@partial(jax.jit, static_argnames=("model",))
+@partial(jax.jit, static_argnames="model")
 def predict_batch(
-    params: Any,
-    runs: Run,
-    data: Data,
-    bucket: Bucket,
-    frozen: Frozen,
-    rows: Int[Array, "chunk slot batch"],
-    *,
-    model: JointModel,
+    params: Any, runs: Run, shared: Shared, bucket: Bucket, rows: Int[Array, "chunk slot batch"], *, model: JointModel
 ) -> tuple[Float[Array, "chunk slot batch class"], Float[Array, "chunk slot batch dim"]]:
-    """One batch of `predict`, on frames that are there for it alone."""
-    predict_slots = jax.vmap(partial(_predict_run, model, data, bucket, frozen))
+    """Returns one batch of `predict`, whose frames are in `bucket`; the buckets of the shared data are not read."""
+    predict_slots = jax.vmap(partial(_predict_run, model, shared, bucket))
     return jax.lax.map(lambda args: predict_slots(*args), (params, runs, rows))
 
 
-def _predict_run(model, data, bucket, frozen, params, run, rows):
-    batch = jax.lax.optimization_barrier(take_batch(data, bucket, rows, jnp.zeros_like(rows)))
-    logits, vad = predict_step(model, frozen, params, run, batch)
+def _predict_run(model: JointModel, shared: Shared, bucket: Bucket, params: Any, run: Run, rows):
+    batch = jax.lax.optimization_barrier(take_batch(shared.data, bucket, rows, jnp.zeros_like(rows)))
+    logits, vad = predict_step(model, shared.frozen, params, run, batch)
     return jax.nn.softmax(logits), vad
 
 

@@ -1,120 +1,150 @@
-"""How runs come by their frames: those lie on the devices from the start, or each batch's come with its step.
-
-Both ways take the same steps on the same batches.
+"""Feeds frames to the compiled programs: all frames stay on the devices (`Resident`), or each step's are streamed to
+them (`Streamed`). Both take the same steps on the same batches.
 """
 
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from sejax.data.buckets import take_rows
 from sejax.data.prefetch import Blocks, read_ahead, visits_of_epoch, visits_of_prediction
 from sejax.data.types import Data
-from sejax.engine import devices
-from sejax.engine import epoch as program
-from sejax.engine.epoch import EpochMetrics
+from sejax.engine import devices, epoch
+from sejax.engine.epoch import Best, Chunk, EpochMetrics, Shared, StreamedStep
 from sejax.engine.plan import Planned
 from sejax.engine.step import State
+from sejax.models.joint import mixing_scores
 
 
-class _Feed:
-    """A program's arrays on the devices, but for the frames."""
+class Tested(NamedTuple):
+    """The test predictions of a run at its best epoch; utterance -1 is padding."""
+
+    utterance: Int[np.ndarray, " column"]
+    prob: Float[np.ndarray, "column class"]
+    vad: Float[np.ndarray, "column dim"]  # half scales
+    mixing_scores: dict[str, Float[np.ndarray, " _layer"]]  # by pretrained stream; the weights are their softmax
+
+
+class _Feed(ABC):
+    """A planned program with its arrays on the devices, all but the frames."""
 
     def __init__(self, plan: Planned, data: Data):
-        self.plan, self.placed = plan, plan.placed
-        self.own, self.by_run, self.shared = plan.placed.program, plan.placed.by_run, plan.placed.shared
-        self.data, self.frozen, self.seed = self.share((data, self.own.frozen, self.placed.seed))
-        order_row = self.placed.order_row
-        self.runs, self.order_row = (
-            devices.put(self.placed.stacked(), self.by_run),
-            devices.put(order_row, self.by_run if order_row.ndim == 2 else self.shared),
-        )
+        self.plan, self.placed, self.program = plan, plan.placed, plan.placed.program
+        self.layout, self.network = plan.placed.layout, plan.placed.program.network
+        self.shared = self.replicate(Shared(data, self.program.frozen))
+        parts = zip(self.placed.chunk, self.placed.chunk_sharding, strict=True)
+        self.chunk = Chunk(*(devices.put(part, sharding) for part, sharding in parts))
 
-    def share(self, tree: Any) -> Any:
-        """Puts what all runs read on every device."""
-        return devices.put(tree, self.shared)
+    def replicate(self, tree: Any) -> Any:
+        """Puts arrays that all runs read on every device."""
+        return devices.put(tree, self.placed.replicated)
+
+    def put_runs(self, tree: Any) -> Any:
+        """Puts arrays `[chunk, slot, ...]` on the devices of their runs."""
+        return devices.put(tree, self.placed.by_run)
+
+    @abstractmethod
+    def train_epoch(self, states: State, number: int) -> tuple[State, EpochMetrics]:
+        """Trains all runs for one epoch; the states given are used up."""
+
+    @abstractmethod
+    def predict(self, params: Any, split: str) -> Any:
+        """Returns `epoch.predict` of each run's utterances of a split."""
 
     def init_states(self) -> State:
-        """Of all runs, before the first step."""
+        """Returns the states of all runs before the first step."""
         one = np.zeros(1, np.int32), np.ones((1, 1), bool), 1
-        data = self.data._replace(buckets=self.share((take_rows(self.own.data.buckets[0], *one),)))
-        states = program.init_runs(
-            self.runs, data, self.frozen, self.own.start, self.seed, model=self.own.model, recipe=self.own.recipe
-        )
-        return devices.put(states, self.by_run)  # placed as a step takes them
+        first = self.replicate((take_rows(self.program.data.buckets[0], *one),))
+        shared = self.shared._replace(data=self.shared.data._replace(buckets=first))
+        states = epoch.init_runs(self.chunk, shared, self.program.start, network=self.network)
+        return self.put_runs(states)  # placed as a step takes them
+
+    def init_best(self, states: State) -> Best:
+        """Returns the best epochs before the first one."""
+        runs = len(self.program.runs)
+        score, number = np.full(runs, -np.inf, np.float32), np.zeros(runs, np.int32)
+        best = self.put_runs((self.layout.scatter(score), self.layout.scatter(number)))
+        return Best(jax.tree.map(jnp.copy, states.averaged), *best)
+
+    def keep_best(
+        self,
+        best: Best,
+        states: State,
+        score: Float[np.ndarray, " run"],
+        improved: Bool[np.ndarray, " run"],
+        number: int,
+    ) -> Best:
+        """Takes over the parameters of the runs that improved in this epoch."""
+        scattered = self.put_runs((self.layout.scatter(score), self.layout.scatter(improved)))
+        return epoch.keep_best(best, states.averaged, *scattered, self.replicate(np.int32(number)))
+
+    def test(self, best: Best) -> list[Tested]:
+        """Tests each run at its best epoch."""
+        outputs = self.predict(best.params, "test")
+        mixing = mixing_scores(self.network.model.streams, best.params)
+        (prob, vad), mixing = self.layout.collect((outputs, mixing))
+        columns = self.program.columns["test"]
+        return [
+            Tested(columns[run.fold], prob[i], vad[i], {name: scores[i] for name, scores in mixing.items()})
+            for i, run in enumerate(self.program.runs)
+        ]
 
 
 class Resident(_Feed):
-    """All frames lie on the devices."""
+    """All frames are on the devices."""
 
     def __init__(self, plan: Planned):
         super().__init__(plan, jax.tree.map(np.asarray, plan.placed.program.data))
-        self.rows = {split: devices.put(self.placed.rows(split), self.by_run) for split in self.own.rows}
+        self.rows = {split: self.put_runs(self.placed.rows(split)) for split in self.program.rows}
 
-    def train_epoch(self, states: State, epoch: int) -> tuple[State, EpochMetrics]:
-        """One epoch of all runs; the states given are used up."""
-        order, number = self.share((self.own.shuffle(epoch), np.int32(epoch)))
-        states, metrics = self.plan.compiled(
-            states, self.runs, self.data, self.frozen, order, self.order_row, self.seed, number
-        )
-        return devices.put(states, self.by_run), metrics
+    def train_epoch(self, states: State, number: int) -> tuple[State, EpochMetrics]:
+        order, on_device = self.replicate((self.program.shuffle(number), np.int32(number)))
+        states, metrics = self.plan.compiled(states, self.chunk, self.shared, order, on_device)
+        return self.put_runs(states), metrics
 
     def predict(self, params: Any, split: str) -> Any:
-        """What `program.predict` says of each run's utterances of a split."""
-        return program.predict(params, self.runs, self.data, self.frozen, self.rows[split], model=self.own.model)
+        return epoch.predict(params, self.chunk.runs, self.shared, self.rows[split], model=self.network.model)
 
 
 class Streamed(_Feed):
-    """Frames are read from the shards, and put on the devices while these take the step before."""
+    """Frames are read from the shards and put on the devices while these compute the step before."""
 
     def __init__(self, plan: Planned):
         super().__init__(plan, plan.placed.program.data._replace(buckets=()))
 
-    def train_epoch(self, states: State, epoch: int) -> tuple[State, EpochMetrics]:
-        """One epoch of all runs; the states given are used up."""
-        own = self.own
-        metrics = devices.put(self.placed.no_metrics(), self.by_run)
-        number = self.share(np.int32(epoch))
-        blocks = Blocks(own.data.buckets, visits_of_epoch(own.shuffle(epoch)), own.block_rows["train"], own.views)
-        for step, block in enumerate(read_ahead(blocks)):
-            bucket, rows, view, at = self.share((block.bucket, block.rows, block.view, np.int32(step)))
+    def train_epoch(self, states: State, number: int) -> tuple[State, EpochMetrics]:
+        program = self.program
+        metrics = self.put_runs(self.placed.no_metrics())
+        on_device = self.replicate(np.int32(number))
+        visits = visits_of_epoch(program.shuffle(number))
+        blocks = Blocks(program.data.buckets, visits, program.block_rows["train"], program.views)
+        for i, block in enumerate(read_ahead(blocks)):
+            step = self.replicate(StreamedStep(block.bucket, block.rows, block.view, np.int32(i)))
             before = metrics
             states, metrics = self.plan.compiled[block.number](
-                states,
-                metrics,
-                self.runs,
-                self.data,
-                bucket,
-                self.frozen,
-                rows,
-                view,
-                self.order_row,
-                self.seed,
-                number,
-                at,
+                states, metrics, self.chunk, self.shared, step, on_device
             )
-            states, metrics = devices.put((states, metrics), self.by_run)
-            # So that no more than two blocks lie on the devices: the one of this step and the next one.
+            states, metrics = self.put_runs((states, metrics))
+            # So that the devices hold two blocks at most: the one of this step and the next one.
             jax.block_until_ready(before)
-        return states, program.over_epoch(metrics)
+        return states, epoch.over_epoch(metrics)
 
     def predict(self, params: Any, split: str) -> Any:
-        """What `program.predict` says of each run's utterances of a split."""
-        own = self.own
+        program, model = self.program, self.network.model
         outputs: list[Any] = []
-        blocks = Blocks(own.data.buckets, visits_of_prediction(own.rows[split]), own.block_rows[split], 1)
+        blocks = Blocks(program.data.buckets, visits_of_prediction(program.rows[split]), program.block_rows[split], 1)
         for block in read_ahead(blocks):
-            bucket = self.share(block.bucket)
-            rows = devices.put(block.rows[self.placed.fold], self.by_run)
-            outputs.append(
-                program.predict_batch(params, self.runs, self.data, bucket, self.frozen, rows, model=own.model)
-            )
+            bucket = self.replicate(block.bucket)
+            rows = self.put_runs(block.rows[self.placed.fold])
+            outputs.append(epoch.predict_batch(params, self.chunk.runs, self.shared, bucket, rows, model=model))
             jax.block_until_ready(outputs[-2:-1])
         return tuple(jnp.concatenate(parts, axis=2) for parts in zip(*outputs, strict=True))
 
 
 def open_feed(plan: Planned) -> Resident | Streamed:
-    """The way that was planned."""
+    """Returns the feed that the plan names."""
     return Resident(plan) if plan.frames_on == "device" else Streamed(plan)

@@ -3,10 +3,11 @@
 A weight is 1 for a row (of a batch, of a dimension) that counts and 0 for one that does not: padding, or an
 utterance that lacks the label. Fractions are allowed. A row of weight 0 has no influence on the value or the
 gradient, whatever it holds, NaN included. Where nothing counts, a loss is 0 with a gradient of 0, never 0/0;
-`dimensions_present` says which dimensions that concerns. NaN in a row that counts is not hidden.
+`dimensions_present` says which dimensions have a loss. NaN in a row that counts is not hidden.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ def cross_entropy(
     label_smoothing: float | Float[Array, ""] = 0.0,
     class_weight: Float[Array, " class"] | None = None,
 ) -> Float[Array, ""]:
-    """Cross-entropy in nats, the weighted mean over the rows.
+    """Returns the cross-entropy in nats, the weighted mean over the rows.
 
     Args:
       logits: unnormalised log-probabilities.
@@ -55,7 +56,7 @@ def cross_entropy(
 def ccc_loss(
     pred: Float[Array, "batch dim"], target: Float[Array, "batch dim"], weight: Float[Array, "batch dim"]
 ) -> Float[Array, " dim"]:
-    """1 - CCC over the batch, per dimension.
+    """Returns 1 - CCC over the batch, per dimension.
 
     The concordance correlation coefficient with population moments is
     `2 s_xy / (s_x^2 + s_y^2 + (m_x - m_y)^2)` (Lin, *A concordance correlation coefficient to evaluate
@@ -81,7 +82,7 @@ def ccc_loss(
 def mse_loss(
     pred: Float[Array, "batch dim"], target: Float[Array, "batch dim"], weight: Float[Array, "batch dim"]
 ) -> Float[Array, " dim"]:
-    """Mean squared error per dimension, the weighted mean over the rows; 0 for a dimension without any."""
+    """Returns the squared error per dimension, the weighted mean over the rows; 0 for a dimension without any."""
     error = jnp.where(weight > 0, pred - jnp.where(weight > 0, target, 0), 0)
     return _divide(jnp.sum(weight * jnp.square(error), axis=0), jnp.sum(weight, axis=0))
 
@@ -89,16 +90,25 @@ def mse_loss(
 def mae_loss(
     pred: Float[Array, "batch dim"], target: Float[Array, "batch dim"], weight: Float[Array, "batch dim"]
 ) -> Float[Array, " dim"]:
-    """Mean absolute error per dimension, the weighted mean over the rows; 0 for a dimension without any."""
+    """Returns the absolute error per dimension, the weighted mean over the rows; 0 for a dimension without any."""
     error = jnp.where(weight > 0, pred - jnp.where(weight > 0, target, 0), 0)
     return _divide(jnp.sum(weight * jnp.abs(error), axis=0), jnp.sum(weight, axis=0))
 
 
-_PER_DIMENSION: dict[str, Callable[..., Float[Array, " dim"]]] = {
-    "ccc": ccc_loss,
-    "mse": mse_loss,
-    "mae": mae_loss,
+class VadLoss(NamedTuple):
+    """A loss of valence, arousal and dominance."""
+
+    function: Callable[..., Float[Array, " dim"]]  # (pred, target, weight) -> loss of each dimension
+    title: str  # for people
+    least_rows: int  # that a dimension needs to have a loss
+
+
+VAD_LOSSES: Mapping[str, VadLoss] = {
+    "ccc": VadLoss(ccc_loss, "1-CCC", 2),
+    "mse": VadLoss(mse_loss, "MSE", 1),
+    "mae": VadLoss(mae_loss, "MAE", 1),
 }
+"""The losses that `config.loss.vad` may name."""
 
 
 def dimension_losses(
@@ -107,16 +117,19 @@ def dimension_losses(
     target: Float[Array, "batch dim"],
     weight: Float[Array, "batch dim"],
 ) -> Float[Array, " dim"]:
-    """The loss of each dimension; `kind` is "ccc" (1 - CCC), "mse" or "mae", any other an InputError."""
-    if kind not in _PER_DIMENSION:
-        raise InputError(f"The VAD loss is {kind!r}, but it has to be one of {', '.join(_PER_DIMENSION)}.")
-    return _PER_DIMENSION[kind](pred, target, weight)
+    """Returns the loss of each dimension.
+
+    Raises:
+      InputError: `kind` is not a key of `VAD_LOSSES`.
+    """
+    if kind not in VAD_LOSSES:
+        raise InputError(f"config.loss.vad is {kind!r}, expected one of {', '.join(VAD_LOSSES)}")
+    return VAD_LOSSES[kind].function(pred, target, weight)
 
 
 def dimensions_present(kind: str, weight: Float[Array, "batch dim"]) -> Bool[Array, " dim"]:
-    """Whether a dimension has a loss: from two rows on for "ccc", from one row on for the others."""
-    rows = jnp.sum(weight > 0, axis=0)
-    return rows >= (2 if kind == "ccc" else 1)
+    """Returns whether each dimension has the rows that its loss needs: two for "ccc", one for the others."""
+    return jnp.sum(weight > 0, axis=0) >= VAD_LOSSES[kind].least_rows
 
 
 def vad_loss(
@@ -125,12 +138,12 @@ def vad_loss(
     target: Float[Array, "batch dim"],
     weight: Float[Array, "batch dim"],
 ) -> Float[Array, ""]:
-    """The mean of `dimension_losses` over the dimensions present in the batch; 0 if there is none."""
+    """Returns the mean of `dimension_losses` over the dimensions present in the batch; 0 if there is none."""
     losses = dimension_losses(kind, pred, target, weight)
     present = dimensions_present(kind, weight).astype(losses.dtype)
     return _divide(jnp.sum(present * losses), jnp.sum(present))
 
 
 def _divide(total: Float[Array, "*shape"], weight: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """`total / weight`, 0 where the weight is 0. The inner `where` keeps the gradient clear of 0/0."""
+    """Returns `total / weight`, 0 where the weight is 0. The inner `where` keeps 0/0 out of the gradient."""
     return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0)

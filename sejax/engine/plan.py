@@ -1,8 +1,8 @@
-"""The programs of a study: which runs each trains, how many of them side by side, and what that needs of memory."""
+"""Plans a program: how many of its runs train side by side, and how much memory that needs."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ import numpy as np
 import psutil
 from jax.sharding import NamedSharding
 
-from sejax.engine import epoch as program
+from sejax.engine import epoch
 from sejax.engine.devices import compile_lowered, smallest
+from sejax.engine.epoch import Chunk, Shared, StreamedStep
 from sejax.engine.program import Placed, Program
 from sejax.engine.runs import RunKey, even_slots, lay_out, run_sharding, runs_per_seed, written
 from sejax.errors import InputError
-from sejax.wording import count
+from sejax.host.wording import count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,42 +27,67 @@ class Planned:
 
     placed: Placed
     frames_on: str  # "device", or "host": streamed
-    compiled: Any  # an epoch; where frames are streamed, by length bucket a step
-    parameters: Any  # shapes, of one run
+    compiled: Any  # an epoch; if frames are streamed, a step of each length bucket
+    parameters: Any  # the shapes of one run's
     needed: int  # bytes per device
     free: int  # bytes per device
 
 
-def plan_program(
-    own: Program,
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """The options of a plan: where frames are stored, and how many runs train side by side."""
+
+    frames_on: str  # "device"; "host": streamed; "auto": streamed if a run per device does not fit beside them
+    runs_per_chunk: int  # fixes the number; 0 chooses it (on a CPU one per device: more are not faster)
+    memory_fraction: float  # the share of a device's free memory that a program may need
+    n_devices: int = 0  # that share the runs; 0: all
+
+
+def plan_programs(
+    programs: Sequence[Program],
     devices: Sequence[jax.Device],
-    *,
-    frames_on: str,
-    slots: int,
-    runs_per_chunk: int,
-    memory_fraction: float,
-) -> Planned:
-    """Compiles a program for as many runs side by side as the devices' memory holds, the rest in equal chunks.
+    placement: Placement,
+    begun: Sequence[Mapping[str, Any]] | None,
+) -> list[Planned]:
+    """Plans and compiles all programs of a study.
 
     Args:
-      frames_on: "device"; "host" streams them; "auto" does where a run per device does not fit beside them.
-      slots: how the runs lie in a checkpoint, which is how they stay; 0: there is none.
-      runs_per_chunk: so many instead; 0: on a CPU one per device, where more are no faster.
-      memory_fraction: of a device's free memory that may be needed.
+      begun: the tree of plan.json in a workdir that is continued: its stacks are kept, and the place of its frames if
+        `placement` leaves it open.
 
     Raises:
       InputError: see `used_devices`.
     """
-    devices = used_devices(own.runs, devices, slots)
-    free = smallest(int(memory_fraction * free_memory(devices)))
-    even = partial(even_slots, own.runs, devices=len(devices))
-    most = runs_per_chunk or (len(devices) if devices[0].platform == "cpu" else 0)
+    planned = []
+    for number, program in enumerate(programs):
+        slots, how = 0, placement
+        if begun:
+            slots = begun[number]["slots"]
+            if placement.frames_on == "auto":
+                how = replace(placement, frames_on=begun[number]["frames_on"])
+        planned.append(plan_program(program, devices, how, slots=slots))
+    return planned
+
+
+def plan_program(program: Program, devices: Sequence[jax.Device], placement: Placement, *, slots: int) -> Planned:
+    """Compiles a program for as many runs side by side as the devices' memory holds, the rest in equal chunks.
+
+    Args:
+      slots: number of slots in the checkpoint being resumed, which is kept; 0 without a checkpoint.
+
+    Raises:
+      InputError: see `used_devices`.
+    """
+    devices = used_devices(program.runs, devices, slots)
+    free = smallest(int(placement.memory_fraction * free_memory(devices)))
+    even = partial(even_slots, program.runs, devices=len(devices))
+    most = placement.runs_per_chunk or (len(devices) if devices[0].platform == "cpu" else 0)
 
     def plan(frames_on: str) -> Planned:
         planned: dict[int, Planned] = {}
 
         def needs(slots: int) -> int:
-            placed = Placed(program=own, layout=lay_out(own.runs, slots=slots), by_run=run_sharding(devices))
+            placed = Placed(program=program, layout=lay_out(program.runs, slots=slots), by_run=run_sharding(devices))
             planned[slots] = _compile(placed, frames_on, free)
             return planned[slots].needed
 
@@ -72,19 +98,19 @@ def plan_program(
             chosen = largest_stack(even, free, needs)
         return planned[chosen]
 
-    if frames_on != "auto":
-        return plan(frames_on)
-    if nbytes(own.data) > free:
+    if placement.frames_on != "auto":
+        return plan(placement.frames_on)
+    if nbytes(program.data) > free:
         return plan("host")
     resident = plan("device")
-    return resident if resident.needed <= free else min(resident, plan("host"), key=lambda found: found.needed)
+    return resident if resident.needed <= free else min(resident, plan("host"), key=lambda planned: planned.needed)
 
 
 def used_devices(runs: Sequence[RunKey], devices: Sequence[jax.Device], slots: int) -> Sequence[jax.Device]:
-    """No more devices than there are runs of a seed, and a number that divides the slots, if these are given.
+    """Returns as many devices as there are runs of a seed, at most; a number that divides the slots, if given.
 
     Raises:
-      InputError: if that leaves none to some process.
+      InputError: some process has none of them.
     """
     used = devices[: runs_per_seed(runs)]
     if slots:
@@ -98,14 +124,14 @@ def used_devices(runs: Sequence[RunKey], devices: Sequence[jax.Device], slots: i
 
 
 def largest_stack(even: Callable[..., int], free: int, needs: Callable[[int], int]) -> int:
-    """The most runs side by side whose program needs no more than is free, found in few compilations.
+    """Finds the most runs side by side whose program needs no more than is free, in few compilations.
 
-    Bytes grow with the runs as a straight line; the first guess takes it through zero, the next ones through the
-    last two points. Never less than a run per device.
+    Bytes grow linearly with the runs: the first guess extrapolates through zero, the next ones through the last two
+    points. The result is never less than a run per device.
 
     Args:
-      even: the slots of equal chunks, `even(most=n)` of them at most (0: no limit).
-      needs: compiles so many and says the bytes per device.
+      even: returns the slots of equal chunks, at most `even(most=n)` (0: no limit).
+      needs: compiles for so many slots and returns the bytes per device.
     """
     slots, fewest = even(most=0), even(most=1)
     n, bytes_n = 0, 0
@@ -121,7 +147,7 @@ def largest_stack(even: Callable[..., int], free: int, needs: Callable[[int], in
 
 
 def free_memory(devices: Sequence[jax.Device]) -> int:
-    """Bytes of a device that are not in use. Devices that are cores share the machine's."""
+    """Returns the bytes of a device that are not in use. Devices that are cores share the machine's memory."""
     local = [device for device in devices if device.process_index == jax.process_index()]
     if stats := local[0].memory_stats():
         return stats["bytes_limit"] - stats["bytes_in_use"]
@@ -137,44 +163,41 @@ def free_memory(devices: Sequence[jax.Device]) -> int:
 
 def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
     """Compiles an epoch or its steps, and counts the bytes that training needs on each device."""
-    own, by_run, shared = placed.program, placed.by_run, placed.shared
+    program, by_run, replicated = placed.program, placed.by_run, placed.replicated
+    network = program.network
 
     def abstract(tree: Any, sharding: NamedSharding) -> Any:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding), tree)
 
-    runs, data, frozen = abstract(placed.stacked(), by_run), abstract(own.data, shared), abstract(own.frozen, shared)
-    seed, number = abstract(placed.seed, shared), jax.ShapeDtypeStruct((), np.int32, sharding=shared)
-    order_row = abstract(placed.order_row, by_run if placed.order_row.ndim == 2 else shared)
-    order = abstract(own.shuffle(1), shared)
-    model_and_recipe: Any = {"model": own.model, "recipe": own.recipe}
-    init_runs = partial(program.init_runs, **model_and_recipe)
-    states = abstract(jax.eval_shape(init_runs, runs, data, frozen, own.start, seed), by_run)
+    chunk = Chunk(*(abstract(part, how) for part, how in zip(placed.chunk, placed.chunk_sharding, strict=True)))
+    shared = abstract(Shared(program.data, program.frozen), replicated)
+    number = jax.ShapeDtypeStruct((), np.int32, sharding=replicated)
+    order = abstract(program.shuffle(1), replicated)
+    init_runs = partial(epoch.init_runs, network=network)
+    states = abstract(jax.eval_shape(init_runs, chunk, shared, program.start), by_run)
     compiled: Any
     if frames_on == "device":
-        compiled = compile_lowered(
-            program.train_epoch.lower(states, runs, data, frozen, order, order_row, seed, number, **model_and_recipe)
-        )
-        needed, in_common = _bytes(compiled), nbytes(data)
+        compiled = compile_lowered(epoch.train_epoch.lower(states, chunk, shared, order, number, network=network))
+        needed, in_common = _bytes(compiled), nbytes(program.data)
     else:
-        metrics, data = abstract(placed.no_metrics(), by_run), data._replace(buckets=())
-        blocks = {n: abstract(own.block(n, size, own.views), shared) for n, size in own.block_rows["train"].items()}
-        batch = jax.ShapeDtypeStruct((order.rows[0].shape[0], order.rows[0].shape[-1]), np.int32, sharding=shared)
-        compiled = {
-            n: compile_lowered(
-                program.train_batch.lower(
-                    *(states, metrics, runs, data, block, frozen, batch, batch, order_row, seed, number, number),
-                    **model_and_recipe,
-                )
-            )
-            for n, block in blocks.items()
+        metrics, shared = abstract(placed.no_metrics(), by_run), shared._replace(data=shared.data._replace(buckets=()))
+        block_rows = program.block_rows
+        blocks = {
+            n: abstract(program.block(n, size, program.views), replicated) for n, size in block_rows["train"].items()
         }
-        predicted = [own.block(n, size, 1) for split in own.rows for n, size in own.block_rows[split].items()]
-        # Beside the block of a step lies the next one.
+        batch = jax.ShapeDtypeStruct((order.rows[0].shape[0], order.rows[0].shape[-1]), np.int32, sharding=replicated)
+        compiled = {}
+        for n, block in blocks.items():
+            step = StreamedStep(block, batch, batch, number)
+            lowered = epoch.train_batch.lower(states, metrics, chunk, shared, step, number, network=network)
+            compiled[n] = compile_lowered(lowered)
+        predicted = [program.block(n, size, 1) for split in program.rows for n, size in block_rows[split].items()]
+        # The next block is on the device beside the one of a step.
         in_common = max(map(nbytes, (*blocks.values(), *predicted)))
         needed = max(map(_bytes, compiled.values())) + in_common
     needed += nbytes(states.params) // by_run.mesh.size  # of the best epoch
     if by_run.mesh.devices.flat[0].platform == "cpu":
-        needed -= in_common * (by_run.mesh.size - 1) // by_run.mesh.size  # cores read it where it lies
+        needed -= in_common * (by_run.mesh.size - 1) // by_run.mesh.size  # cores share one copy
     parameters = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), states.params)
     return Planned(
         placed=placed, frames_on=frames_on, compiled=compiled, parameters=parameters, needed=needed, free=free
@@ -182,16 +205,15 @@ def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
 
 
 def _bytes(compiled: Any) -> int:
-    """What a compiled program needs on each device."""
-    found = compiled.memory_analysis()
-    assert found is not None, "XLA has counted the memory of every backend so far"
-    return (
-        found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes + found.temp_size_in_bytes
-    )
+    """Returns the bytes that a compiled program needs on each device."""
+    memory = compiled.memory_analysis()
+    assert memory is not None, "XLA has counted the memory of every backend so far"
+    arguments_and_results = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return arguments_and_results + memory.temp_size_in_bytes
 
 
 def describe(planned: Sequence[Planned]) -> list[dict[str, Any]]:
-    """The plan as JSON: how the runs of each program lie, and what it needs (bytes per device)."""
+    """Returns the tree of plan.json: how the runs of each program are stacked, and what it needs (bytes per device)."""
     return [
         {
             "structure": {name: written(value) for name, value in plan.placed.program.structure.items()},
@@ -200,7 +222,7 @@ def describe(planned: Sequence[Planned]) -> list[dict[str, Any]]:
             "slots": plan.placed.layout.run.shape[1],
             "devices": plan.placed.by_run.mesh.size,
             "frames_on": plan.frames_on,
-            "steps_per_epoch": plan.placed.program.recipe.epoch_steps,
+            "steps_per_epoch": plan.placed.program.network.recipe.epoch_steps,
             "data_bytes": nbytes(plan.placed.program.data),
             "needed_bytes": plan.needed,
             "free_bytes": plan.free,
@@ -210,25 +232,25 @@ def describe(planned: Sequence[Planned]) -> list[dict[str, Any]]:
 
 
 def nbytes(tree: Any) -> int:
-    """Bytes of all arrays."""
+    """Returns the bytes of all arrays."""
     return sum(math.prod(np.shape(x)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def format_plan(planned: Sequence[Planned]) -> str:
-    """What is about to run: programs, runs and steps of each, memory."""
+    """Returns the plan for the terminal: the programs, the runs and steps of each, memory."""
     lines = []
     for number, plan in enumerate(planned, 1):
-        own = plan.placed.program
+        program = plan.placed.program
         chunks, slots = plan.placed.layout.run.shape
         parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(plan.parameters))
         streamed = ", streamed" * (plan.frames_on == "host")
-        what = ", ".join(f"{name}={written(value)}" for name, value in own.structure.items())
+        what = ", ".join(f"{name}={written(value)}" for name, value in program.structure.items())
         lines += [
             f"program {number} of {len(planned)}{': ' * bool(what)}{what}",
-            f"  {count(len(own.runs), 'run')} of {parameters:,} parameters, {slots} side by side in "
-            f"{count(chunks, 'chunk')}",
-            f"  {own.recipe.epoch_steps} steps per epoch, {len(own.data.buckets)} length buckets",
-            f"  {_gigabytes(nbytes(own.data))} of data{streamed}; needs {_gigabytes(plan.needed)} of "
+            f"  {len(program.runs)} runs of {parameters:,} parameters, "
+            f"{slots} side by side in {count(chunks, 'chunk')}",
+            f"  {program.network.recipe.epoch_steps} steps per epoch, {len(program.data.buckets)} length buckets",
+            f"  {_gigabytes(nbytes(program.data))} of data{streamed}; needs {_gigabytes(plan.needed)} of "
             f"{_gigabytes(plan.free)} per device",
         ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The runs of one structure as arrays: on the host, and placed on devices."""
+"""The programs of a study as arrays: the runs of one structure on the host, and placed on devices."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from jaxtyping import Int
 
 from sejax.data.prefetch import largest_blocks, visits_of_epoch, visits_of_prediction
 from sejax.data.types import Bucket, Data, Order
+from sejax.engine.epoch import Chunk
 from sejax.engine.runs import Layout, RunKey
-from sejax.engine.step import Frozen, Recipe, Run, StepMetrics
-from sejax.models.joint import JointModel
+from sejax.engine.step import Frozen, Network, Run, StepMetrics
+from sejax.engine.tasks import Task
 
 Rows = tuple[Int[np.ndarray, "fold _batch _row"], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """Runs of one structure, on the host, before it is decided how they lie on the devices."""
+    """The runs of one structure on the host, before they are placed on devices."""
 
     structure: Mapping[str, Any]  # the options that tell it from the study's other programs
     runs: Sequence[RunKey]
-    model: JointModel
-    recipe: Recipe
+    network: Network
     data: Data
     frozen: Frozen
     start: Mapping[str, Any]
@@ -38,21 +38,34 @@ class Program:
 
     @property
     def fold(self) -> Int[np.ndarray, " run"]:
+        """The number of each run's fold."""
         return np.array([run.fold for run in self.runs])
 
     @property
+    def labelled_tasks(self) -> dict[Task, int]:
+        """The tasks that the corpus has labels for, with their places on the task axis."""
+        target, rated = np.asarray(self.data.target), np.isfinite(np.asarray(self.data.vad))
+        return {
+            task: place
+            for place, task in enumerate(self.network.recipe.tasks)
+            if (rated[:, task.columns] if task.columns else target).any()
+        }
+
+    @property
     def views(self) -> int:
+        """The number of views of an utterance: the original and its augmented copies."""
         return next(iter(self.data.statistics.values())).shape[1]
 
     @cached_property
     def block_rows(self) -> dict[str, dict[int, int]]:
-        """The utterances of the largest block of each bucket, where frames are streamed: in training, and by split."""
-        epochs = range(1, self.recipe.total_steps // self.recipe.epoch_steps + 1)
+        """The utterances in the largest streamed block of each bucket: in training ("train"), and by split."""
+        recipe = self.network.recipe
+        epochs = range(1, recipe.total_steps // recipe.epoch_steps + 1)
         train = largest_blocks(visit for epoch in epochs for visit in visits_of_epoch(self.shuffle(epoch)))
-        return {"train": train} | {name: largest_blocks(visits_of_prediction(own)) for name, own in self.rows.items()}
+        return {"train": train} | {name: largest_blocks(visits_of_prediction(rows)) for name, rows in self.rows.items()}
 
     def block(self, number: int, size: int, views: int) -> Bucket:
-        """The shapes of a block of so many utterances of a bucket."""
+        """Returns the shapes of a block of `size` utterances of a bucket."""
 
         def cut(x: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((size, *([views] if len(x.shape) > 1 else []), *x.shape[2:]), x.dtype)
@@ -62,40 +75,46 @@ class Program:
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """A program whose runs lie on devices in `[chunk, slot, ...]`."""
+    """A program whose runs are stacked as `[chunk, slot, ...]` and sharded over devices."""
 
     program: Program
     layout: Layout
     by_run: NamedSharding
 
     @property
-    def shared(self) -> NamedSharding:
-        """Of what all runs read."""
+    def replicated(self) -> NamedSharding:
+        """The sharding of arrays that all runs read."""
         return NamedSharding(self.by_run.mesh, PartitionSpec())
 
     @property
-    def seed(self) -> Int[np.ndarray, " chunk"]:
-        return self.layout.seed.astype(np.int32)
+    def chunk(self) -> Chunk:
+        """The runs as the compiled programs take them, on the host."""
+        seed = self.layout.seed.astype(np.int32)
+        order_of_run = self.program.order_of_run
+        if order_of_run is None:
+            order_row = np.unique(self.layout.seed, return_inverse=True)[1].astype(np.int32)
+        else:
+            order_row = self.layout.scatter(order_of_run)
+        return Chunk(jax.tree.map(self.layout.scatter, self.program.per_run), order_row, seed)
 
     @property
-    def order_row(self) -> Int[np.ndarray, "chunk *slot"]:
-        own = self.program.order_of_run
-        if own is None:
-            return np.unique(self.layout.seed, return_inverse=True)[1].astype(np.int32)
-        return self.layout.scatter(own)
-
-    def stacked(self) -> Run:
-        return jax.tree.map(self.layout.scatter, self.program.per_run)
+    def chunk_sharding(self) -> tuple[NamedSharding, NamedSharding, NamedSharding]:
+        """The sharding of each part of `chunk`."""
+        shared_order = self.program.order_of_run is None
+        return self.by_run, self.replicated if shared_order else self.by_run, self.replicated
 
     @property
     def fold(self) -> Int[np.ndarray, "chunk slot"]:
+        """The number of each run's fold."""
         return self.layout.scatter(self.program.fold)
 
     def rows(self, split: str) -> tuple[Int[np.ndarray, "chunk slot _batch _row"], ...]:
+        """Returns each run's rows of a split, per bucket."""
         return tuple(rows[self.fold] for rows in self.program.rows[split])
 
     def no_metrics(self) -> StepMetrics:
-        """Of an epoch that has not begun, `[chunk, slot, step, task]`."""
-        shape = (*self.layout.run.shape, self.program.recipe.epoch_steps, len(self.program.recipe.tasks))
+        """Returns the metrics of an epoch that has not begun, `[chunk, slot, step, task]`."""
+        recipe = self.program.network.recipe
+        shape = (*self.layout.run.shape, recipe.epoch_steps, len(recipe.tasks))
         zeros: Any = [np.zeros(shape, dtype) for dtype in (np.float32, np.float32, bool)]
         return StepMetrics(*zeros)

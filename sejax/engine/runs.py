@@ -1,7 +1,7 @@
 """A study as one array: folds x settings x seeds become runs, and runs become rows of stacked arrays.
 
-Runs lie in `[chunk, slot]`: the compiled program maps over chunks and vmaps over the slots of one. A chunk
-holds runs of one seed only, so that its batches are read once for all of them.
+Runs are stacked as `[chunk, slot]`: the compiled program maps over chunks and vmaps over the slots of a chunk. A
+chunk holds runs of one seed only, so that its batches are read once for all of them.
 """
 
 from collections import Counter
@@ -30,14 +30,14 @@ class Setting:
     values: Mapping[str, Any]
 
     def trains(self, task: str) -> bool:
-        """Returns whether a task has a prior share: "class", or "vad" and each of its dimensions."""
+        """Returns whether the setting trains a task of this name: a task with a prior share of 0 is not trained."""
         alpha = float(self.values["alpha"])
         return alpha > 0 if task == "class" else alpha < 1
 
 
 @dataclass(frozen=True)
 class RunKey:
-    """Which run: its number, fold, seed and setting."""
+    """The identity of a run: its number, fold, seed and setting."""
 
     number: int
     fold: int
@@ -46,18 +46,18 @@ class RunKey:
 
 
 def expand_grid(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
-    """Every combination of the grid's values over the base values, the last name varying fastest.
+    """Returns every combination of the grid's values over the base values, the last name varying fastest.
 
-    A setting is named by what the grid varies, `alpha=0.5 weighting=joint`; without a grid it is named by its
-    weighting. The base holds all of `HParams`; the grid may also vary what makes other programs.
+    A setting is named by the options that the grid varies, `alpha=0.5 weighting=joint`; without a grid it is named by
+    its weighting. The base holds all of `HParams`; the grid may also vary options that shape the program.
 
     Raises:
-      InputError: on a value out of range, or a value that stands twice.
+      InputError: a value is out of range, or occurs twice.
     """
     varied = {name: tuple(values) for name, values in grid.items() if len(values)}
     for name, values in varied.items():
         if len(set(values)) < len(values):
-            raise InputError(f"config.grid.{name} holds a value twice: {values}")
+            raise InputError(f"config.grid.{name} is {values}, expected each value once")
     settings = []
     for point in product(*varied.values()):
         chosen = dict(zip(varied, point, strict=True))
@@ -69,24 +69,23 @@ def expand_grid(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> l
 
 
 def written(value: Any) -> str:
-    """A setting's value as text: streams are joined by +."""
+    """Returns a setting's value as text; streams are joined by +."""
     return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def group_by_structure(runs: Sequence[RunKey], structural: Sequence[str]) -> list[tuple[dict[str, Any], list[RunKey]]]:
-    """The runs of each program: those whose settings have equal values of the structural options they name."""
+    """Returns the runs of each program, those with equal structural options, and these options."""
     groups: dict[tuple[Any, ...], list[RunKey]] = {}
     for run in runs:
         groups.setdefault(tuple(run.setting.values.get(name) for name in structural), []).append(run)
-    return [
-        ({name: own[0].setting.values[name] for name in structural if name in own[0].setting.values}, own)
-        for own in groups.values()
-    ]
+    options = [group[0].setting.values for group in groups.values()]
+    structures = [{name: values[name] for name in structural if name in values} for values in options]
+    return list(zip(structures, groups.values(), strict=True))
 
 
 def _check_hyperparameters(values: Mapping[str, Any]) -> None:
     if values["weighting"] not in SCHEMES:
-        raise InputError(f"weighting is {values['weighting']!r}, expected one of {', '.join(SCHEMES)}")
+        raise InputError(f"config.weighting is {values['weighting']!r}, expected one of {', '.join(SCHEMES)}")
     ranges = {
         "learning_rate": (0.0, np.inf),
         "weight_decay": (0.0, np.inf),
@@ -99,18 +98,18 @@ def _check_hyperparameters(values: Mapping[str, Any]) -> None:
     for name, (low, high) in ranges.items():
         value = values[name]
         if isinstance(value, str) or not low <= value <= high or not np.isfinite(value):
-            raise InputError(f"{name} is {value!r}, expected a number from {low:g} to {high:g}")
+            raise InputError(f"config.{name} is {value!r}, expected a number from {low:g} to {high:g}")
 
 
 def enumerate_runs(n_folds: int, settings: Sequence[Setting], seeds: Sequence[int]) -> list[RunKey]:
-    """All runs, seed by seed, then setting by setting, then fold by fold."""
+    """Returns all runs, seed by seed, then setting by setting, then fold by fold."""
     points = product(seeds, settings, range(n_folds))
     return [RunKey(i, fold, seed, setting) for i, (seed, setting, fold) in enumerate(points)]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each run of a program lies, by its place in the list of these runs.
+    """The place of each run of a program, by its index in the list of these runs.
 
     A slot beyond a chunk's last run repeats that run; its results are not read.
     """
@@ -119,12 +118,12 @@ class Layout:
     seed: Int[np.ndarray, " chunk"]
 
     def collect(self, tree: Any) -> Any:
-        """`[chunk, slot, ...]` leaves as numpy `[run, ...]`, in the order of the runs: one transfer to the host."""
+        """Returns `[chunk, slot, ...]` leaves as numpy `[run, ...]`, in the runs' order: one transfer to the host."""
         _, first = np.unique(self.run.ravel(), return_index=True)
         return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[first], devices.collect(tree))
 
     def scatter(self, x: np.ndarray) -> np.ndarray:
-        """numpy `[run, ...]` as `[chunk, slot, ...]`."""
+        """Returns numpy `[run, ...]` as `[chunk, slot, ...]`."""
         return x[self.run]
 
 
@@ -143,16 +142,16 @@ def lay_out(runs: Sequence[RunKey], *, slots: int) -> Layout:
 
 
 def runs_per_seed(runs: Sequence[RunKey]) -> int:
-    """The most runs that there are of a seed."""
+    """Returns the largest number of runs that share a seed."""
     return max(Counter(run.seed for run in runs).values())
 
 
 def even_slots(runs: Sequence[RunKey], *, most: int, devices: int) -> int:
-    """The slots of a chunk that leave the least padding: at most `most`, up to a multiple of the devices.
+    """Returns the slots of a chunk that leave the least padding: at most `most`, up to a multiple of the devices.
 
     Args:
-      most: runs that are vmapped together; 0 puts all runs of a seed into one chunk.
-      devices: the slots of a chunk are sharded over these.
+      most: number of runs that are vmapped together; 0 puts all runs of a seed into one chunk.
+      devices: number of devices that share the slots of a chunk.
     """
     per_seed = runs_per_seed(runs)
     n_chunks = -(-per_seed // most) if most else 1
@@ -163,10 +162,11 @@ def even_slots(runs: Sequence[RunKey], *, most: int, devices: int) -> int:
 def batch_orders(
     folds: Sequence[Fold], runs: Sequence[RunKey], *, shared: bool
 ) -> tuple[list[tuple[int, Bool[np.ndarray, " utterance"]]], Int[np.ndarray, " run"] | None]:
-    """The seeds and utterances by which batches are drawn, and which of these are each run's.
+    """Returns the seeds and utterances by which batches are drawn, and the index of each run's.
 
-    Every run goes over its own training utterances. Where part of the model is frozen and hears a batch once for
-    all runs, runs of a seed share batches of what any fold trains on (None: the orders are those of the seeds).
+    Every run visits its own training utterances. If the frozen forward pass of a batch serves all runs (`shared`),
+    the runs of a seed share batches of the utterances that any fold trains on, and the index is None: the orders are
+    those of the seeds.
     """
     if shared:
         anyone = np.any([fold.train for fold in folds], axis=0)
@@ -177,26 +177,26 @@ def batch_orders(
 
 
 def schemes_of(runs: Sequence[RunKey]) -> tuple[str, ...]:
-    """The weighting schemes that some run has: what the program has to hold."""
+    """Returns the weighting schemes of the runs, each once: those that the program has to hold."""
     return tuple(dict.fromkeys(str(run.setting.values["weighting"]) for run in runs))
 
 
 def hparams_of(runs: Sequence[RunKey], schemes: Sequence[str]) -> HParams:
-    """The hyperparameters of all runs as float32 `[run]` (the weighting as its index into `schemes`)."""
+    """Returns the hyperparameters of all runs as float32 `[run]` (the weighting as its index into `schemes`)."""
     values = {name: [run.setting.values[name] for run in runs] for name in HParams._fields}
     index = np.array([schemes.index(str(name)) for name in values.pop("weighting")], np.int32)
-    return HParams(weighting=index, **{name: np.array(own, np.float32) for name, own in values.items()})
+    return HParams(weighting=index, **{name: np.array(column, np.float32) for name, column in values.items()})
 
 
 def balanced_class_weight(target: Float[np.ndarray, "utterance class"]) -> Float[np.ndarray, " class"]:
-    """Weights inverse to the class mass, of mean 1 over utterances; a class that never occurs has weight 0."""
+    """Returns weights inverse to the class mass, of mean 1 over utterances; 0 for a class that never occurs."""
     mass = target.sum(axis=0)
     weight = np.divide(mass.sum(), mass * np.count_nonzero(mass), out=np.zeros_like(mass), where=mass > 0)
     return weight.astype(np.float32)
 
 
 def selection_rows(folds: Sequence[Fold], split: str) -> list[Int[np.ndarray, " _row"]]:
-    """For each fold, the utterances of its `split` ("train", "val" or "test")."""
+    """Returns the utterances of each fold's `split` ("train", "val" or "test")."""
     return [np.flatnonzero(getattr(fold, split)) for fold in folds]
 
 

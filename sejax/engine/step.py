@@ -1,7 +1,7 @@
-"""What one run does with one batch: pure functions of arrays, written for a single run and vmapped by `train`.
+"""The steps of one run on one batch: pure functions of arrays, which `epoch` maps over all runs.
 
-Everything that a fold must not see is taken out here, at the gate: an utterance with weight 0 in a run enters
-that run as zeros, so that nothing of a held-out speaker, not even a NaN, reaches the run's parameters.
+`visible_inputs` decides what a fold may see: an utterance with weight 0 in a run enters that run as zeros, so that
+nothing of a held-out speaker, not even a NaN, reaches the run's parameters.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from sejax import weighting
 from sejax.data.types import AnyArray, Batch, Scale
 from sejax.engine.augment import Augment, spec_augment
-from sejax.engine.losses import cross_entropy, dimension_losses, dimensions_present, vad_loss
+from sejax.engine.losses import cross_entropy, dimensions_present, vad_loss
 from sejax.engine.optimizer import adamw
-from sejax.models.joint import JointModel, Rates
+from sejax.engine.tasks import Task
+from sejax.models.joint import JointModel, Rates, tuned_name
 from sejax.pretrained import finetune
 
 
@@ -36,7 +37,7 @@ class HParams(NamedTuple):
 
 
 class Run(NamedTuple):
-    """All that makes a run itself, beside its state. `train` stacks runs as `[chunk, slot, ...]`."""
+    """All that tells a run from the others, beside its state. Runs are stacked as `[chunk, slot, ...]`."""
 
     hparams: HParams
     trained: Bool[AnyArray, " utterance"]  # the training speakers' utterances
@@ -46,17 +47,17 @@ class Run(NamedTuple):
 
 
 class Frozen(NamedTuple):
-    """The arrays of pretrained models that no run changes, by stream: they lie on the device once."""
+    """The arrays of pretrained models that no run changes, by stream: the device holds them once."""
 
     lower: dict[str, Any]  # below the cut (`finetune.Tuning`)
     upper: dict[str, Any]  # above it
 
 
 class State(NamedTuple):
-    """What training changes in a run."""
+    """The part of a run that training changes."""
 
     params: Any
-    averaged: Any  # exponential moving average of params: what is evaluated
+    averaged: Any  # exponential moving average of params, which is evaluated
     optimizer: Any
     weighting: Any
     step: Int[Array, ""]
@@ -78,29 +79,36 @@ class Recipe:
     vad_loss: str  # "ccc", "mse" or "mae"
     averaging: float  # decay of the moving average of the parameters; 0: none
     augment: Augment
-    tasks: tuple[str, ...]  # the axis of losses, weights and priors: class and vad, or class and every dimension
+    tasks: tuple[Task, ...]  # the class task, then those of VAD: a value of `tasks.TASKS`
     schemes: tuple[str, ...]  # names of `weighting.SCHEMES`, those of the runs
     gradients_at: str  # where schemes measure gradients: "representation" or "parameters"
     epoch_steps: int  # steps of an epoch
 
 
-def init_state(
-    model: JointModel, recipe: Recipe, frozen: Frozen, start: Any, run: Run, batch: Batch, key: Key[Array, ""]
-) -> State:
-    """The state of a run before its first step. Runs of one seed start from equal parameters.
+@dataclass(frozen=True)
+class Network:
+    """A model and how it is trained: the static argument of a program."""
+
+    model: JointModel
+    recipe: Recipe
+
+
+def init_state(network: Network, frozen: Frozen, start: Any, run: Run, batch: Batch, key: Key[Array, ""]) -> State:
+    """Returns the state of a run before its first step. Runs of one seed start from equal parameters.
 
     Args:
-      start: by stream, pretrained values of parameters that are trained.
+      start: pretrained values of trained parameters, by stream.
     """
-    batch = listen(model, frozen, batch, None)
-    frames, masks, statistics = _gated_inputs(batch, run, jnp.ones_like(batch.utterance, bool))
+    model, recipe = network.model, network.recipe
+    batch = frozen_forward(model, frozen, batch, None)
+    frames, masks, statistics = visible_inputs(batch, run, jnp.ones_like(batch.utterance, bool))
     rates = Rates(run.hparams.dropout, run.hparams.statistics_dropout)
     params = dict(model.init(key, frames, masks, statistics, rates)["params"])
     params["trunk"] = dict(params["trunk"])
     for name, tuning in _tuned(model).items():
-        if own := params["trunk"].pop(f"{name}_ssl", None):
-            own = finetune.merge(finetune.trained(own, tuning), start.get(name, {}))
-            params["trunk"] |= {f"{name}_ssl": own} if own else {}
+        if upper := params["trunk"].pop(tuned_name(name), None):
+            trained = finetune.merge(finetune.trained(upper, tuning), start.get(name, {}))
+            params["trunk"] |= {tuned_name(name): trained} if trained else {}
     return State(
         params=params,
         averaged=params,
@@ -111,26 +119,21 @@ def init_state(
 
 
 def train_step(
-    model: JointModel,
-    recipe: Recipe,
-    frozen: Frozen,
-    state: State,
-    run: Run,
-    batch: Batch,
-    key: Key[Array, ""],
+    network: Network, frozen: Frozen, state: State, run: Run, batch: Batch, key: Key[Array, ""]
 ) -> tuple[State, StepMetrics]:
-    """One update of one run.
+    """Updates one run once.
 
-    What is frozen hears the batch first: nothing of a run enters there, so that under a vmap over runs it is
-    computed once. The gate stands behind it. The trunk is walked forward and back once. Each task's gradient is
+    The frozen forward pass runs first. It does not depend on the run, so `vmap` over runs computes it once. Held-out
+    utterances are zeroed after it. The trunk then needs one forward and one backward pass: each task's gradient is
     taken at the fused representation, where the weighting combines them; the heads, which are small, get theirs
-    from the same pass. With gradients at the parameters the trunk is walked back once per task instead.
+    from the same pass. With gradients at the parameters the trunk needs one backward pass per task.
     """
+    model, recipe = network.model, network.recipe
     mask_key, dropout_key = jax.random.split(key)
     batch = batch._replace(frames=spec_augment(model, batch, recipe.augment, mask_key))
-    batch = listen(model, frozen, batch, mask_key)
+    batch = frozen_forward(model, frozen, batch, mask_key)
     weight = run.trained[batch.utterance]
-    frames, masks, statistics = _gated_inputs(batch, run, weight)
+    frames, masks, statistics = visible_inputs(batch, run, weight)
     rates = Rates(run.hparams.dropout, run.hparams.statistics_dropout)
     rngs = {"dropout": dropout_key, "masking": mask_key}
 
@@ -139,7 +142,7 @@ def train_step(
         return model.apply({"params": params}, frames, masks, statistics, rates, rngs=rngs, method="represent")
 
     labelled = weight & (batch.target.sum(axis=-1) > 0)
-    rated = weight[:, None] & jnp.isfinite(batch.vad)
+    counts = (weight[:, None] & jnp.isfinite(batch.vad)).astype(jnp.float32)
 
     def task_losses(head, fused):
         # Flax types an apply by what it might also return.
@@ -152,23 +155,22 @@ def train_step(
             label_smoothing=run.hparams.label_smoothing,
             class_weight=run.class_weight,
         )
-        regression = vad_loss if "vad" in recipe.tasks else dimension_losses
-        loss_vad = regression(recipe.vad_loss, vad, batch.vad, rated.astype(vad.dtype))
-        return jnp.append(loss_class, loss_vad)
+        losses_vad = [vad_loss(recipe.vad_loss, *_columns(task, vad, batch.vad, counts)) for task in recipe.tasks[1:]]
+        return jnp.stack([loss_class, *losses_vad])
 
-    fused, walk_trunk_back = jax.vjp(represent, state.params["trunk"])
-    losses, walk_heads_back = jax.vjp(task_losses, state.params["head"], fused)
-    head_grads, fused_grads = jax.vmap(walk_heads_back)(jnp.eye(len(losses), dtype=losses.dtype))
-    rated_dimensions = dimensions_present(recipe.vad_loss, rated.astype(losses.dtype))
-    present = jnp.append(labelled.any(), rated_dimensions.any() if "vad" in recipe.tasks else rated_dimensions)
+    fused, trunk_backward = jax.vjp(represent, state.params["trunk"])
+    losses, heads_backward = jax.vjp(task_losses, state.params["head"], fused)
+    head_grads, fused_grads = jax.vmap(heads_backward)(jnp.eye(len(losses), dtype=losses.dtype))
+    rated = [dimensions_present(recipe.vad_loss, *_columns(task, counts)).any() for task in recipe.tasks[1:]]
+    present = jnp.stack([labelled.any(), *rated])
 
     weigh = partial(_weighting(run.hparams, recipe).update, state=state.weighting, losses=losses, present=present)
     if recipe.gradients_at == "parameters":
-        (trunk_grads,) = jax.vmap(walk_trunk_back)(fused_grads)
+        (trunk_grads,) = jax.vmap(trunk_backward)(fused_grads)
         trunk_grad, weighting_state = weigh(trunk_grads)
     else:
         fused_grad, weighting_state = weigh(fused_grads)
-        (trunk_grad,) = walk_trunk_back(fused_grad)
+        (trunk_grad,) = trunk_backward(fused_grad)
     head_grad = weighting.combine(head_grads, weighting_state.head_weights)
 
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to its integer counters
@@ -184,20 +186,24 @@ def train_step(
 def predict_step(
     model: JointModel, frozen: Frozen, params: Any, run: Run, batch: Batch
 ) -> tuple[Float[Array, "batch class"], Float[Array, "batch dim"]]:
-    """Logits, and dimensions in half scales, of every utterance of the batch, whoever speaks."""
-    batch = listen(model, frozen, batch, None)
-    frames, masks, statistics = _gated_inputs(batch, run, jnp.ones_like(batch.utterance, bool))
+    """Returns logits, and dimensions in half scales, of every utterance of the batch, whoever speaks."""
+    batch = frozen_forward(model, frozen, batch, None)
+    frames, masks, statistics = visible_inputs(batch, run, jnp.ones_like(batch.utterance, bool))
     rates = Rates(run.hparams.dropout, run.hparams.statistics_dropout)
     params = {**params, "trunk": _with_frozen(params["trunk"], frozen)}
     outputs: Any = model.apply({"params": params}, frames, masks, statistics, rates)
     return outputs
 
 
-def listen(model: JointModel, frozen: Frozen, batch: Batch, key: Key[Array, ""] | None) -> Batch:
-    """Puts what the frozen part of each tuned model hears in the place of the raw audio."""
+def frozen_forward(model: JointModel, frozen: Frozen, batch: Batch, key: Key[Array, ""] | None) -> Batch:
+    """Replaces the raw audio by the output of the frozen part of each tuned model.
+
+    Args:
+      key: of the time masking; None for none.
+    """
     frames, lengths = dict(batch.frames), dict(batch.lengths)
     for name, tuning in _tuned(model).items():
-        frames[name], lengths[name] = finetune.listen(
+        frames[name], lengths[name] = finetune.frozen_forward(
             tuning, frozen.lower[name], batch.frames[name], batch.lengths[name], key
         )
     return batch._replace(frames=frames, lengths=lengths)
@@ -208,15 +214,20 @@ def _tuned(model: JointModel) -> dict[str, finetune.Tuning]:
 
 
 def _with_frozen(trunk: Any, frozen: Frozen) -> dict[str, Any]:
-    """A run's trunk, completed by what its adapters adapt."""
-    return finetune.merge(trunk, {f"{name}_ssl": params for name, params in frozen.upper.items() if params})
+    """Returns a run's trunk, completed by the frozen layers that its adapters belong to."""
+    return finetune.merge(trunk, {tuned_name(name): params for name, params in frozen.upper.items() if params})
 
 
-def _gated_inputs(batch: Batch, run: Run, weight: Bool[Array, " batch"]):
-    """Frames, masks and statistics as the run sees them: normalised by its own training speakers.
+def _columns(task: Task, *arrays: Float[Array, "batch _dim"]) -> list[Float[Array, "batch _dim"]]:
+    """Returns the task's dimensions of each array."""
+    return [x[:, task.columns[0] : task.columns[-1] + 1] for x in arrays]
 
-    What is not finite becomes the mean, and an utterance outside `weight` is all zeros. A stream without a scale
-    (what a tuned model hears) passes as it is.
+
+def visible_inputs(batch: Batch, run: Run, weight: Bool[Array, " batch"]):
+    """Returns frames, masks and statistics as the run sees them: normalised by its own training speakers.
+
+    A value that is not finite becomes the mean, and an utterance outside `weight` becomes zeros. A stream without a
+    scale (the hidden states of a tuned model) passes unchanged.
     """
 
     def scaled(x, scale: Scale | None, weight):
@@ -238,9 +249,9 @@ def _gated_inputs(batch: Batch, run: Run, weight: Bool[Array, " batch"]):
 def _optimizer(model: JointModel, hparams: HParams, recipe: Recipe) -> optax.GradientTransformation:
     def factors(params):
         ones = jax.tree.map(lambda x: jnp.ones((), jnp.float32), params)
-        own = {f"{name}_ssl": tuning for name, tuning in _tuned(model).items()}
+        tuned = {tuned_name(name): tuning for name, tuning in _tuned(model).items()}
         trunk = {
-            name: finetune.learning_rates(part, own[name]) if name in own else ones["trunk"][name]
+            name: finetune.learning_rates(part, tuned[name]) if name in tuned else ones["trunk"][name]
             for name, part in params["trunk"].items()
         }
         return {**ones, "trunk": trunk}
@@ -258,25 +269,22 @@ def _optimizer(model: JointModel, hparams: HParams, recipe: Recipe) -> optax.Gra
 def _weighting(
     hparams: HParams, recipe: Recipe, seed: int | Int[Array, ""] = 0
 ) -> optax.GradientTransformationExtraArgs:
-    """The runs' schemes side by side, picked by the run's index: runs of different schemes share a program.
+    """Returns the schemes of all runs as one, which takes the run's index: runs of different schemes share a program.
 
-    `seed` matters to `init` alone, of the schemes that draw.
+    Args:
+      seed: of the schemes that draw; only `init` reads it.
     """
     class_share, rest = weighting.pair(hparams.alpha)
     n = len(recipe.tasks) - 1
     prior = jnp.append(class_share, jnp.full(n, rest / n))
-    own: dict[str, dict[str, Any]] = {
-        "dynamic": {"tau": hparams.tau},
-        "dwa": {"tau": hparams.tau, "period": recipe.epoch_steps},
-        "rlw": {"seed": seed},
-        "pcgrad": {"seed": seed},
-    }
-    schemes = [weighting.SCHEMES[name](prior, **own.get(name, {})) for name in recipe.schemes]
-    return weighting.select(schemes, hparams.weighting) if len(schemes) > 1 else schemes[0]
+    values = {**hparams._asdict(), "period": recipe.epoch_steps, "seed": seed}
+    schemes = [weighting.SCHEMES[name] for name in recipe.schemes]
+    transforms = [scheme.make(prior, **{name: values[name] for name in scheme.takes}) for scheme in schemes]
+    return weighting.select(transforms, hparams.weighting) if len(transforms) > 1 else transforms[0]
 
 
 def _moving_average(averaged, params, step, decay: float):
-    """Follows params with `decay`, faster at the start, so that the average soon forgets the initial parameters."""
+    """Moves the average towards params by `1 - decay`, and faster in the first steps, so that it forgets the start."""
     t = step.astype(jnp.float32)
     d = jnp.minimum(decay, (1.0 + t) / (10.0 + t))
     return jax.tree.map(lambda a, p: d * a + (1.0 - d) * p, averaged, params)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from sejax.atomic import atomic_write
 from sejax.corpora.schema import DIMENSIONS
 from sejax.errors import InputError
+from sejax.host.atomic import atomic_write
 
 _FLOAT = "%.6g"
 _KEYS = ("run", "fold", "seed", "setting", "id", "speaker")

@@ -1,26 +1,18 @@
 """The results of a study, from the arrays of its programs: the test predictions and the tree of metrics.json."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from sejax.corpora.schema import Corpus
+from sejax.engine.feed import Tested
 from sejax.engine.runs import RunKey
 from sejax.evaluation.baselines import class_mean_lookup, majority_class
 from sejax.evaluation.intervals import score_groups, summarise
 from sejax.evaluation.metrics import confusion_matrix
 from sejax.evaluation.predictions import Predictions
 from sejax.protocols.folds import Fold
-
-
-class Tested(NamedTuple):
-    """The outputs of a run's best epoch for its test columns; utterance -1 is padding."""
-
-    utterance: Int[np.ndarray, " column"]
-    prob: Float[np.ndarray, "column class"]
-    vad: Float[np.ndarray, "column dim"]  # half scales
 
 
 def gather_predictions(

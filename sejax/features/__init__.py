@@ -1,1 +1,1 @@
-"""Acoustic features of utterances. Nothing here imports jax: worker processes start with it."""
+"""Acoustic features of utterances. This package does not import jax, because worker processes import it."""

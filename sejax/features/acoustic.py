@@ -1,13 +1,12 @@
 """MFCC and log-mel spectrograms, as librosa computes them.
 
-The frames are centred (librosa's default): frame t is around sample t * hop_length, the signal is continued
-by zeros, and n samples give 1 + n // hop_length frames. The power of a window (Hann, `win_length` samples,
-zero-padded to `n_fft`) goes through Slaney's mel filters from 0 to 8 kHz and is turned into decibel clip by
-clip, relative to a power of 1, cut off 80 dB below the clip's own maximum and at -100 dB (`power_to_db` with
-ref=1, amin=1e-10, top_db=80).
+Frames are centred (librosa's default): frame t is around sample t * hop_length, the signal is padded with zeros,
+and n samples give 1 + n // hop_length frames. The power of a window (Hann, `win_length` samples, zero-padded to
+`n_fft`) passes through Slaney's mel filters from 0 to 8 kHz. Each clip is converted to decibel relative to a power
+of 1, and cut off 80 dB below its own maximum and at -100 dB (`power_to_db` with ref=1, amin=1e-10, top_db=80).
 
-128 filters want n_fft = 1024, bins every 16 Hz: the lowest filters are 23 Hz apart, and at 512 and below many
-of them would see a single bin.
+128 filters need n_fft = 1024, which has bins every 16 Hz: the lowest filters are 23 Hz apart, and at 512 and below
+many of them would cover a single bin.
 """
 
 import warnings
@@ -18,7 +17,8 @@ import scipy.fft
 import scipy.sparse
 from jaxtyping import Float32
 
-from sejax.features.audio import SAMPLING_RATE
+from sejax.corpora.schema import SAMPLING_RATE
+from sejax.features.settings import Settings
 
 
 def mfcc(
@@ -30,10 +30,17 @@ def mfcc(
     win_length: int = 400,
     hop_length: int = 160,
 ) -> Float32[np.ndarray, "frames n_mfcc"]:
-    """Mel-frequency cepstral coefficients of samples at 16 kHz: the orthonormal DCT-II of `log_mel`.
+    """Computes mel-frequency cepstral coefficients of samples at 16 kHz: the orthonormal DCT-II of `log_mel`.
 
-    Equal to `librosa.feature.mfcc(y=samples, sr=16000, ...)`, transposed; the first coefficient is the
-    loudness.
+    Equal to `librosa.feature.mfcc(y=samples, sr=16000, ...)`, transposed. The first coefficient is the loudness.
+
+    Args:
+      samples: Signal at 16 kHz.
+      n_mfcc: Number of coefficients.
+      n_mels: Number of mel filters.
+      n_fft: Length of the Fourier transform, in samples.
+      win_length: Length of the window, in samples.
+      hop_length: Distance between frames, in samples.
     """
     decibel = log_mel(samples, n_mels=n_mels, n_fft=n_fft, win_length=win_length, hop_length=hop_length)
     return np.ascontiguousarray(scipy.fft.dct(decibel, type=2, norm="ortho")[:, :n_mfcc])
@@ -47,28 +54,36 @@ def log_mel(
     win_length: int = 400,
     hop_length: int = 160,
 ) -> Float32[np.ndarray, "frames n_mels"]:
-    """Mel spectrogram in decibel of samples at 16 kHz.
+    """Computes the mel spectrogram of samples at 16 kHz, in decibel; see `mfcc` for the settings.
 
-    Equal to `librosa.power_to_db(librosa.feature.melspectrogram(y=samples, sr=16000, ...))`, transposed. It
-    is put together from librosa's parts because importing `librosa.feature` takes 0.7 s of every worker
-    process.
+    Equal to `librosa.power_to_db(librosa.feature.melspectrogram(y=samples, sr=16000, ...))`, transposed. It is
+    built from librosa's parts because importing `librosa.feature` takes 0.7 s in every worker process.
     """
     from librosa.core.spectrum import power_to_db, stft
 
     with warnings.catch_warnings():
-        # A clip shorter than n_fft is continued by zeros like any other edge.
+        # A clip shorter than n_fft is padded with zeros like any other edge.
         warnings.filterwarnings("ignore", message=r"n_fft=\d+ is too large", category=UserWarning)
         spectrum = stft(samples, n_fft=n_fft, win_length=win_length, hop_length=hop_length)
     power = np.square(np.abs(spectrum))
     return np.ascontiguousarray(power_to_db(_mel_filters(n_fft, n_mels) @ power).T)
 
 
+def check(settings: Settings) -> dict[str, str]:
+    """Returns what is expected of settings of `mfcc` or `log_mel` that do not fit together."""
+    return {
+        smaller: f"at most {larger} ({settings[larger]})"
+        for smaller, larger in (("win_length", "n_fft"), ("n_mfcc", "n_mels"))
+        if smaller in settings and int(settings[smaller]) > int(settings[larger])
+    }
+
+
 @lru_cache(maxsize=8)
 def _mel_filters(n_fft: int, n_mels: int) -> scipy.sparse.csr_array:
-    """librosa's filters `[n_mels, bins]`, of whose weights 98 % are 0.
+    """Returns librosa's filters `[n_mels, bins]`, of whose weights 98 % are 0.
 
-    The sparse product takes a third of the time of the dense one, and no second BLAS thread, for which a busy
-    machine lets the first wait.
+    The sparse product takes a third of the time of the dense one. It also uses no second BLAS thread, which the
+    first has to wait for on a busy machine.
     """
     from librosa.filters import mel
 

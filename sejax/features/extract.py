@@ -1,30 +1,23 @@
-"""From an audio file to the features of an utterance."""
+"""From audio files to the features of utterances."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Num
 from numpy.typing import DTypeLike
 
+from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError
-from sejax.features.audio import SAMPLING_RATE, change_speed, load_audio
-from sejax.features.registry import (
-    FEATURES,
-    RAW_WINDOW,
-    Setting,
-    feature_dtype,
-    feature_size,
-    full_settings,
-    statistics_dtype,
-    summarise,
-)
+from sejax.features.audio import change_speed, load_audio
+from sejax.features.registry import FEATURES, full_settings
+from sejax.features.settings import Settings
 
 
 class Segment(NamedTuple):
-    """A file, or what lies between two times (seconds) of it."""
+    """A file, or the part of it between two times (seconds)."""
 
     path: str
     start: float | None
@@ -33,7 +26,10 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Loaded:
-    """An utterance's samples at 16 kHz and at the speed asked for, and what an `Extraction` says of its file."""
+    """An utterance's samples at 16 kHz and at the requested speed, and the description of its file.
+
+    `digest`, `note` and `seconds` are those of `Extraction`.
+    """
 
     samples: Float32[np.ndarray, " samples"]
     digest: str
@@ -43,11 +39,11 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What one utterance came to: its frames and their statistics, or the sentence that says why not.
+    """The features of one utterance: its frames and their statistics, or the reason why there are none.
 
-    `digest` is the blake2b of the decoded samples, `note` what was unusual about the file, `seconds` the
-    duration before any change of speed. Of a bad file the frames are `[0, feature]`, the statistics `[0]`,
-    the digest "" and the seconds 0.
+    `digest` is the blake2b of the decoded samples, `note` says what was unusual about the file, and `seconds` is the
+    duration before any change of speed. A bad file has frames `[0, feature]`, statistics `[0]`, the digest "" and
+    0 seconds.
     """
 
     frames: Num[np.ndarray, "frames feature"]
@@ -58,35 +54,70 @@ class Extraction:
     seconds: float
 
 
-def extract_utterance(segment: Segment, *, name: str, settings: Mapping[str, Setting], speed: float) -> Extraction:
-    """Load an utterance, change its speed, compute its features; a bad file is a result, not an exception."""
+@runtime_checkable
+class Extract(Protocol):
+    """Computes one feature of every segment."""
+
+    def __call__(
+        self, segments: Sequence[Segment], *, speed: float, workers: int
+    ) -> Generator[tuple[int, Extraction], None, None]:
+        """Yields the features of every segment with its number, in any order.
+
+        Args:
+          segments: One or more.
+          speed: Factor of the speed perturbation; 1 changes nothing.
+          workers: Number of processes or threads that may be used.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The contents of a dataset: one feature, its identity, its types and how it is computed."""
+
+    feature: str
+    settings: Settings  # complete
+    identity: Settings  # everything that changes the numbers
+    size: int  # values in a frame
+    dtype: DTypeLike  # of the frames
+    extract: Extract
+    fingerprint: str = ""  # of the pretrained model that computes it
+
+
+def extract_utterance(segment: Segment, *, name: str, settings: Settings, speed: float) -> Extraction:
+    """Loads an utterance, changes its speed and computes a feature; a bad file is a result, not an exception."""
     settings = full_settings(name, settings)
+    feature = FEATURES[name]
     try:
-        loaded = load_segment(segment, speed=speed, window=int(settings.get("win_length", RAW_WINDOW)))
-        frames = FEATURES[name](loaded.samples, **settings)
+        loaded = load_segment(segment, speed=speed, window=feature.window(settings))
+        frames = feature.extract(loaded.samples, **settings)
     except InputError as error:
-        return bad_file(error, feature_size(name, settings), feature_dtype(name))
-    return Extraction(frames, summarise(name, frames), loaded.digest, "", loaded.note, loaded.seconds)
+        return bad_file(error, feature.size(settings), feature.dtype)
+    return Extraction(frames, feature.summarise(frames, settings), loaded.digest, "", loaded.note, loaded.seconds)
 
 
 def load_segment(segment: Segment, *, speed: float, window: int) -> Loaded:
-    """Load an utterance and change its speed.
+    """Loads an utterance and changes its speed.
 
     Raises:
-        InputError: see `load_audio`; or less than `window` samples are left.
+      InputError: see `load_audio`; or fewer than `window` samples are left.
     """
     audio = load_audio(segment.path, start=segment.start, end=segment.end)
     samples = change_speed(audio.samples, speed)
     if len(samples) < window:
         raise InputError(
-            f"{segment.path}: has {len(samples)} samples at {SAMPLING_RATE} Hz and speed {speed:g}; "
-            f"expected at least one window of {window}."
+            f"{segment.path}: has {len(samples)} samples at {SAMPLING_RATE} Hz and speed {speed:g}, "
+            f"expected at least one window of {window}"
         )
     digest = hashlib.blake2b(audio.samples.tobytes(), digest_size=16).hexdigest()
     return Loaded(samples, digest, audio.note, len(audio.samples) / SAMPLING_RATE)
 
 
 def bad_file(error: InputError, size: int, dtype: DTypeLike) -> Extraction:
-    """What a file comes to that cannot be used: frames of `size` values it has none of."""
-    nothing = np.zeros((0, size), dtype)
-    return Extraction(nothing, np.zeros(0, statistics_dtype(dtype)), "", str(error), "", 0.0)
+    """Returns the result for an unusable file: no frames (of `size` values each), no statistics, and the error."""
+    return Extraction(np.zeros((0, size), dtype), np.zeros(0, statistics_dtype(dtype)), "", str(error), "", 0.0)
+
+
+def statistics_dtype(frames: DTypeLike) -> DTypeLike:
+    """Returns the type in which the statistics of frames of a type are stored."""
+    return np.float16 if frames == np.float16 else np.float32

@@ -3,6 +3,10 @@
 import numpy as np
 from jaxtyping import Float32
 
+from sejax.corpora.schema import SAMPLING_RATE
+from sejax.features.settings import Settings
+from sejax.features.statistics import voiced_functionals
+
 PROSODY_NAMES = (
     "pitch",  # semitones above 55 Hz, interpolated over unvoiced frames
     "voicing",  # probability
@@ -25,12 +29,18 @@ def prosody(
     fmax: int = 600,
     win_length: int = 1024,
     hop_length: int = 160,
-    sampling_rate: int = 16_000,
 ) -> Float32[np.ndarray, "frames 16"]:
-    """The tracks of `PROSODY_NAMES`, in frames centred every `hop_length` samples.
+    """Computes the tracks of `PROSODY_NAMES` of samples at 16 kHz, in frames centred every `hop_length` samples.
 
-    Pitch is probabilistic YIN (Mauch & Dixon, 2014) at a quarter of a semitone, searched from `fmin` to `fmax`
-    hertz in windows of `win_length` samples; the spectral tracks are those of librosa at windows of 400 samples.
+    Pitch is probabilistic YIN (Mauch & Dixon, 2014) at a quarter of a semitone. The spectral tracks are those of
+    librosa with windows of 400 samples.
+
+    Args:
+      samples: Signal at 16 kHz.
+      fmin: Lowest pitch that is searched, in hertz.
+      fmax: Highest pitch that is searched, in hertz.
+      win_length: Length of the window of the pitch, in samples.
+      hop_length: Distance between frames, in samples.
     """
     import librosa
 
@@ -38,16 +48,16 @@ def prosody(
         samples,
         fmin=fmin,
         fmax=fmax,
-        sr=sampling_rate,
+        sr=SAMPLING_RATE,
         frame_length=win_length,
         hop_length=hop_length,
-        # Coarser than librosa's defaults and four times faster; finer steps do not show in statistics.
+        # Coarser than librosa's defaults and four times faster; finer steps do not change the statistics.
         resolution=0.25,
         n_thresholds=40,
     )
     spectrum = np.abs(librosa.stft(samples, n_fft=1024, win_length=400, hop_length=hop_length))
-    shape = {"S": spectrum, "sr": sampling_rate}
-    nyquist = sampling_rate / 2
+    shape = {"S": spectrum, "sr": SAMPLING_RATE}
+    nyquist = SAMPLING_RATE / 2
     tracks = [
         _interpolated(12 * np.log2(pitch / 55.0)),
         voicing,
@@ -64,8 +74,23 @@ def prosody(
     return np.stack(tracks, axis=1).astype(np.float32)
 
 
+def summarise(frames: Float32[np.ndarray, "frames 16"], settings: Settings) -> Float32[np.ndarray, " statistic"]:
+    """Computes the statistics of all frames, of the voiced ones, and of the rhythm of voicing."""
+    voiced = frames[:, PROSODY_NAMES.index("voiced")] > 0.5
+    return voiced_functionals(frames, voiced, hop_length=int(settings["hop_length"]))
+
+
+def identity(settings: Settings) -> Settings:
+    """Returns what tells stored features apart.
+
+    Rhythm is in seconds at every hop. It used to be at the default hop alone, so that features stored then are still
+    valid there, and nowhere else.
+    """
+    return settings if settings["hop_length"] == 160 else {**settings, "rhythm": "seconds"}
+
+
 def _interpolated(track: np.ndarray) -> np.ndarray:
-    """NaN replaced by straight lines between the numbers around it; 0 where there is no number at all."""
+    """Returns the track with NaN interpolated linearly between the nearest numbers; 0 where there is none."""
     known = np.isfinite(track)
     if not known.any():
         return np.zeros_like(track)
@@ -74,6 +99,6 @@ def _interpolated(track: np.ndarray) -> np.ndarray:
 
 
 def _flux(spectrum: np.ndarray) -> np.ndarray:
-    """Distance of consecutive magnitude spectra, relative to the loudest frame's magnitude."""
+    """Returns the distance between consecutive magnitude spectra, relative to the loudest frame's magnitude."""
     change = np.sqrt((np.diff(spectrum, axis=1, prepend=spectrum[:, :1]) ** 2).sum(axis=0))
     return change / max(spectrum.sum(axis=0).max(), 1e-10)

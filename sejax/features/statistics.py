@@ -1,29 +1,30 @@
-"""An utterance in one vector per stream: how each track lies, spreads and moves."""
+"""Statistics of an utterance: the level, spread and change of each track in one vector per stream."""
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
+from sejax.corpora.schema import SAMPLING_RATE
+
 PERCENTILES = (5, 25, 50, 75, 95)
-FRAMES_PER_SECOND = 100.0  # at the default hop; only a scale
 
 
 def functionals(frames: Float32[np.ndarray, "frames feature"]) -> Float32[np.ndarray, " statistic"]:
-    """Mean, deviation and five percentiles of every feature and of its frame-to-frame change.
+    """Computes mean, deviation and five percentiles of every feature and of its frame-to-frame change.
 
-    Returns 14 numbers per feature: all means first, then all deviations, then each percentile; the same of the
-    deltas after that.
+    Returns:
+      14 numbers per feature: all means, then all deviations, then each percentile; then the same of the deltas.
     """
-    # A row per feature: across rows, sorting takes ten times as long.
+    # One row per feature: sorting along columns takes ten times as long.
     tracks = np.ascontiguousarray(frames.T)
     deltas = np.diff(tracks, axis=1, prepend=tracks[:, :1])
     return np.concatenate([_describe(tracks), _describe(deltas)])
 
 
 def _describe(tracks: Float32[np.ndarray, "feature frames"]) -> Float32[np.ndarray, " statistic"]:
-    """All means, then all deviations, then each percentile.
+    """Returns all means, then all deviations, then each percentile.
 
-    The percentiles are those of `np.percentile` (linear interpolation), which partitions around each of them and
-    takes far longer than one sort.
+    The percentiles equal those of `np.percentile` (linear interpolation), which partitions the values around each
+    percentile and takes far longer than one sort.
     """
     last = tracks.shape[1] - 1
     position = np.array(PERCENTILES) / 100 * last
@@ -36,16 +37,22 @@ def _describe(tracks: Float32[np.ndarray, "feature frames"]) -> Float32[np.ndarr
 
 
 def voiced_functionals(
-    frames: Float32[np.ndarray, "frames feature"], voiced: Bool[np.ndarray, " frames"]
+    frames: Float32[np.ndarray, "frames feature"], voiced: Bool[np.ndarray, " frames"], *, hop_length: int
 ) -> Float32[np.ndarray, " statistic"]:
-    """`functionals`, then the same of the voiced frames alone, then the rhythm of voicing.
+    """Computes `functionals` of all frames, then of the voiced frames alone, then the rhythm of voicing.
 
-    The rhythm is six numbers: seconds in all, the share of voiced frames, voiced stretches per second, and the
-    mean, deviation and greatest length (seconds) of a stretch.
+    The rhythm has six numbers: the duration in seconds, the share of voiced frames, voiced stretches per second, and
+    the mean, deviation and greatest length of a stretch in seconds.
+
+    Args:
+      frames: Tracks of one utterance.
+      voiced: Which frames are voiced.
+      hop_length: Distance between frames, in samples at 16 kHz.
     """
+    frames_per_second = SAMPLING_RATE / hop_length
     edges = np.flatnonzero(np.diff(np.concatenate([[0], voiced.astype(np.int8), [0]])))
-    stretches = (edges[1::2] - edges[::2]) / FRAMES_PER_SECOND if len(edges) else np.zeros(1)
-    seconds = len(frames) / FRAMES_PER_SECOND
+    stretches = (edges[1::2] - edges[::2]) / frames_per_second if len(edges) else np.zeros(1)
+    seconds = len(frames) / frames_per_second
     rhythm = [
         seconds,
         voiced.mean(),

@@ -2,12 +2,12 @@
 
 They are those of pyAudioAnalysis (Giannakopoulos, PLoS ONE 10(12), 2015), in two variants:
 
-- "standard": the definitions done right. A spectrum of all bins from 0 Hz to half the sampling rate, bin k at
-  k * rate / window; filters and pitch classes at their true frequencies.
-- "pyaudioanalysis": what that library computes, for comparison with papers that used it. Its spectrum lacks
-  the last bin and takes bin k for (k + 1) * rate / window; its MFCC filters sit at half their frequencies; of
-  the bins that share a pitch its chroma keeps the last one alone. Here it runs on windows of any length; the
-  library itself fails on those of 12 ms and less at 16 kHz.
+- "standard": the definitions as published. The spectrum has all bins from 0 Hz to half the sampling rate, bin k at
+  k * rate / window. Filters and pitch classes are at their true frequencies.
+- "pyaudioanalysis": the library's own numbers, for comparison with papers that used it. Its spectrum lacks the last
+  bin and takes bin k for (k + 1) * rate / window. Its MFCC filters are at half their frequencies. Of the bins that
+  share a pitch its chroma keeps the last one only. This variant accepts windows of any length; the library itself
+  fails on those of 12 ms and less at 16 kHz.
 
 Frames are not centred: n samples give 1 + (n - win_length) // hop_length frames, cut by a rectangular window.
 """
@@ -20,8 +20,9 @@ import scipy.fft
 import scipy.sparse
 from jaxtyping import Float, Float32, Int
 
+from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError
-from sejax.features.audio import SAMPLING_RATE
+from sejax.features.settings import Settings
 
 VARIANTS = ("standard", "pyaudioanalysis")
 N_MFCC = 13
@@ -53,36 +54,38 @@ def stf(
     variant: str = "standard",
     win_length: int = 400,
     hop_length: int = 160,
-    sampling_rate: int = SAMPLING_RATE,
 ) -> Float32[np.ndarray, "frames 68"]:
-    """The features of `STF_NAMES`: 34 per frame, and their differences to the frame before (0 at the first).
+    """Computes the features of `STF_NAMES`: 34 per frame, and their differences to the frame before (0 at the first).
 
-    Centroid, spread and roll-off are fractions of half the sampling rate. The signal is first freed of its
-    mean and scaled to a maximum of 1, so that loudness between utterances does not count.
+    Centroid, spread and roll-off are fractions of half the sampling rate. The mean of the signal is removed first and
+    its maximum scaled to 1, so that the loudness of an utterance has no effect.
 
     Args:
-        samples: at `sampling_rate` (hertz).
-        variant: "standard" or "pyaudioanalysis".
-        win_length, hop_length: in samples.
+      samples: Signal at 16 kHz.
+      variant: "standard" or "pyaudioanalysis".
+      win_length: Length of the window, in samples.
+      hop_length: Distance between frames, in samples.
 
     Raises:
-        InputError: an unknown variant, a window below 20 samples or a signal shorter than one window.
+      InputError: an unknown variant, a window below 20 samples or a signal shorter than one window.
     """
-    check_stf_settings(variant, win_length)
+    settings: Settings = {"variant": variant, "win_length": win_length}
+    for key, expected in check(settings).items():
+        raise InputError(f"{key} is {settings[key]!r}, expected {expected}")
     if len(samples) < win_length:
-        raise InputError(f"The signal has {len(samples)} samples; expected at least a window of {win_length}.")
+        raise InputError(f"the signal has {len(samples)} samples, expected at least a window of {win_length}")
     signal = samples.astype(np.float64)
     signal -= signal.mean()
     signal /= np.abs(signal).max() + 1e-10
     frames = np.lib.stride_tricks.sliding_window_view(signal, win_length)[::hop_length]
-    tables = _tables(variant, win_length, sampling_rate)
+    tables = _tables(variant, win_length)
 
     magnitude = np.abs(scipy.fft.rfft(frames))[:, : len(tables.frequencies)] / (win_length // 2)
     power = np.square(magnitude)
     features = np.empty((len(frames), len(_FRAME_NAMES)))
     features[:, 0] = _zero_crossing_rate(signal, win_length, hop_length)
     features[:, 1:3] = _energy_and_entropy(frames)
-    features[:, 3:5] = _centroid_and_spread(magnitude, tables.frequencies) / (sampling_rate / 2)
+    features[:, 3:5] = _centroid_and_spread(magnitude, tables.frequencies) / (SAMPLING_RATE / 2)
     features[:, 5] = _block_entropy(power)
     features[:, 6] = _flux(magnitude)
     features[:, 7] = _rolloff_bin(power) / tables.rolloff_bins
@@ -94,20 +97,20 @@ def stf(
     return np.concatenate((features, deltas), axis=1, dtype=np.float32, casting="same_kind")
 
 
-def check_stf_settings(variant: str, win_length: int) -> None:
-    """Raise an InputError for an unknown variant or a window that has no 10 blocks of two samples."""
-    if variant not in VARIANTS:
-        raise InputError(f"The variant of the short-term features is {variant!r}; expected one of {VARIANTS}.")
-    if win_length < 2 * N_BLOCKS:
-        raise InputError(
-            f"The window of the short-term features has {win_length} samples; expected {2 * N_BLOCKS} or more."
-        )
+def check(settings: Settings) -> dict[str, str]:
+    """Returns what is expected of settings that are wrong: a window has 10 blocks of two samples or more."""
+    expected = {}
+    if settings["variant"] not in VARIANTS:
+        expected["variant"] = f"one of {VARIANTS}"
+    if int(settings["win_length"]) < 2 * N_BLOCKS:
+        expected["win_length"] = f"{2 * N_BLOCKS} samples or more"
+    return expected
 
 
 def _zero_crossing_rate(
     signal: Float[np.ndarray, " samples"], win_length: int, hop_length: int
 ) -> Float[np.ndarray, " frames"]:
-    """sum |diff sign x| / 2 / (W - 1), from one running sum over the whole signal."""
+    """Computes sum |diff sign x| / 2 / (W - 1) of each window, from one running sum over the whole signal."""
     crossings = np.concatenate(([0.0], np.cumsum(np.abs(np.diff(np.sign(signal))))))
     starts = np.arange(0, len(signal) - win_length + 1, hop_length)
     return (crossings[starts + win_length - 1] - crossings[starts]) / 2 / (win_length - 1)
@@ -119,7 +122,7 @@ def _energy_and_entropy(frames: Float[np.ndarray, "frames window"]) -> Float[np.
 
 
 def _block_entropy(energies: Float[np.ndarray, "frames bins"]) -> Float[np.ndarray, " frames"]:
-    """Entropy (bits) of the energy in 10 blocks of equal length; the remainder of the bins is left out."""
+    """Computes the entropy (bits) of the energy in 10 blocks of equal length; remaining bins are left out."""
     length = energies.shape[1] // N_BLOCKS
     blocks = energies[:, : N_BLOCKS * length].reshape(-1, N_BLOCKS, length).sum(axis=2)
     share = blocks / (energies.sum(axis=1, keepdims=True) + EPS)
@@ -129,7 +132,7 @@ def _block_entropy(energies: Float[np.ndarray, "frames bins"]) -> Float[np.ndarr
 def _centroid_and_spread(
     magnitude: Float[np.ndarray, "frames bins"], frequencies: Float[np.ndarray, " bins"]
 ) -> Float[np.ndarray, "frames 2"]:
-    """Mean and standard deviation (hertz) of the frequency, weighted by the magnitude."""
+    """Computes mean and standard deviation (hertz) of the frequency, weighted by the magnitude."""
     weight = magnitude / _or_eps(magnitude.max(axis=1))[:, None]
     total = weight.sum(axis=1) + EPS
     centroid = np.einsum("fk,k->f", weight, frequencies) / total
@@ -139,13 +142,13 @@ def _centroid_and_spread(
 
 
 def _flux(magnitude: Float[np.ndarray, "frames bins"]) -> Float[np.ndarray, " frames"]:
-    """Squared distance between the normalised spectra of a frame and of the one before; 0 at the first."""
+    """Computes the squared distance between the normalised spectra of a frame and the one before; 0 at the first."""
     normalised = magnitude / (magnitude + EPS).sum(axis=1, keepdims=True)
     return np.concatenate(([0.0], np.square(np.diff(normalised, axis=0)).sum(axis=1)))
 
 
 def _rolloff_bin(power: Float[np.ndarray, "frames bins"]) -> Int[np.ndarray, " frames"]:
-    """The first bin where the running sum of the power exceeds 90 % of its sum."""
+    """Returns the first bin where the running sum of the power exceeds 90 % of its sum."""
     cumulated = np.cumsum(power, axis=1) + EPS
     return (cumulated > ROLLOFF_SHARE * power.sum(axis=1, keepdims=True)).argmax(axis=1)
 
@@ -155,24 +158,24 @@ def _cepstrum(filtered: Float[np.ndarray, "frames filters"]) -> Float[np.ndarray
 
 
 def _or_eps(values: Float[np.ndarray, " frames"]) -> Float[np.ndarray, " frames"]:
-    """The divisors of frames; those of silent frames (0) become eps."""
+    """Returns divisors with 0, those of silent frames, replaced by eps."""
     return np.where(values == 0, EPS, values)
 
 
 class _Tables(NamedTuple):
-    """What depends on the window alone."""
+    """Arrays that depend on variant and window alone."""
 
     frequencies: Float[np.ndarray, " bins"]  # hertz
-    rolloff_bins: int  # the bin that stands for half the sampling rate
-    # Sparse [bins, filters] and [bins, 12]: dense products would keep BLAS threads waiting for each other.
+    rolloff_bins: int  # the bin of half the sampling rate
+    # Sparse [bins, filters] and [bins, 12]: in dense products BLAS threads would wait for each other.
     filters: scipy.sparse.csr_array
     chroma: scipy.sparse.csr_array
 
 
 @lru_cache(maxsize=8)
-def _tables(variant: str, win_length: int, sampling_rate: int) -> _Tables:
+def _tables(variant: str, win_length: int) -> _Tables:
     if variant == "standard":
-        frequencies = np.arange(win_length // 2 + 1) * sampling_rate / win_length
+        frequencies = np.arange(win_length // 2 + 1) * SAMPLING_RATE / win_length
         chroma = np.zeros((len(frequencies), 12))
         # The lowest bin, 0 Hz, has no pitch.
         chroma[np.arange(1, len(frequencies)), _pitch(frequencies[1:]) % 12] = 1
@@ -183,14 +186,14 @@ def _tables(variant: str, win_length: int, sampling_rate: int) -> _Tables:
             scipy.sparse.csr_array(chroma),
         )
     bins = win_length // 2
-    frequencies = np.arange(1, bins + 1) * sampling_rate / (2 * bins)
-    filters = _filter_bank(np.arange(bins) * sampling_rate / bins)
+    frequencies = np.arange(1, bins + 1) * SAMPLING_RATE / (2 * bins)
+    filters = _filter_bank(np.arange(bins) * SAMPLING_RATE / bins)
     chroma = _pyaudioanalysis_chroma(_pitch(frequencies))
     return _Tables(frequencies, bins, scipy.sparse.csr_array(filters), scipy.sparse.csr_array(chroma))
 
 
 def _filter_bank(frequencies: Float[np.ndarray, " bins"]) -> Float[np.ndarray, "bins filters"]:
-    """40 triangles, 13 of them linear from 133.33 Hz, 27 logarithmic, each of height 2 / width.
+    """Returns 40 triangles, 13 of them linear from 133.33 Hz and 27 logarithmic, each of height 2 / width.
 
     Slaney, Auditory toolbox, Technical report 1998-010, Interval Research.
     """
@@ -203,17 +206,17 @@ def _filter_bank(frequencies: Float[np.ndarray, " bins"]) -> Float[np.ndarray, "
 
 
 def _pitch(frequencies: Float[np.ndarray, " bins"]) -> Int[np.ndarray, " bins"]:
-    """Semitones above the lowest A."""
+    """Returns semitones above the lowest A."""
     return np.round(12 * np.log2(frequencies / LOWEST_A_HERTZ)).astype(int)
 
 
 def _pyaudioanalysis_chroma(pitch: Int[np.ndarray, " bins"]) -> Float[np.ndarray, "bins 12"]:
-    """That library's way from the power of the bins to 12 pitch classes, as a matrix.
+    """Returns the library's map from the power of the bins to 12 pitch classes, as a matrix.
 
-    It writes the power of bin k to the place `pitch[k]` of an array with as many places as there are bins, so
-    that the last bin of a pitch wins (and a negative pitch goes to the far end), and divides place i by the
-    number of bins that share the pitch of *bin* i. Where the array would be too short, and the library fails,
-    it is longer here and undivided beyond the bins.
+    The library writes the power of bin k to index `pitch[k]` of an array with one entry per bin. The last bin of a
+    pitch therefore wins, and a negative pitch counts from the end. It then divides entry i by the number of bins that
+    share the pitch of *bin* i. Where the array would be too short and the library fails, it is longer here, and
+    entries beyond the bins are not divided.
     """
     bins = len(pitch)
     places = max(bins, int(pitch.max()) + 1)

@@ -1,11 +1,11 @@
-"""Emotions of audio files by a published model, as CSV on standard output:
+"""Predicts the emotions of audio files with a published model, and prints them as CSV:
 
     python -m sejax.predict --model FOLDER_OR_ID [--revision R] FILE...
 
-FOLDER_OR_ID is an emotion model in Hugging Face's layout (`sejax.pretrained.heads`). A row has the file and a column per
-label: probabilities of classes, or values of dimensions. A file that cannot be used is a sentence on standard error;
-the others are printed all the same, and the exit status is 1. A file is read whole, and memory grows with the
-square of its duration: cut recordings of more than a few minutes into utterances first.
+FOLDER_OR_ID is an emotion model in Hugging Face's layout (`sejax.pretrained.heads`). A row has the file and a column
+per label: probabilities of classes, or values of dimensions. A file that cannot be used gives a sentence on standard
+error. The other files are printed nevertheless, and the exit status is 1. Each file is read as a whole. Memory grows
+with the square of its duration: cut recordings of more than a few minutes into utterances first.
 """
 
 import argparse
@@ -20,17 +20,9 @@ from sejax.errors import InputError
 if TYPE_CHECKING:
     from sejax.pretrained.heads import Classifier
 
-SHORTEST = 2**14  # samples, about a second, to which shorter audio is padded
-
-
-def padded_length(samples: int) -> int:
-    """The length to which audio is padded: four in each octave, so that few programs are compiled."""
-    step = max(SHORTEST, 2 ** (samples.bit_length() - 3))
-    return -(-samples // step) * step
-
 
 def predict(classifier: "Classifier", path: str) -> list[float]:
-    """The value of each label for one file.
+    """Returns the value of each label for one file.
 
     Raises:
       InputError: the file cannot be used (`load_audio`), or is too short for the model.
@@ -38,15 +30,17 @@ def predict(classifier: "Classifier", path: str) -> list[float]:
     import jax.numpy as jnp
     import numpy as np
 
-    from sejax.features.audio import SAMPLING_RATE, load_audio
+    from sejax.corpora.schema import SAMPLING_RATE
+    from sejax.features.audio import load_audio
+    from sejax.pretrained.extract import padded_length
     from sejax.pretrained.heads import classify
 
     samples = load_audio(path).samples
-    window = classifier.checkpoint.architecture.window
+    window = classifier.checkpoint.backbone.window
     if len(samples) < window:
         raise InputError(
-            f"{path}: lasts {1000 * len(samples) / SAMPLING_RATE:.1f} ms; expected at least the "
-            f"{1000 * window / SAMPLING_RATE:.1f} ms that the model's first frame sees."
+            f"{path}: lasts {1000 * len(samples) / SAMPLING_RATE:.1f} ms, expected at least the "
+            f"{1000 * window / SAMPLING_RATE:.1f} ms that the model's first frame sees"
         )
     padded = np.pad(samples, (0, padded_length(len(samples)) - len(samples)))
     scores = classify(classifier, jnp.asarray(padded)[None], jnp.asarray([len(samples)], jnp.int32))
@@ -54,10 +48,10 @@ def predict(classifier: "Classifier", path: str) -> list[float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
+    """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m sejax.predict",
-        description="Emotions of audio files by a published model, as CSV: a row per file, a column per label.",
+        description="Predicts the emotions of audio files as CSV: a row per file, a column per label.",
     )
     parser.add_argument("--model", required=True, help="a folder in Hugging Face's layout, or a hub id")
     parser.add_argument("--revision", default="main", help="branch, tag or commit on the hub")

@@ -1,7 +1,8 @@
-"""One encoder per stream: frames in, fewer frames of the model's width out.
+"""Encoders of streams, from frames to fewer frames of the model's width.
 
-Each takes `(x [batch, time, feature], mask [batch, time], rate [])` and gives `(y [batch, time', width],
-mask [batch, time'])` with `time' = ceil(time / stride)`; `dtype` is that of the layers.
+An encoder is one class and one row of `ENCODERS`. It is built with `width`, `layers`, `stride` and `dtype` (of the
+layers). It takes `(x [batch, time, feature], mask [batch, time], rate [])`, where `rate` is the dropout rate, and
+returns `(y [batch, time', width], mask [batch, time'])` with `time' = ceil(time / stride)`.
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ from sejax.nn.layers import LSTM, Conv, Dense, Dropout, LayerNorm, mask_frames, 
 
 
 class RecurrentEncoder(nn.Module):
-    """`stride` frames side by side, a linear map, then bidirectional LSTM layers."""
+    """A linear map of `stride` frames side by side, then bidirectional LSTM layers."""
 
     width: int
     layers: int
@@ -35,7 +36,7 @@ class RecurrentEncoder(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-    """`stride` frames side by side, a linear map with fixed position codes, then pre-norm Transformer blocks."""
+    """A linear map of `stride` frames side by side with fixed position codes, then pre-norm Transformer blocks."""
 
     width: int
     layers: int
@@ -56,10 +57,10 @@ class TransformerEncoder(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """`stride` frames side by side, a linear map (together a convolution of that stride), residual convolutions.
+    """A linear map of `stride` frames side by side (a convolution of that stride), then residual convolutions.
 
-    Normalisation is per frame (layer norm), never across utterances: no statistic of another speaker,
-    held out or not, enters an utterance's prediction.
+    Normalisation is per frame (layer norm), never across utterances: no statistic of another speaker, held out or not,
+    enters an utterance's prediction.
     """
 
     width: int
@@ -80,7 +81,7 @@ class ConvEncoder(nn.Module):
 
 
 class LinearEncoder(nn.Module):
-    """`stride` frames side by side and a linear map: for features that already know their context."""
+    """A linear map of `stride` frames side by side, for features that already contain their context."""
 
     width: int
     layers: int  # unused: there is one map
@@ -96,4 +97,4 @@ class LinearEncoder(nn.Module):
 
 
 ENCODERS = {"lstm": RecurrentEncoder, "transformer": TransformerEncoder, "conv": ConvEncoder, "linear": LinearEncoder}
-"""The kinds that `config.model.encoder.<stream>` may name."""
+"""The encoders that `config.model.encoder.<stream>` may name."""

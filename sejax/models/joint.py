@@ -1,6 +1,6 @@
 """The joint model: parallel streams, attention within and between them, one fused representation, two heads."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import permutations
 from typing import Any, NamedTuple
 
@@ -11,37 +11,56 @@ from jaxtyping import Array, Bool, Float
 from sejax.models.encoders import ENCODERS
 from sejax.models.heads import Heads
 from sejax.nn.attention import AttentivePooling, Block, CoAttention, GuidedPooling
-from sejax.nn.layers import Dense, Dropout, LayerMix, LayerNorm
+from sejax.nn.layers import LAYER_WEIGHTS, Dense, Dropout, LayerMix, LayerNorm
 from sejax.pretrained.finetune import Tuning, side_by_side
 
 
 class StreamSpec(NamedTuple):
-    """How one stream is encoded. `encoder` is a key of `ENCODERS`, or "none": its statistics alone are used."""
+    """How the model reads one stream."""
 
     name: str
-    encoder: str
+    encoder: str  # a key of `ENCODERS`, or "none": the stream's statistics alone are used
     layers: int
     stride: int
-    mixed: int = 1  # hidden states of a pretrained model that lie side by side in a frame and are mixed
-    tuning: Tuning | None = None  # of a pretrained model that is part of this one; the frames are what it "hears"
+    mixed: int = 1  # hidden states of a pretrained model that stand side by side in a frame and are mixed
+    tuning: Tuning | None = None  # of a pretrained model in this one; the frames are then its `frozen_forward`
 
 
 class Rates(NamedTuple):
-    """Dropout rates, possibly traced: within the network, and on the statistics that enter the fusion."""
+    """Dropout rates, possibly traced."""
 
-    hidden: Float[Array, ""]
-    statistics: Float[Array, ""]
+    hidden: Float[Array, ""]  # within the network
+    statistics: Float[Array, ""]  # on the statistics that enter the fusion
+
+
+def tuned_name(stream: str) -> str:
+    """Returns the name of a stream's fine-tuned pretrained model in the trunk's parameters."""
+    return f"{stream}_ssl"
+
+
+def mix_name(stream: str) -> str:
+    """Returns the name of the mixing of a stream's hidden states in the trunk's parameters."""
+    return f"{stream}_mix"
+
+
+def mixing_scores(streams: Iterable[StreamSpec], params: Mapping[str, Any]) -> dict[str, Array]:
+    """Returns the scores of the hidden states, before the softmax, of each stream whose states are mixed.
+
+    Args:
+      streams: the model's.
+      params: of a `JointModel`, with any leading axes.
+    """
+    return {s.name: params["trunk"][mix_name(s.name)][LAYER_WEIGHTS] for s in streams if s.mixed > 1}
 
 
 class Trunk(nn.Module):
-    """Streams to the fused representation `[batch, fused]`.
+    """The network from the streams to the fused representation `[batch, fused]`.
 
-    Per stream: what is above the cut of a pretrained model that is tuned, the mixing of its hidden states,
-    encoder, self-attention, then co-attention over every other stream (each ordered pair has its
-    own; what a stream finds is added to it), attentive pooling. Beside it the stream's statistics (means,
-    deviations and percentiles of frames and deltas, normalised) go straight to the fusion: on a few hundred
-    utterances they carry most of what can be learned. The stream named by `guided` is pooled by what the others'
-    pooled vectors look for instead. `dtype` is what the products are computed in; the representation is float32.
+    A stream passes through these parts: the upper section of a tuned pretrained model, the mixing of hidden states, the
+    encoder, self-attention, co-attention over every other stream (one for each ordered pair; the result is added to the
+    stream), attentive pooling. Its statistics (means, deviations and percentiles of frames and deltas, normalised) go
+    straight to the fusion: on a few hundred utterances they carry most of what can be learned. Products are computed in
+    `dtype`; the representation is float32.
     """
 
     streams: tuple[StreamSpec, ...]
@@ -51,9 +70,9 @@ class Trunk(nn.Module):
     self_attention: bool
     co_attention: bool
     statistics: bool
-    guided: str = ""
-    deviations: bool = True  # of mixed hidden states: their deviations over time beside their means
-    activation: bool = True  # behind the fusion; without it and without encoders the model is a linear probe
+    guided: str = ""  # the stream whose frames are weighted by the pooled vectors of the others
+    deviations: bool = True  # whether statistics of mixed hidden states include deviations over time beside means
+    activation: bool = True  # after the fusion; without it and without encoders the model is a linear probe
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -64,7 +83,7 @@ class Trunk(nn.Module):
         statistics: Mapping[str, Float[Array, "batch _statistic"]],
         rates: Rates,
     ) -> Float[Array, "batch {self.fused}"]:
-        mix = {s.name: LayerMix(s.mixed, name=f"{s.name}_mix") for s in self.streams if s.mixed > 1}
+        mix = {s.name: LayerMix(s.mixed, name=mix_name(s.name)) for s in self.streams if s.mixed > 1}
         encoded, valid = {}, {}
         for stream in self.streams:
             if stream.encoder == "none":
@@ -87,8 +106,8 @@ class Trunk(nn.Module):
         if self.co_attention:
             for name, other in permutations(encoded, 2):
                 co_attention = CoAttention(self.width, self.heads, self.dtype, name=f"{name}_over_{other}")
-                found = co_attention(encoded[name], encoded[other], valid[other], rates.hidden)
-                informed[name] = informed[name] + found
+                attended = co_attention(encoded[name], encoded[other], valid[other], rates.hidden)
+                informed[name] = informed[name] + attended
 
         parts = {}
         for name, x in informed.items():
@@ -116,65 +135,56 @@ class Trunk(nn.Module):
         self,
         name: str,
         tuning: Tuning,
-        heard: Float[Array, "batch time _feature"],
+        below: Float[Array, "batch time _feature"],
         mask: Bool[Array, "batch time"],
         rates: Rates,
     ) -> Float[Array, "batch time _feature_out"]:
-        """The hidden states of a tuned model, side by side: those heard below its cut, and those above it."""
-        upper = tuning.upper(f"{name}_ssl")
+        """Returns the hidden states of a tuned model, side by side: those from below its cut, and those above it."""
+        upper = tuning.upper(tuned_name(name))
         if upper is None:
-            return heard
-        a = tuning.architecture
-        width = a.hidden if tuning.cut > 1 else a.conv_dim[-1]
-        own = side_by_side(upper(heard[..., -width:], mask.sum(axis=1, dtype=jnp.int32), rates.hidden), tuning)
-        own = own.astype(heard.dtype)
-        return jnp.concatenate([heard, own], axis=-1) if tuning.layer is None and tuning.cut > 1 else own
+            return below
+        output: Any = upper(below[..., -tuning.cut_size :], mask.sum(axis=1, dtype=jnp.int32), rates.hidden)
+        above = side_by_side(output, tuning).astype(below.dtype)
+        return jnp.concatenate([below, above], axis=-1) if tuning.joins_states else above
 
 
 class JointModel(nn.Module):
-    """Trunk and heads. `represent` and `predict` are apart so that each task's gradient at the fused
-    representation can be weighed before the trunk is walked back once. The trunk computes in `dtype`, the heads in
-    float32."""
+    """Trunk and heads.
 
-    streams: tuple[StreamSpec, ...]
-    classes: int
-    dimensions: int
-    width: int
-    fused: int
-    heads: int
-    self_attention: bool
-    co_attention: bool
-    statistics: bool
-    guided: str = ""
-    deviations: bool = True
-    activation: bool = True
-    dtype: Any = jnp.float32
+    `represent` and `predict` are separate, so that the tasks' gradients at the fused representation can be weighted
+    before the backward pass through the trunk. The trunk computes in its `dtype`, the heads in float32.
+    """
 
-    def setup(self) -> None:
-        self.trunk = Trunk(
-            self.streams,
-            self.width,
-            self.fused,
-            self.heads,
-            self.self_attention,
-            self.co_attention,
-            self.statistics,
-            self.guided,
-            self.deviations,
-            self.activation,
-            self.dtype,
-        )
-        self.head = Heads(self.classes, self.dimensions)
+    trunk: Trunk
+    head: Heads
 
-    def represent(self, frames, masks, statistics, rates: Rates) -> Float[Array, "batch {self.fused}"]:
-        """The fused representation of a batch; arguments as for `Trunk`."""
+    @property
+    def streams(self) -> tuple[StreamSpec, ...]:
+        """The streams that the model reads."""
+        return self.trunk.streams
+
+    def represent(
+        self,
+        frames: Mapping[str, Float[Array, "batch _time _feature"]],
+        masks: Mapping[str, Bool[Array, "batch _time"]],
+        statistics: Mapping[str, Float[Array, "batch _statistic"]],
+        rates: Rates,
+    ) -> Float[Array, "batch {self.trunk.fused}"]:
+        """Returns the fused representation of a batch; arguments as for `Trunk`."""
         return self.trunk(frames, masks, statistics, rates)
 
     def predict(
-        self, fused: Float[Array, "batch {self.fused}"], rates: Rates
-    ) -> tuple[Float[Array, "batch {self.classes}"], Float[Array, "batch {self.dimensions}"]]:
-        """Logits and dimensions from the fused representation."""
+        self, fused: Float[Array, "batch {self.trunk.fused}"], rates: Rates
+    ) -> tuple[Float[Array, "batch {self.head.classes}"], Float[Array, "batch {self.head.dimensions}"]]:
+        """Returns logits and dimensions from the fused representation."""
         return self.head(fused, rates.hidden)
 
-    def __call__(self, frames, masks, statistics, rates: Rates):
+    def __call__(
+        self,
+        frames: Mapping[str, Float[Array, "batch _time _feature"]],
+        masks: Mapping[str, Bool[Array, "batch _time"]],
+        statistics: Mapping[str, Float[Array, "batch _statistic"]],
+        rates: Rates,
+    ) -> tuple[Float[Array, "batch {self.head.classes}"], Float[Array, "batch {self.head.dimensions}"]]:
+        """Returns logits, and dimensions in half scales; arguments as for `Trunk`."""
         return self.predict(self.represent(frames, masks, statistics, rates), rates)

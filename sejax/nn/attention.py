@@ -1,6 +1,6 @@
 """Attention within a stream, between two streams, and over time into one vector.
 
-`dtype` is what products are computed in. Every softmax, and in pooling also scores and sums, are float32.
+`dtype` is that of the products. Every softmax is float32, and so are the scores and sums of pooling.
 """
 
 from typing import Any
@@ -17,8 +17,8 @@ from sejax.nn.layers import Dense, Dropout, LayerNorm
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention of `query` frames over `memory` frames.
 
-    The keys have no bias: a key bias shifts all scores of a query alike, softmax removes it, and its
-    gradient is rounding noise that Adam would turn into steps.
+    The keys have no bias. A key bias shifts all scores of a query alike and softmax removes it; its gradient is
+    rounding noise that Adam would turn into steps.
     """
 
     features: int
@@ -48,9 +48,17 @@ def attend(
     *,
     by_hand: bool | None = None,
 ) -> Float[Array, "batch time_q head feature"]:
-    """Scaled dot-product attention over the valid frames of the memory.
+    """Computes scaled dot-product attention over the valid frames of the memory.
 
-    `jax.nn.dot_product_attention`; on the CPU `attend_on_cpu`, which takes a third of its time there, and less memory.
+    It is `jax.nn.dot_product_attention`, or on the CPU `attend_on_cpu`, which needs a third of the time and less
+    memory.
+
+    Args:
+      q: queries.
+      k: keys.
+      v: values.
+      mask: valid frames of the memory.
+      by_hand: whether `attend_on_cpu` is used; None decides by the backend.
     """
     if jax.default_backend() == "cpu" if by_hand is None else by_hand:
         q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
@@ -80,7 +88,7 @@ class Block(nn.Module):
 
 
 class CoAttention(nn.Module):
-    """What one stream finds in another: its frames attend over the other's frames (Zou et al., 2022)."""
+    """Attention of one stream's frames over another's (Zou et al., 2022)."""
 
     features: int
     heads: int
@@ -115,10 +123,10 @@ class AttentivePooling(nn.Module):
 
 
 class GuidedPooling(nn.Module):
-    """The mean of a stream's valid frames, weighted by what other streams say (Zou et al., 2022).
+    """The mean of a stream's valid frames, weighted by a query from other streams (Zou et al., 2022).
 
-    The co-attention of CA-MSER: their pooled vectors, side by side, give the query by which each frame is
-    weighed. (Its weights belong to positions in clips of one length; a query serves clips of any length.)
+    This is the co-attention of CA-MSER: the pooled vectors of the others, side by side, give the query that weights
+    each frame. (In CA-MSER the weights belong to positions in clips of one length; a query serves clips of any length.)
     """
 
     dtype: Any = jnp.float32
@@ -138,5 +146,5 @@ class GuidedPooling(nn.Module):
 
 
 def _over_frames(score: Float[Array, "batch time"], mask: Bool[Array, "batch time"]) -> Float[Array, "batch time 1"]:
-    """Softmax over the valid frames."""
+    """Computes the softmax over the valid frames."""
     return jax.nn.softmax(jnp.where(mask, score, -jnp.inf), axis=-1)[..., None]

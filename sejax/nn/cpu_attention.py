@@ -1,4 +1,4 @@
-"""Attention on a CPU, in blocks that fit its cache."""
+"""Attention on a CPU, in blocks that fit into its cache."""
 
 import jax
 import jax.numpy as jnp
@@ -13,22 +13,22 @@ def attend_on_cpu(
     v: Float[Array, "batch head time_m feature"],
     mask: Bool[Array, "batch time_m"],
 ) -> Float[Array, "batch head time_q feature"]:
-    """Attention of scaled queries, a few utterances after the other, so that a block's weights stay in the cache.
+    """Computes attention of scaled queries in blocks of a few utterances, so that a block's weights stay in the cache.
 
-    The weights `[time_q, time_m]` are not kept for the way back but computed again from their sums (as in
-    FlashAttention; Dao et al., 2022): memory grows with the length, not with its square. Every product is written
-    so that only narrow arrays are transposed, and what else is done to wide ones is one pass each.
+    The weights `[time_q, time_m]` are not stored for the backward pass but computed again from their sums (as in
+    FlashAttention; Dao et al., 2022): memory grows with the length, not with its square. The products are written so
+    that only narrow arrays are transposed and every other operation on a wide array is a single pass.
     """
     return _attend_forward(q, k, v, mask)[0]
 
 
 CACHE_BYTES = 2**20
-"""Of the attention weights of a block, at most: about what a core's cache holds."""
+"""The largest size of a block's attention weights: about the size of a core's cache."""
 
 
 def _attend_forward(q, k, v, mask):
     def forward(q, k, v, mask):
-        # A feature of -1e9 where the mask is off leaves the masking to the product.
+        # An additional feature, -1e9 outside the mask, makes the product apply the mask.
         beyond = jnp.where(mask, 0.0, -1e9).astype(k.dtype)[..., None]
         q, k = jnp.concatenate([q, jnp.ones_like(q[..., :1])], axis=-1), jnp.concatenate([k, beyond], axis=-1)
         score = jnp.einsum("gqf,gmf->gqm", q, k, preferred_element_type=jnp.float32)
@@ -61,27 +61,27 @@ def _attend_backward(kept, dy):
 
 
 def _in_blocks(f, q, k, *more):
-    """`f` of arrays `[utterance x head, ...]`, on as many utterances of `[batch, head, ...]` as the cache holds."""
+    """Calls `f`, of arrays `[utterance x head, ...]`, on blocks of `[batch, head, ...]` that fit into the cache."""
     batch, heads, time_q, _ = q.shape
     fit = max(1, CACHE_BYTES // (4 * heads * time_q * k.shape[2]))
     size = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= fit)
     blocks = [x.reshape(batch // size, size * heads, *x.shape[2:]) for x in (q, k, *more)]
-    found = lax.map(lambda block: _with_runs_merged(f)(*block), blocks)
-    return tuple(x.reshape(batch, heads, *x.shape[2:]) for x in found)
+    outputs = lax.map(lambda block: _with_runs_merged(f)(*block), blocks)
+    return tuple(x.reshape(batch, heads, *x.shape[2:]) for x in outputs)
 
 
 def _with_runs_merged(f):
-    """`f` of arrays `[utterance x head, ...]`; vmapped over runs, it sees those of all runs on that same axis.
+    """Returns `f`, a function of arrays `[utterance x head, ...]`, which under vmap gets all runs on that same axis.
 
-    With an axis more, be it of size 1, XLA on a CPU does not know the reductions again that it is fast at.
+    With one more axis, even of size 1, XLA on a CPU does not recognise the reductions that it has fast code for.
     """
     merged = jax.custom_batching.custom_vmap(f)
 
     @merged.def_vmap
     def over_runs(runs, batched, *arrays):
-        own = [x if b else jnp.broadcast_to(x, (runs, *x.shape)) for x, b in zip(arrays, batched, strict=True)]
-        found = merged(*(x.reshape(-1, *x.shape[2:]) for x in own))
-        return tuple(x.reshape(runs, -1, *x.shape[1:]) for x in found), (True,) * len(found)
+        of_runs = [x if b else jnp.broadcast_to(x, (runs, *x.shape)) for x, b in zip(arrays, batched, strict=True)]
+        outputs = merged(*(x.reshape(-1, *x.shape[2:]) for x in of_runs))
+        return tuple(x.reshape(runs, -1, *x.shape[1:]) for x in outputs), (True,) * len(outputs)
 
     return merged
 

@@ -1,7 +1,6 @@
-"""Layers that the encoders share. Every one respects a mask: what lies beyond an utterance's end never matters.
+"""Layers that encoders and pretrained models share. None depends on values beyond an utterance's end.
 
-A layer's `dtype` is what its products are computed in and what it gives out. Parameters are float32, and so is
-whatever is summed outside a product.
+A layer's `dtype` is that of its products and of its output. Parameters and sums outside products are float32.
 """
 
 import math
@@ -13,14 +12,19 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
+LAYER_WEIGHTS = "layer_weights"
+"""The name of the scores among the parameters of a `LayerMix`."""
 
-def mask_frames(x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"]):
-    """Zeros in every frame that the mask leaves out, whatever stood there (NaN included)."""
+
+def mask_frames(
+    x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"]
+) -> Float[Array, "batch time feature"]:
+    """Returns `x` with zeros in every frame outside the mask, NaN included."""
     return jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
 
 
 class Dense(nn.Module):
-    """A linear map of the axes `axis`."""
+    """A linear map over the axes `axis`."""
 
     features: int | tuple[int, ...]
     axis: int | tuple[int, ...] = -1
@@ -39,17 +43,17 @@ class Dense(nn.Module):
 
 
 def add_bias(y: Float[Array, "..."], bias: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`y + bias` in the dtype of `y`, added in float32.
+    """Returns `y + bias` in the dtype of `y`, added in float32.
 
-    The bias's gradient is then a sum in float32: one in bfloat16 over an utterance's frames and a batch stands
-    still at the first few hundred (flax's Dense has half of such a gradient).
+    The bias's gradient is then a float32 sum. A bfloat16 sum over the frames of a batch stops growing after a few
+    hundred terms (flax's Dense loses half of such a gradient).
     """
     bias = bias.reshape((1,) * (y.ndim - bias.ndim) + bias.shape)
     return (y.astype(jnp.float32) + bias).astype(y.dtype)
 
 
 class LayerNorm(nn.Module):
-    """Layer norm over features; its moments, and its parameters' gradients, are summed in float32."""
+    """A layer norm over features; its moments and the gradients of its parameters are summed in float32."""
 
     dtype: Any = jnp.float32
 
@@ -61,26 +65,26 @@ class LayerNorm(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Dropout whose rate may be a traced scalar: one program serves runs with different rates.
+    """Dropout whose rate may be a traced scalar, so that one program serves runs with different rates.
 
-    `flax.linen.Dropout` branches on its rate and so needs a Python number. The key comes from the stream
-    "dropout"; without that stream the layer is the identity.
+    `flax.linen.Dropout` branches on its rate and so needs a Python number. The key comes from the random stream
+    "dropout"; without it the layer is the identity.
     """
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."], rate: Float[Array, ""]) -> Float[Array, "..."]:
         if not self.has_rng("dropout"):
             return x
-        keep = _random_24_bits(self.make_rng("dropout"), x.shape) >= (rate * 2**24).astype(jnp.int32)
-        # A rate of 1 keeps nothing; the floor keeps 0/0 out of that corner.
+        keep = random_24_bits(self.make_rng("dropout"), x.shape) >= (rate * 2**24).astype(jnp.int32)
+        # A rate of 1 keeps nothing; the floor prevents 0/0 there.
         return jnp.where(keep, x / jnp.maximum(1.0 - rate, 1e-6).astype(x.dtype), jnp.zeros((), x.dtype))
 
 
-def _random_24_bits(key: Key[Array, ""], shape: tuple[int, ...]) -> Int[Array, "..."]:
-    """Integers below 2^24, by hashing each element's number with the key.
+def random_24_bits(key: Key[Array, ""], shape: tuple[int, ...]) -> Int[Array, "..."]:
+    """Returns random integers below 2^24: hashes of each element's number with the key.
 
-    The hash is lowbias32 (Wellons, Hash prospector, 2018), the key's second word mixed in between. Threefry,
-    which jax.random takes, has ten times the arithmetic: on a CPU a quarter of a training step.
+    The hash is lowbias32 (Wellons, Hash prospector, 2018), with the key's second word mixed in between its rounds.
+    Threefry, the generator of jax.random, has ten times the arithmetic: on a CPU a quarter of a training step.
     """
     low, high = jax.random.key_data(key)
     h = lax.iota(jnp.uint32, math.prod(shape)).reshape(shape) ^ low
@@ -90,28 +94,28 @@ def _random_24_bits(key: Key[Array, ""], shape: tuple[int, ...]) -> Int[Array, "
 
 
 class LayerMix(nn.Module):
-    """The hidden states of a pretrained model, mixed by learned softmax weights (SUPERB; Yang et al., 2021).
+    """A mixture of a pretrained model's hidden states by learned softmax weights (SUPERB; Yang et al., 2021).
 
-    The states lie side by side on the last axis, `layers` times as many features as come out. All weights
-    start equal.
+    The input has the states side by side on its last axis, so `layers` times as many features as the output. All
+    weights are equal at first.
     """
 
     layers: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch feature"]) -> Float[Array, "*batch feature_out"]:
-        score = self.param("layer_weights", nn.initializers.zeros, (self.layers,))
+        score = self.param(LAYER_WEIGHTS, nn.initializers.zeros, (self.layers,))
         states = x.reshape(*x.shape[:-1], self.layers, -1)
         weight = jax.nn.softmax(score).reshape(*[1] * (states.ndim - 2), -1, 1)
-        return (states * weight).sum(axis=-2)  # not a matrix product: this fuses with what made x
+        return (states * weight).sum(axis=-2)  # not a matrix product: this fuses with the computation of x
 
 
 class Conv(nn.Module):
-    """One-dimensional convolution over time, zero-padded to keep frames aligned: frame t sees its neighbours.
+    """A one-dimensional convolution over time, zero-padded to keep frames aligned.
 
-    Output frame t is centred on input frame `stride * t`, whatever the padded length, so padding a batch
-    further changes no frame. On the CPU it runs as shifted slices and one matrix product: XLA's convolution
-    is 30 to 60 times slower there inside a scan. The parameters are the same in both forms.
+    Output frame t is centred on input frame `stride * t` for every padded length, so padding a batch further changes no
+    frame. On the CPU it runs as shifted slices and one matrix product: XLA's convolution is 30 to 60 times slower there
+    inside a scan. The parameters are the same in both forms.
     """
 
     features: int
@@ -146,20 +150,19 @@ class Conv(nn.Module):
 def stack_frames(
     x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"], n: int
 ) -> tuple[Float[Array, "batch time_out feature_out"], Bool[Array, "batch time_out"]]:
-    """Lays `n` consecutive frames side by side: a sequence `n` times shorter, nothing thrown away."""
+    """Returns a sequence `n` times shorter, in which `n` consecutive frames are concatenated to one."""
     extra = -x.shape[1] % n
     x = jnp.pad(mask_frames(x, mask), ((0, 0), (0, extra), (0, 0)))
     mask = jnp.pad(mask, ((0, 0), (0, extra)))
-    # Not a reshape: fused with what makes x, one keeps XLA from vectorising that loop on the CPU.
+    # Not a reshape: fused with the computation of x, it keeps XLA from vectorising that loop on the CPU.
     return jnp.concatenate([x[:, i::n] for i in range(n)], axis=-1), mask[:, ::n]
 
 
 class LSTM(nn.Module):
-    """A bidirectional LSTM (Hochreiter & Schmidhuber, 1997; forget bias 1) that stands still on padding.
+    """A bidirectional LSTM (Hochreiter & Schmidhuber, 1997; forget bias 1) whose state does not change on padding.
 
-    The input products of all frames are one matrix product ahead of the recurrence; both directions advance
-    in one scan, the backward one over the reversed sequence, where its state waits through the padding. The cell
-    is float32.
+    The input products of all frames are one matrix product before the recurrence. Both directions advance in one scan,
+    the backward one over the reversed sequence, which begins with the padding. The cell is float32.
     """
 
     features: int  # per direction
@@ -183,7 +186,7 @@ class LSTM(nn.Module):
         def advance(carry, inputs):
             cell, out = carry
             gate, keep = inputs
-            # Cast in here: the gradient of the weights is summed over time in what the scan closes over.
+            # The cast is inside: the gradient of the weights is then summed over time in float32.
             recurrent = jnp.einsum("dbh,dhg->dbg", out, w_rec.astype(self.dtype))
             i, f, g, o = jnp.split(gate.astype(jnp.float32) + recurrent.astype(jnp.float32), 4, axis=-1)
             new_cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
@@ -198,12 +201,12 @@ class LSTM(nn.Module):
 
 
 def _forget_gate_open(key, shape, dtype=jnp.float32):
-    """Zero biases but 1 at the forget gate (Jozefowicz et al., 2015)."""
+    """Returns biases of 1 at the forget gate and 0 elsewhere (Jozefowicz et al., 2015)."""
     return jnp.zeros(shape, dtype).at[:, shape[1] // 4 : shape[1] // 2].set(1.0)
 
 
 def sinusoids(time: int, features: int) -> Float[Array, "{time} {features}"]:
-    """Fixed position codes (Vaswani et al., 2017)."""
+    """Returns fixed position codes (Vaswani et al., 2017)."""
     rate = jnp.exp(jnp.arange(0, features, 2, dtype=jnp.float32) * (-jnp.log(10_000.0) / features))
     angle = jnp.arange(time, dtype=jnp.float32)[:, None] * rate[None]
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)[:, :features]

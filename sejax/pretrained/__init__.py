@@ -1,7 +1,7 @@
-"""Wav2Vec 2.0, HuBERT and WavLM in Flax: modules, checkpoints, features and fine-tuning."""
+"""Pretrained speech models in Flax: families, checkpoints, hidden states as features, and fine-tuning."""
 
 MODES = ("frozen", "lora", "full")
-"""How a model inside the joint one is fine-tuned: `finetune.Tuning.mode`."""
+"""How a checkpoint inside the joint model is fine-tuned: `finetune.Tuning.mode`."""
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "intermediate", "output")
-"""The linear layers of a Transformer layer that may have adapters: `modules.Lora.targets`."""
+"""The linear layers of a Transformer layer that can have adapters, named alike in every family: `base.Lora.targets`."""

@@ -16,12 +16,12 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from sejax.atomic import atomic_write
 from sejax.evaluation.tables import COLUMNS, Column
+from sejax.host.atomic import atomic_write
+from sejax.host.wording import count
 from sejax.report.read import Audit, Protocol, Provenance, Setting, Study, read_study
 from sejax.report.results import view_results
 from sejax.report.settings import view_settings
-from sejax.wording import count
 from sejax.workdir.files import REPORT
 
 _MOST_ROWS = 500  # of a list in the audit; metrics.json has the rest

@@ -1,69 +1,69 @@
-"""Schemes that need only the losses: the weights are known before anything is walked back."""
+"""Schemes that need only the losses: their weights are known before any backward pass."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from sejax.weighting.core import Scalar, combine, moved, observed, progress, scaled, tilted
+from sejax.weighting.core import Scalar, moved, progress, scaled, tilted, transform
 
 
 class StaticState(NamedTuple):
     """State of `static`."""
 
-    weights: Float[Array, " task"]  # shape=(task,): w_k of the last update, 0 before the first
-    head_weights: Float[Array, " task"]  # shape=(task,): the same
+    weights: Float[Array, " task"]
+    head_weights: Float[Array, " task"]
 
 
 class DynamicState(NamedTuple):
     """State of `dynamic`."""
 
-    weights: Float[Array, " task"]  # shape=(task,): w_k of the last update, 0 before the first
-    head_weights: Float[Array, " task"]  # shape=(task,): the same
-    seen: Bool[Array, " task"]  # shape=(task,): whether the task has been present yet
-    fast: Float[Array, " task"]  # shape=(task,): fast moving average of the loss
-    slow: Float[Array, " task"]  # shape=(task,): slow moving average of the loss
+    weights: Float[Array, " task"]
+    head_weights: Float[Array, " task"]
+    seen: Bool[Array, " task"]  # whether the task has been present yet
+    fast: Float[Array, " task"]  # fast moving average of the loss
+    slow: Float[Array, " task"]  # slow moving average of the loss
 
 
 class DwaState(NamedTuple):
     """State of `dwa`. A window is `period` steps."""
 
-    weights: Float[Array, " task"]  # shape=(task,): w_k of the last update, 0 before the first
-    head_weights: Float[Array, " task"]  # shape=(task,): the same
-    step: Int[Array, ""]  # shape=(): steps of this window so far
-    visits: Int[Array, " task"]  # shape=(task,): those of them in which the task was present
-    mean: Float[Array, " task"]  # shape=(task,): its mean loss in them
-    seen: Bool[Array, " task"]  # shape=(task,): whether a window with the task is complete
-    last: Float[Array, " task"]  # shape=(task,): mean loss of the last complete window with the task
-    before: Float[Array, " task"]  # shape=(task,): and of the one before it
+    weights: Float[Array, " task"]
+    head_weights: Float[Array, " task"]
+    step: Int[Array, ""]  # number of steps in the current window
+    visits: Int[Array, " task"]  # number of these in which the task was present
+    mean: Float[Array, " task"]  # mean loss over these visits
+    seen: Bool[Array, " task"]  # whether a window with the task is complete
+    last: Float[Array, " task"]  # mean loss of the last complete window with the task
+    before: Float[Array, " task"]  # mean loss of the complete window with the task before that
 
 
 class RlwState(NamedTuple):
     """State of `rlw`."""
 
-    weights: Float[Array, " task"]  # shape=(task,): w_k of the last update, 0 before the first
-    head_weights: Float[Array, " task"]  # shape=(task,): the same
-    key: UInt32[Array, " word"]  # shape=(word,): the data of the key of the next draw
+    weights: Float[Array, " task"]
+    head_weights: Float[Array, " task"]
+    key: UInt32[Array, " word"]  # data of the random key of the next draw
 
 
 class GeometricState(NamedTuple):
     """State of `geometric`."""
 
-    weights: Float[Array, " task"]  # shape=(task,): w_k of the last update, 0 before the first
-    head_weights: Float[Array, " task"]  # shape=(task,): the same
+    weights: Float[Array, " task"]
+    head_weights: Float[Array, " task"]
 
 
 class StchState(NamedTuple):
     """State of `stch`."""
 
-    weights: Float[Array, " task"]  # shape=(task,): w_k of the last update, 0 before the first
-    head_weights: Float[Array, " task"]  # shape=(task,): the same
+    weights: Float[Array, " task"]
+    head_weights: Float[Array, " task"]
 
 
 def static(prior: Float[Array, " task"]) -> optax.GradientTransformationExtraArgs:
-    """Constant weights.
+    """Keeps the weights constant.
 
     .. math:: w_k = K a_k
 
@@ -84,31 +84,19 @@ def static(prior: Float[Array, " task"]) -> optax.GradientTransformationExtraArg
       Caruana, `Multitask Learning <https://doi.org/10.1023/A:1007379606734>`_, 1997
     """
 
-    def init_fn(params: optax.Params) -> StaticState:
-        del params
-        return StaticState(weights=jnp.zeros_like(prior), head_weights=jnp.zeros_like(prior))
+    def rule(
+        state: StaticState, losses: Float[Array, " task"], active: Bool[Array, " task"]
+    ) -> tuple[Float[Array, " task"], StaticState]:
+        del losses
+        return scaled(prior, active), state
 
-    def update_fn(
-        updates: optax.Updates,
-        state: StaticState,
-        params: optax.Params | None = None,
-        *,
-        losses: Float[Array, " task"],
-        present: Bool[Array, " task"] | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, StaticState]:
-        del state, params, extra_args
-        _, active = observed(losses, present, prior.dtype)
-        weights = scaled(prior, active)
-        return combine(updates, weights), StaticState(weights=weights, head_weights=weights)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transform(lambda: StaticState(jnp.zeros_like(prior), jnp.zeros_like(prior)), rule)
 
 
 def dynamic(
     prior: Float[Array, " task"], *, tau: Scalar = 1.0, fast: Scalar = 0.9, slow: Scalar = 0.99
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Weights by progress: a task that progresses less gets more. One backward pass suffices.
+    r"""Weights the tasks by progress: a task that progresses less gets more. One backward pass suffices.
 
     With a fast and a slow exponential moving average of each loss,
 
@@ -116,11 +104,11 @@ def dynamic(
       r_k = \mathrm{fast}_k / \mathrm{slow}_k, \qquad
       w_k = K \frac{a_k \exp(r_k / \tau)}{\sum_j a_j \exp(r_j / \tau)}
 
-    `r_k` is 1 where there is no progress, less than 1 where the loss is falling, more where it is rising. It
-    is a ratio, so the rule is blind to scale: a loss in units a hundred times as large has the same weight
-    and a hundred times the gradient. `joint` is the scheme that is not.
+    `r_k` is 1 without progress, below 1 while the loss falls, and above 1 while it rises. As a ratio it does not
+    depend on the scale of the loss: a loss in units a hundred times as large has the same weight and a hundred times
+    the gradient. `joint` corrects for the scale.
 
-    The paper's equations for its Dynamic Weighting are not public to us; its abstract says that it adjusts
+    The paper's equations for its Dynamic Weighting are not public to us. Its abstract says that the scheme adjusts
     the task weights based on optimisation progress. This is our reading of that, a relative of DWA.
 
     Args:
@@ -149,41 +137,30 @@ def dynamic(
       Liu et al., `End-to-End Multi-Task Learning with Attention <https://arxiv.org/abs/1803.10704>`_, 2019
     """
 
-    def init_fn(params: optax.Params) -> DynamicState:
-        del params
+    def init() -> DynamicState:
         return DynamicState(
             weights=jnp.zeros_like(prior),
             head_weights=jnp.zeros_like(prior),
-            seen=jnp.zeros(prior.shape, dtype=bool),
+            seen=jnp.zeros(prior.shape, bool),
             fast=jnp.zeros_like(prior),
             slow=jnp.zeros_like(prior),
         )
 
-    def update_fn(
-        updates: optax.Updates,
-        state: DynamicState,
-        params: optax.Params | None = None,
-        *,
-        losses: Float[Array, " task"],
-        present: Bool[Array, " task"] | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, DynamicState]:
-        del params, extra_args
-        losses, active = observed(losses, present, prior.dtype)
+    def rule(
+        state: DynamicState, losses: Float[Array, " task"], active: Bool[Array, " task"]
+    ) -> tuple[Float[Array, " task"], DynamicState]:
         new_fast = moved(state.fast, losses, fast, state.seen, active)
         new_slow = moved(state.slow, losses, slow, state.seen, active)
         weights = tilted(prior, progress(new_fast, new_slow) / tau, active)
-        return combine(updates, weights), DynamicState(
-            weights=weights, head_weights=weights, seen=state.seen | active, fast=new_fast, slow=new_slow
-        )
+        return weights, state._replace(seen=state.seen | active, fast=new_fast, slow=new_slow)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transform(init, rule)
 
 
 def dwa(
     prior: Float[Array, " task"], *, period: int | Int[Array, ""] = 100, tau: Scalar = 2.0
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Dynamic weight average: weights by how much each loss fell between the last two windows.
+    r"""Weights the tasks by how much each loss fell between the last two windows (dynamic weight average).
 
     A window is `period` steps. With :math:`\bar L_k(t)` the mean loss of window t, the weights in window t are
 
@@ -192,12 +169,12 @@ def dwa(
       w_k = K \frac{a_k \exp(r_k / \tau)}{\sum_j a_j \exp(r_j / \tau)}
 
     and in the first two windows r = 1. With `period` the steps of an epoch and equal priors this is the paper's
-    rule; `dynamic` is its relative that moves at every step. It is blind to scale, as that one is.
+    rule. `dynamic` is a relative whose rates change at every step. Neither depends on the scale of the losses.
 
     The prior multiplies the exponentials: without progress the weights are those of `static`.
 
-    A mean is over the steps of the window in which the task was present. A task that missed a whole window
-    keeps its two means. The window counts the steps in which any task was present.
+    A mean is over the steps of the window in which the task was present. The two means of a task that was absent from
+    a whole window are unchanged. The window counts the steps in which any task was present.
 
     Args:
       prior: `a_k`, the share of each task, not negative.
@@ -222,8 +199,7 @@ def dwa(
       equation 7
     """
 
-    def init_fn(params: optax.Params) -> DwaState:
-        del params
+    def init() -> DwaState:
         return DwaState(
             weights=jnp.zeros_like(prior),
             head_weights=jnp.zeros_like(prior),
@@ -235,17 +211,9 @@ def dwa(
             before=jnp.zeros_like(prior),
         )
 
-    def update_fn(
-        updates: optax.Updates,
-        state: DwaState,
-        params: optax.Params | None = None,
-        *,
-        losses: Float[Array, " task"],
-        present: Bool[Array, " task"] | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, DwaState]:
-        del params, extra_args
-        losses, active = observed(losses, present, prior.dtype)
+    def rule(
+        state: DwaState, losses: Float[Array, " task"], active: Bool[Array, " task"]
+    ) -> tuple[Float[Array, " task"], DwaState]:
         weights = tilted(prior, progress(state.last, state.before) / tau, active)
 
         step = state.step + jnp.any(active).astype(jnp.int32)
@@ -255,10 +223,8 @@ def dwa(
 
         full = step >= period
         ends = full & (visits > 0)
-        before = jnp.where(state.seen, state.last, mean)  # the first window stands for the one before it: r = 1
-        return combine(updates, weights), DwaState(
-            weights=weights,
-            head_weights=weights,
+        before = jnp.where(state.seen, state.last, mean)  # the first window counts as the one before it: r = 1
+        return weights, state._replace(
             step=jnp.where(full, 0, step),
             visits=jnp.where(full, 0, visits),
             mean=jnp.where(full, 0, mean),
@@ -267,23 +233,23 @@ def dwa(
             before=jnp.where(ends, before, state.before),
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transform(init, rule)
 
 
 def rlw(prior: Float[Array, " task"], *, seed: int | Int[Array, ""] = 0) -> optax.GradientTransformationExtraArgs:
-    r"""Random loss weighting: new weights at every step. A baseline that any other scheme has to beat.
+    r"""Draws new weights at every step (random loss weighting): a baseline that any other scheme has to beat.
 
     .. math:: z_k \sim \mathcal N(0, 1), \qquad w_k = K \frac{a_k \exp z_k}{\sum_j a_j \exp z_j}
 
     The prior multiplies the exponentials, as if its logarithm were the mean of `z_k`. With equal priors the
     mean of every weight is 1.
 
-    The j-th of the tasks present gets the j-th draw, so that an absent task does not change those of others.
-    A step without any task draws nothing.
+    The j-th of the tasks that are present gets the j-th draw: the others are weighted as if an absent task did not
+    exist. A step without any task draws nothing.
 
     Args:
       prior: `a_k`, the share of each task, not negative.
-      seed: of the draws. Equal seeds give equal weights.
+      seed: seed of the draws. Equal seeds give equal weights.
 
     Returns:
       A `GradientTransformationExtraArgs` whose `update` takes `losses` and, optionally, `present`.
@@ -300,57 +266,45 @@ def rlw(prior: Float[Array, " task"], *, seed: int | Int[Array, ""] = 0) -> opta
       <https://arxiv.org/abs/2111.10603>`_, 2022
     """
 
-    def init_fn(params: optax.Params) -> RlwState:
-        del params
+    def init() -> RlwState:
         return RlwState(
             weights=jnp.zeros_like(prior),
             head_weights=jnp.zeros_like(prior),
             key=jax.random.key_data(jax.random.key(seed)),
         )
 
-    def update_fn(
-        updates: optax.Updates,
-        state: RlwState,
-        params: optax.Params | None = None,
-        *,
-        losses: Float[Array, " task"],
-        present: Bool[Array, " task"] | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, RlwState]:
-        del params, extra_args
-        _, active = observed(losses, present, prior.dtype)
+    def rule(
+        state: RlwState, losses: Float[Array, " task"], active: Bool[Array, " task"]
+    ) -> tuple[Float[Array, " task"], RlwState]:
+        del losses
         following, key = jax.random.split(jax.random.wrap_key_data(state.key))
 
         def draw(number: Int[Array, ""]) -> Float[Array, ""]:
             return jax.random.normal(jax.random.fold_in(key, number), dtype=prior.dtype)
 
         draws = jax.vmap(draw)(jnp.cumsum(active.astype(jnp.int32)))
-        weights = tilted(prior, draws, active)
-        return combine(updates, weights), RlwState(
-            weights=weights,
-            head_weights=weights,
-            key=jnp.where(jnp.any(active), jax.random.key_data(following), state.key),
-        )
+        next_key = jnp.where(jnp.any(active), jax.random.key_data(following), state.key)
+        return tilted(prior, draws, active), state._replace(key=next_key)
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transform(init, rule)
 
 
 def geometric(prior: Float[Array, " task"], *, epsilon: Scalar = 1e-8) -> optax.GradientTransformationExtraArgs:
-    r"""Geometric loss strategy: the gradient of the geometric mean of the losses.
+    r"""Follows the gradient of the geometric mean of the losses (geometric loss strategy).
 
     .. math::
       \nabla \prod_k L_k^{a_k} = \Big(\prod_j L_j^{a_j}\Big) \sum_k \frac{a_k}{L_k} \nabla L_k,
       \qquad w_k = K \frac{a_k / L_k}{\sum_j a_j / L_j}
 
     The prior is the exponent; equal priors give the paper's :math:`(\prod_k L_k)^{1/K}`. The weights are scaled
-    to sum to K, where the original's are not: that changes the size of the whole step only, which Adam does
-    not see. A loss in other units changes nothing but that size.
+    to sum to K, unlike the original's: that changes only the size of the whole step, to which Adam is invariant. The
+    units of a loss change only that size, too.
 
-    A task whose loss is 0 has all the weight, as the rule would have it, and the others wait.
+    A task whose loss is 0 gets all the weight, as the rule implies.
 
     Args:
       prior: `a_k`, the share of each task, not negative.
-      epsilon: added to each loss, above 0.
+      epsilon: constant added to each loss, above 0.
 
     Returns:
       A `GradientTransformationExtraArgs` whose `update` takes `losses` (not negative: less than 0 counts as 0)
@@ -368,31 +322,18 @@ def geometric(prior: Float[Array, " task"], *, epsilon: Scalar = 1e-8) -> optax.
       Multi-Task Learning <https://arxiv.org/abs/1904.08492>`_, 2019
     """
 
-    def init_fn(params: optax.Params) -> GeometricState:
-        del params
-        return GeometricState(weights=jnp.zeros_like(prior), head_weights=jnp.zeros_like(prior))
+    def rule(
+        state: GeometricState, losses: Float[Array, " task"], active: Bool[Array, " task"]
+    ) -> tuple[Float[Array, " task"], GeometricState]:
+        return tilted(prior, -jnp.log(jnp.maximum(losses, 0) + epsilon), active), state
 
-    def update_fn(
-        updates: optax.Updates,
-        state: GeometricState,
-        params: optax.Params | None = None,
-        *,
-        losses: Float[Array, " task"],
-        present: Bool[Array, " task"] | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, GeometricState]:
-        del state, params, extra_args
-        losses, active = observed(losses, present, prior.dtype)
-        weights = tilted(prior, -jnp.log(jnp.maximum(losses, 0) + epsilon), active)
-        return combine(updates, weights), GeometricState(weights=weights, head_weights=weights)
-
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transform(lambda: GeometricState(jnp.zeros_like(prior), jnp.zeros_like(prior)), rule)
 
 
 def stch(
     prior: Float[Array, " task"], *, mu: Scalar = 0.1, ideal: Scalar | Float[Array, " task"] = 0.0
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Smooth Tchebycheff scalarisation: the gradient of a smooth maximum of the losses.
+    r"""Follows the gradient of a smooth maximum of the losses (smooth Tchebycheff scalarisation).
 
     .. math::
       \nabla\, \mu \log \sum_k \exp \frac{a_k (L_k - z_k)}{\mu} = \sum_k a_k p_k \nabla L_k, \quad
@@ -400,12 +341,12 @@ def stch(
       w_k = K \frac{a_k p_k}{\sum_j a_j p_j}
 
     The prior is the paper's preference, and multiplies each loss: its shares among the tasks present sum to 1.
-    More share is more weight, and at the optimum a smaller loss. The weights are scaled to sum to K, where the
-    original's are not: that changes the size of the whole step only, which Adam does not see.
+    A larger share means more weight and, at the optimum, a smaller loss. The weights are scaled to sum to K, unlike
+    the original's: that changes only the size of the whole step, to which Adam is invariant.
 
-    It is the paper's closed form with a given ideal point. LibMTL's variant, which takes the logarithm of each
-    loss relative to its mean in warm-up epochs, is another rule. This one sees scale: losses in units a hundred
-    times as large are a maximum, not a smooth one.
+    This is the paper's closed form with a given ideal point. LibMTL's variant, which takes the logarithm of each
+    loss relative to its mean in warm-up epochs, is another rule. The closed form depends on the scale of the losses:
+    of losses a hundred times as large it is hardly smoother than the maximum.
 
     Args:
       prior: `a_k`, the share of each task, not negative.
@@ -428,23 +369,10 @@ def stch(
       <https://arxiv.org/abs/2402.19078>`_, 2024
     """
 
-    def init_fn(params: optax.Params) -> StchState:
-        del params
-        return StchState(weights=jnp.zeros_like(prior), head_weights=jnp.zeros_like(prior))
-
-    def update_fn(
-        updates: optax.Updates,
-        state: StchState,
-        params: optax.Params | None = None,
-        *,
-        losses: Float[Array, " task"],
-        present: Bool[Array, " task"] | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, StchState]:
-        del state, params, extra_args
-        losses, active = observed(losses, present, prior.dtype)
+    def rule(
+        state: StchState, losses: Float[Array, " task"], active: Bool[Array, " task"]
+    ) -> tuple[Float[Array, " task"], StchState]:
         number = jnp.maximum(jnp.sum(active.astype(prior.dtype)), 1)
-        weights = tilted(prior, scaled(prior, active) / number * (losses - ideal) / mu, active)
-        return combine(updates, weights), StchState(weights=weights, head_weights=weights)
+        return tilted(prior, scaled(prior, active) / number * (losses - ideal) / mu, active), state
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return transform(lambda: StchState(jnp.zeros_like(prior), jnp.zeros_like(prior)), rule)

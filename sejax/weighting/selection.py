@@ -1,4 +1,4 @@
-"""Schemes side by side in one program."""
+"""Several schemes in one program."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,29 +8,32 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from sejax.weighting.core import gradient_transform
+
 
 class SelectState(NamedTuple):
     """State of `select`."""
 
-    weights: Float[Array, " task"]  # shape=(task,): of the scheme that was chosen
-    head_weights: Float[Array, " task"]  # shape=(task,): of the scheme that was chosen
+    weights: Float[Array, " task"]  # those of the selected scheme
+    head_weights: Float[Array, " task"]  # those of the selected scheme
     states: tuple[Any, ...]  # the state of every scheme
 
 
 def select(
     schemes: Sequence[optax.GradientTransformationExtraArgs], index: int | Int[Array, ""]
 ) -> optax.GradientTransformationExtraArgs:
-    """One of several schemes, chosen by a number that may be traced.
+    """Selects one of several schemes by an index, which may be traced.
 
-    Every scheme is computed and one is taken, so that runs of different schemes stack into one program. A
-    scheme costs a weighted sum of the updates and a few numbers per task: next to a training step, nothing.
+    The weights of every scheme are computed and one scheme's are used, so that runs of different schemes stack into
+    one program. A scheme costs a few numbers per task and, if it needs them, the norms or products of the gradients,
+    which is negligible next to a training step.
 
     Args:
-      schemes: the schemes, for the same tasks.
-      index: which of them, from 0.
+      schemes: schemes of this package, for the same tasks.
+      index: index of the selected scheme, from 0.
 
     Returns:
-      A `GradientTransformationExtraArgs` with the `weights` and `head_weights` of the scheme that was chosen.
+      A `GradientTransformationExtraArgs` with the `weights` and `head_weights` of the selected scheme.
 
     Example:
       >>> prior = pair(0.5)
@@ -44,35 +47,22 @@ def select(
     """
     which = jnp.asarray(index, dtype=jnp.int32)
 
-    def init_fn(params: optax.Params) -> SelectState:
-        states = tuple(scheme.init(params) for scheme in schemes)
-        return SelectState(
-            weights=jnp.zeros_like(states[0].weights),
-            head_weights=jnp.zeros_like(states[0].head_weights),
-            states=states,
-        )
+    def init() -> SelectState:
+        states = tuple(scheme.init(()) for scheme in schemes)
+        weights = jnp.zeros_like(states[0].weights)
+        return SelectState(weights=weights, head_weights=jnp.zeros_like(weights), states=states)
 
-    def update_fn(
-        updates: optax.Updates,
-        state: SelectState,
-        params: optax.Params | None = None,
-        *,
-        losses: Float[Array, " task"],
-        present: Bool[Array, " task"] | None = None,
-        **extra_args: Any,
-    ) -> tuple[optax.Updates, SelectState]:
-        results = [
-            scheme.update(updates, inner, params, losses=losses, present=present, **extra_args)
+    def rule(
+        state: SelectState, losses: Float[Array, " task"], active: Bool[Array, " task"], updates: optax.Updates
+    ) -> tuple[Float[Array, " task"], Float[Array, " task"], SelectState]:
+        states = tuple(
+            scheme.update(updates, inner, losses=losses, present=active)[1]
             for scheme, inner in zip(schemes, state.states, strict=True)
-        ]
-        combined = jax.tree.map(
-            lambda *leaves: jax.lax.select_n(which, *leaves), *(combined for combined, _ in results)
         )
-        states = tuple(inner for _, inner in results)
-        return combined, SelectState(
-            weights=jax.lax.select_n(which, *(inner.weights for inner in states)),
-            head_weights=jax.lax.select_n(which, *(inner.head_weights for inner in states)),
-            states=states,
+        return (
+            jax.lax.select_n(which, *(inner.weights for inner in states)),
+            jax.lax.select_n(which, *(inner.head_weights for inner in states)),
+            state._replace(states=states),
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return gradient_transform(init, rule)

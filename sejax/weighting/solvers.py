@@ -1,11 +1,11 @@
-"""Small dense problems of the Gram matrix of the tasks' gradients, solved inside the program.
+"""Solvers of small dense problems of the Gram matrix of the tasks' gradients, inside the compiled program.
 
-All are made for a handful of tasks: loops over tasks are unrolled, active sets are enumerated, iterations are
-bounded; nothing calls a library, so that everything fuses with a training step and stacks under `jax.vmap`.
+All are for a handful of tasks: loops over tasks are unrolled, active sets are enumerated, and iterations are
+bounded. No solver calls a library, so that everything fuses with a training step and stacks under `jax.vmap`.
 A task that does not take part has a row and a column of zeros, and gets 0.
 
-The rules work in the geometry of the unit gradients, the matrix of their cosines: there gradients of sizes 1
-and 1000 are as well-conditioned as gradients of one size, and float32 suffices.
+The rules use the matrix of cosines, the Gram matrix of the unit gradients. There, gradients of norms 1 and 1000 are
+as well-conditioned as gradients of one norm, and float32 suffices.
 """
 
 import functools
@@ -22,10 +22,10 @@ from sejax.weighting.core import widest
 # The default precision of a product is bfloat16 or tf32 on accelerators.
 product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
-# Sweeps of the Jacobi method: it converges quadratically, and float64 with 6 tasks takes five or six.
+# Sweeps of the Jacobi method. It converges quadratically; float64 with 6 tasks takes five or six.
 _SWEEPS = 8
 
-# A bound on Newton's steps, reached by gradients that are opposed: their bargain lies at infinity.
+# Bounds Newton's steps. Opposed gradients reach it: their bargain is at infinity.
 _NEWTON_STEPS = 40
 
 # A set of tasks whose conditions are violated by more than this (in cosines) is not the solution.
@@ -33,9 +33,9 @@ _LARGEST_VIOLATION = 1e-2
 
 
 def gram(updates: optax.Updates) -> Float[Array, "task task"]:
-    """`G_jk = g_j . g_k` over all leaves `[task, ...]`, in float32 at least.
+    """Returns `G_jk = g_j . g_k` over all leaves `[task, ...]`, in float32 at least.
 
-    A gradient that is not finite leaves its mark in its own row and column only.
+    A gradient that is not finite affects only its own row and column.
     """
 
     def leaf_gram(leaf: Float[Array, "task ..."]) -> Float[Array, "task task"]:
@@ -48,7 +48,7 @@ def gram(updates: optax.Updates) -> Float[Array, "task task"]:
 
 
 def cosines(gram: Float[Array, "task task"]) -> tuple[Float[Array, "task task"], Float[Array, " task"]]:
-    """The cosines between the gradients (rows of zeros where a gradient is 0), and their norms."""
+    """Returns the cosines between the gradients (rows of zeros where a gradient is 0), and their norms."""
     norm = jnp.sqrt(jnp.diagonal(gram))
     unit = jnp.where(norm > 0, 1 / jnp.where(norm > 0, norm, 1), 0)
     cosine = gram * unit[:, None] * unit[None, :]
@@ -56,16 +56,16 @@ def cosines(gram: Float[Array, "task task"]) -> tuple[Float[Array, "task task"],
 
 
 def inverse_norms(norm: Float[Array, " task"]) -> Float[Array, " task"]:
-    """`min_j n_j / n_k` over the norms that are not 0: at most 1, and 0 where the norm is."""
+    """Returns `min_j n_j / n_k` over the norms that are not 0: at most 1, and 0 where the norm is 0."""
     smallest = jnp.min(jnp.where(norm > 0, norm, jnp.inf))
     return jnp.where(norm > 0, smallest / jnp.where(norm > 0, norm, 1), 0)
 
 
 def solve(matrix: Float[Array, "task task"], right: Float[Array, "task column"]) -> Float[Array, "task column"]:
-    """`X` of `matrix X = right` for a positive semidefinite matrix, by Gauss-Jordan elimination.
+    """Solves `matrix X = right` for a positive semidefinite matrix, by Gauss-Jordan elimination.
 
-    Such a matrix needs no pivoting. A row that depends on those before it (to rounding) gets 0: a solution
-    where there is one.
+    Such a matrix needs no pivoting. A row that depends on those before it (within rounding) gets 0, so that the result
+    is a solution where there is one.
     """
     size = len(matrix)
     smallest = size * jnp.finfo(matrix.dtype).eps * jnp.diagonal(matrix)
@@ -80,18 +80,18 @@ def solve(matrix: Float[Array, "task task"], right: Float[Array, "task column"])
 
 
 def faces(size: int) -> Bool[Array, "face task"]:
-    """Every set of tasks but the empty one."""
+    """Returns every set of tasks but the empty one."""
     return jnp.asarray(list(itertools.product([False, True], repeat=size))[1:])
 
 
 def nonnegative_minimum(
     matrix: Float[Array, "task task"], linear: Float[Array, "task column"]
 ) -> Float[Array, "task column"]:
-    r"""`argmin x' M x / 2 - b' x` over `x >= 0` for every column `b`, exactly, by enumeration.
+    r"""Returns `argmin x' M x / 2 - b' x` over `x >= 0` for every column `b`, exactly, by enumeration.
 
-    `x` is the solution if and only if `x >= 0`, `M x - b >= 0`, and one of the two is 0 for every task. For
-    each set of tasks that may be above 0 a linear system gives `x`; the set that violates the inequalities
-    least, by rounding only, is the solution.
+    `x` is the solution if and only if `x >= 0`, `M x - b >= 0`, and one of the two is 0 for every task. For each set
+    of tasks whose `x` may be above 0 a linear system gives `x`. The set that violates the inequalities least, only by
+    rounding, gives the solution.
     """
 
     def candidate(
@@ -113,19 +113,19 @@ def worst_case_direction(
     average: Float[Array, " task"],
     radius: Float[Array, ""],
 ) -> Float[Array, " task"]:
-    r"""`y` of `e = sum_k y_k u_k`, `y >= 0`, `|e| = radius`, that maximises the smallest `g_k . (g_0 + e)`.
+    r"""Returns `y` of `e = sum_k y_k u_k`, `y >= 0`, `|e| = radius`, that maximises the smallest `g_k . (g_0 + e)`.
 
     With the unit gradients :math:`u_k`, :math:`b_k = u_k \cdot g_0` and :math:`r_k = 1 / |g_k|`, the tasks
     that are worst off, S, share one value `t`: :math:`C_S y = t r_S - b_S`, and :math:`y^\top C_S y` equals
     the square of the radius, an equation of second degree in `t`. S is found by enumeration, as in
-    `nonnegative_minimum`. Where no set satisfies the conditions (gradients opposed to within rounding, of
-    which every direction serves one at the cost of the other), the best of the candidates is taken.
+    `nonnegative_minimum`. No set satisfies the conditions if gradients are opposed within rounding, because every
+    direction then improves one at the cost of another. The best of the candidates is returned in that case.
 
     Args:
-      cosine: `C`.
+      cosine: `C`, the cosines between the gradients.
       inverse: `r`, up to a common factor.
       average: `b`.
-      radius: of the ball.
+      radius: radius of the ball.
     """
     takes_part = inverse > 0
 
@@ -156,11 +156,11 @@ def worst_case_direction(
 
 
 def bargain(cosine: Float[Array, "task task"]) -> Float[Array, " task"]:
-    r"""`y > 0` of `C y = 1 / y` elementwise: the minimum of :math:`y^\top C y / 2 - \sum_k \log y_k`.
+    r"""Returns `y > 0` of `C y = 1 / y` elementwise: the minimum of :math:`y^\top C y / 2 - \sum_k \log y_k`.
 
-    Newton's method, damped by its decrement as for any self-concordant function, so that it converges from
-    everywhere (Nesterov and Nemirovskii, 1994). Gradients that are opposed have no solution: their `y` grows
-    until the steps run out, in the right direction.
+    Newton's method is damped by its decrement as for any self-concordant function, so that it converges from any
+    start (Nesterov and Nemirovskii, 1994). Opposed gradients have no solution: their `y` grows in the right direction
+    until the steps are used up.
     """
     takes_part = jnp.diagonal(cosine) > 0
     matrix = jnp.where(jnp.diag(~takes_part), 1, cosine)
@@ -189,11 +189,11 @@ def bargain(cosine: Float[Array, "task task"]) -> Float[Array, " task"]:
 def eigenvectors(
     matrix: Float[Array, "task task"],
 ) -> tuple[Float[Array, " task"], Float[Array, "task task"]]:
-    """Eigenvalues, in no order, and eigenvectors, in columns, of a positive semidefinite matrix.
+    """Returns the eigenvalues, in no order, and eigenvectors, in columns, of a positive semidefinite matrix.
 
-    Jacobi's cyclic method. It finds small eigenvalues to high relative accuracy where they are small because
-    gradients are (Demmel and Veselic, 1992), where methods that make the matrix tridiagonal first are
-    accurate relative to the largest only.
+    This is Jacobi's cyclic method. It finds the eigenvalues that are small because gradients are small to high
+    relative accuracy (Demmel and Veselic, 1992). Methods that first make the matrix tridiagonal are accurate only
+    relative to the largest eigenvalue.
     """
     size = len(matrix)
     pairs = list(itertools.combinations(range(size), 2))

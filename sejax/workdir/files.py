@@ -1,4 +1,4 @@
-"""The files of a workdir."""
+"""The files of a workdir: their names, who may write there, and the tables that a study leaves."""
 
 import csv
 import json
@@ -15,101 +15,70 @@ from typing import Any
 import jax
 import numpy as np
 from clu import parameter_overview
-from jaxtyping import Float, Int
-from ml_collections import ConfigDict
+from jaxtyping import Int
 
-from sejax.atomic import atomic_write
+from sejax.build import Study
 from sejax.config import differences
-from sejax.corpora.schema import Corpus
-from sejax.engine.plan import Planned
+from sejax.corpora.schema import SPLITS
+from sejax.engine import devices
+from sejax.engine.feed import Tested
+from sejax.engine.plan import Planned, describe
 from sejax.engine.runs import RunKey, written
 from sejax.errors import InputError
+from sejax.evaluation.results import compute_metrics, gather_predictions
+from sejax.evaluation.selection import read_history, selection_scores
+from sejax.host.atomic import atomic_write
 from sejax.pretrained.convert import Pretrained
-from sejax.protocols.folds import Fold
 
 CONFIG = "config.json"
+PLAN = "plan.json"
+PARAMETERS = "parameters.txt"
 RUNS = "runs.csv"
 HISTORY = "history.jsonl"
 PREDICTIONS = "predictions.csv"
+LAYER_WEIGHTS = "layer_weights.csv"
 METRICS = "metrics.json"
 REPORT = "report.html"
-LAYER_WEIGHTS = "layer_weights.csv"
-PLAN = "plan.json"
-PARAMETERS = "parameters.txt"
+TENSORBOARD = "tensorboard"
+CHECKPOINTS = "checkpoints"
+
+PACKAGES = (
+    "sejax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "transformers",
+    "librosa",
+    "tensorflow-datasets",
+)
+"""The packages whose versions config.json names."""
 
 
-def write_runs(
-    path: str,
-    runs: Sequence[RunKey],
-    folds: Sequence[Fold],
-    corpus: Corpus,
-    best_epoch: Int[np.ndarray, " run"] | None,
-) -> None:
-    """runs.csv: who is trained, validated and tested on in each run, its hyperparameters, its best epoch."""
-    speakers = np.array([u.speaker for u in corpus.utterances])
-    with atomic_write(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        values = list(runs[0].setting.values)
-        splits = ("train", "val", "test")
-        writer.writerow(["run", "fold", "seed", "setting", *values, *(f"{s}_speakers" for s in splits), "best_epoch"])
-        for run in runs:
-            fold = folds[run.fold]
-            who = [" ".join(sorted(set(speakers[getattr(fold, split)]))) for split in splits]
-            epoch = "" if best_epoch is None else int(best_epoch[run.number])
-            own = [written(run.setting.values[name]) for name in values]
-            writer.writerow([run.number, fold.name, run.seed, run.setting.name, *own, *who, epoch])
+# The workdir and its owner
 
 
-def write_layer_weights(
-    path: str,
-    runs: Sequence[RunKey],
-    folds: Sequence[Fold],
-    scores: Mapping[int, Mapping[str, Float[np.ndarray, " _layer"]]],
-) -> None:
-    """layer_weights.csv: by how much each run's best epoch weighs the hidden states of a pretrained model.
+def check_workdir(workdir: str, options: Mapping[str, Any], *, must_exist: bool) -> None:
+    """Checks that the folder can be written and belongs to no other config, before anything is computed.
 
-    `scores` are those of which the weights are the softmax, by the run's number and by stream. Layer 0 is the
-    first layer's input.
+    Args:
+      options: all options of the config as plain JSON values.
+      must_exist: whether it must be the workdir of a training run.
+
+    Raises:
+      InputError: the folder belongs to another config, does not exist or cannot be written.
     """
-    with atomic_write(path) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["run", "fold", "seed", "setting", "stream", "layer", "weight"])
-        for stream in dict.fromkeys(stream for own in scores.values() for stream in own):
-            for run in runs:
-                score = scores[run.number].get(stream)
-                if score is None:  # a program without this stream
-                    continue
-                weight = np.exp(score - score.max())
-                key = [run.number, folds[run.fold].name, run.seed, run.setting.name, stream]
-                writer.writerows([*key, layer, f"{w:.6f}"] for layer, w in enumerate(weight / weight.sum()))
-
-
-def write_json(path: str, tree: Any) -> None:
-    """Writes JSON whole or not at all."""
-    with atomic_write(path) as file:
-        json.dump(tree, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-
-
-def _write_parameters(workdir: str, planned: Sequence[Planned]) -> None:
-    """parameters.txt: the arrays of a run of each program."""
-    overviews = [parameter_overview.get_parameter_overview(p.parameters, include_stats=False) for p in planned]
-    with atomic_write(Path(workdir, PARAMETERS)) as file:
-        file.write("\n\n".join(overviews) + "\n")
-
-
-def _check_workdir(config: ConfigDict, workdir: str, *, must_exist: bool) -> None:
-    """Checks that the folder can be written and is no other config's, before anything is computed."""
-    path = Path(workdir) / "config.json"
-    resolved = json.loads(config.to_json_best_effort())
+    path = Path(workdir, CONFIG)
     if path.exists():
-        found = differences(resolved, json.loads(path.read_text())["config"])
-        if found:
+        different = differences(options, json.loads(path.read_text())["config"])
+        if different:
             raise InputError(
-                f"{workdir} belongs to another config: here {'; '.join(found)}; use another --workdir, or remove it"
+                f"{workdir} belongs to another config: here {'; '.join(different)}; use another --workdir, or remove it"
             )
     elif must_exist:
-        raise InputError(f"{workdir} has no config.json, expected the workdir of a training run")
+        raise InputError(f"{workdir} has no {CONFIG}, expected the workdir of a training run")
     try:
         Path(workdir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -118,50 +87,150 @@ def _check_workdir(config: ConfigDict, workdir: str, *, must_exist: bool) -> Non
         raise InputError(f"{workdir} cannot be written to, expected a folder to write to")
 
 
-def _claim_workdir(config: ConfigDict, workdir: str, pretrained: Mapping[str, Pretrained]) -> None:
-    """Writes config.json, once config and corpus are known to be right: a mended config may use the folder."""
-    path = Path(workdir) / "config.json"
-    digests = {name: own.digest for name, own in pretrained.items()}
+def claim_workdir(workdir: str, options: Mapping[str, Any], checkpoints: Mapping[str, Pretrained]) -> None:
+    """Writes config.json, or checks that the workdir was begun with the same pretrained checkpoints.
+
+    It is called once config and corpus are known to be right, so that a mended config may use the folder.
+
+    Args:
+      options: all options of the config as plain JSON values.
+      checkpoints: the pretrained models, by stream.
+
+    Raises:
+      InputError: the workdir was begun with another checkpoint.
+    """
+    path = Path(workdir, CONFIG)
+    digests = {stream: checkpoint.digest for stream, checkpoint in checkpoints.items()}
     if path.exists():
-        found = json.loads(path.read_text()).get("pretrained", {})
-        if changed := sorted(name for name in digests if digests[name] != found.get(name)):
+        begun_with = json.loads(path.read_text()).get("pretrained", {})
+        if changed := sorted(stream for stream in digests if digests[stream] != begun_with.get(stream)):
             raise InputError(
-                f"{workdir} was begun with another checkpoint than {config.features.ssl[changed[0]].model} holds now "
-                f"(stream {changed[0]}), expected the same files; use another --workdir"
+                f"{workdir} was begun with another checkpoint than {options['features']['ssl'][changed[0]]['model']} "
+                f"holds now (stream {changed[0]}), expected the same files; use another --workdir"
             )
         return
-    packages = (
-        "sejax",
-        "jax",
-        "jaxlib",
-        "flax",
-        "optax",
-        "orbax-checkpoint",
-        "numpy",
-        "transformers",
-        "librosa",
-        "tensorflow-datasets",
-    )
     facts = {
-        "config": json.loads(config.to_json_best_effort()),
+        "config": options,
         "command": shlex.join(["python", "-m", "sejax.main", *sys.argv[1:]]),
-        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in packages}},
+        "versions": {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
         "git": _git_revision(),
-        "device": _describe(jax.local_devices()),
+        "device": devices.describe(jax.local_devices()),
         **({"pretrained": digests} if digests else {}),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    write_json(str(path), facts)
-
-
-def _describe(devices: Sequence[jax.Device]) -> str:
-    return f"{len(devices)} x {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
+    write_json(path, facts)
 
 
 def _git_revision() -> str | None:
-    """The commit of the source, with a + if it was changed; None outside a checkout."""
+    """Returns the commit of the source, with a + if it was changed; None outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip() or None
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def checkpoint_folder(workdir: str, number: int, *, of: int) -> Path:
+    """Returns the folder of a program's checkpoints; programs are numbered from 1."""
+    return Path(workdir, CHECKPOINTS, *([f"program-{number}"] if of > 1 else []))
+
+
+# The plan
+
+
+def read_plan(workdir: str) -> list[dict[str, Any]] | None:
+    """Returns the tree of plan.json, None if the workdir has none yet."""
+    path = Path(workdir, PLAN)
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def write_plan(workdir: str, planned: Sequence[Planned], begun: Sequence[Mapping[str, Any]] | None) -> None:
+    """Writes parameters.txt, the arrays of a run of each program; and plan.json unless the workdir has it."""
+    if not begun:
+        write_json(Path(workdir, PLAN), describe(planned))
+    overviews = [parameter_overview.get_parameter_overview(p.parameters, include_stats=False) for p in planned]
+    with atomic_write(Path(workdir, PARAMETERS)) as file:
+        file.write("\n\n".join(overviews) + "\n")
+
+
+# The results
+
+
+def write_results(
+    workdir: str, study: Study, tested: Mapping[int, Tested], best_epoch: Int[np.ndarray, " run"]
+) -> dict[str, Any]:
+    """Writes predictions.csv, runs.csv, layer_weights.csv (if hidden states are mixed) and metrics.json.
+
+    Args:
+      tested: the test predictions of each run at its best epoch, by the run's number.
+
+    Returns:
+      The tree of metrics.json.
+    """
+    predictions = gather_predictions(study.corpus, study.runs, study.folds, tested)
+    predictions.write(os.path.join(workdir, PREDICTIONS))
+    write_runs(workdir, study, best_epoch)
+    if any(of_run.mixing_scores for of_run in tested.values()):
+        write_layer_weights(workdir, study, tested)
+    best_epoch_of_run = dict(enumerate(best_epoch.tolist()))
+    metrics = compute_metrics(
+        predictions,
+        study.runs,
+        study.folds,
+        study.corpus,
+        selection_scores=selection_scores(read_history(os.path.join(workdir, HISTORY)), best_epoch_of_run),
+        protocol=study.protocol,
+        corpus_facts=study.corpus_facts,
+        audit=study.audit,
+        n_bootstrap=study.n_bootstrap,
+    )
+    write_json(Path(workdir, METRICS), metrics)
+    return metrics
+
+
+def write_runs(workdir: str, study: Study, best_epoch: Int[np.ndarray, " run"] | None) -> None:
+    """Writes runs.csv: each run's hyperparameters, the speakers of its splits, its best epoch (blank before)."""
+    speakers = np.array([u.speaker for u in study.corpus.utterances])
+    options = list(study.runs[0].setting.values)
+    with atomic_write(Path(workdir, RUNS)) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*_RUN_COLUMNS, *options, *(f"{split}_speakers" for split in SPLITS), "best_epoch"])
+        for run in study.runs:
+            fold = study.folds[run.fold]
+            values = [written(run.setting.values[name]) for name in options]
+            members = [" ".join(sorted(set(speakers[getattr(fold, split)]))) for split in SPLITS]
+            epoch = "" if best_epoch is None else int(best_epoch[run.number])
+            writer.writerow([*_run_cells(run, study), *values, *members, epoch])
+
+
+def write_layer_weights(workdir: str, study: Study, tested: Mapping[int, Tested]) -> None:
+    """Writes layer_weights.csv: the weight of each hidden state of a pretrained model at each run's best epoch.
+
+    Layer 0 is the input of the first layer.
+    """
+    streams = dict.fromkeys(stream for of_run in tested.values() for stream in of_run.mixing_scores)
+    with atomic_write(Path(workdir, LAYER_WEIGHTS)) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*_RUN_COLUMNS, "stream", "layer", "weight"])
+        for stream in streams:
+            for run in study.runs:
+                scores = tested[run.number].mixing_scores.get(stream)
+                if scores is None:  # the run's program does not have this stream
+                    continue
+                weight = np.exp(scores - scores.max())
+                weight /= weight.sum()
+                writer.writerows([*_run_cells(run, study), stream, i, f"{w:.6f}"] for i, w in enumerate(weight))
+
+
+_RUN_COLUMNS = ("run", "fold", "seed", "setting")
+
+
+def _run_cells(run: RunKey, study: Study) -> tuple[int, str, int, str]:
+    return run.number, study.folds[run.fold].name, run.seed, run.setting.name
+
+
+def write_json(path: str | os.PathLike[str], tree: Any) -> None:
+    """Writes JSON whole or not at all."""
+    with atomic_write(path) as file:
+        json.dump(tree, file, indent=1, ensure_ascii=False)
+        file.write("\n")

@@ -1,4 +1,4 @@
-"""What a run leaves while it trains: history.jsonl, TensorBoard scalars, and a progress bar."""
+"""The log of a program while it trains: history.jsonl, TensorBoard scalars, and a progress bar."""
 
 import json
 import sys
@@ -6,44 +6,67 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-from tqdm import tqdm
-
-from sejax.engine.runs import RunKey
-from sejax.protocols.folds import Fold
-from sejax.wording import count
+from sejax.build import Study
+from sejax.engine.epoch import EpochMetrics
+from sejax.engine.losses import VAD_LOSSES
+from sejax.engine.program import Program
+from sejax.engine.tasks import Task
+from sejax.host.progress import progress_bar
+from sejax.host.wording import count
+from sejax.workdir.files import HISTORY, TENSORBOARD
 
 _IDENTITY = ("epoch", "run", "fold", "seed", "setting")
 
 
 class Logs:
-    """All that is said of a program's epochs."""
+    """The log of one program, from the epoch after `done` on."""
 
-    def __init__(self, workdir: str, *, runs: Collection[int], epochs: int, done: int, tensorboard: bool) -> None:
-        self._history = History(workdir, runs=runs, epoch=done)
-        self._board = TensorBoard(workdir) if tensorboard else None
-        self._progress = Progress(epochs=epochs, done=done, runs=len(runs))
+    def __init__(self, workdir: str, study: Study, program: Program, done: int) -> None:
+        self._runs, self._folds, self._tasks = program.runs, study.folds, program.labelled_tasks
+        self._history = History(workdir, runs={run.number for run in program.runs}, epoch=done)
+        self._board = TensorBoard(workdir) if study.schedule.tensorboard else None
+        self._progress = Progress(
+            self._tasks,
+            vad_loss=program.network.recipe.vad_loss,
+            epochs=study.schedule.epochs,
+            done=done,
+            runs=len(program.runs),
+        )
 
-    def write(self, epoch: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Takes an epoch's rows of history.jsonl."""
+    def write(self, epoch: int, metrics: EpochMetrics, validation: Sequence[Mapping[str, float]]) -> None:
+        """Takes an epoch's training metrics `[run, task]` (numpy) and validation metrics of every run."""
+        rows = self._rows(epoch, metrics, validation)
         self._history.write(rows)
         self._progress.update(rows)
         if self._board:
             self._board.write(epoch, rows)
 
     def close(self) -> None:
+        """Ends the progress bar and flushes the TensorBoard scalars."""
         self._progress.close()
         if self._board:
             self._board.close()
+
+    def _rows(
+        self, epoch: int, metrics: EpochMetrics, validation: Sequence[Mapping[str, float]]
+    ) -> list[dict[str, Any]]:
+        """Returns the rows of history.jsonl; tasks that the corpus has no labels for have no columns."""
+        rows = []
+        for place, (run, scores) in enumerate(zip(self._runs, validation, strict=True)):
+            identity = (epoch, run.number, self._folds[run.fold].name, run.seed, run.setting.name)
+            row: dict[str, Any] = dict(zip(_IDENTITY, identity, strict=True))
+            for prefix, values in metrics._asdict().items():
+                row |= {f"{prefix}_{task.name}": float(values[place, k]) for task, k in self._tasks.items()}
+            rows.append({**row, **scores})
+        return rows
 
 
 class History:
     """history.jsonl: a row per epoch and run."""
 
     def __init__(self, workdir: str, *, runs: Collection[int], epoch: int) -> None:
-        """Opens the file for these runs' epochs after `epoch`; rows of later ones, from a killed process, go."""
-        self._path = Path(workdir) / "history.jsonl"
+        """Opens the file for these runs' epochs after `epoch`; it removes later rows, which a killed process left."""
+        self._path = Path(workdir, HISTORY)
         kept: list[str] = []
         if self._path.exists():
             # A torn last line has no newline: it belongs to an epoch that is trained again.
@@ -64,23 +87,24 @@ class TensorBoard:
     """Scalars per setting, averaged over its folds and seeds, under `<workdir>/tensorboard`."""
 
     def __init__(self, workdir: str) -> None:
-        self._writer = _summary_writer()(str(Path(workdir) / "tensorboard"), flush_secs=10)
+        self._writer = _summary_writer()(str(Path(workdir, TENSORBOARD)), flush_secs=10)
 
     def write(self, epoch: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds one epoch's rows of history.jsonl."""
         by_setting: dict[str, list[Mapping[str, Any]]] = {}
         for row in rows:
             by_setting.setdefault(row["setting"], []).append(row)
-        for setting, own in by_setting.items():
-            for name in sorted(set().union(*own) - set(_IDENTITY)):
-                self._writer.add_scalar(f"{name}/{setting.replace(' ', '_')}", _mean(own, name), epoch)
+        for setting, rows_of_setting in by_setting.items():
+            for name in sorted(set().union(*rows_of_setting) - set(_IDENTITY)):
+                self._writer.add_scalar(f"{name}/{setting.replace(' ', '_')}", _mean(rows_of_setting, name), epoch)
 
     def close(self) -> None:
+        """Flushes the scalars."""
         self._writer.close()
 
 
 def _summary_writer() -> Any:
-    """tensorboardX imports torch where it is installed, in seconds and for nothing: it is not found here."""
+    """Imports tensorboardX with torch hidden: it would import torch if installed, which takes seconds for nothing."""
     hidden = sys.modules.setdefault("torch", None) is None  # type: ignore[arg-type]
     try:
         from tensorboardX import SummaryWriter
@@ -91,58 +115,32 @@ def _summary_writer() -> Any:
 
 
 class Progress:
-    """A bar over epochs that shows the means over runs of loss, UA and CCC on validation, and the time left."""
+    """A bar over epochs with the means over runs of the losses, of UA and CCC on validation, and the time left."""
 
-    def __init__(self, *, epochs: int, done: int, runs: int) -> None:
-        self._bar = tqdm(
-            total=epochs,
-            initial=done,
-            desc=f"training {count(runs, 'run')}",
-            unit="epoch",
-            bar_format="{desc} {bar:24} {n}/{total} epochs, {remaining} left{postfix}",
+    def __init__(self, tasks: Collection[Task], *, vad_loss: str, epochs: int, done: int, runs: int) -> None:
+        self._shown = {f"loss_{task.name}": _loss_title(task, vad_loss) for task in tasks}
+        self._shown |= {"val_ua": "val UA", "val_ccc_mean": "val CCC"}
+        self._bar = progress_bar(
+            epochs, f"training {count(runs, 'run')}  {count(epochs, 'epoch')}", initial=done, leave=True
         )
 
     def update(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Advances by one epoch, given that epoch's rows of history.jsonl."""
-        shown = {"loss_class": "loss", "loss_vad": "1-ccc", "val_ua": "val UA", "val_ccc_mean": "val CCC"}
-        means = {label: _mean(rows, name) for name, label in shown.items() if any(name in row for row in rows)}
-        self._bar.set_postfix_str(", ".join(f"{label} {value:.3f}" for label, value in means.items()))
+        means = {title: _mean(rows, name) for name, title in self._shown.items() if any(name in row for row in rows)}
+        self._bar.set_postfix_str(", ".join(f"{title} {value:.3f}" for title, value in means.items()))
         self._bar.update()
 
     def close(self) -> None:
+        """Ends the bar."""
         self._bar.close()
 
 
+def _loss_title(task: Task, vad_loss: str) -> str:
+    """Returns the bar's name for a task's loss: `class loss`, `VAD 1-CCC`, `valence MSE`."""
+    return f"{task.title} {VAD_LOSSES[vad_loss].title if task.kind == 'vad' else 'loss'}"
+
+
 def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:
-    """Over the rows that have it: a run that is not trained on a task has no scores of it."""
+    """Returns the mean over the rows that have the name: a run has no scores of a task that it does not train."""
     values = [row[name] for row in rows if name in row]
     return sum(values) / len(values)
-
-
-def history_rows(
-    epoch: int,
-    runs: Sequence[RunKey],
-    folds: Sequence[Fold],
-    losses: Mapping[str, Float[np.ndarray, "run task"]],
-    validation: Sequence[Mapping[str, float]],
-    tasks: Mapping[str, int],
-) -> list[dict[str, Any]]:
-    """The rows of history.jsonl for one epoch.
-
-    Args:
-      losses: by prefix ("loss", "weight", ...), a number per run and task.
-      tasks: the tasks that the corpus has labels for, and their places; the others leave no columns.
-    """
-    rows = []
-    for place, (run, own) in enumerate(zip(runs, validation, strict=True)):
-        row: dict[str, Any] = {
-            "epoch": epoch,
-            "run": run.number,
-            "fold": folds[run.fold].name,
-            "seed": run.seed,
-            "setting": run.setting.name,
-        }
-        for prefix, values in losses.items():
-            row |= {f"{prefix}_{t}": float(values[place, task]) for t, task in tasks.items()}
-        rows.append({**row, **own})
-    return rows

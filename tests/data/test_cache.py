@@ -1,4 +1,3 @@
-import fcntl
 import hashlib
 import os
 import re
@@ -8,24 +7,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from filelock import FileLock
 from tensorflow_datasets.core import shuffle
 
-from sejax import processes
 from sejax.corpora.schema import Corpus, Utterance
 from sejax.data import cache as builder
 from sejax.data.cache import StreamFeatures, build_features
+from sejax.data.compute import acoustic_contents, contents
 from sejax.errors import InputError
 from sejax.features.audio import change_speed, load_audio
+from sejax.features.extract import Contents, Extraction, Segment, statistics_dtype
 from sejax.features.registry import extract
+from sejax.host import processes
 
 RATE = 16_000
 SMALL = {"n_mels": 20, "n_fft": 512}
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 def write_corpus(folder: Path, utterances: int = 5) -> Corpus:
@@ -46,19 +50,31 @@ def build(
     *,
     stream: str = "mel",
     settings: Mapping[str, int] = SMALL,
+    made_of: Contents | None = None,
     speed: float = 1.0,
     workers: int | None = 1,
     max_bad_fraction: float = 0.0,
+    **options: int,
 ) -> StreamFeatures:
     return build_features(
         corpus,
         stream=stream,
-        settings=settings,
+        contents=made_of or contents(stream, settings),
         speed=speed,
         cache_dir=str(cache),
         workers=workers,
         max_bad_fraction=max_bad_fraction,
+        **options,
     )
+
+
+def stored(stream: str = "mel", settings: Mapping[str, int] = SMALL) -> Contents:
+    """The contents of that stream, to be read alone: whoever computes them fails."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("features were computed")
+
+    return replace(contents(stream, settings), extract=refuse)
 
 
 def datasets(cache: Path) -> set[str]:
@@ -66,16 +82,6 @@ def datasets(cache: Path) -> set[str]:
     folder = cache / "acoustic_features"
     assert set(os.listdir(cache)) <= {".lock", "acoustic_features"}
     return set(os.listdir(folder)) if folder.exists() else set()
-
-
-@pytest.fixture
-def no_computation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on whatever is not in the cache is an error."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("features were computed")
-
-    monkeypatch.setattr(builder, "_extractions", refuse)
 
 
 def assert_equal(one: StreamFeatures, other: StreamFeatures) -> None:
@@ -104,13 +110,10 @@ def test_what_is_read_is_what_was_computed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("utterances", [1, 3, 4, 5])
-def test_a_dataset_has_as_many_files_as_it_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, utterances: int
-) -> None:
+def test_a_dataset_has_as_many_files_as_it_needs(tmp_path: Path, utterances: int) -> None:
     corpus = write_corpus(tmp_path / "corpus", utterances)
     whole = build(corpus, tmp_path / "whole")
-    monkeypatch.setattr(builder, "PER_SHARD", 2)
-    assert_equal(build(corpus, tmp_path / "parts"), whole)
+    assert_equal(build(corpus, tmp_path / "parts", per_shard=2), whole)
     assert len(whole.frames) == utterances
     assert len(list((tmp_path / "whole").rglob("*.array_record*"))) == 1
     assert len(list((tmp_path / "parts").rglob("*.array_record*"))) == (utterances + 1) // 2
@@ -123,34 +126,25 @@ def test_no_size_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(build(corpus, tmp_path / "cache").frames) == 5
 
 
-def test_a_second_start_reads(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_second_start_reads(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus")
     first = build(corpus, tmp_path / "cache")
-    request.getfixturevalue("no_computation")
-    assert_equal(build(corpus, tmp_path / "cache", workers=3), first)
-    # Nothing but the audio and the settings counts: not where the corpus lies, nor its labels.
+    assert_equal(build(corpus, tmp_path / "cache", made_of=stored(), workers=3, per_shard=2), first)
+    # Audio and settings alone count: neither the folder of the corpus nor its labels do.
     moved = shutil.move(tmp_path / "corpus", tmp_path / "moved")
     utterances = tuple(
         Utterance(id=u.id, path=f"{moved}/{u.id}.wav", speaker="other", label="a") for u in corpus.utterances
     )
-    assert_equal(build(Corpus("noise", ("a",), (1.0, 7.0), utterances), tmp_path / "cache"), first)
+    assert_equal(build(Corpus("noise", ("a",), (1.0, 7.0), utterances), tmp_path / "cache", made_of=stored()), first)
+    with pytest.raises(AssertionError, match="features were computed"):
+        build(corpus, tmp_path / "other", made_of=stored())
 
 
-def test_processes_compute_what_one_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_processes_compute_what_one_does(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     corpus = write_corpus(tmp_path / "corpus", 40)
     alone = build(corpus, tmp_path / "alone", stream="stf", settings={})
-    monkeypatch.setattr(builder, "STARTUP_SECONDS", 0.0)
-    started: list[int] = []
-
-    def counted(*arguments: object, **options: int) -> object:
-        started.append(options["workers"])
-        return processes.map_in_processes(*arguments, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(builder, "map_in_processes", counted)
-    assert_equal(build(corpus, tmp_path / "together", stream="stf", settings={}, workers=2), alone)
-    assert started == [2]
+    in_processes = acoustic_contents({}, feature="stf", startup_seconds=0.0)
+    assert_equal(build(corpus, tmp_path / "together", stream="stf", made_of=in_processes, workers=2), alone)
     # One line each says what was computed; TFDS says nothing.
     said = capfd.readouterr()
     assert said.out == ""
@@ -207,6 +201,56 @@ def test_whatever_changes_the_result_is_another_dataset(tmp_path: Path) -> None:
     np.testing.assert_array_equal(changed.frames[first.id], extract("mel", load_audio(first.path).samples, SMALL))
 
 
+# Of the first revision: other names would leave every cache that exists unread.
+NAMES_OF_DATASETS = [
+    ("mel", {}, 1.0, "pinned_mel_deee8530de8d6ad3"),
+    ("mfcc", {"n_mfcc": 13}, 1.0, "pinned_mfcc_e7c2ebc8f96aa5b8"),
+    ("stf", {}, 0.9, "pinned_stf_a78934c67bf4c01a"),
+    ("prosody", {}, 1.0, "pinned_prosody_ae16662685a48a56"),
+    ("raw", {}, 1.0, "pinned_raw_1b3b104b5c82a8a7"),
+    ("ssl", {"model": str(GOLDEN / "ssl" / "hubert-base"), "layers": "1"}, 1.0, "pinned_ssl_73430857c22f9e67"),
+]
+
+
+@pytest.mark.parametrize(("feature", "settings", "speed", "name"), NAMES_OF_DATASETS)
+def test_caches_of_older_revisions_are_found(
+    tmp_path: Path, feature: str, settings: dict[str, int | str], speed: float, name: str
+) -> None:
+    utterances = []
+    for i in range(3):
+        path = tmp_path / f"u{i}.wav"
+        path.write_bytes(bytes(8044))
+        os.utime(path, ns=(0, (i + 1) * 10**9))
+        utterances.append(Utterance(id=path.stem, path=str(path), speaker="s"))
+    described = contents(feature, settings)
+
+    def nothing(
+        segments: Sequence[Segment], *, speed: float, workers: int
+    ) -> Generator[tuple[int, Extraction], None, None]:
+        frames, statistics = (
+            np.zeros((1, described.size), described.dtype),
+            np.zeros(1, statistics_dtype(described.dtype)),
+        )
+        for number in range(len(segments)):
+            yield number, Extraction(frames, statistics, "", "", "", 1.0)
+
+    build(
+        Corpus("pinned", ("a",), (1.0, 5.0), tuple(utterances)),
+        tmp_path / "cache",
+        made_of=replace(described, extract=nothing),
+        speed=speed,
+    )
+    folder = tmp_path / "cache" / "acoustic_features" / name / "1.0.0"
+    assert "acoustic_features-utterances.array_record-00000-of-00001" in os.listdir(folder)
+
+
+def test_prosody_at_another_hop_is_not_read_from_older_caches() -> None:
+    """Its rhythm used to be in seconds at the default hop alone."""
+    usual, other = contents("prosody", {}), contents("prosody", {"hop_length": 320})
+    assert usual.identity == usual.settings
+    assert other.identity != other.settings
+
+
 def test_a_new_version_of_the_features_is_another_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = write_corpus(tmp_path / "corpus", 1)
     build(corpus, tmp_path / "cache")
@@ -215,7 +259,7 @@ def test_a_new_version_of_the_features_is_another_dataset(tmp_path: Path, monkey
     assert len(datasets(tmp_path / "cache")) == 2
 
 
-def test_bad_files_are_kept_as_sentences(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_bad_files_are_kept_as_sentences(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", 10)
     missing, silent, stereo, twin = (Path(corpus.utterances[i].path) for i in (0, 3, 4, 6))
     missing.unlink()
@@ -225,19 +269,18 @@ def test_bad_files_are_kept_as_sentences(tmp_path: Path, request: pytest.Fixture
     shutil.copy(corpus.utterances[5].path, twin)
     features = build(corpus, tmp_path / "cache", max_bad_fraction=0.2)
     assert features.errors == {
-        "u000": f"{missing}: no such file.",
-        "u003": f"{silent}: silent, every sample is 0; expected speech.",
+        "u000": f"{missing}: no such file",
+        "u003": f"{silent}: is silent, every sample is 0, expected speech",
     }
     good = [f"u00{i}" for i in (1, 2, 4, 5, 6, 7, 8, 9)]
     assert list(features.frames) == list(features.digest) == list(features.seconds) == good
     assert features.notes == {"u004": "stereo mixed to mono"}
     assert features.digest["u005"] == features.digest["u006"]
     assert len(set(features.digest.values())) == 7
-    request.getfixturevalue("no_computation")
-    assert_equal(build(corpus, tmp_path / "cache", max_bad_fraction=0.2), features)
-    # What was allowed when it was built is not allowed for ever.
+    assert_equal(build(corpus, tmp_path / "cache", made_of=stored(), max_bad_fraction=0.2), features)
+    # Files that were allowed when the dataset was built may not be allowed later.
     with pytest.raises(InputError, match="2 or more bad audio files among 10, expected at most 10 %"):
-        build(corpus, tmp_path / "cache", max_bad_fraction=0.1)
+        build(corpus, tmp_path / "cache", made_of=stored(), max_bad_fraction=0.1)
 
 
 def test_utterances_that_speed_makes_too_short_are_bad(tmp_path: Path) -> None:
@@ -246,59 +289,51 @@ def test_utterances_that_speed_makes_too_short_are_bad(tmp_path: Path) -> None:
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 420), RATE)
     assert build(corpus, tmp_path / "cache", max_bad_fraction=0.5).errors == {}
     errors = build(corpus, tmp_path / "cache", max_bad_fraction=0.5, speed=1.1).errors
-    assert errors["u000"] == (
-        f"{path}: has 382 samples at 16000 Hz and speed 1.1; expected at least one window of 400."
-    )
+    assert errors["u000"] == (f"{path}: has 382 samples at 16000 Hz and speed 1.1, expected at least one window of 400")
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_too_many_bad_files_stop_the_build_and_leave_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
-) -> None:
-    monkeypatch.setattr(builder, "STARTUP_SECONDS", 0.0)
+def test_too_many_bad_files_stop_the_build_and_leave_nothing(tmp_path: Path, processes: int) -> None:
+    made_of = acoustic_contents(SMALL, feature="mel", startup_seconds=0.0)
     corpus = write_corpus(tmp_path / "corpus", 40)
     for utterance in corpus.utterances[20:24]:
         Path(utterance.path).unlink()
     with pytest.raises(InputError) as raised:
-        build(corpus, tmp_path / "cache", max_bad_fraction=0.05, workers=processes)
+        build(corpus, tmp_path / "cache", made_of=made_of, max_bad_fraction=0.05, workers=processes)
     path = str(tmp_path / "corpus" / "u0")
     assert str(raised.value) == (
-        "The corpus noise has 3 or more bad audio files among 40, expected at most 5 % (max_bad_fraction): "
-        f"{path}20.wav: no such file; {path}21.wav: no such file; {path}22.wav: no such file."
+        "the corpus noise has 3 or more bad audio files among 40, expected at most 5 % "
+        f"(config.max_bad_fraction): {path}20.wav: no such file; {path}21.wav: no such file; {path}22.wav: no such file"
     )
     assert datasets(tmp_path / "cache") == set()
 
 
-def test_mistakes_are_refused_before_anything_is_computed(tmp_path: Path, no_computation: None) -> None:
+def test_mistakes_are_refused_before_anything_is_computed(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus", 1)
     cache = tmp_path / "cache"
-    with pytest.raises(InputError, match="The feature is 'chroma'"):
-        build(corpus, cache, stream="chroma")
-    with pytest.raises(InputError, match="has no setting 'mels'"):
-        build(corpus, cache, settings={"mels": 3})
-    with pytest.raises(InputError, match=r"The speed is 9\.0"):
-        build(corpus, cache, speed=9.0)
-    with pytest.raises(InputError, match="The number of workers is 0"):
-        build(corpus, cache, workers=0)
-    with pytest.raises(InputError, match="has no utterances"):
-        build(Corpus("noise", (), (1.0, 5.0), ()), cache)
+    with pytest.raises(InputError, match=r"the feature is 'chroma', expected one of \('mfcc', .*, 'ssl'\)"):
+        contents("chroma", {})
+    with pytest.raises(InputError, match=r"config\.features\.mel has 'mels', expected one of \('n_mels', "):
+        contents("mel", {"mels": 3})
+    with pytest.raises(InputError, match=r"config\.speeds has 9\.0, expected factors between 0\.25 and 4"):
+        build(corpus, cache, made_of=stored(), speed=9.0)
+    with pytest.raises(InputError, match="the number of workers is 0, expected 1 or more"):
+        build(corpus, cache, made_of=stored(), workers=0)
+    with pytest.raises(InputError, match="the corpus noise has 0 utterances, expected 1 or more"):
+        build(Corpus("noise", (), (1.0, 5.0), ()), cache, made_of=stored())
     assert not cache.exists()
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="the features cannot be stored here"):
-        build(corpus, tmp_path / "file" / "cache")
+        build(corpus, tmp_path / "file" / "cache", made_of=stored())
 
 
-def test_of_two_builds_at_once_one_waits_and_reads(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], request: pytest.FixtureRequest
-) -> None:
+def test_of_two_builds_at_once_one_waits_and_reads(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     corpus, cache = write_corpus(tmp_path / "corpus"), tmp_path / "cache"
     expected = build(corpus, tmp_path / "other")
     cache.mkdir()
-    with open(cache / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)  # enough to keep out whoever wants to be alone
-        results: list[StreamFeatures] = []
-        second = threading.Thread(target=lambda: results.append(build(corpus, cache)))
-        request.getfixturevalue("no_computation")
+    results: list[StreamFeatures] = []
+    second = threading.Thread(target=lambda: results.append(build(corpus, cache, made_of=stored())))
+    with FileLock(cache / ".lock"):
         second.start()
         deadline = time.monotonic() + 20
         while "waiting for it" not in capfd.readouterr().err:
@@ -306,8 +341,7 @@ def test_of_two_builds_at_once_one_waits_and_reads(
             time.sleep(0.01)
         # Meanwhile the first build ends.
         shutil.move(tmp_path / "other" / "acoustic_features", cache / "acoustic_features")
-        fcntl.flock(lock, fcntl.LOCK_UN)
-        second.join()
+    second.join()
     assert_equal(results[0], expected)
 
 
@@ -315,26 +349,27 @@ def test_of_two_builds_at_once_one_waits_and_reads(
 ANSWER_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 
 BUILD_SLOWLY = """
-import sys, time
-import sejax.data.builder as builder
+import contextlib, dataclasses, sys, time
 from sejax.corpora.schema import Corpus, Utterance
+from sejax.data.cache import build_features
+from sejax.data.compute import acoustic_contents
 
 folder, cache, workers = sys.argv[1:]
 utterances = tuple(Utterance(id=f"u{i:03d}", path=f"{folder}/u{i:03d}.wav", speaker="s") for i in range(300))
-builder.STARTUP_SECONDS = 0.0
-check = builder.AcousticFeatures._generate_examples
+contents = acoustic_contents({"n_mels": 20, "n_fft": 512}, feature="mel", startup_seconds=0.0)
 
-def slowly(self):
-    for i, example in enumerate(check(self)):
-        yield example
-        if i == 60:
-            print("midway", file=sys.__stdout__, flush=True)
-        if i > 60:
-            time.sleep(0.05)
+def slowly(segments, **options):
+    with contextlib.closing(contents.extract(segments, **options)) as extractions:
+        for i, numbered in enumerate(extractions):
+            yield numbered
+            if i == 60:
+                print("midway", file=sys.__stdout__, flush=True)
+            if i > 60:
+                time.sleep(0.05)
 
-builder.AcousticFeatures._generate_examples = slowly
-builder.build_features(
-    Corpus("noise", ("a", "b"), (1.0, 5.0), utterances), stream="mel", settings={"n_mels": 20, "n_fft": 512},
+build_features(
+    Corpus("noise", ("a", "b"), (1.0, 5.0), utterances), stream="mel",
+    contents=dataclasses.replace(contents, extract=slowly),
     cache_dir=cache, workers=int(workers), max_bad_fraction=0.0,
 )
 """
@@ -411,7 +446,7 @@ def test_workers_have_one_blas_thread_and_import_little(monkeypatch: pytest.Monk
     assert os.environ["OPENBLAS_NUM_THREADS"] == "7"
     assert "OMP_NUM_THREADS" not in os.environ
     loaded = next(processes.map_in_processes(eval, ["list(__import__('sys').modules)"], workers=1, chunk=1))
-    assert "sejax.processes" in loaded
+    assert "sejax.host.processes" in loaded
     assert not {"pytest", "tensorflow_datasets", "tensorflow", "jax"} & set(loaded)
 
 
@@ -419,7 +454,7 @@ def test_ctrl_c_is_answered_by_the_parent_alone_also_in_a_script_without_a_guard
     script = tmp_path / "script.py"
     script.write_text(
         ANSWER_CTRL_C + "import time\n"
-        "from sejax.processes import map_in_processes\n"
+        "from sejax.host.processes import map_in_processes\n"
         "results = map_in_processes(float, ['1'] * 9, workers=2, chunk=1)\n"
         "print('main', next(results), flush=True)\n"
         "time.sleep(60)\n"
@@ -447,13 +482,16 @@ def test_tensorflow_is_never_imported_and_nothing_is_said_on_stdout(tmp_path: Pa
     code = f"""
 import sys
 from sejax.corpora.schema import Corpus, Utterance
-from sejax.data.builder import build_features
+from sejax.data.cache import build_features
+from sejax.data.compute import contents
 
 paths = [f"{tmp_path}/corpus/u00{{i}}.wav" for i in range(3)]
 utterances = tuple(Utterance(id=path[-8:-4], path=path, speaker="s") for path in paths)
 corpus = Corpus("noise", (), (1.0, 5.0), utterances)
 for _ in range(2):
-    build_features(corpus, stream="stf", settings={{}}, cache_dir=r"{tmp_path}/cache", max_bad_fraction=0.0)
+    build_features(
+        corpus, stream="stf", contents=contents("stf", {{}}), cache_dir=r"{tmp_path}/cache", max_bad_fraction=0.0
+    )
 loaded = {{"tensorflow", "torch", "jax"}} & set(sys.modules)
 assert not loaded, loaded
 """

@@ -29,7 +29,7 @@ def saved(tmp_path_factory):
     """A workdir after three saves, and its last state."""
     workdir = str(tmp_path_factory.mktemp("workdir"))
     checkpoints = Checkpoints(workdir)
-    assert checkpoints.latest() is None
+    assert checkpoints.latest() == 0
     for epoch in (5, 10, 15):
         checkpoints.save(epoch, (make_state(fill=epoch), {"score": jnp.ones((1, 2))}))
     checkpoints.close()

@@ -56,7 +56,7 @@ def test_grid_without_values_is_the_base_named_by_its_weighting():
 @pytest.mark.parametrize(
     ("grid", "words"),
     [
-        ({"alpha": (0.5, 0.5)}, ("config.grid.alpha", "twice", "0.5")),
+        ({"alpha": (0.5, 0.5)}, ("config.grid.alpha", "each value once", "0.5")),
         ({"alpha": (0.5, 1.5)}, ("alpha", "1.5", "0 to 1")),
         ({"weighting": ("static", "adaptive")}, ("'adaptive'", "static, dynamic, uncertainty")),
         ({"tau": (0.0,)}, ("tau", "0.0")),

@@ -11,13 +11,14 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from numpy.testing import assert_allclose, assert_array_equal
 
+from sejax.corpora.schema import DIMENSIONS
 from sejax.data.buckets import assemble
 from sejax.data.order import epoch_order, prediction_rows
 from sejax.data.scales import fold_scales
-from sejax.data.types import Batch, Stream
-from sejax.engine import epoch as program
-from sejax.engine import losses, step
+from sejax.data.types import Batch, Scale, Stream
+from sejax.engine import epoch, losses, step
 from sejax.engine.augment import Augment, spec_augment
+from sejax.engine.epoch import Chunk, Shared
 from sejax.engine.optimizer import adamw, is_kernel
 from sejax.engine.runs import (
     balanced_class_weight,
@@ -29,9 +30,11 @@ from sejax.engine.runs import (
     lay_out,
     run_sharding,
 )
-from sejax.engine.step import Frozen, HParams, Recipe, Run
+from sejax.engine.step import Frozen, HParams, Network, Recipe, Run
+from sejax.engine.tasks import TASKS
 from sejax.evaluation.metrics import ccc
-from sejax.models.joint import JointModel, Rates, StreamSpec
+from sejax.models.heads import Heads
+from sejax.models.joint import JointModel, Rates, StreamSpec, Trunk
 from sejax.protocols.folds import Fold
 
 NOTHING_FROZEN = Frozen({}, {})
@@ -41,17 +44,19 @@ SPEAKER = np.arange(N) // 6
 TRAINED = np.stack([np.isin(SPEAKER, (0, 1)), np.isin(SPEAKER, (2, 3))])  # of fold 0 and of fold 1
 STEPS = 2  # of the 12 utterances that a fold trains on
 MODEL = JointModel(
-    streams=(StreamSpec("a", "conv", 1, 4), StreamSpec("b", "none", 1, 4)),
-    classes=2,
-    dimensions=3,
-    width=8,
-    fused=8,
-    heads=2,
-    self_attention=False,
-    co_attention=False,
-    statistics=True,
+    Trunk(
+        streams=(StreamSpec("a", "conv", 1, 4), StreamSpec("b", "none", 1, 4)),
+        width=8,
+        fused=8,
+        heads=2,
+        self_attention=False,
+        co_attention=False,
+        statistics=True,
+    ),
+    Heads(classes=2, dimensions=3),
 )
-IN_BFLOAT16 = MODEL.clone(dtype=jnp.bfloat16)
+IN_BFLOAT16 = MODEL.clone(trunk=MODEL.trunk.clone(dtype=jnp.bfloat16))
+TWO_TASKS, EVERY_DIMENSION = TASKS["class", "vad"], TASKS["class", *DIMENSIONS]
 RECIPE = Recipe(
     total_steps=STEPS * EPOCHS,
     warmup_steps=3,
@@ -59,15 +64,14 @@ RECIPE = Recipe(
     vad_loss="ccc",
     averaging=0.9,
     augment=Augment(1, 4, 1, 0.4),
-    tasks=("class", "vad"),
+    tasks=TWO_TASKS,
     schemes=("static", "dynamic", "joint"),
     gradients_at="representation",
     epoch_steps=STEPS,
 )
+NETWORK = Network(MODEL, RECIPE)
 NO_MASKS = Augment(0, 0, 0, 0.0)
-plain_recipe = partial(
-    Recipe, tasks=("class", "vad"), schemes=("static",), gradients_at="representation", epoch_steps=STEPS
-)
+plain_recipe = partial(Recipe, tasks=TWO_TASKS, schemes=("static",), gradients_at="representation", epoch_steps=STEPS)
 BASE = {
     "learning_rate": 0.02,
     "weight_decay": 0.01,
@@ -107,14 +111,12 @@ def make_raw() -> Raw:
 
 
 class Study(NamedTuple):
-    """All that `train_epoch` takes, placed as `train` places it."""
+    """The arguments of `train_epoch`, placed as a feed places them."""
 
     layout: Any
-    runs: Run
-    data: Any
+    chunk: Chunk
+    shared: Shared
     order: Any  # by epoch
-    order_row: Any
-    seed: Any
     by_run: NamedSharding
 
 
@@ -153,45 +155,31 @@ def make_study(
     by_run = run_sharding(jax.local_devices()[:devices])
     shared = NamedSharding(by_run.mesh, PartitionSpec())
 
-    def order(epoch):
+    def order(number):
         own = epoch_order(
             [bucket.utterance for bucket in data.buckets],
             orders=orders,
-            epoch=epoch,
+            epoch=number,
             batch_size=BATCH,
             views=1,
         )
         return jax.device_put(own, shared)
 
-    return Study(
-        layout,
-        jax.device_put(stacked, by_run),
-        jax.device_put(jax.tree.map(np.asarray, data), shared),
-        order,
-        jax.device_put(order_row, by_run),
-        jnp.full(layout.run.shape[0], 3, jnp.int32),
-        by_run,
-    )
+    seed = jnp.full(layout.run.shape[0], 3, jnp.int32)
+    chunk = Chunk(jax.device_put(stacked, by_run), jax.device_put(order_row, by_run), seed)
+    data = jax.device_put(jax.tree.map(np.asarray, data), shared)
+    return Study(layout, chunk, Shared(data, NOTHING_FROZEN), order, by_run)
 
 
 def train(study, epochs, *, recipe=RECIPE, model=MODEL):
-    """States after some epochs, and the metrics of each."""
-    states = program.init_runs(study.runs, study.data, NOTHING_FROZEN, {}, study.seed, model=model, recipe=recipe)
+    """Returns the states after some epochs, and the metrics of each."""
+    network = Network(model, recipe)
+    states = epoch.init_runs(study.chunk, study.shared, {}, network=network)
     states = jax.device_put(states, study.by_run)
     history = []
-    for epoch in range(1, epochs + 1):
-        states, metrics = program.train_epoch(
-            states,
-            study.runs,
-            study.data,
-            NOTHING_FROZEN,
-            study.order(epoch),
-            study.order_row,
-            study.seed,
-            jnp.asarray(epoch, jnp.int32),
-            model=model,
-            recipe=recipe,
-        )
+    for number in range(1, epochs + 1):
+        order, on_device = study.order(number), jnp.asarray(number, jnp.int32)
+        states, metrics = epoch.train_epoch(states, study.chunk, study.shared, order, on_device, network=network)
         states = jax.device_put(states, study.by_run)
         history.append(jax.tree.map(np.asarray, metrics))
     return states, history
@@ -227,7 +215,7 @@ def test_nothing_of_a_held_out_speaker_reaches_a_run(raw, garbage, frames_dtype)
     """The whole path after the features: rounding, padding, scales, class weights, batches, losses, weighting."""
     study = make_study(raw, frames_dtype=frames_dtype)
     states, history = train(study, 3)
-    assert study.data.buckets[0].frames["a"].dtype == frames_dtype
+    assert study.shared.data.buckets[0].frames["a"].dtype == frames_dtype
     held_out, garbage = ~TRAINED[0], np.float32(garbage)
 
     def spoil(x):
@@ -300,7 +288,7 @@ def test_chunks_and_devices_do_not_change_a_run(raw, trained):
 
 def test_an_epoch_is_compiled_once_and_the_step_traced_once_per_bucket(raw, monkeypatch):
     traced, compiled = [], []
-    original = program.train_step
+    original = epoch.train_step
 
     def counted(*args):
         traced.append(args)
@@ -310,33 +298,22 @@ def test_an_epoch_is_compiled_once_and_the_step_traced_once_per_bucket(raw, monk
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(event)
 
-    monkeypatch.setattr(program, "train_step", counted)
+    monkeypatch.setattr(epoch, "train_step", counted)
     study = make_study(raw, grid={}, n_buckets=2)
-    assert len(study.data.buckets) == 2
-    orders = [study.order(epoch) for epoch in range(1, 4)]
-    states = program.init_runs(study.runs, study.data, NOTHING_FROZEN, {}, study.seed, model=MODEL, recipe=RECIPE)
+    assert len(study.shared.data.buckets) == 2
+    orders = [study.order(number) for number in range(1, 4)]
+    states = epoch.init_runs(study.chunk, study.shared, {}, network=NETWORK)
     states = jax.device_put(states, study.by_run)
-    entries = program.train_epoch._cache_size()
+    entries = epoch.train_epoch._cache_size()
     jax.monitoring.register_event_duration_secs_listener(listen)
-    epochs = [jnp.asarray(epoch, jnp.int32) for epoch in range(1, 4)]
-    for epoch, order in zip(epochs, orders, strict=True):
-        states, _ = program.train_epoch(
-            states,
-            study.runs,
-            study.data,
-            NOTHING_FROZEN,
-            order,
-            study.order_row,
-            study.seed,
-            epoch,
-            model=MODEL,
-            recipe=RECIPE,
-        )
+    numbers = [jnp.asarray(number, jnp.int32) for number in range(1, 4)]
+    for number, order in zip(numbers, orders, strict=True):
+        states, _ = epoch.train_epoch(states, study.chunk, study.shared, order, number, network=NETWORK)
         states = jax.device_put(states, study.by_run)
     jax.monitoring.unregister_event_duration_listener(listen)
     assert len(traced) == 2
     assert len(compiled) == 1
-    assert program.train_epoch._cache_size() - entries == 1
+    assert epoch.train_epoch._cache_size() - entries == 1
 
 
 # ---------------------------------------------------------------------------------------------- missing tasks
@@ -366,7 +343,7 @@ def test_a_corpus_without_labels_trains_on_dimensions_alone(raw):
 def test_a_prior_of_zero_leaves_that_tasks_head_where_it_began(raw):
     base = {**BASE, "weight_decay": 0.0}
     study = make_study(raw, base=base, grid={"alpha": (0.0, 1.0)})
-    before = program.init_runs(study.runs, study.data, NOTHING_FROZEN, {}, study.seed, model=MODEL, recipe=RECIPE)
+    before = epoch.init_runs(study.chunk, study.shared, {}, network=NETWORK)
     states, _ = train(study, 1)
     for number, (still, moved) in {0: ("label", "vad"), 2: ("vad", "label")}.items():
         own, first = (of_run(study, s.params["head"], number) for s in (states, before))
@@ -384,10 +361,10 @@ def test_it_learns_what_can_be_learned(raw, model):
     floats = {x.dtype for x in jax.tree.leaves(states) if jnp.issubdtype(x.dtype, jnp.floating)}
     assert floats == {np.dtype("float32")}  # parameters, their average, and what the optimizer keeps
     assert (history[-1].loss < 0.7 * history[0].loss).all()
-    rows, columns = prediction_rows(study.data, [np.flatnonzero(rows) for rows in TRAINED], 64)
+    rows, columns = prediction_rows(study.shared.data, [np.flatnonzero(rows) for rows in TRAINED], 64)
     fold = study.layout.scatter(np.array([0, 1, 0, 1]))
     rows = jax.device_put(tuple(r[fold] for r in rows), study.by_run)
-    outputs = program.predict(states.averaged, study.runs, study.data, NOTHING_FROZEN, rows, model=model)
+    outputs = epoch.predict(states.averaged, study.chunk.runs, study.shared, rows, model=model)
     prob, vad = study.layout.collect(outputs)
     assert_allclose(prob.sum(axis=-1), 1.0, rtol=1e-5)
     for number in range(4):
@@ -402,10 +379,10 @@ def test_the_best_parameters_are_those_of_the_best_epoch():
     def params(value):
         return {"kernel": jnp.full((1, 2, 3), value)}
 
-    best = program.Best(params(0.0), jnp.full((1, 2), -jnp.inf), jnp.zeros((1, 2), jnp.int32))
-    for epoch, (score, improved) in enumerate([((0.5, 0.9), (1, 1)), ((0.7, 0.8), (1, 0))], 1):
-        best = program.keep_best(
-            best, params(float(epoch)), jnp.array([score]), jnp.array([improved], bool), jnp.asarray(epoch, jnp.int32)
+    best = epoch.Best(params(0.0), jnp.full((1, 2), -jnp.inf), jnp.zeros((1, 2), jnp.int32))
+    for number, (score, improved) in enumerate([((0.5, 0.9), (1, 1)), ((0.7, 0.8), (1, 0))], 1):
+        best = epoch.keep_best(
+            best, params(float(number)), jnp.array([score]), jnp.array([improved], bool), jnp.asarray(number, jnp.int32)
         )
     assert_array_equal(best.epoch, [[2, 1]])
     assert_allclose(best.score, [[0.7, 0.9]])
@@ -432,11 +409,11 @@ def single():
         HParams(*(jnp.float32(x) for x in (0.01, 0.1, 0.0, 0.0, 0.1, 0.3, 1.0)), jnp.int32(0)),
         jnp.array([True, True, True, True, True, False]),
         jnp.array([0.8, 1.2]),
-        {name: step.Scale(jnp.full(3, 0.5), jnp.full(3, 2.0)) for name in "ab"},
-        {name: step.Scale(jnp.zeros(6), jnp.ones(6)) for name in "ab"},
+        {name: Scale(jnp.full(3, 0.5), jnp.full(3, 2.0)) for name in "ab"},
+        {name: Scale(jnp.zeros(6), jnp.ones(6)) for name in "ab"},
     )
-    state = jax.jit(partial(step.init_state, MODEL, recipe, NOTHING_FROZEN, {}))(run, batch, jax.random.key(0))
-    advance = jax.jit(partial(step.train_step, MODEL, recipe, NOTHING_FROZEN))
+    state = jax.jit(partial(step.init_state, Network(MODEL, recipe), NOTHING_FROZEN, {}))(run, batch, jax.random.key(0))
+    advance = jax.jit(partial(step.train_step, Network(MODEL, recipe), NOTHING_FROZEN))
     return state, run, batch, advance
 
 
@@ -474,16 +451,13 @@ def first_moments(single, **changes):
     """Adam's first moments after a step of another recipe from the same parameters: a tenth of the gradient."""
     state, run, batch, _ = single
     recipe = plain_recipe(100, 0, 0.0, "ccc", 0.9, NO_MASKS, **changes)
-    own = step.init_state(MODEL, recipe, NOTHING_FROZEN, {}, run, batch, jax.random.key(0))
+    own = step.init_state(Network(MODEL, recipe), NOTHING_FROZEN, {}, run, batch, jax.random.key(0))
     assert_equal_trees(own.params, state.params)
-    after, metrics = jax.jit(partial(step.train_step, MODEL, recipe, NOTHING_FROZEN))(
+    after, metrics = jax.jit(partial(step.train_step, Network(MODEL, recipe), NOTHING_FROZEN))(
         own, run, batch, jax.random.key(1)
     )
     adam = next(s for s in after.optimizer if isinstance(s, optax.ScaleByAdamState))
     return adam.mu, metrics
-
-
-EVERY_DIMENSION = ("class", "valence", "arousal", "dominance")
 
 
 def test_with_every_dimension_a_task_the_losses_are_those_of_the_dimensions(single):
@@ -498,7 +472,7 @@ def test_with_every_dimension_a_task_the_losses_are_those_of_the_dimensions(sing
         assert_allclose(ours, 2 * np.asarray(theirs), rtol=1e-3, atol=1e-7)
 
 
-@pytest.mark.parametrize("tasks", [("class", "vad"), EVERY_DIMENSION])
+@pytest.mark.parametrize("tasks", [TWO_TASKS, EVERY_DIMENSION])
 def test_gradients_at_the_parameters_are_each_tasks_own(single, tasks):
     """Constant weights are blind to where gradients are taken; joint ones go by the norms over the whole trunk."""
     here, _ = first_moments(single, tasks=tasks, gradients_at="parameters")
@@ -520,7 +494,7 @@ def trunk_gradient_norm(tasks, params, run, batch, task):
     """Of one task's loss at all parameters of the trunk, by plain differentiation of the whole model."""
 
     def loss(trunk):
-        frames, masks, statistics = step._gated_inputs(batch, run, run.trained)
+        frames, masks, statistics = step.visible_inputs(batch, run, run.trained)
         rates = Rates(jnp.float32(0.0), jnp.float32(0.0))
         logits, vad = MODEL.apply({"params": {**params, "trunk": trunk}}, frames, masks, statistics, rates)
         if task == 0:
@@ -530,7 +504,7 @@ def trunk_gradient_norm(tasks, params, run, batch, task):
             )
         rated = (run.trained[:, None] & jnp.isfinite(batch.vad)).astype(jnp.float32)
         each = losses.dimension_losses("ccc", vad, batch.vad, rated)
-        return each.mean() if "vad" in tasks else each[task - 1]
+        return each.mean() if tasks == TWO_TASKS else each[task - 1]
 
     return float(optax.tree.norm(jax.jit(jax.grad(loss))(params["trunk"])))
 
@@ -554,7 +528,7 @@ def test_features_far_out_are_clipped_and_what_is_not_finite_is_the_mean(single)
     _, run, batch, _ = single
     frames = batch.frames["a"].at[0, 0].set(jnp.array([1e30, -1e30, jnp.nan])).at[5, 0].set(jnp.nan)
     batch = batch._replace(frames={**batch.frames, "a": frames})
-    seen, masks, _ = step._gated_inputs(batch, run, run.trained)
+    seen, masks, _ = step.visible_inputs(batch, run, run.trained)
     assert_array_equal(seen["a"][0, 0], [8.0, -8.0, 0.0])
     assert not seen["a"][5].any()
     assert_allclose(seen["a"][1], (frames[1] - 0.5) * 2.0, rtol=1e-6)

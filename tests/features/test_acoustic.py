@@ -1,13 +1,9 @@
-import subprocess
-import sys
-
 import librosa
 import numpy as np
 import pytest
 
-from sejax.errors import InputError
 from sejax.features.acoustic import log_mel, mfcc
-from sejax.features.registry import FEATURES, extract, feature_size, full_settings
+from sejax.features.registry import FEATURES, extract, full_settings
 
 RATE = 16_000
 SETTINGS = [
@@ -54,7 +50,7 @@ def test_mfcc_is_librosas(settings: dict[str, int]) -> None:
 def test_defaults_are_25_ms_every_10_ms() -> None:
     samples = clip(0.5)
     for name, settings in (("mfcc", {"n_mfcc": 40}), ("mel", {})):
-        expected = FEATURES[name](samples, n_mels=128, n_fft=1024, win_length=400, hop_length=160, **settings)
+        expected = FEATURES[name].extract(samples, n_mels=128, n_fft=1024, win_length=400, hop_length=160, **settings)
         np.testing.assert_array_equal(extract(name, samples, {}), expected)
     assert extract("mfcc", samples, {}).shape == (51, 40)
     assert extract("mel", samples, {}).shape == (51, 128)
@@ -88,62 +84,3 @@ def test_clips_shorter_than_the_fft_are_features_too() -> None:
     assert len(samples) == 400
     assert mfcc(samples).shape == (3, 40)
     assert np.isfinite(log_mel(samples)).all()
-
-
-def test_settings_are_completed_and_checked() -> None:
-    assert full_settings("mfcc", {"n_mfcc": 13}) == {
-        "n_mfcc": 13,
-        "n_mels": 128,
-        "n_fft": 1024,
-        "win_length": 400,
-        "hop_length": 160,
-    }
-    assert full_settings("stf", {}) == {"variant": "standard", "win_length": 400, "hop_length": 160}
-    assert feature_size("mfcc", {"n_mfcc": 13}) == 13
-    assert feature_size("mel", {}) == 128
-    assert feature_size("stf", {}) == 68
-
-
-@pytest.mark.parametrize(
-    ("name", "settings", "said"),
-    [
-        ("mfc", {}, "The feature is 'mfc'; expected one of ('mfcc', 'mel', 'stf'"),
-        (
-            "mel",
-            {"n_mfcc": 3},
-            "The feature mel has no setting 'n_mfcc'; expected one of ('n_mels', 'n_fft', ",
-        ),
-        ("stf", {"sampling_rate": 8000}, "The feature stf has no setting 'sampling_rate'"),
-        (
-            "mel",
-            {"n_mels": 64.0},
-            "The setting n_mels of the feature mel is 64.0; expected a value of type int.",
-        ),
-        ("mel", {"hop_length": 0}, "The setting hop_length of the feature mel is 0; expected 1 or more."),
-        (
-            "mfcc",
-            {"n_mfcc": 50, "n_mels": 40},
-            "n_mfcc=50 and n_mels=40; expected n_mfcc to be at most n_mels.",
-        ),
-        ("mel", {"n_fft": 256}, "win_length=400 and n_fft=256; expected win_length to be at most n_fft."),
-        ("stf", {"variant": "other"}, "is 'other'; expected one of ('standard', 'pyaudioanalysis')."),
-        ("stf", {"win_length": 19}, "has 19 samples; expected 20 or more."),
-    ],
-)
-def test_wrong_settings_are_refused(name: str, settings: dict[str, int | float | str], said: str) -> None:
-    with pytest.raises(InputError) as raised:
-        extract(name, clip(0.1), settings)
-    assert said in str(raised.value)
-
-
-def test_worker_processes_load_neither_jax_nor_what_they_do_not_need() -> None:
-    """They import sejax.features, and the parts of librosa that MFCC and mel are made of."""
-    code = (
-        "import sys, numpy as np, sejax.features as features;"
-        "features.extract('stf', np.ones(800, np.float32), {});"
-        "assert 'librosa' not in sys.modules;"
-        "features.extract('mfcc', np.ones(800, np.float32), {});"
-        "unwanted = {'jax', 'tensorflow', 'tensorflow_datasets', 'torch', 'librosa.feature'};"
-        "assert not unwanted & set(sys.modules), unwanted & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

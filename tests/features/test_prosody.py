@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sejax.features.prosody import PROSODY_NAMES, prosody
-from sejax.features.registry import extract, summarise
+from sejax.features.registry import FEATURES, extract, full_settings
 from sejax.features.statistics import PERCENTILES, functionals, voiced_functionals
 
 RATE = 16_000
@@ -71,16 +71,36 @@ def test_rhythm_of_voicing():
     frames = np.arange(40, dtype=np.float32)[:, None].repeat(2, axis=1)
     voiced = np.zeros(40, bool)
     voiced[5:15] = voiced[20:24] = True
-    rhythm = voiced_functionals(frames, voiced)[-6:]
+    rhythm = voiced_functionals(frames, voiced, hop_length=160)[-6:]
     np.testing.assert_allclose(rhythm, [0.4, 14 / 40, 2 / 0.4, 0.07, 0.03, 0.10], rtol=1e-5)
-    only = voiced_functionals(frames, voiced)[28:56]
+    only = voiced_functionals(frames, voiced, hop_length=160)[28:56]
     np.testing.assert_array_equal(only, functionals(frames[voiced]))
-    assert np.isfinite(voiced_functionals(frames, np.zeros(40, bool))).all()
+    assert np.isfinite(voiced_functionals(frames, np.zeros(40, bool), hop_length=160)).all()
+    # Frames twice as far apart: the same shares, twice the seconds.
+    slower = voiced_functionals(frames, voiced, hop_length=320)
+    np.testing.assert_array_equal(slower[:-6], voiced_functionals(frames, voiced, hop_length=160)[:-6])
+    np.testing.assert_allclose(slower[-6:], [0.8, 14 / 40, 2 / 0.8, 0.14, 0.06, 0.20], rtol=1e-5)
+
+
+@pytest.mark.parametrize("hop_length", [80, 160, 400])
+def test_rhythm_is_in_seconds_at_every_hop(hop_length):
+    """0.6 s of tone, 0.4 s of silence, 0.6 s of tone; the edges of the tones are as coarse as the window."""
+    samples = np.concatenate([pulses(150, 0.6), np.zeros(int(0.4 * RATE), np.float32), pulses(150, 0.6)])
+    settings = full_settings("prosody", {"hop_length": hop_length})
+    seconds, share, per_second, mean, _, greatest = FEATURES["prosody"].summarise(
+        extract("prosody", samples, settings), settings
+    )[-6:]
+    assert seconds == pytest.approx(1.6, abs=0.05)
+    assert share == pytest.approx(1.2 / 1.6, abs=0.08)
+    assert per_second == pytest.approx(2 / 1.6, abs=0.06)
+    assert mean == pytest.approx(0.6, abs=0.06)
+    assert greatest == pytest.approx(0.6, abs=0.06)
 
 
 def test_prosody_statistics_use_the_voiced_track():
     frames = prosody(np.concatenate([pulses(110, 0.3), np.zeros(RATE // 4, np.float32)]))
     np.testing.assert_array_equal(
-        summarise("prosody", frames), voiced_functionals(frames, track(frames, "voiced") > 0.5)
+        FEATURES["prosody"].summarise(frames, full_settings("prosody", {})),
+        voiced_functionals(frames, track(frames, "voiced") > 0.5, hop_length=160),
     )
-    np.testing.assert_array_equal(summarise("mfcc", frames), functionals(frames))
+    np.testing.assert_array_equal(FEATURES["mfcc"].summarise(frames, full_settings("mfcc", {})), functionals(frames))

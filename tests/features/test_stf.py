@@ -200,11 +200,11 @@ def test_every_window_gives_finite_features_of_silence_too(variant: str, win_len
 
 
 def test_mistakes_are_refused() -> None:
-    with pytest.raises(InputError, match="expected one of"):
+    with pytest.raises(InputError, match="variant is 'Standard', expected one of"):
         stf(noise(), variant="Standard")
-    with pytest.raises(InputError, match="The signal has 399 samples; expected at least a window of 400"):
+    with pytest.raises(InputError, match="the signal has 399 samples, expected at least a window of 400"):
         stf(noise()[:399])
-    with pytest.raises(InputError, match="has 19 samples; expected 20 or more"):
+    with pytest.raises(InputError, match="win_length is 19, expected 20 samples or more"):
         stf(noise(), win_length=19)
 
 

@@ -1,3 +1,5 @@
+"""The joint model: padding, names of parameters, PyTorch's numbers, bfloat16, and every switch."""
+
 from collections.abc import Iterator
 from functools import partial
 
@@ -10,10 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sejax.engine.losses import cross_entropy, vad_loss
 from sejax.models.encoders import ENCODERS
-from sejax.models.joint import JointModel, Rates, StreamSpec, Trunk
-from sejax.nn import cpu_attention
-from sejax.nn.attention import AttentivePooling, GuidedPooling, attend
-from sejax.nn.layers import LSTM, Conv, Dense, Dropout, LayerMix, LayerNorm, _random_24_bits, mask_frames, stack_frames
+from sejax.models.heads import Heads
+from sejax.models.joint import JointModel, Rates, StreamSpec, Trunk, mix_name, mixing_scores, tuned_name
 from tools import golden_joint
 
 WIDTH, HEADS, FUSED, STRIDE = 8, 2, 8, 4
@@ -82,7 +82,7 @@ def test_no_encoder_sees_what_lies_beyond_the_end(kind, dtype):
 def whole(request):
     """The whole model of two streams: predictions jitted, their gradient jitted, parameters, what may differ."""
     streams = (StreamSpec("a", "lstm", 1, STRIDE), StreamSpec("b", "conv", 1, STRIDE))
-    model = JointModel(streams, 4, 3, WIDTH, FUSED, HEADS, True, True, True, dtype=request.param)
+    model = JointModel(Trunk(streams, WIDTH, FUSED, HEADS, True, True, True, dtype=request.param), Heads(4, 3))
 
     def loss(params, inputs):
         logits, vad = model.apply(params, *inputs, NO_DROPOUT)
@@ -119,6 +119,41 @@ def test_an_utterance_is_predicted_alike_in_any_company(whole):
         assert np.abs(ours[0] - theirs[0]).max() > 1e-3
 
 
+# ----------------------------------------------------------------------------------------- as a static argument
+
+
+def small_model(width: int = WIDTH, classes: int = 4) -> JointModel:
+    streams = (StreamSpec("a", "linear", 1, STRIDE, mixed=5), StreamSpec("b", "none", 1, STRIDE))
+    return JointModel(Trunk(streams, width, FUSED, HEADS, True, True, False), Heads(classes, 3))
+
+
+def test_equal_models_are_one_static_argument():
+    inputs = make_inputs()
+    params = jax.jit(small_model().init)(KEY, *inputs, NO_DROPOUT)
+    assert small_model() == small_model() and hash(small_model()) == hash(small_model())
+    assert small_model() not in (small_model(width=2 * WIDTH), small_model(classes=2))
+    traced = []
+
+    @partial(jax.jit, static_argnames="model")
+    def predict(params, model):
+        traced.append(model)
+        return model.apply(params, *inputs, NO_DROPOUT)
+
+    first, second = predict(params, model=small_model()), predict(params, model=small_model())
+    assert len(traced) == 1
+    jax.tree.map(assert_array_equal, first, second)
+
+
+def test_parameters_have_the_names_that_checkpoints_store():
+    model = small_model()
+    params = jax.jit(model.init)(KEY, *make_inputs(), NO_DROPOUT)["params"]
+    assert set(params) == {"trunk", "head"}
+    assert set(params["head"]) == {"label", "vad"}
+    assert (tuned_name("a"), mix_name("a")) == ("a_ssl", "a_mix")
+    assert shapes(params)["trunk/a_mix/layer_weights"] == (5,)
+    assert {name: x.shape for name, x in mixing_scores(model.streams, params).items()} == {"a": (5,)}
+
+
 # ----------------------------------------------------------------------------------------- the same in PyTorch
 
 
@@ -136,7 +171,7 @@ def test_outputs_losses_and_gradients_are_those_of_pytorch():
     target, rated = jnp.asarray(golden["target"]), jnp.asarray(golden["rated"])
     streams = tuple(StreamSpec(name, kind, 1, golden_joint.STRIDE) for name, kind in golden_joint.ENCODERS.items())
     width, fused, heads = golden_joint.WIDTH, golden_joint.FUSED, golden_joint.HEADS
-    model = JointModel(streams, 4, 3, width, fused, heads, True, True, True)
+    model = JointModel(Trunk(streams, width, fused, heads, True, True, True), Heads(4, 3))
 
     def loss(params):
         logits, vad = model.apply({"params": params}, frames, masks, statistics, NO_DROPOUT)
@@ -165,7 +200,7 @@ def of_all_kinds():
     streams = tuple(StreamSpec(name, kind, 1, STRIDE) for name, kind in zip("abc", ENCODERS, strict=False))
     inputs = tuple({**x, "c": x["a"]} for x in make_inputs())
     models = [
-        JointModel(streams, 4, 3, WIDTH, FUSED, HEADS, False, True, True, guided="c", dtype=dtype)
+        JointModel(Trunk(streams, WIDTH, FUSED, HEADS, False, True, True, guided="c", dtype=dtype), Heads(4, 3))
         for dtype in (jnp.float32, jnp.bfloat16)
     ]
 
@@ -226,37 +261,6 @@ def test_in_bfloat16_products_are_narrow_and_sums_are_not(of_all_kinds):
     assert len(exact_products) == 3 * (2 + 3)  # heads and scores of pooling: forward, and back to both factors
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        Dense(4, dtype=jnp.bfloat16),
-        Conv(4, width=3, unfold=True, dtype=jnp.bfloat16),
-        Conv(4, width=3, unfold=False, dtype=jnp.bfloat16),
-        LayerNorm(dtype=jnp.bfloat16),
-        LSTM(2, dtype=jnp.bfloat16),
-    ],
-    ids=lambda layer: type(layer).__name__,
-)
-def test_in_bfloat16_gradients_are_summed_over_many_frames(layer):
-    """Each of 12,000 frames adds its part: a sum in bfloat16 would stand still at 256 of them."""
-    batch, time = 32, 375
-    x = 1 + 0.1 * jax.random.normal(KEY, (batch, time, 4))
-    inputs = (x, jnp.ones((batch, time), bool)) if isinstance(layer, LSTM) else (x,)
-    params = shake(layer.init(KEY, *inputs))
-
-    @partial(jax.jit, static_argnums=0)
-    def gradient(layer, params):
-        return jax.grad(lambda params: layer.apply(params, *inputs).astype(jnp.float32).sum())(params)
-
-    for (path, ours), theirs in zip(
-        jax.tree.leaves_with_path(gradient(layer, params)),
-        jax.tree.leaves(gradient(layer.clone(dtype=jnp.float32), params)),
-        strict=True,
-    ):
-        assert ours.dtype == jnp.float32
-        assert_allclose(ours, theirs, atol=0.02 * np.abs(theirs).max(), err_msg=jax.tree_util.keystr(path))
-
-
 # -------------------------------------------------------------------------------------------------- switches
 
 
@@ -313,230 +317,7 @@ def test_attention_keys_have_no_bias():
     assert sum(name.endswith("query/bias") for name in names) == 5
 
 
-# ---------------------------------------------------------------------------------------------------- layers
-
-
-@DTYPES
-@pytest.mark.parametrize("cache_bytes", [cpu_attention.CACHE_BYTES, 1])
-def test_attention_by_hand_is_that_of_jax(dtype, cache_bytes, monkeypatch):
-    """Over a leading axis of runs, all utterances at a time or one; of the last one frame is all there is."""
-    monkeypatch.setattr(cpu_attention, "CACHE_BYTES", cache_bytes)
-    runs, batch, time_q, time_m, heads, features = 2, 3, 7, 11, 2, 8
-    rng = np.random.default_rng(0)
-    q, dy = (rng.normal(0, 2, (runs, batch, time_q, heads, features)) for _ in range(2))
-    k, v = (rng.normal(0, 2, (runs, batch, time_m, heads, features)) for _ in range(2))
-    mask = jnp.arange(time_m)[None] < jnp.array([[11], [4], [1]])
-    beyond = 1e3 * ~np.asarray(mask)[None, :, :, None, None]
-    arrays = [jnp.asarray(x, dtype) for x in (q, k + beyond, v + beyond, dy)]
-
-    def course(q, k, v, dy, by_hand):
-        y, back = jax.vjp(lambda *qkv: attend(*qkv, mask, by_hand=by_hand), q, k, v)
-        return y, *back(dy)
-
-    found = jax.jit(jax.vmap(partial(course, by_hand=True)))(*arrays)
-    with jax.numpy_dtype_promotion("standard"):  # jax's own derivative mixes dtypes
-        expected = jax.jit(jax.vmap(partial(course, by_hand=False)))(*arrays)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert ours.dtype == theirs.dtype == dtype
-        assert np.isfinite(wide(ours)).all()
-        tolerance = 1e-6 if dtype == jnp.float32 else 2e-2
-        assert_allclose(wide(ours), wide(theirs), atol=tolerance * np.abs(wide(theirs)).max())
-    y, dq, dk, dv = map(wide, found)
-    for run in range(runs):
-        assert_array_equal(y[run, 2], np.broadcast_to(wide(arrays[2])[run, 2, :1], y[run, 2].shape))
-    assert_allclose(dq[:, 2], 0.0, atol=1e-5 if dtype == jnp.float32 else 0.2)
-    hidden = ~np.asarray(mask)
-    assert not dk[:, hidden].any()
-    assert not dv[:, hidden].any()
-
-
-@pytest.mark.parametrize("width", [4, 5])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("time", [11, 12])
-def test_unfolded_convolution_is_the_convolution(width, stride, time):
-    x = jax.random.normal(KEY, (2, time, 3))
-    unfolded, native = (Conv(6, width, stride, unfold) for unfold in (True, False))
-    params = unfolded.init(KEY, x)
-    params["params"]["bias"] = jnp.arange(6.0)
-    assert shapes(params) == shapes(native.init(KEY, x))
-    y = unfolded.apply(params, x)
-    assert y.shape == (2, -(-time // stride), 6)
-    assert_allclose(y, native.apply(params, x), atol=1e-5)
-    # Output frame t is centred on input frame stride * t.
-    kernel, left = np.asarray(params["params"]["kernel"], np.float64), (width - 1) // 2
-    t, padded = 2, np.pad(np.asarray(x, np.float64), ((0, 0), (left, width), (0, 0)))
-    window = padded[:, stride * t : stride * t + width]
-    assert_allclose(y[:, t], np.einsum("bwf,wfo->bo", window, kernel) + np.arange(6), atol=1e-5)
-
-
-def test_lstm_equals_a_plain_loop():
-    h, features, time = 3, 4, 7
-    lengths = np.array([7, 4])
-    x = np.random.default_rng(0).normal(size=(2, time, features)).astype(np.float32)
-    mask = np.arange(time) < lengths[:, None]
-    layer = LSTM(h)
-    params = layer.init(KEY, jnp.asarray(x), jnp.asarray(mask))
-    found = np.asarray(layer.apply(params, jnp.asarray(x), jnp.asarray(mask)))
-    w_in, w_rec, bias = (
-        np.asarray(params["params"][name], np.float64) for name in ("input_kernel", "recurrent_kernel", "bias")
-    )
-    assert_array_equal(bias, np.tile(np.repeat([0.0, 1.0, 0.0, 0.0], h), (2, 1)))
-
-    def sigmoid(z):
-        return 1 / (1 + np.exp(-z))
-
-    for row, n in enumerate(lengths):
-        for direction, order in ((0, range(n)), (1, reversed(range(n)))):
-            cell, out = np.zeros(h), np.zeros(h)
-            own = slice(direction * 4 * h, (direction + 1) * 4 * h)
-            for t in order:
-                i, f, g, o = np.split(x[row, t] @ w_in[:, own] + out @ w_rec[direction] + bias[direction], 4)
-                cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
-                out = sigmoid(o) * np.tanh(cell)
-                assert_allclose(found[row, t, direction * h : (direction + 1) * h], out, atol=1e-6)
-
-
-def test_stack_frames_lays_frames_side_by_side():
-    x = jnp.arange(2 * 5 * 2, dtype=jnp.float32).reshape(2, 5, 2)
-    mask = jnp.arange(5)[None] < jnp.array([[5], [2]])
-    y, stacked_mask = stack_frames(x.at[1, 2:].set(jnp.nan), mask, 2)
-    assert_array_equal(y[0], [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 0]])
-    assert_array_equal(y[1], [[10, 11, 12, 13], [0, 0, 0, 0], [0, 0, 0, 0]])
-    assert_array_equal(stacked_mask, [[1, 1, 1], [1, 0, 0]])
-
-
-def test_mask_frames_puts_zeros_over_nan():
-    x = jnp.full((1, 3, 2), jnp.nan).at[0, 0].set(1.0)
-    assert_array_equal(mask_frames(x, jnp.array([[True, False, False]]))[0], [[1, 1], [0, 0], [0, 0]])
-
-
-def test_dropout_takes_a_traced_rate():
-    x = jnp.full((400, 100), 2.0)
-    apply = jax.jit(lambda rate: Dropout().apply({}, x, rate, rngs={"dropout": KEY}))
-    for rate in (0.1, 0.5, 0.8):
-        y = np.asarray(apply(jnp.float32(rate)))
-        assert_allclose((y == 0).mean(), rate, atol=0.01)
-        assert_allclose(y[y != 0], 2 / (1 - rate), rtol=1e-5)
-        assert_allclose(y.mean(), 2.0, rtol=0.02)
-    assert apply._cache_size() == 1
-    assert_array_equal(apply(jnp.float32(0.0)), x)
-    assert_array_equal(apply(jnp.float32(1.0)), np.zeros_like(x))
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.99, 1.0])
-def test_dropout_keeps_every_element_equally_often(rate):
-    """Over 4,000 keys. The sum of the squared deviations in units of chance has mean 1 per element."""
-    n, x = 4000, jnp.ones((32, 24))
-    drop = jax.jit(jax.vmap(lambda key: Dropout().apply({}, x, jnp.float32(rate), rngs={"dropout": key})))
-    found = np.asarray(drop(jax.random.split(KEY, n)) != 0)
-    if rate in (0.0, 1.0):
-        assert found.all() if rate == 0 else not found.any()
-        return
-    chance = rate * (1 - rate)
-    assert abs(found.mean() - (1 - rate)) < 5 * np.sqrt(chance / found.size)
-    by_key = found.reshape(n, -1).sum(axis=1)
-    by_element = found.sum(axis=0)
-    for count, of, size in ((by_key, by_element.size, n), (by_element.ravel(), n, by_element.size)):
-        chi_square = (np.square(count - of * (1 - rate)) / (of * chance)).mean()
-        assert abs(chi_square - 1) < 5 * np.sqrt(2 / size)
-    assert np.abs(by_element - n * (1 - rate)).max() < 5 * np.sqrt(n * chance)
-
-
-@pytest.mark.parametrize("rate", [0.1, 0.5])
-def test_what_dropout_keeps_is_uncorrelated(rate):
-    """Between neighbours along and across rows, and between keys, those that differ in one word among them.
-
-    Keys come from threefry: each word is random.
-    """
-    n, rows, columns = 400, 64, 48
-    bits = jax.jit(jax.vmap(lambda key: _random_24_bits(key, (rows, columns))))
-    words = jax.random.bits(KEY, (n, 2))
-    steps = jax.vmap(partial(jax.random.fold_in, KEY))(jnp.arange(n))
-    for keys in (steps, *(jax.random.wrap_key_data(words.at[:, word].set(7)) for word in range(2))):
-        found = ((np.asarray(bits(keys)) >= rate * 2**24) - (1 - rate)) / np.sqrt(rate * (1 - rate))
-        flat = found.reshape(n, -1)
-        pairs = {
-            "along": flat[:, 1:] * flat[:, :-1],
-            "across": flat[:, columns:] * flat[:, :-columns],
-            "key to key": flat[1:] * flat[:-1],
-            "key to the next but one": flat[2:] * flat[:-2],
-        }
-        for name, product in pairs.items():
-            assert abs(product.mean()) < 5 / np.sqrt(product.size), name
-        between = flat @ flat.T / np.sqrt(flat.shape[1])
-        assert abs(between[~np.eye(n, dtype=bool)].std() - 1) < 0.03
-
-
-def test_dropout_of_runs_with_one_key_is_one_mask():
-    x = jax.random.uniform(KEY, (3, 40, 50), minval=1.0, maxval=2.0)
-
-    def drop(x, rate, key):
-        return Dropout().apply({}, x, rate, rngs={"dropout": key})
-
-    rates = jnp.array([0.5, 0.5, 0.2])
-    y = jax.jit(jax.vmap(drop, in_axes=(0, 0, None)))(x, rates, KEY) != 0
-    assert_array_equal(y[0], drop(x[0], rates[0], KEY) != 0)  # the mask of the run alone
-    assert_array_equal(y[0], y[1])
-    assert (y[2] | ~y[0]).all()  # the same numbers against a lower rate
-    own = jax.jit(jax.vmap(drop))(x, rates, jax.random.split(KEY, 3)) != 0
-    assert 0.4 < (own[0] != own[1]).mean() < 0.6
-
-
-@DTYPES
-def test_dropout_keeps_dtype_and_expectation(dtype):
-    x = jnp.asarray([0.5, -2.0, 3.0, 100.0], dtype)
-    apply = jax.jit(jax.vmap(lambda key: Dropout().apply({}, x, jnp.float32(0.3), rngs={"dropout": key})))
-    y = apply(jax.random.split(KEY, 100_000))
-    assert y.dtype == dtype
-    # Five times chance, and what bfloat16 rounds.
-    assert_allclose(
-        wide(y).mean(axis=0) / wide(x), 1.0, atol=5 * np.sqrt(0.3 / 0.7 / 100_000) + (dtype != np.float32) / 256
-    )
-
-
-def test_dropout_is_the_identity_without_a_key():
-    x = jnp.ones((4, 4))
-    assert_array_equal(Dropout().apply({}, x, jnp.float32(0.9)), x)
-
-
-def test_pooling_is_the_weighted_mean_and_deviation_of_valid_frames():
-    frames, masks, _ = make_inputs()
-    x, mask = frames["a"], masks["a"]
-    layer = AttentivePooling()
-    params = layer.init(KEY, x, mask)
-    y = layer.apply(params, x, mask)
-    score, dense = (params["params"][name] for name in ("Dense_0", "Dense_1"))
-    for i, n in enumerate(LENGTHS["a"]):
-        own = np.asarray(x[i, :n], np.float64)
-        s = np.tanh(own @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"])) @ np.asarray(score["kernel"])[:, 0]
-        weight = np.exp(s) / np.exp(s).sum()
-        mean = weight @ own
-        deviation = np.sqrt(weight @ np.square(own - mean) + 1e-5)
-        assert_allclose(y[i], np.concatenate([mean, deviation]), atol=1e-5)
-
-
-def test_pooling_of_equal_frames_has_a_finite_gradient():
-    x, mask = jnp.ones((1, 4, 3)), jnp.array([[True, True, False, False]])
-    layer = AttentivePooling()
-    params = layer.init(KEY, x, mask)
-    gradient = jax.grad(partial(lambda x: layer.apply(params, x, mask).sum()))(x)
-    assert np.isfinite(gradient).all()
-    assert_array_equal(gradient[0, 2:], np.zeros((2, 3)))
-
-
-# ------------------------------------------------------------------------------- what pretrained streams need
-
-
-def test_hidden_states_are_mixed_by_a_softmax():
-    states = np.random.default_rng(0).normal(size=(2, 4, 3, 5)).astype(np.float32)  # [batch, time, layer, feature]
-    mix = LayerMix(3)
-    side_by_side = jnp.asarray(states.reshape(2, 4, 15))
-    params = mix.init(KEY, side_by_side)
-    assert_allclose(mix.apply(params, side_by_side), states.mean(axis=2), atol=1e-6)
-    score = np.array([0.5, -1.0, 2.0], np.float32)
-    weight = np.exp(score) / np.exp(score).sum()
-    found = mix.apply({"params": {"layer_weights": score}}, side_by_side)
-    assert_allclose(found, np.einsum("btlf,l->btf", states, weight), atol=1e-5)
+# ------------------------------------------------------------------------------ hidden states, probes, guiding
 
 
 def test_frames_and_statistics_share_their_mix():
@@ -563,23 +344,6 @@ def test_a_probe_is_linear_in_its_statistics():
 
     x = statistics["a"]
     assert_allclose(predict(3.0 * x) - predict(0.0 * x), 3.0 * (predict(x) - predict(0.0 * x)), atol=1e-4)
-
-
-def test_guided_pooling_follows_the_other_streams():
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(2, 6, WIDTH)), jnp.float32)
-    mask = jnp.asarray(np.arange(6) < np.array([[6], [4]]))
-    others = jnp.asarray(rng.normal(size=(2, 10)), jnp.float32)
-    pooling = GuidedPooling()
-    params = shake(pooling.init(KEY, x, mask, others))
-    found = np.asarray(pooling.apply(params, x, mask, others))
-    p = params["params"]
-    for i, n in enumerate((6, 4)):
-        query = others[i] @ p["query"]["kernel"] + p["query"]["bias"]
-        score = np.asarray(x[i, :n] @ p["key"]["kernel"]) @ query / np.sqrt(WIDTH)
-        weight = np.exp(score) / np.exp(score).sum()
-        assert_allclose(found[i], weight @ np.asarray(x[i, :n]), atol=1e-5)
-    assert np.abs(np.asarray(pooling.apply(params, x, mask, -others)) - found).max() > 1e-2
 
 
 def test_a_guided_stream_is_pooled_by_the_others():

@@ -14,16 +14,19 @@ from tiny_study import GOLDEN_SSL
 from sejax.data.buckets import assemble
 from sejax.data.order import epoch_order
 from sejax.data.scales import fold_scales
-from sejax.data.types import Data, Stream
-from sejax.engine import epoch as program
+from sejax.data.types import Stream
+from sejax.engine import epoch
 from sejax.engine.augment import Augment
+from sejax.engine.epoch import Chunk, Shared
 from sejax.engine.runs import enumerate_runs, expand_grid, hparams_of, lay_out
-from sejax.engine.step import Frozen, Recipe, Run
+from sejax.engine.step import Frozen, Network, Recipe, Run
+from sejax.engine.tasks import TASKS
 from sejax.errors import InputError
-from sejax.models.joint import JointModel, StreamSpec
+from sejax.models.heads import Heads
+from sejax.models.joint import JointModel, StreamSpec, Trunk
+from sejax.pretrained.base import Lora
 from sejax.pretrained.convert import load_checkpoint
-from sejax.pretrained.finetune import Tuning, divide, learning_rates, listen, merge, side_by_side
-from sejax.pretrained.wav2vec2 import Lora, SSLModel, normalise_waveform
+from sejax.pretrained.finetune import Tuning, divide, frozen_forward, learning_rates, merge, side_by_side
 
 N, BATCH = 16, 8
 SPEAKER = np.arange(N) // 4
@@ -35,7 +38,7 @@ RECIPE = Recipe(
     vad_loss="ccc",
     averaging=0.0,
     augment=Augment(1, 4, 1, 0.3),
-    tasks=("class", "vad"),
+    tasks=TASKS["class", "vad"],
     schemes=("static",),
     gradients_at="representation",
     epoch_steps=2,
@@ -51,30 +54,31 @@ HPARAMS = {
     "weighting": "static",
 }
 CHECKPOINT = load_checkpoint(str(GOLDEN_SSL / "wavlm-large"))
-LAYERS = CHECKPOINT.architecture.layers
+LAYERS = CHECKPOINT.backbone.layers
 LORA = Lora(2, 4.0, ("q_proj", "v_proj", "output"))
 TUNINGS = {
-    "frozen": Tuning(CHECKPOINT.architecture, CHECKPOINT.normalise, "frozen"),
-    "lora": Tuning(CHECKPOINT.architecture, CHECKPOINT.normalise, "lora", lora=LORA),
-    "lora above 1": Tuning(CHECKPOINT.architecture, CHECKPOINT.normalise, "lora", frozen_layers=1, lora=LORA),
-    "full": Tuning(CHECKPOINT.architecture, CHECKPOINT.normalise, "full"),
-    "full above 2": Tuning(CHECKPOINT.architecture, CHECKPOINT.normalise, "full", frozen_layers=2),
-    "lora of the last": Tuning(CHECKPOINT.architecture, CHECKPOINT.normalise, "lora", layer=LAYERS, lora=LORA),
-    "full to layer 2": Tuning(CHECKPOINT.architecture, CHECKPOINT.normalise, "full", layer=2),
+    "frozen": Tuning(CHECKPOINT.backbone, "frozen"),
+    "lora": Tuning(CHECKPOINT.backbone, "lora", lora=LORA),
+    "lora above 1": Tuning(CHECKPOINT.backbone, "lora", frozen_layers=1, lora=LORA),
+    "full": Tuning(CHECKPOINT.backbone, "full"),
+    "full above 2": Tuning(CHECKPOINT.backbone, "full", frozen_layers=2),
+    "lora of the last": Tuning(CHECKPOINT.backbone, "lora", layer=LAYERS, lora=LORA),
+    "full to layer 2": Tuning(CHECKPOINT.backbone, "full", layer=2),
 }
 
 
 def joint_model(tuning: Tuning) -> JointModel:
     return JointModel(
-        streams=(StreamSpec("wavlm", "linear", 1, 2, tuning.states, tuning),),
-        classes=2,
-        dimensions=3,
-        width=8,
-        fused=8,
-        heads=2,
-        self_attention=False,
-        co_attention=False,
-        statistics=False,
+        Trunk(
+            streams=(StreamSpec("wavlm", "linear", 1, 2, tuning.states, tuning),),
+            width=8,
+            fused=8,
+            heads=2,
+            self_attention=False,
+            co_attention=False,
+            statistics=False,
+        ),
+        Heads(classes=2, dimensions=3),
     )
 
 
@@ -92,12 +96,9 @@ def make_audio(garble: int | None = None) -> list[np.ndarray]:
 
 
 class Study(NamedTuple):
-    runs: Run
-    data: Data
-    frozen: Frozen
+    chunk: Chunk
+    shared: Shared
     start: Any
-    order_row: Any
-    seed: Any
 
 
 def make_study(tuning: Tuning, *, garble: int | None = None, folds=(0, 1)) -> Study:
@@ -105,8 +106,8 @@ def make_study(tuning: Tuning, *, garble: int | None = None, folds=(0, 1)) -> St
     target = np.eye(2, dtype=np.float32)[np.arange(N) % 2]
     vad = (target[:, :1] * np.ones((1, 3)) - 0.5 + rng.normal(0, 0.1, (N, 3))).astype(np.float32)
     if garble is not None:
-        own = garble == SPEAKER
-        target[own], vad[own] = target[own][::-1], np.nan
+        garbled = garble == SPEAKER
+        target[garbled], vad[garbled] = target[garbled][::-1], np.nan
     data, _ = assemble(
         {"wavlm": Stream([make_audio(garble)], np.zeros((N, 1, 0), np.float32))},
         encoded=["wavlm"],
@@ -136,44 +137,36 @@ def make_study(tuning: Tuning, *, garble: int | None = None, folds=(0, 1)) -> St
     chunks = layout.run.shape[0]
     shared_order = jnp.zeros(chunks, jnp.int32)
     data = put(jax.tree.map(np.asarray, data))
-    return Study(put(stacked), data, frozen, {"wavlm": part.start}, shared_order, jnp.full(chunks, 3, jnp.int32))
+    chunk = Chunk(put(stacked), shared_order, jnp.full(chunks, 3, jnp.int32))
+    return Study(chunk, Shared(data, frozen), {"wavlm": part.start})
 
 
-def order(study: Study, epoch: int):
-    own = epoch_order(
-        [bucket.utterance for bucket in study.data.buckets],
+def order(study: Study, number: int):
+    planned = epoch_order(
+        [bucket.utterance for bucket in study.shared.data.buckets],
         orders=[(3, TRAINED.any(axis=0))],
-        epoch=epoch,
+        epoch=number,
         batch_size=BATCH,
         views=1,
     )
-    return jax.tree.map(jnp.asarray, own)
+    return jax.tree.map(jnp.asarray, planned)
 
 
 def train(study: Study, model: JointModel, epochs: int):
-    states = program.init_runs(
-        study.runs, study.data, study.frozen, study.start, study.seed, model=model, recipe=RECIPE
-    )
+    network = Network(model, RECIPE)
+    states = epoch.init_runs(study.chunk, study.shared, study.start, network=network)
     metrics = None
-    for epoch in range(1, epochs + 1):
-        states, metrics = program.train_epoch(
-            states,
-            study.runs,
-            study.data,
-            study.frozen,
-            order(study, epoch),
-            study.order_row,
-            study.seed,
-            jnp.asarray(epoch, jnp.int32),
-            model=model,
-            recipe=RECIPE,
+    for number in range(1, epochs + 1):
+        on_device = jnp.asarray(number, jnp.int32)
+        states, metrics = epoch.train_epoch(
+            states, study.chunk, study.shared, order(study, number), on_device, network=network
         )
     return states, metrics
 
 
 def predict(study: Study, model: JointModel, params):
-    rows = (jnp.broadcast_to(jnp.arange(N, dtype=jnp.int32), (*study.runs.trained.shape[:2], 1, N)),)
-    return program.predict(params, study.runs, study.data, study.frozen, rows, model=model)
+    rows = (jnp.broadcast_to(jnp.arange(N, dtype=jnp.int32), (*study.chunk.runs.trained.shape[:2], 1, N)),)
+    return epoch.predict(params, study.chunk.runs, study.shared, rows, model=model)
 
 
 # ------------------------------------------------------------------------------------------------ the cut
@@ -186,22 +179,22 @@ def test_the_parts_are_the_whole(name: str):
     rng = np.random.default_rng(0)
     samples = jnp.asarray(rng.integers(-3000, 3000, (2, 2400, 1)), jnp.int16)
     lengths = jnp.array([2400, 1500], jnp.int32)
-    waveform = samples[..., 0].astype(jnp.float32) / 32768
-    waveform = normalise_waveform(waveform, lengths) if tuning.normalise else waveform
-    whole: Any = SSLModel(tuning.architecture).apply({"params": CHECKPOINT.params}, waveform, lengths)
+    waveform = tuning.backbone.prepare(samples[..., 0].astype(jnp.float32) / 32768, lengths)
+    whole: Any = tuning.backbone.module().apply({"params": CHECKPOINT.params}, waveform, lengths)
     part = divide(CHECKPOINT.params, tuning)
-    heard, frames = listen(tuning, part.lower, samples, lengths, None)
+    below, frames = frozen_forward(tuning, part.lower, samples, lengths, None)
     assert_array_equal(frames, whole.mask.sum(axis=1))
-    found = heard
+    found = below
     if (upper := tuning.upper()) is not None:
-        width = tuning.architecture.hidden if tuning.cut > 1 else tuning.architecture.conv_dim[-1]
+        size = tuning.backbone.hidden if tuning.cut > 1 else tuning.backbone.frame_size
+        assert tuning.cut_size == size and tuning.joins_states == (tuning.layer is None and tuning.cut > 1)
         params = merge(
-            upper.init(jax.random.key(0), heard[..., -width:], frames)["params"], {**part.upper, **part.start}
+            upper.init(jax.random.key(0), below[..., -size:], frames)["params"], {**part.upper, **part.start}
         )
-        own: Any = upper.apply({"params": params}, heard[..., -width:], frames)
-        found = side_by_side(own, tuning)
-        if tuning.layer is None and tuning.cut > 1:
-            found = jnp.concatenate([heard, found], axis=-1)
+        output: Any = upper.apply({"params": params}, below[..., -size:], frames)
+        found = side_by_side(output, tuning)
+        if tuning.joins_states:
+            found = jnp.concatenate([below, found], axis=-1)
     expected = whole.hidden if tuning.layer is None else whole.hidden[tuning.layer][None]
     expected = jnp.moveaxis(expected, 0, 2).reshape(*found.shape)
     assert_allclose(jnp.where(whole.mask[..., None], found - expected, 0), 0, atol=2e-5)
@@ -221,7 +214,7 @@ def test_a_run_trains_what_its_mode_says():
         for end in "ab"
     }
     one = trees["lora above 1"]["layers"]["attention"]["q_proj"]["lora_a"]
-    assert one.shape == (1, 2, LAYERS - 1, CHECKPOINT.architecture.hidden, LORA.rank)
+    assert one.shape == (1, 2, LAYERS - 1, CHECKPOINT.backbone.hidden, LORA.rank)
     assert set(trees["full"]) == {
         "feature_projection",
         "mask_embedding",
@@ -277,7 +270,7 @@ def test_adapters_start_as_nothing():
 
 
 @pytest.mark.parametrize("name", ["frozen", "lora above 1", "full"])
-def test_a_fold_never_hears_its_held_out_speakers(name: str):
+def test_a_fold_never_depends_on_its_held_out_speakers(name: str):
     """Other audio and labels of a held-out speaker: not a bit of that fold's parameters changes."""
     model = joint_model(replace(TUNINGS[name], time_mask_prob=0.3, time_mask_length=2, layer_drop=0.2))
     honest, _ = train(make_study(model.streams[0].tuning), model, 2)
@@ -320,40 +313,30 @@ def test_bfloat16_learns_too():
 
 @cache
 def compiled_epoch(name: str, folds: tuple[int, ...]) -> tuple[Any, int, int]:
-    """The program, and the bytes of what the runs own and of what is frozen."""
+    """Returns the program, the bytes of the arrays that each run has, and of those that are frozen."""
     model = joint_model(TUNINGS[name])
     study = make_study(model.streams[0].tuning, folds=folds)
-    states = program.init_runs(
-        study.runs, study.data, study.frozen, study.start, study.seed, model=model, recipe=RECIPE
-    )
-    compiled = program.train_epoch.lower(
-        states,
-        study.runs,
-        study.data,
-        study.frozen,
-        order(study, 1),
-        study.order_row,
-        study.seed,
-        jnp.asarray(1, jnp.int32),
-        model=model,
-        recipe=RECIPE,
+    network = Network(model, RECIPE)
+    states = epoch.init_runs(study.chunk, study.shared, study.start, network=network)
+    compiled = epoch.train_epoch.lower(
+        states, study.chunk, study.shared, order(study, 1), jnp.asarray(1, jnp.int32), network=network
     ).compile()
-    own = sum(x.nbytes for x in jax.tree.leaves((states, study.runs)))
-    frozen = sum(x.nbytes for x in jax.tree.leaves(study.frozen))
-    return compiled, own, frozen
+    of_runs = sum(x.nbytes for x in jax.tree.leaves((states, study.chunk.runs)))
+    frozen = sum(x.nbytes for x in jax.tree.leaves(study.shared.frozen))
+    return compiled, of_runs, frozen
 
 
 FEW, MANY = (0, 1), (0, 1) * 3
 
 
-def test_the_frozen_trunk_lies_on_the_device_once():
-    """More runs need room for their own state alone; no array of the program has the trunk's kernels per run."""
-    few, own_few, frozen = compiled_epoch("lora", FEW)
-    many, own_many, _ = compiled_epoch("lora", MANY)
+def test_the_frozen_trunk_is_on_the_device_once():
+    """More runs add only their states; no array of the program has the trunk's kernels per run."""
+    few, bytes_few, frozen = compiled_epoch("lora", FEW)
+    many, bytes_many, _ = compiled_epoch("lora", MANY)
     grown = many.memory_analysis().argument_size_in_bytes - few.memory_analysis().argument_size_in_bytes
     assert frozen > 40_000
-    assert abs(grown - (own_many - own_few)) < 0.02 * frozen
-    a = CHECKPOINT.architecture
+    assert abs(grown - (bytes_many - bytes_few)) < 0.02 * frozen
+    a = CHECKPOINT.backbone
     text = many.as_text()
     assert f"f32[{LAYERS},{a.hidden},{a.intermediate}]" in text
     assert f"f32[6,{LAYERS},{a.hidden},{a.intermediate}]" not in text

@@ -32,9 +32,9 @@ def padded(fill: float) -> tuple[jax.Array, jax.Array]:
     found = np.load(GOLDEN_SSL / "waveforms.npz")
     samples = [found[f"{name}_samples"] for name in NAMES]
     batch = np.full((len(NAMES), 16_320), fill, np.float32)
-    for row, own in zip(batch, samples, strict=True):
-        row[: len(own)] = own
-    return jnp.asarray(batch), jnp.asarray([len(own) for own in samples], jnp.int32)
+    for row, utterance in zip(batch, samples, strict=True):
+        row[: len(utterance)] = utterance
+    return jnp.asarray(batch), jnp.asarray([len(utterance) for utterance in samples], jnp.int32)
 
 
 def changed(tmp_path: Path, name: str, config: Mapping[str, Any] | None = None, **arrays: np.ndarray | None) -> str:

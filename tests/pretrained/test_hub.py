@@ -1,4 +1,4 @@
-"""Where a checkpoint lies: the sentences of folders, and of a hub that is never really asked."""
+"""Locating checkpoints: the errors of folders, and of a hub that is never really asked."""
 
 import logging
 import os
@@ -45,7 +45,7 @@ def of_the_hub(kind: type[Exception]) -> Exception:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, dict[str, Any]]]]:
-    """Puts a hub in place whose two questions are answered, or fail, as told; returns the list of what was asked."""
+    """Puts a hub in place whose two questions are answered, or fail, as given; returns the list of requests."""
 
     def put(*, info: Sequence[str] | Exception, snapshot: Path | Exception | None = None) -> list[Any]:
         asked: list[tuple[str, dict[str, Any]]] = []
@@ -94,7 +94,7 @@ def test_no_such_folder(source: str, hub: Callable[..., Any]):
 
 
 def test_no_source():
-    assert "is empty; expected a folder or a Hugging Face id" in refused("")
+    assert "is empty, expected a folder or a Hugging Face id" in refused("")
 
 
 @pytest.mark.parametrize("name", COMPLETE)
@@ -150,7 +150,7 @@ def test_offline_and_not_in_the_cache(nothing: Exception, hub: Callable[..., Any
 
 
 def test_an_answer_that_is_none(tmp_path: Path, hub: Callable[..., Any]):
-    """A wrong token, or a fault of the hub: the cache is read; where it has nothing, what the hub said is told."""
+    """After a wrong token or a fault of the hub, the cache is read; if it has nothing, the error quotes the hub."""
     hub(info=of_the_hub(HfHubHTTPError), snapshot=write(tmp_path))
     assert locate(ID) == tmp_path
     hub(info=of_the_hub(HfHubHTTPError), snapshot=LocalEntryNotFoundError("not cached"))
@@ -205,7 +205,7 @@ def test_no_safetensors_on_the_hub(names: list[str], has: str, hub: Callable[...
 
 
 def test_no_id(monkeypatch: pytest.MonkeyPatch):
-    """The client's own check, which asks nobody."""
+    """The client checks the id without a request."""
     monkeypatch.setattr("socket.socket.connect", None)
     said = refused("not an id!")
     assert "'not an id!' is neither a folder nor a hub id" in said
@@ -213,7 +213,7 @@ def test_no_id(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_download_that_fails(hub: Callable[..., Any]):
     hub(info=COMPLETE, snapshot=OSError("No space left\non device"))
-    assert refused(ID) == f"{ID}: the download from the hub failed (No space left on device)."
+    assert refused(ID) == f"{ID}: the download from the hub failed (No space left on device)"
 
 
 def test_loggers_are_as_before():

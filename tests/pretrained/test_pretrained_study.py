@@ -34,17 +34,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory, cache_dir: str) -> Path:
     return workdir
 
 
-def test_the_mixture_of_layers_is_told(trained: Path):
+def test_the_mixture_of_layers_is_reported(trained: Path):
     rows = read_csv(trained / "layer_weights.csv")
     runs = read_csv(trained / "runs.csv")
     weights: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         weights.setdefault((row["run"], row["stream"]), []).append(float(row["weight"]))
     assert set(weights) == {(run["run"], stream) for run in runs for stream in ("hubert", "wavlm")}
-    for own in weights.values():
-        assert len(own) == STATES
-        assert sum(own) == pytest.approx(1.0, abs=1e-5)
-    assert len({tuple(own) for own in weights.values()}) > len(runs)  # learned, each run's own
+    for shares in weights.values():
+        assert len(shares) == STATES
+        assert sum(shares) == pytest.approx(1.0, abs=1e-5)
+    assert len({tuple(shares) for shares in weights.values()}) > len(runs)  # learned, and different in each run
     report = (trained / "report.html").read_text()
     assert "Layers of the pretrained models" in report
     assert "Weights of the layers of wavlm" in report
@@ -104,7 +104,7 @@ def test_whole_models_train_in_turn(tmp_path: Path, cache_dir: str):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"features.ssl.hubert.layers": "4"}, "layers is '4'; expected all, last or a number from 0"),
+        ({"features.ssl.hubert.layers": "4"}, "layers is '4', expected all, last or a number from 0"),
         ({"features.ssl.hubert.model": "./nowhere"}, "./nowhere: no such folder"),
         ({"finetune.frozen_layers": 3}, "frozen_layers is 3, expected fewer than the 3 layers"),
         ({"finetune.mode": "some"}, "config.finetune.mode is 'some', expected one of frozen, lora, full"),

@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from tiny_study import GOLDEN_SSL
 
+from sejax.pretrained.base import Backbone, Output, Section, normalise_waveform
 from sejax.pretrained.convert import Checkpoint, load_checkpoint
 from sejax.pretrained.finetune import Tuning, divide
-from sejax.pretrained.wav2vec2 import Architecture, Output, SSLModel, normalise_waveform, relative_buckets, time_spans
+from sejax.pretrained.wav2vec2 import relative_buckets, time_spans
 
 NAMES = ("short", "middle", "long")
 ENCODERS = (
@@ -38,23 +40,23 @@ def checkpoint(name: str) -> Checkpoint:
 
 def batch(name: str, fill: float | None = None) -> tuple[jax.Array, jax.Array]:
     """The golden utterances as a checkpoint wants them, and their lengths; beyond their ends `fill`, or noise."""
-    kind = "normalised" if checkpoint(name).normalise else "samples"
+    kind = "normalised" if checkpoint(name).backbone.normalise else "samples"
     samples = [WAVEFORMS[f"{utterance}_{kind}"] for utterance in NAMES]
     noise = 3 * np.random.default_rng(0).standard_normal((len(NAMES), SAMPLES)).astype(np.float32)
     padded = noise if fill is None else np.full_like(noise, fill)
-    for row, own in zip(padded, samples, strict=True):
-        row[: len(own)] = own
-    return jnp.asarray(padded), jnp.asarray([len(own) for own in samples], jnp.int32)
+    for row, utterance in zip(padded, samples, strict=True):
+        row[: len(utterance)] = utterance
+    return jnp.asarray(padded), jnp.asarray([len(utterance) for utterance in samples], jnp.int32)
 
 
 @lru_cache
-def program(model: SSLModel) -> Any:
+def program(model: nn.Module) -> Any:
     return jax.jit(lambda params, x, lengths: model.apply({"params": params}, x, lengths))
 
 
 def states(name: str, fill: float | None = None, **changes: Any) -> Output:
     """What a whole golden model makes of the batch."""
-    return program(SSLModel(checkpoint(name).architecture, **changes))(checkpoint(name).params, *batch(name, fill))
+    return program(checkpoint(name).backbone.module(Section(**changes)))(checkpoint(name).params, *batch(name, fill))
 
 
 # ------------------------------------------------------------------------------------- against PyTorch
@@ -79,7 +81,7 @@ def test_every_hidden_state_equals_pytorch(name: str):
 def test_convolutions_equal_pytorch(name: str):
     """The feature encoder alone: stage 0."""
     golden = np.load(GOLDEN_SSL / name / "outputs.npz")
-    model = SSLModel(checkpoint(name).architecture, stop=1)
+    model = checkpoint(name).backbone.module(Section(stop=1))
     hidden, _ = program(model)({"feature_encoder": checkpoint(name).params["feature_encoder"]}, *batch(name))
     for i, utterance in enumerate(NAMES):
         expected = golden[f"{utterance}_conv"]
@@ -141,7 +143,7 @@ def test_equals_pytorch_live(case: str, tmp_path):
     found = load_checkpoint(str(tmp_path))
     padded = jnp.asarray(np.pad(samples, (0, 300), constant_values=7.0))[None]
     lengths = jnp.asarray([len(samples)], jnp.int32)
-    hidden, _ = program(SSLModel(found.architecture))(found.params, padded, lengths)
+    hidden, _ = program(found.backbone.module())(found.params, padded, lengths)
     for layer, wanted in enumerate(expected):
         np.testing.assert_allclose(hidden[layer, 0, : wanted.shape[1]], wanted[0].numpy(), rtol=0, atol=ATOL)
 
@@ -165,18 +167,18 @@ def test_bfloat16_is_close(name: str):
 @pytest.mark.parametrize("name", ["wav2vec2-base", "wavlm-large"])
 @pytest.mark.parametrize("cut", [1, 2, 3, 4])
 def test_two_sections_are_the_whole(name: str, cut: int):
-    """Wherever a model is cut, and each section has only its own parameters."""
-    own = checkpoint(name)
+    """Wherever a model is cut, and each section has only the parameters of its stages."""
+    found = checkpoint(name)
     whole = states(name)
     frozen_layers = max(cut - 2, 0)
-    tuning = Tuning(own.architecture, own.normalise, "full", frozen_layers=frozen_layers)
+    tuning = Tuning(found.backbone, "full", frozen_layers=frozen_layers)
     if cut == 2:  # the tuning that trains all layers cuts below the projection; that which adapts them, above
         tuning = replace(tuning, mode="lora")
     assert tuning.cut == cut
-    lower, adapted, started = divide(own.params, tuning)
-    below = program(SSLModel(own.architecture, stop=cut))(lower, *batch(name))
-    frames = own.architecture.frames(batch(name)[1])
-    above = program(SSLModel(own.architecture, start=cut))(adapted or started, below.hidden[-1], frames)
+    lower, adapted, started = divide(found.params, tuning)
+    below = program(found.backbone.module(Section(stop=cut)))(lower, *batch(name))
+    frames = found.backbone.frames(batch(name)[1])
+    above = program(found.backbone.module(Section(start=cut)))(adapted or started, below.hidden[-1], frames)
     np.testing.assert_array_equal(above.mask, whole.mask)
     together = above.hidden if cut == 1 else np.concatenate([below.hidden, above.hidden])
     assert together.shape == whole.hidden.shape
@@ -224,29 +226,29 @@ def test_time_spans():
     assert np.asarray(time_spans(jax.random.key(0), (4, 50), 10.0, 10)).all()
 
 
-def real_architecture() -> Architecture:
+def real_backbone() -> Backbone:
     """The convolutions of all published models."""
-    own = checkpoint("wav2vec2-base").architecture
-    return replace(own, conv_kernel=(10, 3, 3, 3, 3, 2, 2), conv_stride=(5, 2, 2, 2, 2, 2, 2))
+    found: Any = checkpoint("wav2vec2-base").backbone
+    return replace(found, conv_kernel=(10, 3, 3, 3, 3, 2, 2), conv_stride=(5, 2, 2, 2, 2, 2, 2))
 
 
 def test_frames_window_and_hop_length():
-    architecture = real_architecture()
-    assert (architecture.window, architecture.hop_length) == (400, 320)
-    assert architecture.frames(400) == 1 and architecture.frames(399) == 0
-    assert architecture.frames(400 + 320) == 2 and architecture.frames(400 + 319) == 1
-    assert architecture.frames(16_000) == 49
-    np.testing.assert_array_equal(architecture.frames(np.array([400, 16_000])), [1, 49])
+    backbone = real_backbone()
+    assert (backbone.window, backbone.hop_length) == (400, 320)
+    assert backbone.frames(400) == 1 and backbone.frames(399) == 0
+    assert backbone.frames(400 + 320) == 2 and backbone.frames(400 + 319) == 1
+    assert backbone.frames(16_000) == 49
+    np.testing.assert_array_equal(backbone.frames(np.array([400, 16_000])), [1, 49])
 
 
 def test_frames_are_those_of_the_program():
     """Of every golden length, and of one window exactly."""
-    architecture = checkpoint("wavlm-base").architecture
-    model = SSLModel(architecture, stop=1)
+    backbone = checkpoint("wavlm-base").backbone
+    model = backbone.module(Section(stop=1))
     for samples in (400, 719, 720, 2080):
         x, lengths = jax.ShapeDtypeStruct((1, samples), np.float32), jax.ShapeDtypeStruct((1,), np.int32)
         (hidden, _), _ = jax.eval_shape(model.init_with_output, jax.random.key(0), x, lengths)
-        assert hidden.shape[2] == architecture.frames(samples)
+        assert hidden.shape[2] == backbone.frames(samples)
 
 
 @pytest.mark.parametrize("fill", [0.0, 5.0, np.nan])
@@ -255,11 +257,11 @@ def test_normalised_as_transformers_does(fill: float):
 
     samples = [WAVEFORMS[f"{utterance}_samples"] for utterance in NAMES]
     padded = np.full((len(samples), SAMPLES), fill, np.float32)
-    for row, own in zip(padded, samples, strict=True):
-        row[: len(own)] = own
-    lengths = jnp.asarray([len(own) for own in samples], jnp.int32)
+    for row, utterance in zip(padded, samples, strict=True):
+        row[: len(utterance)] = utterance
+    lengths = jnp.asarray([len(utterance) for utterance in samples], jnp.int32)
     found = normalise_waveform(jnp.asarray(padded), lengths)
-    for i, own in enumerate(samples):
-        wanted = Wav2Vec2FeatureExtractor(do_normalize=True)(own, sampling_rate=16_000, return_tensors="np")
-        np.testing.assert_allclose(found[i, : len(own)], wanted.input_values[0], rtol=0, atol=1e-5)
-        np.testing.assert_array_equal(found[i, len(own) :], 0.0)
+    for i, utterance in enumerate(samples):
+        wanted = Wav2Vec2FeatureExtractor(do_normalize=True)(utterance, sampling_rate=16_000, return_tensors="np")
+        np.testing.assert_allclose(found[i, : len(utterance)], wanted.input_values[0], rtol=0, atol=1e-5)
+        np.testing.assert_array_equal(found[i, len(utterance) :], 0.0)

@@ -1,4 +1,4 @@
-"""The benchmark tool on the smallest case: its table and its JSON, with and without the other side."""
+"""Runs the benchmarks on their smallest case: the printed table and the JSON, with and without the other side."""
 
 import ctypes
 import dataclasses
@@ -16,24 +16,23 @@ import pytest
 from tiny_study import ROOT, environment
 
 from sejax.models.joint import Rates
-from sejax.pretrained.wav2vec2 import SSLModel
 from tools.benchmarks import growth, mkl
-from tools.benchmarks.random_study import FEATURES, STRIDE, Study, joint_model, step_flops
-from tools.benchmarks.ssl import architecture_of, make_batches, matmul_flops
+from tools.benchmarks.random_study import STATISTICS, Study, default_options, joint_model, step_flops
+from tools.benchmarks.ssl import backbone_of, make_batches, matmul_flops
 
 
 def run_bench(folder: Path, words: str) -> tuple[dict[str, Any], subprocess.CompletedProcess[str]]:
-    """What the tool writes as JSON, and what it prints."""
+    """Returns the JSON that the tool writes, and its finished process."""
     out = folder / "bench.json"
-    found = subprocess.run(
+    done = subprocess.run(
         [sys.executable, str(ROOT / "tools" / "bench.py"), *words.split(), "--out", str(out)],
         env=environment(),
         capture_output=True,
         text=True,
         timeout=600,
     )
-    assert found.returncode == 0, found.stderr
-    return json.loads(out.read_text()), found
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text()), done
 
 
 def test_batches_hold_all_utterances_and_no_more_than_they_may():
@@ -45,17 +44,15 @@ def test_batches_hold_all_utterances_and_no_more_than_they_may():
 
 @pytest.mark.parametrize("size", ["tiny", "base"])
 def test_flops_are_those_that_xla_counts_without_the_scan_over_layers(size: str):
-    """Of the scan it counts the body once; what it counts besides products is a few percent."""
-    architecture = dataclasses.replace(architecture_of("hubert", size), layers=1)
-    model, x, n = SSLModel(architecture), jnp.zeros((2, 16_000)), jnp.array([16_000, 16_000], jnp.int32)
+    """XLA counts the body of a scan once. Operations other than matrix products are a few percent."""
+    backbone = dataclasses.replace(backbone_of("hubert", size), layers=1)
+    model, x, n = backbone.module(), jnp.zeros((2, 16_000)), jnp.array([16_000, 16_000], jnp.int32)
     params = jax.eval_shape(model.init, jax.random.key(0), x, n)
     counted = jax.jit(model.apply).lower(params, x, n).cost_analysis()["flops"]
-    assert matmul_flops(architecture, 2, 16_000) == pytest.approx(counted, rel=0.05)
-    twice = dataclasses.replace(architecture, layers=2)
-    layer = matmul_flops(twice, 2, 16_000) - matmul_flops(architecture, 2, 16_000)
-    assert layer == 2 * 2 * 49 * architecture.hidden * (
-        4 * architecture.hidden + 2 * architecture.intermediate + 2 * 49
-    )
+    assert matmul_flops(backbone, 2, 16_000) == pytest.approx(counted, rel=0.05)
+    twice = dataclasses.replace(backbone, layers=2)
+    layer = matmul_flops(twice, 2, 16_000) - matmul_flops(backbone, 2, 16_000)
+    assert layer == 2 * 2 * 49 * backbone.hidden * (4 * backbone.hidden + 2 * backbone.intermediate + 2 * 49)
 
 
 def test_mkl_is_told_only_where_it_helps(tmp_path: Path):
@@ -65,27 +62,27 @@ def test_mkl_is_told_only_where_it_helps(tmp_path: Path):
         assert mkl.environment(tmp_path, cpuinfo) == {}
     assert mkl.environment(tmp_path, tmp_path / "none") == {}
     cpuinfo.write_text("vendor_id: AuthenticAMD\nflags: avx2 avx512f")
-    found = mkl.environment(tmp_path, cpuinfo)
+    variables = mkl.environment(tmp_path, cpuinfo)
     if shutil.which("cc") is None:
-        assert found == {}
+        assert variables == {}
     else:
-        assert ctypes.CDLL(found["LD_PRELOAD"]).mkl_serv_intel_cpu_true() == 1
+        assert ctypes.CDLL(variables["LD_PRELOAD"]).mkl_serv_intel_cpu_true() == 1
 
 
 def test_ssl_prints_a_table_and_writes_json(tmp_path: Path):
-    result, found = run_bench(tmp_path, "ssl --size tiny --seconds 0.3 0.5 --rounds 2")
+    result, done = run_bench(tmp_path, "ssl --size tiny --seconds 0.3 0.5 --rounds 2")
     assert result["audio_seconds"] == pytest.approx(0.8)
-    own = result["sides"]["jax"]
-    assert len(own["seconds"]) == 2
-    assert own["peak_bytes"] > 1e7
-    assert own["fraction_of_matmul"] > 0
-    assert "audio s / s" in found.stdout
+    side = result["sides"]["jax"]
+    assert len(side["seconds"]) == 2
+    assert side["peak_bytes"] > 1e7
+    assert side["fraction_of_matmul"] > 0
+    assert "audio s / s" in done.stdout
     if "torch" not in result["sides"]:
-        assert "measured alone" in found.stderr
+        assert "measured alone" in done.stderr
 
 
 def test_features_prints_ratios_to_the_libraries_and_what_a_build_takes(tmp_path: Path):
-    result, found = run_bench(tmp_path, "features --fraction 0.001 --files 2 --rounds 2 --build-rounds 1")
+    result, done = run_bench(tmp_path, "features --fraction 0.001 --files 2 --rounds 2 --build-rounds 1")
     assert result["files"] == 2
     assert result["build"]["files"] == 40  # one per speaker and class
     sides = result["sides"]
@@ -94,41 +91,40 @@ def test_features_prints_ratios_to_the_libraries_and_what_a_build_takes(tmp_path
         assert sides[f"sejax {feature}"]["mean"] == pytest.approx(sides[f"librosa {feature}"]["mean"], abs=1e-3)
         assert result["speed_over"][f"librosa: {feature}"] > 0
     assert result["build"]["audio_seconds_per_second"] > 1
-    assert "times as fast as librosa: mel" in found.stdout
+    assert "times as fast as librosa: mel" in done.stdout
     if "pyAudioAnalysis stf" not in sides:
-        assert "measured alone" in found.stderr
+        assert "measured alone" in done.stderr
 
 
 def test_weighting_prints_ratios_to_constant_weights(tmp_path: Path):
-    result, found = run_bench(
-        tmp_path, "weighting --schemes static imtl_g --runs 1 --utterances 32 --rounds 2 --tasks 4"
-    )
+    words = "weighting --streams ssl --schemes static imtl_g --runs 1 --utterances 32 --rounds 2 --tasks 4"
+    result, done = run_bench(tmp_path, words)
     assert result["schemes"]["static"]["over_static"] == 1.0
-    own = result["schemes"]["imtl_g"]
-    assert own["kind"] == "gradients"
-    assert len(own["seconds"]) == 2
-    assert "of static" in found.stdout
+    scheme = result["schemes"]["imtl_g"]
+    assert scheme["kind"] == "gradients"
+    assert len(scheme["seconds"]) == 2
+    assert "of static" in done.stdout
 
 
 def test_train_compares_stacked_with_solo_runs(tmp_path: Path):
-    result, found = run_bench(tmp_path, "train --streams ssl --utterances 40 --runs 2 --rounds 2")
-    for side in ("stacked", "solo"):
-        own = result["sides"][side]
-        assert own["visits_per_second"] > 0
-        assert own["compile_seconds"] > 0
-        assert 0 < own["fraction_of_matmul"] < 1
+    result, done = run_bench(tmp_path, "train --streams ssl --utterances 40 --runs 2 --rounds 2")
+    for name in ("stacked", "solo"):
+        side = result["sides"][name]
+        assert side["visits_per_second"] > 0
+        assert side["compile_seconds"] > 0
+        assert 0 < side["fraction_of_matmul"] < 1
     assert result["sides"]["stacked"]["flops"] == result["sides"]["solo"]["flops"]
-    assert "times as fast as one run after the other" in found.stdout
+    assert "times as fast as one run after the other" in done.stdout
 
 
 def test_growth_finds_the_exponent(tmp_path: Path):
-    result, _ = run_bench(
-        tmp_path, "growth --streams ssl --runs 1 2 --utterances 40 80 --seconds 0.5 --rounds 1 --full-seconds 0"
-    )
+    words = "growth --streams ssl --runs 1 2 --utterances 40 --seconds 0.5 --rounds 1 --full-seconds 0"
+    result, _ = run_bench(tmp_path, words)
     axes = result["axes"]
     assert axes["runs"]["points"][1]["flops"] == 2 * axes["runs"]["points"][0]["flops"]
-    assert np.isfinite(axes["utterances"]["exponent"])
-    assert "exponent" not in axes["seconds"]  # of one size
+    assert np.isfinite(axes["runs"]["exponent"])
+    for axis in ("utterances", "seconds"):  # of one size
+        assert "exponent" not in axes[axis]
 
 
 def test_the_exponent_is_the_slope_and_prices_are_relative():
@@ -138,11 +134,11 @@ def test_the_exponent_is_the_slope_and_prices_are_relative():
 
 @pytest.mark.parametrize("streams", [("mfcc", "ssl"), ("stf", "mel")])
 def test_step_flops_are_those_that_xla_counts(streams: tuple[str, ...]):
-    """Forwards, without the recurrence, which XLA counts once; what it counts besides products is a few percent."""
-    study = Study(streams=streams, batch_size=4)
-    frames = {name: jnp.zeros((4, 200 // STRIDE[name] * 2, FEATURES[name])) for name in streams}
+    """Counts a gradient. XLA counts a recurrence once, and operations other than matrix products."""
+    study = Study(default_options(streams=streams, batch_size=4))
+    frames = {name: jnp.zeros((4, 200 // s.stride * 2, s.size)) for name, s in study.streams.items()}
     masks = {name: jnp.ones(x.shape[:2], bool) for name, x in frames.items()}
-    statistics = {name: jnp.zeros((4, 14 * FEATURES[name])) for name in streams}
+    statistics = {name: jnp.zeros((4, STATISTICS * s.size)) for name, s in study.streams.items()}
     model, rates = joint_model(study), Rates(jnp.float32(0), jnp.float32(0))
     params = jax.eval_shape(model.init, jax.random.key(0), frames, masks, statistics, rates)
 
@@ -150,5 +146,5 @@ def test_step_flops_are_those_that_xla_counts(streams: tuple[str, ...]):
         return sum(x.sum() for x in model.apply(params, frames, masks, statistics, rates))
 
     counted = jax.jit(jax.grad(loss)).lower(params).cost_analysis()["flops"]
-    own = step_flops(study, {name: x.shape[1] for name, x in frames.items()})
-    assert own == pytest.approx(counted, rel=0.25)
+    flops = step_flops(study, {name: x.shape[1] for name, x in frames.items()})
+    assert flops == pytest.approx(counted, rel=0.25)

@@ -55,17 +55,17 @@ def test_no_such_folder(tmp_path: Path):
 
 
 def test_no_checkpoint_in_the_folder(tmp_path: Path):
-    assert f"{tmp_path} holds nothing; expected pytorch_model.bin" in refused(tmp_path)
+    assert f"{tmp_path} holds nothing, expected pytorch_model.bin" in refused(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"")
-    assert "holds config.json, model.safetensors; expected pytorch_model.bin" in refused(tmp_path)
+    assert "holds config.json, model.safetensors, expected pytorch_model.bin" in refused(tmp_path)
 
 
 def test_a_missing_shard_is_named(tmp_path: Path):
     index = {"weight_map": {"a": "part-1.bin", "b": "part-2.bin", "c": "part-1.bin"}}
     (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     (tmp_path / "part-1.bin").write_bytes(b"weights")
-    assert "names part-2.bin; expected beside it" in refused(tmp_path)
+    assert "names part-2.bin, expected beside it" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"weight_map": null}', '{"weight_map": {"a": 1}}'])
@@ -78,9 +78,9 @@ def test_replaces_nothing_unasked(tmp_path: Path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"weights")
     there = tmp_path / "model.safetensors"
     there.write_bytes(b"precious")
-    assert f"{there} exists already; expected a new file, or --force" in refused(tmp_path)
+    assert f"{there} exists already, expected a new file, or --force" in refused(tmp_path)
     assert there.read_bytes() == b"precious"
-    assert "is a folder; expected the name of the file" in refused(tmp_path, "--out", tmp_path)
+    assert "is a folder, expected the name of the file" in refused(tmp_path, "--out", tmp_path)
 
 
 # ------------------------------------------------------------------------------------- with PyTorch
@@ -213,8 +213,8 @@ def test_what_is_no_state_dict_is_refused(tmp_path: Path):
         torch.save(value, tmp_path / "pytorch_model.bin")
         return refused(tmp_path)
 
-    assert "holds a list; expected a state dict" in said([torch.ones(2)])
-    assert "holds a Tensor; expected a state dict" in said(torch.ones(2))
+    assert "holds a list, expected a state dict" in said([torch.ones(2)])
+    assert "holds a Tensor, expected a state dict" in said(torch.ones(2))
     assert "'state_dict' is a dict, 'epoch' is a int" in said({"state_dict": {"a": torch.ones(2)}, "epoch": 3})
     assert "it is empty" in said({})
     assert "holds more than tensors" in said(torch.nn.Linear(2, 2)) and "Linear" in said(torch.nn.Linear(2, 2))

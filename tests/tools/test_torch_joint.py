@@ -1,5 +1,6 @@
-"""PyTorch's joint model and training against those here: same parameters, same numbers. Needs PyTorch."""
+"""Compares PyTorch's joint model and training with those of sejax: same parameters, same numbers. Needs PyTorch."""
 
+import dataclasses
 import importlib
 import shutil
 from typing import Any, NamedTuple
@@ -9,17 +10,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from tiny_study import hparams, recipe
 
-from sejax.data import buckets as load
-from sejax.data.types import Scale
+from sejax.config import default_config
+from sejax.data.buckets import assemble
+from sejax.data.order import take_batch
+from sejax.data.scales import fold_scales
+from sejax.data.types import Data, Scale, Stream
 from sejax.engine.augment import Augment
 from sejax.engine.losses import cross_entropy, vad_loss
-from sejax.engine.step import Frozen, HParams, Recipe, Run, init_state, train_step
-from sejax.models.joint import JointModel, Rates, StreamSpec
+from sejax.engine.step import Frozen, Network, Run, init_state, train_step
+from sejax.models.heads import Heads
+from sejax.models.joint import JointModel, Rates, StreamSpec, Trunk
 from tools import golden_joint
 
 torch = pytest.importorskip("torch")
-torch_joint: Any = importlib.import_module("tools.benchmarks.torch_joint")
+torch_data, torch_layers, torch_losses, torch_model, torch_training, torch_weights = (
+    importlib.import_module(f"tools.benchmarks.torch_joint.{name}")
+    for name in ("data", "layers", "losses", "model", "training", "weights")
+)
 
 ENCODERS = {"a": "lstm", "b": "transformer", "c": "conv", "d": "linear"}
 FEATURES = {"a": 5, "b": 6, "c": 7, "d": 9}
@@ -28,13 +37,18 @@ TIME = {"a": 23, "b": 31, "c": 28, "d": 17}  # not all multiples of the stride
 STATISTICS = {"a": 3, "b": 4, "c": 5, "d": 6}
 N, BATCH, WIDTH, FUSED, HEADS, LAYERS, SMOOTHING = 40, 8, 16, 24, 2, 2, 0.1
 MODEL = JointModel(
-    tuple(StreamSpec(name, kind, LAYERS, STRIDE[name]) for name, kind in ENCODERS.items()),
-    *(4, 3, WIDTH, FUSED, HEADS, True, True, True),
+    Trunk(
+        tuple(StreamSpec(name, kind, LAYERS, STRIDE[name]) for name, kind in ENCODERS.items()),
+        *(WIDTH, FUSED, HEADS, True, True, True),
+    ),
+    Heads(4, 3),
 )
-STREAMS = [torch_joint.Stream(name, kind, LAYERS, STRIDE[name]) for name, kind in ENCODERS.items()]
+STREAMS = tuple(torch_model.Stream(name, kind, LAYERS, STRIDE[name]) for name, kind in ENCODERS.items())
+NETWORK = torch_model.Network(STREAMS, WIDTH, FUSED, HEADS)
 RATES = Rates(jnp.float32(0.0), jnp.float32(0.0))
-PLAIN = torch_joint.Recipe(
-    epochs=4, weight_decay=0.1, dropout=0.0, statistics_dropout=0.0, time_masks=0, feature_masks=0
+DEFAULT = torch_training.Recipe.of(default_config())
+PLAIN = dataclasses.replace(
+    DEFAULT, epochs=4, weight_decay=0.1, dropout=0.0, statistics_dropout=0.0, time_masks=0, feature_masks=0
 )
 STEPS = 5
 TOTAL_STEPS = 40
@@ -94,9 +108,9 @@ def params() -> Any:
 
 
 def model_of(params: Any, rate: float = 0.0) -> Any:
-    options = {"classes": 4, "dimensions": 3, "width": WIDTH, "fused": FUSED, "heads": HEADS}
-    model = torch_joint.JointModel(STREAMS, FEATURES, STATISTICS, **options, rate=rate, statistics_rate=rate)
-    torch_joint.load_flax_params(model, params)
+    options = {"classes": 4, "dimensions": 3, "rate": rate, "statistics_rate": rate}
+    model = torch_model.JointModel(NETWORK, FEATURES, STATISTICS, **options)
+    torch_weights.load_flax_params(model, params)
     return model
 
 
@@ -112,13 +126,13 @@ def flat(params: Any) -> dict[str, np.ndarray]:
 def test_outputs_losses_and_gradients_are_those_of_the_flax_model(params: Any, seed: int):
     inputs = make_inputs(seed)
     expected, (logits, vad, losses) = gradient_in_jax(params, in_jax(inputs), inputs.target, inputs.vad)
-    model, own = model_of(params), in_torch(inputs)
-    found_logits, found_vad = model(own.frames, own.lengths, own.statistics)
-    found_losses = torch_joint.losses(found_logits, found_vad, own.target, own.vad, SMOOTHING)
+    model, batch = model_of(params), in_torch(inputs)
+    found_logits, found_vad = model(batch.frames, batch.lengths, batch.statistics)
+    found_losses = torch_losses.losses(found_logits, found_vad, batch.target, batch.vad, SMOOTHING)
     for found, wanted in ((found_logits, logits), (found_vad, vad), (found_losses, losses)):
         assert_allclose(found.detach(), wanted, atol=1e-4, rtol=0)
     found_losses.sum().backward()
-    gradients, wanted_gradients = torch_joint.to_flax(model, lambda p: p.grad), flat(expected)
+    gradients, wanted_gradients = torch_weights.to_flax(model, lambda p: p.grad), flat(expected)
     assert gradients.keys() == wanted_gradients.keys()
     for path, wanted in wanted_gradients.items():
         assert np.abs(wanted).max() > 1e-6, path
@@ -126,7 +140,7 @@ def test_outputs_losses_and_gradients_are_those_of_the_flax_model(params: Any, s
 
 
 def test_parameters_go_there_and_back(params: Any):
-    found, expected = torch_joint.to_flax(model_of(params)), flat(params)
+    found, expected = torch_weights.to_flax(model_of(params)), flat(params)
     assert found.keys() == expected.keys()
     for path, x in expected.items():
         assert_array_equal(found[path], x, err_msg=path)
@@ -151,7 +165,7 @@ def test_padding_changes_nothing(params: Any):
 
 def test_recurrence_is_that_of_a_packed_sequence():
     torch.manual_seed(0)
-    layer, x, lengths = torch_joint.Recurrence(8), torch.randn(3, 9, 8), torch.tensor([4, 9, 1])
+    layer, x, lengths = torch_layers.Recurrence(8), torch.randn(3, 9, 8), torch.tensor([4, 9, 1])
     valid = torch.arange(9) < lengths[:, None]
     column = torch.zeros(3, 9, 1)
     packed = torch.nn.utils.rnn.pack_padded_sequence(
@@ -171,7 +185,7 @@ def test_recurrence_is_that_of_a_packed_sequence():
 def test_dropout_keeps_the_mean(compiled: bool):
     if compiled and shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler")
-    dropout = torch.compile(torch_joint.dropout, fullgraph=True) if compiled else torch_joint.dropout
+    dropout = torch.compile(torch_layers.dropout, fullgraph=True) if compiled else torch_layers.dropout
     torch.manual_seed(0)
     x = torch.full((333, 1001), 2.0, requires_grad=True)
     y = dropout(x, 0.3, True)
@@ -186,14 +200,10 @@ def test_dropout_keeps_the_mean(compiled: bool):
 
 
 class Study(NamedTuple):
-    """A corpus of two buckets, as the jax side has it and as the other side takes it."""
+    """A corpus of two buckets and two folds."""
 
-    data: load.Data
-    buckets: list[dict[str, Any]]
+    data: Data
     trained: np.ndarray  # [fold, utterance]
-
-    def arguments(self) -> tuple[Any, ...]:
-        return self.buckets, self.data.statistics, self.data.target, self.data.vad
 
 
 @pytest.fixture(scope="module")
@@ -208,30 +218,36 @@ def study() -> Study:
             (offset + scale * random.normal(size=(n, size))).astype(np.float32) for n in random.integers(12, 60, N)
         ]
         statistics = random.normal(2, 3, (N, 1, STATISTICS[name])).astype(np.float32)
-        streams[name] = load.Stream([frames], statistics)
+        streams[name] = Stream([frames], statistics)
     target = np.eye(4, dtype=np.float32)[random.integers(0, 4, N)]
-    options = {"n_buckets": 2, "min_rows": BATCH, "max_seconds": 0.0, "hop_seconds": dict.fromkeys(FEATURES, 0.01)}
+    options = {
+        "n_buckets": 2,
+        "min_rows": BATCH,
+        "max_seconds": 0.0,
+        "hop_seconds": dict.fromkeys(FEATURES, 0.01),
+        "frames_dtype": np.dtype(np.float32),
+    }
     vad = random.uniform(-1, 1, (N, 3)).astype(np.float32)
-    data, _ = load.assemble(streams, encoded=list(FEATURES), target=target, vad=vad, **options)
+    data, _ = assemble(streams, encoded=list(FEATURES), target=target, vad=vad, **options)
     assert len(data.buckets) == 2
     trained = np.arange(N) % 4 != np.array([[0], [1]])
-    return Study(data, [bucket._asdict() for bucket in data.buckets], trained)
+    return Study(data, trained)
 
 
 def scales_of(study: Study, in_fold: int) -> tuple[Any, Any]:
     return tuple(
         {name: Scale(x.mean[in_fold], x.inverse[in_fold]) for name, x in scales.items()}
-        for scales in load.fold_scales(study.data, list(study.trained))
+        for scales in fold_scales(study.data, list(study.trained))
     )
 
 
 def corpus_of(study: Study) -> Any:
-    return torch_joint.load_corpus(*study.arguments(), list(FEATURES), torch.device("cpu"))
+    return torch_data.load_corpus(study.data, list(FEATURES), torch.device("cpu"))
 
 
 def test_scales_are_those_of_the_folds_training_utterances(study: Study):
-    found = torch_joint.fold_scales(corpus_of(study), torch.from_numpy(study.trained))
-    expected = load.fold_scales(study.data, list(study.trained))
+    found = torch_data.fold_scales(corpus_of(study), torch.from_numpy(study.trained))
+    expected = fold_scales(study.data, list(study.trained))
     for ours, theirs in zip(found, expected, strict=True):
         for name in FEATURES:
             assert_allclose(ours[name].mean, theirs[name].mean, rtol=1e-5, atol=1e-6)
@@ -243,40 +259,37 @@ def test_steps_are_those_of_the_jax_side(params: Any, study: Study):
     """The same batches: normalised, back, clipped, AdamW under its schedule, averaged."""
     fold = 1
     frame_scale, statistic_scale = scales_of(study, fold)
-    hparams = HParams(
-        *(np.float32(x) for x in (PLAIN.learning_rate, PLAIN.weight_decay, 0.0, 0.0, SMOOTHING, 0.5, 1.0)), np.int32(0)
+    changed = {
+        name: getattr(PLAIN, name) for name in ("learning_rate", "weight_decay", "dropout", "statistics_dropout")
+    }
+    run = Run(
+        hparams(**changed, label_smoothing=SMOOTHING),
+        study.trained[fold],
+        np.ones(4, np.float32),
+        frame_scale,
+        statistic_scale,
     )
-    run = Run(hparams, study.trained[fold], np.ones(4, np.float32), frame_scale, statistic_scale)
-    recipe = Recipe(
-        total_steps=TOTAL_STEPS,
-        warmup_steps=TOTAL_STEPS // 10,
-        clip_norm=1.0,
-        vad_loss="ccc",
-        averaging=0.99,
-        augment=Augment(0, 0, 0, 0.0),
-        tasks=("class", "vad"),
-        schemes=("static",),
-        gradients_at="representation",
-        epoch_steps=STEPS,
+    step_recipe = recipe(
+        total_steps=TOTAL_STEPS, warmup_steps=TOTAL_STEPS // 10, augment=Augment(0, 0, 0, 0.0), epoch_steps=STEPS
     )
     run, data = jax.tree.map(jnp.asarray, (run, study.data))
     frozen, key = Frozen({}, {}), jax.random.key(0)
 
     def batch_of(bucket: int, rows: np.ndarray) -> Any:
-        return load.take_batch(data, data.buckets[bucket], jnp.asarray(rows), jnp.zeros(len(rows), jnp.int32))
+        return take_batch(data, data.buckets[bucket], jnp.asarray(rows), jnp.zeros(len(rows), jnp.int32))
 
     random = np.random.default_rng(2)
-    own_rows = [np.flatnonzero(study.trained[fold][bucket["utterance"]]) for bucket in study.buckets]
-    batches = [(1, random.permutation(own_rows[1])[:BATCH]) for _ in range(STEPS)]
-    state = init_state(MODEL, recipe, frozen, {}, run, batch_of(*batches[0]), key)
+    rows_of_buckets = [np.flatnonzero(study.trained[fold][bucket.utterance]) for bucket in study.data.buckets]
+    batches = [(1, random.permutation(rows_of_buckets[1])[:BATCH]) for _ in range(STEPS)]
+    state = init_state(Network(MODEL, step_recipe), frozen, {}, run, batch_of(*batches[0]), key)
     state = state._replace(params=params, averaged=params)
     state = jax.tree.map(jnp.asarray, state)
     # Without dropout's key the layers are the identity; the rates are 0 in any case.
-    step = jax.jit(lambda state, batch: train_step(MODEL, recipe, frozen, state, run, batch, key))
+    step = jax.jit(lambda state, batch: train_step(Network(MODEL, step_recipe), frozen, state, run, batch, key))
 
     corpus = corpus_of(study)
     scales = jax.tree.map(lambda x: torch.from_numpy(np.array(x)), (frame_scale, statistic_scale))
-    other = torch_joint.Fold(model_of(params), *scales, PLAIN, TOTAL_STEPS)
+    other = torch_training.Fold(model_of(params), *scales, PLAIN, TOTAL_STEPS)
     for bucket, rows in batches:
         state, metrics = step(state, batch_of(bucket, rows))
         place = corpus.buckets[bucket], torch.from_numpy(rows)
@@ -284,8 +297,8 @@ def test_steps_are_those_of_the_jax_side(params: Any, study: Study):
         other.train_step(corpus, *place)
     averages = dict(zip(other.params, other.averaged, strict=True))
     for found, expected in (
-        (torch_joint.to_flax(other.model), state.params),
-        (torch_joint.to_flax(other.model, lambda p: averages[p]), state.averaged),
+        (torch_weights.to_flax(other.model), state.params),
+        (torch_weights.to_flax(other.model, lambda p: averages[p]), state.averaged),
     ):
         moved = []
         for path, wanted in flat(expected).items():
@@ -297,55 +310,50 @@ def test_steps_are_those_of_the_jax_side(params: Any, study: Study):
         assert np.median(moved) > 1e-4
 
 
-def epoch_params(study: Study, arguments: Any, **options: Any) -> list[dict[str, np.ndarray]]:
+def epoch_params(study: Study, data: Data) -> list[dict[str, np.ndarray]]:
     """The parameters of both folds after an epoch."""
-    torch.manual_seed(0)
-    kept: list[Any] = []
-    make_fold = torch_joint.Fold
-
-    class Kept(make_fold):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            kept.append(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch_joint, "Fold", Kept)
-        epoch, facts = torch_joint.make_epoch(*arguments, study.trained, STREAMS, BATCH, 0, **options)
-    assert facts["steps"] == sum(
-        -(-int(own[bucket["utterance"]].sum()) // BATCH) for own in study.trained for bucket in study.buckets
+    network = NETWORK._replace(width=64, fused=256, heads=4)
+    folds = torch_training.Folds(data, study.trained, network, DEFAULT, batch_size=BATCH, seed=0)
+    assert folds.facts["steps"] == sum(
+        -(-int(trained[bucket.utterance].sum()) // BATCH) for trained in study.trained for bucket in data.buckets
     )
-    epoch()
-    assert sum(fold.step for fold in kept) == facts["steps"]
-    return [torch_joint.to_flax(fold.model) for fold in kept]
+    folds.train_epoch()
+    assert sum(fold.step for fold in folds.folds) == folds.facts["steps"]
+    return [torch_weights.to_flax(fold.model) for fold in folds.folds]
 
 
 def test_a_fold_learns_nothing_of_who_is_held_out(study: Study):
-    expected = epoch_params(study, study.arguments())
+    expected = epoch_params(study, study.data)
     held_out = ~study.trained[0]
-    buckets = [
-        {
-            **bucket,
-            "frames": {
-                name: np.where(held_out[bucket["utterance"]][:, None, None, None], np.float32(1e6), x)
-                for name, x in bucket["frames"].items()
-            },
-        }
-        for bucket in study.buckets
-    ]
+    buckets = tuple(
+        bucket._replace(
+            frames={
+                name: np.where(held_out[bucket.utterance][:, None, None, None], np.float32(1e6), x)
+                for name, x in bucket.frames.items()
+            }
+        )
+        for bucket in study.data.buckets
+    )
     target = np.where(held_out[:, None], np.roll(study.data.target, 1, axis=1), study.data.target)
-    found = epoch_params(study, (buckets, study.data.statistics, target, study.data.vad))
+    found = epoch_params(study, study.data._replace(buckets=buckets, target=target))
     assert all((found[0][path] == x).all() for path, x in expected[0].items())
     assert any((found[1][path] != x).any() for path, x in expected[1].items())
 
 
 def test_missing_labels_are_refused(study: Study):
     with pytest.raises(ValueError, match="every utterance"):
-        epoch_params(study, (*study.arguments()[:3], np.full_like(study.data.vad, np.nan)))
+        epoch_params(study, study.data._replace(vad=np.full_like(study.data.vad, np.nan)))
+
+
+def test_the_recipe_has_the_defaults_of_the_config():
+    assert DEFAULT.epochs == 30
+    assert DEFAULT.learning_rate == 1e-3
+    assert (DEFAULT.time_masks, DEFAULT.time_mask_frames) == (2, 20)
 
 
 def test_bands_hide_what_they_should():
     torch.manual_seed(0)
-    kept = torch_joint.bands(4000, 2, 100, 20.0, torch.device("cpu"))
+    kept = torch_data.bands(4000, 2, 100, 20.0, torch.device("cpu"))
     hidden = (~kept).sum(dim=1).float()
     assert hidden.max() <= 41
     # Two bands of 10 on average, cut at the end (5 % of the starts lose half of theirs) and sometimes one on the other.

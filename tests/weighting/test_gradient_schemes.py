@@ -1,4 +1,4 @@
-"""The rules on Gram matrices against TorchJD (tools/golden_weighting_gradients.py) and their own conditions."""
+"""The rules on Gram matrices against TorchJD (tools/golden_weighting_gradients.py) and their optimality conditions."""
 
 import functools
 from pathlib import Path
@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sejax import weighting
-from sejax.weighting import gradnorm, gram_based, pair, solvers
+from sejax.weighting import gram_based, pair, solvers
+from sejax.weighting.gradient_based import gradnorm
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "weighting_gradients.npz")
 RULES = ("pcgrad", "cagrad", "imtl_g", "mgda", "aligned_mtl", "nash_mtl", "upgrad")
 MATRICES = ("plain", "conflicting", "parallel", "zero", "scales", "conflicting_scales")
-# Clarabel's tolerance of 1e-8 is on the objective, which is flat at its minimum; see the duality gap below.
+# Clarabel's tolerance of 1e-8 is on the objective, which is flat at its minimum. The duality gap is tested below.
 TOLERANCE = {"cagrad": 2e-4}
 
 
@@ -48,7 +49,7 @@ def combined_by(name, matrix, dtype):
 @pytest.mark.parametrize("name", RULES)
 def test_equals_torchjd(name, matrix, n_tasks):
     if (name, matrix, n_tasks) == ("nash_mtl", "conflicting_scales", 4):
-        pytest.skip("TorchJD's iterations do not solve it; test_nash_mtl_solves_its_equation has such scales")
+        pytest.skip("TorchJD's iterations do not converge; test_nash_mtl_solves_its_equation has such scales")
     expected = GOLDEN[f"{matrix}_{n_tasks}_{name}"]
     tolerance = TOLERANCE.get(name, 1e-5)
     combined = combined_by(name, GOLDEN[f"{matrix}_{n_tasks}"], np.float64)
@@ -59,7 +60,7 @@ def test_equals_torchjd(name, matrix, n_tasks):
 @pytest.mark.parametrize("matrix", MATRICES)
 @pytest.mark.parametrize("name", RULES)
 def test_float32_suffices(name, matrix, n_tasks):
-    """Up to the condition of the problem: the smallest eigenvalue of parallel gradients is known to 1e-4 only."""
+    """The exception is ill-conditioned: float32 gives the smallest eigenvalue of parallel gradients to 1e-4 only."""
     expected = combined_by(name, GOLDEN[f"{matrix}_{n_tasks}"], np.float64)
     combined = combined_by(name, GOLDEN[f"{matrix}_{n_tasks}"], np.float32)
     tolerance = 2e-4 if (name, matrix) == ("aligned_mtl", "parallel") else 1e-5
@@ -114,7 +115,7 @@ def test_nash_mtl_solves_its_equation(matrix):
 @few
 @given(some_gradients)
 def test_cagrad_is_optimal_in_its_ball(matrix):
-    """The smallest gain equals the value of the dual at its weights: no direction and no weights do better."""
+    """The smallest gain equals the value of the dual at the weights, so that both are optimal."""
     average = matrix.mean(axis=0)
     step = weights_of("cagrad", matrix) @ matrix
     radius = 0.5 * np.linalg.norm(average)
@@ -141,7 +142,7 @@ def test_degenerate_gradients_give_finite_weights(name, dtype):
 
 @pytest.mark.parametrize("name", ["pcgrad", "cagrad", "aligned_mtl", "upgrad"])
 def test_the_prior_enters_where_the_rule_has_a_place_for_it(name):
-    matrix = np.eye(4)[:3]  # nothing to solve: the prior is all there is
+    matrix = np.eye(4)[:3]  # orthogonal and of one norm: only the prior matters
     few, many = (weights_of(name, matrix, prior=np.array(prior)) for prior in ([0.2, 0.2, 0.6], [0.6, 0.2, 0.2]))
     assert few[2] > few[0] and many[0] > many[2]
 
@@ -150,7 +151,7 @@ def test_the_prior_enters_where_the_rule_has_a_place_for_it(name):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_gradient_that_is_not_finite_makes_the_task_absent(name, value):
     updates = jnp.asarray(GOLDEN["conflicting_4"], jnp.float32)
-    transform = weighting.SCHEMES[name](jnp.full(4, 0.25))
+    transform = weighting.SCHEMES[name].make(jnp.full(4, 0.25))
     losses = jnp.ones(4)
     combined, state = transform.update(updates.at[1, 2].set(value), transform.init(()), losses=losses)
     absent = jnp.array([True, False, True, True])
@@ -161,7 +162,7 @@ def test_a_gradient_that_is_not_finite_makes_the_task_absent(name, value):
 
 
 def test_gradnorm_step_by_step():
-    """Against its own formula, with the subgradient of the balancing loss by differences."""
+    """Compares with the paper's formula, with the subgradient of the balancing loss by finite differences."""
     rate, asymmetry, prior = 0.1, 0.7, np.array([0.5, 0.3, 0.2])
     transform = gradnorm(jnp.asarray(prior, jnp.float32), learning_rate=rate, asymmetry=asymmetry)
     random = np.random.default_rng(0)
@@ -184,7 +185,7 @@ def test_gradnorm_step_by_step():
         weights = 3 * weights / weights.sum()
 
 
-def test_gradnorm_pulls_back_the_task_that_lags():
+def test_gradnorm_gives_more_to_the_task_that_lags():
     transform = gradnorm(pair(0.5))
     state = transform.init(())
     for step in range(50):
@@ -193,18 +194,18 @@ def test_gradnorm_pulls_back_the_task_that_lags():
 
 
 def test_imtl_g_is_continuous_where_gradients_become_parallel():
-    """Three of one direction and sizes 1, 2, 4 weigh 4 : 2 : 1, in the limit as at it."""
+    """Three gradients of one direction and norms 1, 2, 4 have weights 4 : 2 : 1, in the limit and at it."""
     direction, others = np.eye(6)[0], np.random.default_rng(0).normal(size=(3, 6))
-    others = np.linalg.qr(others[:, 1:].T)[0].T  # orthonormal, so that no task deviates otherwise than another
+    others = np.linalg.qr(others[:, 1:].T)[0].T  # orthonormal, so that all tasks deviate alike
     sizes = np.array([[1.0], [2.0], [4.0]])
-    for distance in (0.0, 1e-4, 1e-2):  # nearer, the cosines themselves are 1 to within rounding
+    for distance in (0.0, 1e-4, 1e-2):  # below 1e-4 the cosines are 1 within rounding
         rows = sizes * (direction + distance * np.pad(others, ((0, 0), (1, 0))))
         np.testing.assert_allclose(weights_of("imtl_g", rows), np.array([4, 2, 1]) / 7, rtol=1e-4)
 
 
 def test_pcgrad_draws_other_orders_at_every_step():
     updates = jnp.asarray(GOLDEN["conflicting_4"], jnp.float32)
-    transform = weighting.pcgrad(jnp.full(4, 0.25), seed=3)
+    transform = gram_based.pcgrad(jnp.full(4, 0.25), seed=3)
     state = transform.init(())
     seen = set()
     for _ in range(6):

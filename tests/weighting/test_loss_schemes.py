@@ -1,4 +1,4 @@
-"""Schemes that need only the losses: their rules against independent ones, and what they learn."""
+"""Schemes that need only the losses: their rules against independent implementations, and learning tests."""
 
 import functools
 import json
@@ -11,19 +11,22 @@ import optax
 import pytest
 
 from sejax import weighting
-from sejax.weighting import dwa, famo, geometric, imtl_l, pair, rlw, select, stch, uncertainty
+from sejax.weighting import pair, select
+from sejax.weighting.learned import famo, imtl_l, uncertainty
+from sejax.weighting.loss_based import dwa, geometric, rlw, stch
 from tools import golden_weighting_losses
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "weighting_losses.json"
 SETTINGS = golden_weighting_losses.SETTINGS
 EQUAL = jnp.full(3, 1 / 3)
 PRIOR = np.array([0.5, 0.3, 0.2])
+LOSS_BASED = {name: scheme.make for name, scheme in weighting.SCHEMES.items() if scheme.needs == "losses"}
 
-every_scheme = pytest.mark.parametrize("scheme", weighting.LOSS_BASED.values(), ids=weighting.LOSS_BASED)
+every_scheme = pytest.mark.parametrize("scheme", LOSS_BASED.values(), ids=LOSS_BASED)
 
 
 def trace(transform, losses, present=None):
-    """The states of a sequence of steps, stacked: losses [step, task], present [step, task]."""
+    """Returns the states of a sequence of steps, stacked: losses [step, task], present [step, task]."""
     losses = jnp.asarray(losses, dtype=float)
     present = jnp.ones(losses.shape, bool) if present is None else jnp.asarray(present)
 
@@ -36,13 +39,13 @@ def trace(transform, losses, present=None):
 
 @pytest.fixture
 def float64():
-    """For step-by-step comparisons with numpy, to nine digits."""
+    """Enables float64, for step-by-step comparisons with numpy to nine digits."""
     with jax.enable_x64(True):
         yield
 
 
 def noisy_losses(steps=40, seed=1):
-    """Losses of three scales and which of them are present: each is missing in about a third of the steps."""
+    """Returns losses of three scales and a mask of those present: each is absent from about a third of the steps."""
     rng = np.random.default_rng(seed)
     losses = np.array([1.0, 5.0, 0.1]) * np.exp(0.3 * rng.standard_normal((steps, 3)))
     return losses, rng.random((steps, 3)) > 0.3
@@ -54,7 +57,7 @@ def to_number_present(raw, present):
 
 
 class Adam:
-    """Kingma and Ba (2015), algorithm 1, of one number."""
+    """Adam for one number: Kingma and Ba (2015), algorithm 1."""
 
     def __init__(self):
         self.first = self.second = self.steps = 0
@@ -97,7 +100,7 @@ def test_weights_are_those_of_libmtl_and_the_papers(request, scheme, learned):
 
 
 def test_rlw_has_the_distribution_of_libmtl():
-    """The weight of one task of three: its moments and quantiles, to three standard errors of 20,000 draws."""
+    """Compares moments and quantiles of the weight of one task of three, to three standard errors of 20,000 draws."""
     expected = golden()["rlw"]
     weights = np.asarray(trace(rlw(EQUAL), jnp.ones((20_000, 3))).weights[:, 0]) / 3
     np.testing.assert_allclose(weights.mean(), expected["mean"], atol=0.007)
@@ -106,17 +109,17 @@ def test_rlw_has_the_distribution_of_libmtl():
 
 
 def test_the_golden_file_is_what_its_tool_writes():
-    """The losses and settings are remade; the rest needs the other library."""
+    """Recomputes the losses and compares the settings. The rest of the file needs the other library."""
     assert golden()["settings"] == SETTINGS
     assert any(version.startswith("LibMTL ") for version in golden()["versions"])
     np.testing.assert_allclose(golden()["losses"], golden_weighting_losses.losses(), atol=2e-6)
     assert GOLDEN.stat().st_size < 100_000
 
 
-def test_the_tool_says_what_it_lacks(capsys, tmp_path):
+def test_the_tool_names_the_library_that_is_missing(capsys, tmp_path):
     with pytest.raises(SystemExit, match="1"):
         golden_weighting_losses.main(["--out", str(tmp_path / "golden.json")])
-    assert "LibMTL cannot be used here" in capsys.readouterr().err
+    assert "LibMTL is not installed here" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------- closed forms, with prior and absence
@@ -138,21 +141,21 @@ def test_learned_scales_step_by_step(scheme, learned, sign):
 
 
 def test_learned_scales_settle_at_the_logarithm_of_the_loss():
-    """Each task's push `w_k L_k` is then its share, whatever the scale of its loss."""
+    """Each task's weighted loss `w_k L_k` is then its share, whatever the scale of its loss."""
     losses = jnp.array([1.0, 100.0, 0.02])
     last = jax.tree.map(
         lambda leaf: leaf[-1], trace(uncertainty(jnp.asarray(PRIOR), learning_rate=0.05), jnp.tile(losses, (2000, 1)))
     )
     np.testing.assert_allclose(last.log_variance, np.log(losses), atol=1e-3)
-    push = last.weights * losses
-    np.testing.assert_allclose(push / push.sum(), PRIOR, rtol=1e-3)
+    weighted = last.weights * losses
+    np.testing.assert_allclose(weighted / weighted.sum(), PRIOR, rtol=1e-3)
 
 
 @pytest.mark.usefixtures("float64")
 def test_dwa_step_by_step():
     losses, present = noisy_losses()
-    present[8:12] = [True, False, True]  # a whole window without a task
-    present[~present.any(axis=1), 0] = True  # a step without any would not count
+    present[8:12] = [True, False, True]  # a whole window without the second task
+    present[~present.any(axis=1), 0] = True  # a step without any task would not count
     period, tau = 4, 0.5
     means = [[], [], []]
     for step, weights in enumerate(trace(dwa(jnp.asarray(PRIOR), period=period, tau=tau), losses, present).weights):
@@ -177,7 +180,7 @@ def test_rlw_draws_by_seed():
     ones = jnp.ones((50, 3))
     weights = np.asarray(trace(rlw(jnp.asarray(PRIOR), seed=3), ones).weights)
     np.testing.assert_array_equal(weights, trace(rlw(jnp.asarray(PRIOR), seed=jnp.array(3)), ones).weights)
-    assert len(np.unique(weights[:, 0])) == 50  # new ones at every step
+    assert len(np.unique(weights[:, 0])) == 50  # new weights at every step
     assert np.abs(weights - trace(rlw(jnp.asarray(PRIOR), seed=4), ones).weights).max(axis=1).min() > 1e-3
     equal = np.asarray(trace(rlw(EQUAL, seed=3), ones).weights)  # the prior multiplies the same draws
     np.testing.assert_allclose(weights, 3 * PRIOR * equal / (PRIOR * equal).sum(axis=1, keepdims=True), rtol=1e-5)
@@ -243,8 +246,8 @@ def test_famo_step_by_step():
 
 
 @pytest.mark.parametrize("scheme", [uncertainty, imtl_l, geometric, famo], ids=lambda scheme: scheme.__name__)
-def test_scale_does_not_change_what_the_weights_do(scheme):
-    """In other units, after the learned scales have followed, `w_k L_k` is as before."""
+def test_weighted_losses_do_not_depend_on_the_scale(scheme):
+    """In other units, once the learned scales have followed, the share of `w_k L_k` is the same."""
     rng = np.random.default_rng(0)
     losses = np.float32(np.exp(0.1 * rng.standard_normal((1500, 2))))
     scale = np.float32([1.0, 100.0])
@@ -257,7 +260,7 @@ def test_scale_does_not_change_what_the_weights_do(scheme):
 
 @every_scheme
 @pytest.mark.parametrize("absent", [0, 1, 2])
-def test_nothing_of_an_absent_task_moves(scheme, absent):
+def test_the_state_of_an_absent_task_does_not_change(scheme, absent):
     losses = jnp.array([[1.0, 2.0, 3.0], [0.5, 2.2, 1.0], [0.7, 1.0, 1.1]])
     transform = scheme(jnp.asarray(PRIOR))
     state = jax.tree.map(lambda leaf: leaf[-1], trace(transform, losses))
@@ -269,10 +272,10 @@ def test_nothing_of_an_absent_task_moves(scheme, absent):
             assert old[absent] == new[absent]
             moved.append(np.array(old != new))
     if moved:
-        assert np.any(moved, axis=0).sum() == 2  # that of the others does
+        assert np.any(moved, axis=0).sum() == 2  # the state of the others changes
 
 
-@pytest.mark.parametrize("scheme", weighting.SCHEMES.values(), ids=weighting.SCHEMES)
+@pytest.mark.parametrize("scheme", [scheme.make for scheme in weighting.SCHEMES.values()], ids=weighting.SCHEMES)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_the_state_has_the_type_of_the_prior(scheme, dtype):
     with jax.enable_x64(True):
@@ -283,14 +286,14 @@ def test_the_state_has_the_type_of_the_prior(scheme, dtype):
             floats = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
             assert {leaf.dtype for leaf in floats} == {jnp.dtype(dtype)}
             assert all(jnp.isfinite(leaf).all() for leaf in floats)
-        if dtype == jnp.float32:  # such a loss is infinite there
+        if dtype == jnp.float32:  # 1e300 is infinite in float32
             assert state.weights[2] == 0
 
 
 @every_scheme
 @pytest.mark.parametrize("extreme", [0.0, 1e-40, 1e30, 3.4e38])
 def test_extreme_losses_do_not_stay_in_the_state(scheme, extreme):
-    """A hundred steps of one, among them the very first, and ordinary ones after that."""
+    """The first hundred steps have an extreme loss, later steps, but for one, ordinary losses."""
     losses = jnp.ones((1000, 3)).at[:100, 1].set(extreme).at[200, 1].set(extreme)
     states = trace(scheme(jnp.asarray(PRIOR)), losses)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(states))
@@ -328,14 +331,14 @@ def test_learned_scales_have_limits(scheme, loss, limit):
 
 @jax.jit
 def learn(scale, scheme):
-    """Explained variance of two regressions on one trunk that has room for both.
+    """Returns the explained variance of two regressions on one trunk that has room for both.
 
-    `scheme` is a number, in the order of `LOSS_BASED`, and the losses are multiplied by `scale`. Batches are small
-    and targets noisy, so that a loss a hundred times as large never rests, and the clip of the global norm leaves
-    the other next to nothing.
+    `scheme` is an index into `LOSS_BASED`, and the losses are multiplied by `scale`. Batches are small and targets
+    noisy, so that the gradient of a loss a hundred times as large stays large, and clipping by the global norm leaves
+    the other task almost no gradient.
     """
-    inputs = jax.random.normal(jax.random.key(1), (512, 2))  # task k is to predict input k
-    transform = select([scheme(pair(0.5)) for scheme in weighting.LOSS_BASED.values()], scheme)
+    inputs = jax.random.normal(jax.random.key(1), (512, 2))  # task k predicts input k
+    transform = select([scheme(pair(0.5)) for scheme in LOSS_BASED.values()], scheme)
     keys = jax.random.split(jax.random.key(3))
     params = {name: 0.1 * jax.random.normal(key, (2, 2)) for name, key in zip(("trunk", "heads"), keys, strict=True)}
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05))
@@ -364,12 +367,12 @@ def learn(scale, scheme):
 
 
 def test_schemes_that_follow_the_scale_learn_the_task_that_static_fails():
-    """The second loss is a hundred times as large; were it not, `static` would learn both."""
-    numbers = jnp.arange(len(weighting.LOSS_BASED))
+    """`static` learns both tasks, but not with the second loss a hundred times as large."""
+    numbers = jnp.arange(len(LOSS_BASED))
     learned = jax.vmap(jax.vmap(learn, (None, 0)), (0, None))(jnp.array([[1.0, 1.0], [1.0, 100.0]]), numbers)
-    alike, apart = (dict(zip(weighting.LOSS_BASED, explained, strict=True)) for explained in learned)
+    alike, apart = (dict(zip(LOSS_BASED, explained, strict=True)) for explained in learned)
     assert (alike["static"] > 0.95).all()
-    for name in ("static", "dynamic"):  # a ratio of losses cannot see a scale
+    for name in ("static", "dynamic"):  # a ratio of losses does not depend on their scale
         assert apart[name][0] < 0.15 and apart[name][1] > 0.95
     for name in ("uncertainty", "imtl_l", "geometric", "famo"):
         assert (apart[name] > 0.9).all(), name
@@ -380,6 +383,6 @@ def test_dwa_moves_weight_to_the_task_that_stalls():
     losses = jnp.stack([jnp.exp(-steps / 20), jnp.ones_like(steps)], axis=1)
     weights = trace(dwa(pair(0.5), period=10, tau=0.5), losses).weights[:, 1]
     np.testing.assert_allclose(weights[:20], 1, rtol=1e-6)
-    expected = 2 / (1 + np.exp((np.exp(-10 / 20) - 1) / 0.5))  # the other falls by that factor per window
+    expected = 2 / (1 + np.exp((np.exp(-10 / 20) - 1) / 0.5))  # the other loss falls by that factor per window
     np.testing.assert_allclose(weights[20:], expected, rtol=1e-5)
     assert expected > 1.3

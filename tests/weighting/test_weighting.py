@@ -1,3 +1,5 @@
+"""The contract that every scheme keeps, `static`, `dynamic` and `joint` step by step, and `select`."""
+
 import doctest
 import functools
 import inspect
@@ -11,23 +13,17 @@ import optax
 import pytest
 
 from sejax import weighting
-from sejax.weighting import combine, dynamic, joint, pair, select, static
+from sejax.weighting import combine, core, gradient_based, gram_based, learned, loss_based, pair, select, selection
+from sejax.weighting.gradient_based import joint
+from sejax.weighting.loss_based import StaticState, dynamic, static
 
 SCHEMES = {
-    **weighting.SCHEMES,
+    **{name: scheme.make for name, scheme in weighting.SCHEMES.items()},
     "select": lambda prior: select([static(prior), dynamic(prior), joint(prior)], 2),
 }
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
 
-MODULES = (
-    weighting,
-    weighting.core,
-    weighting.loss_based,
-    weighting.learned,
-    weighting.gradient_based,
-    weighting.gram_based,
-    weighting.selection,
-)
+MODULES = (weighting, core, loss_based, learned, gradient_based, gram_based, selection)
 
 
 def gradients(n_tasks=3, seed=0, dtype=jnp.float32):
@@ -43,7 +39,7 @@ def one_task(updates):
 
 
 def run(transform, losses, updates=None, present=None):
-    """The updates and states of a sequence of steps: losses [step, task], present [step, task]."""
+    """Returns the updates and states of a sequence of steps: losses [step, task], present [step, task]."""
     losses = jnp.asarray(losses)
     updates = gradients(losses.shape[1]) if updates is None else updates
     state = transform.init(one_task(updates))
@@ -64,7 +60,44 @@ PRIOR = jnp.array([0.5, 0.3, 0.2])
 LOSSES = jnp.array([[1.0, 2.0, 3.0], [0.8, 2.0, 2.0], [0.5, 2.1, 1.5], [0.3, 1.9, 1.6]])
 
 
-# ---------------------------------------------------------------------------------------------- the battery
+# --------------------------------------------------------------------------------------------- the transform
+
+
+def test_the_transform_shows_a_rule_the_losses_of_present_tasks_and_keeps_its_weights():
+    """The rule's state is its own but for `weights` and `head_weights`, which the transform writes."""
+    shown = []
+
+    def rule(state, losses, active):
+        shown.append((losses, active))
+        return jnp.where(active, losses, 0), state
+
+    transform = core.transform(lambda: StaticState(jnp.zeros(3), jnp.zeros(3)), rule)
+    updates = {"kernel": jnp.array([[1.0, 2.0], [jnp.nan, 1.0], [jnp.inf, 1.0]])}
+    losses, present = jnp.array([5.0, jnp.nan, 7.0]), jnp.array([True, True, False])
+    combined, state = transform.update(updates, transform.init(()), losses=losses, present=present)
+    np.testing.assert_array_equal(shown[0][0], [5, 0, 0])
+    np.testing.assert_array_equal(shown[0][1], [True, False, False])
+    np.testing.assert_array_equal(combined["kernel"], [5, 10])
+    jax.tree.map(np.testing.assert_array_equal, state, StaticState(jnp.array([5.0, 0, 0]), jnp.array([5.0, 0, 0])))
+
+
+def test_a_gradient_rule_sees_the_updates_and_weights_the_heads_apart():
+    def rule(state, losses, active, updates):
+        return updates[:, 0] * losses, active.astype(losses.dtype), state
+
+    transform = core.gradient_transform(lambda: StaticState(jnp.zeros(2), jnp.zeros(2)), rule)
+    combined, state = transform.update(jnp.array([[1.0], [2.0]]), transform.init(()), losses=jnp.array([3.0, 0.5]))
+    np.testing.assert_array_equal(combined, [5])
+    jax.tree.map(np.testing.assert_array_equal, state, StaticState(jnp.array([3.0, 1.0]), jnp.ones(2)))
+
+
+def test_what_a_scheme_takes_from_a_run_is_an_argument_of_it():
+    for name, scheme in weighting.SCHEMES.items():
+        assert {"prior", *scheme.takes} <= set(inspect.signature(scheme.make).parameters)
+        assert scheme.make.__name__ == name
+
+
+# ---------------------------------------------------------------------------------------------- every scheme
 
 
 @every_scheme
@@ -172,7 +205,7 @@ HYPERPARAMETERS = {
 
 @pytest.mark.parametrize("name", weighting.SCHEMES)
 def test_runs_of_different_priors_and_hyperparameters_stack(name):
-    scheme = weighting.SCHEMES[name]
+    scheme = weighting.SCHEMES[name].make
     assert set(HYPERPARAMETERS[name]) == set(inspect.signature(scheme).parameters) - {"prior"}
     values = {key: jnp.array(value) for key, value in HYPERPARAMETERS[name].items()}
     priors = jnp.array([[0.5, 0.3, 0.2], [0.1, 0.0, 0.9]])
@@ -214,7 +247,7 @@ def test_init_knows_only_the_shape_of_the_prior(scheme):
 @every_scheme
 @pytest.mark.parametrize("how", ["mask", "nan loss", "infinite loss"])
 def test_an_absent_task_changes_nothing(scheme, how):
-    """Absent from every step: as if the others were the only tasks, NaN gradients or not."""
+    """A task absent from every step leaves the others as if they were the only tasks, even with NaN gradients."""
     updates = gradients()
     poisoned = jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), updates)
     losses = LOSSES
@@ -233,8 +266,8 @@ def test_an_absent_task_changes_nothing(scheme, how):
 
 
 @every_scheme
-def test_averages_stand_still_while_a_task_is_away(scheme):
-    """Losses that are not seen have no influence, neither before the first seen value nor between two."""
+def test_averages_do_not_change_while_a_task_is_absent(scheme):
+    """Losses of absent tasks have no influence, neither before a task is first present nor later."""
     present = jnp.array([[True, False, True], [True, True, True], [True, False, True], [True, True, True]])
     wild = jnp.where(present, LOSSES, jnp.array([1e6, 1e6, 1e6])[None])
     quiet = jnp.where(present, LOSSES, jnp.nan)
@@ -252,14 +285,14 @@ def test_all_tasks_absent(scheme):
     ((combined, state),) = run(transform, LOSSES[:1], updates, present)
     assert not state.weights.any() and not state.head_weights.any()
     jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, 0), combined)
-    _, after = transform.update(gradients(), state, losses=LOSSES[0])  # and it recovers
+    _, after = transform.update(gradients(), state, losses=LOSSES[0])  # the next step is as a first one
     jax.tree.map(np.testing.assert_array_equal, after, run(transform, LOSSES[:1])[0][1])
 
 
 @every_scheme
 @pytest.mark.parametrize("kept", [0, 1])
 def test_a_task_without_prior_has_no_weight_at_all(scheme, kept):
-    """alpha = 1 or 0: the other task's gradient does not enter, were it NaN, nor does its head train."""
+    """With alpha = 1 or 0 the other task's gradient does not enter, even if it is NaN, and its head does not train."""
     updates = gradients(2)
     poisoned = jax.tree.map(lambda leaf: leaf.at[1 - kept].set(jnp.nan), updates)
     alpha = 1.0 - kept
@@ -287,7 +320,7 @@ def test_a_loss_of_zero(scheme):
 
 @every_scheme
 def test_works_inside_an_optax_chain(scheme):
-    """As the last link but one of a chain: it is a GradientTransformationExtraArgs like any other."""
+    """A scheme is a `GradientTransformationExtraArgs` that can precede other transforms."""
     updates = gradients()
     chained = optax.chain(scheme(PRIOR), optax.scale(-0.5))
     combined, _ = chained.update(updates, chained.init(one_task(updates)), losses=LOSSES[0])
@@ -299,7 +332,7 @@ def test_works_inside_an_optax_chain(scheme):
 
 
 class Averages:
-    """The moving averages of DESIGN.md in plain Python."""
+    """A moving average in plain Python, which starts at its first value."""
 
     def __init__(self, decay):
         self.decay = decay
@@ -333,7 +366,7 @@ def test_dynamic_starts_at_static_and_stays_there_without_progress():
         np.testing.assert_allclose(state.weights, 3 * PRIOR, rtol=1e-6)
 
 
-def test_dynamic_is_blind_to_scale():
+def test_dynamic_does_not_depend_on_scale():
     plain, scaled = (
         run(dynamic(PRIOR), LOSSES),
         run(dynamic(PRIOR), LOSSES * jnp.array([1.0, 100.0, 1e-3])[None]),
@@ -369,21 +402,21 @@ def test_joint_step_by_step():
         np.testing.assert_array_equal(state.head_weights, 1)
 
 
-def test_joint_makes_each_task_push_with_its_share():
+def test_joint_gives_each_task_its_share_of_the_gradient():
     updates = {"fused": gradients()["a"] * jnp.array([1.0, 1e2, 1e-3])[:, None, None]}
     ((_, state),) = run(joint(PRIOR), jnp.ones((1, 3)), updates)
     norms = np.sqrt(np.square(updates["fused"]).sum(axis=(1, 2)))
-    push = state.weights * norms
-    np.testing.assert_allclose(push / push.sum(), PRIOR, rtol=1e-5)
+    shares = state.weights * norms
+    np.testing.assert_allclose(shares / shares.sum(), PRIOR, rtol=1e-5)
 
 
 def test_joint_with_a_task_that_has_no_gradient():
-    """A head whose kernel starts at zero: neutral at first, and balanced as soon as its gradient comes."""
+    """The kernel of a new head is zero: its task weighs its prior at first, and is balanced once it has a gradient."""
     updates = gradients(2)
-    silent = jax.tree.map(lambda leaf: leaf.at[1].set(0), updates)
+    without = jax.tree.map(lambda leaf: leaf.at[1].set(0), updates)
     transform = joint(pair(0.5))
     ones = jnp.ones(2)
-    _, state = transform.update(silent, transform.init(()), losses=ones)
+    _, state = transform.update(without, transform.init(()), losses=ones)
     np.testing.assert_allclose(state.weights, [1, 1], rtol=1e-6)
     _, state = transform.update(updates, state, losses=ones)
     _, expected = transform.update(updates, transform.init(()), losses=ones)
@@ -396,7 +429,7 @@ def test_joint_with_a_task_that_has_no_gradient():
 
 @pytest.mark.parametrize("value", [jnp.nan, jnp.inf])
 def test_joint_shows_a_gradient_that_is_not_finite_and_recovers(value):
-    """With a finite loss it is the caller's error, and not hidden; but it must not stay in the averages."""
+    """With a finite loss this is the caller's error, which is not hidden. It must not stay in the averages."""
     transform = joint(pair(0.5))
     updates = gradients(2)
     broken = jax.tree.map(lambda leaf: leaf.at[0].set(value), updates)
@@ -421,7 +454,7 @@ def test_combine_weights_the_heads_too():
 
 
 def test_select_equals_the_scheme_it_selects_under_vmap():
-    """Runs of three schemes in one program, on the same updates, equal each scheme alone."""
+    """Compares runs of three schemes in one program, on the same updates, with each scheme alone."""
     updates = gradients()
     schemes = [static(PRIOR), dynamic(PRIOR, tau=0.2), joint(PRIOR)]
 
@@ -449,7 +482,7 @@ def test_select_equals_the_scheme_it_selects_under_vmap():
 def test_the_examples_of_the_docstrings():
     finder = doctest.DocTestFinder()
     runner = doctest.DocTestRunner()
-    names = {name: getattr(weighting, name) for name in weighting.__all__} | {"jax": jax, "jnp": jnp}
+    names = {"jax": jax, "jnp": jnp, "pair": pair, **SCHEMES, "select": select}
     examples = [test for module in MODULES for test in finder.find(module, extraglobs=names) if test.examples]
     assert {*weighting.SCHEMES, "select"} <= {test.name.split(".")[-1] for test in examples}
     for test in examples:
@@ -461,16 +494,16 @@ def test_the_examples_of_the_docstrings():
 
 
 def two_tasks():
-    """Two regression tasks whose solutions compete for a trunk of one unit."""
+    """Returns two regression tasks whose solutions compete for a trunk of one unit."""
     inputs = jax.random.normal(jax.random.key(1), (512, 2))
-    return inputs, inputs.T  # task k is to predict input k
+    return inputs, inputs.T  # task k predicts input k
 
 
 @functools.partial(jax.jit, static_argnames="scheme")
 def learn(scale, scheme):
-    """Explained variance of both tasks after training with their losses multiplied by `scale`."""
+    """Returns the explained variance of both tasks after training with their losses multiplied by `scale`."""
     inputs, targets = two_tasks()
-    transform = weighting.SCHEMES[scheme](pair(0.5))
+    transform = weighting.SCHEMES[scheme].make(pair(0.5))
     params = {"trunk": jnp.array([0.8, 0.6]), "heads": jnp.array([1.0, 1.0])}
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05))
 
@@ -494,19 +527,19 @@ def learn(scale, scheme):
     return 1 - losses / jnp.var(targets, axis=1), state.weights
 
 
-def test_joint_learns_the_task_that_static_gives_up():
-    """With the second loss a hundred times as large, `static` gives it the whole trunk."""
+def test_joint_learns_the_task_that_static_fails():
+    """With the second loss a hundred times as large, the trunk under `static` serves only the second task."""
     scale = jnp.array([1.0, 100.0])
     explained, _ = learn(scale, "static")
     assert explained[0] < 0.1 and explained[1] > 0.9
     explained, _ = learn(scale, "joint")
     assert explained[0] > 0.2 and explained[1] > 0.2
-    explained, _ = learn(scale, "dynamic")  # a ratio of losses cannot see a scale
+    explained, _ = learn(scale, "dynamic")  # a ratio of losses does not depend on their scale
     assert explained[0] < 0.1
 
 
 @pytest.mark.parametrize("scheme", ["gradnorm", "imtl_g"])
-def test_gradient_schemes_learn_the_task_that_static_gives_up(scheme):
+def test_gradient_schemes_learn_the_task_that_static_fails(scheme):
     explained, _ = learn(jnp.array([1.0, 100.0]), scheme)
     assert explained[0] > 0.2 and explained[1] > 0.2
 
@@ -526,7 +559,7 @@ def test_dynamic_moves_weight_to_the_task_that_stalls():
 
 
 def test_dynamic_moves_weight_to_noise_while_learning():
-    """Gradient descent on one task that can be learned and one that cannot (its target is noise)."""
+    """Trains on one task that can be learned and one that cannot, because its target is noise."""
     keys = jax.random.split(jax.random.key(2), 2)
     inputs = jax.random.normal(keys[0], (256, 8))
     targets = jnp.stack([inputs.sum(axis=1), jax.random.normal(keys[1], (256,))])

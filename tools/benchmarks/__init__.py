@@ -1,1 +1,1 @@
-"""What `tools/bench.py` measures, a module for each subcommand: `add_arguments`, `run` and `show`."""
+"""The benchmarks of `tools/bench.py`: a module per subcommand, with `add_arguments`, `run` and `show`."""

@@ -2,14 +2,14 @@
 
 On one core: each side is a process with one thread and has the same samples in memory. librosa computes file by file
 with our settings (`feature.mfcc`; `feature.melspectrogram` and `power_to_db`), pyAudioAnalysis with the same windows
-(`ShortTermFeatures.feature_extraction`). It wants packages of its own (see tools/golden_stf.py):
-`--pyaudioanalysis-python` is an interpreter that has them; without it our STF are measured alone. "All" is what a
-worker process does for a study: it reads the file for each of the three features and adds the statistics of their
-frames, all of which the libraries are spared.
+(`ShortTermFeatures.feature_extraction`). pyAudioAnalysis needs packages of its own (see tools/golden_stf.py):
+`--pyaudioanalysis-python` is an interpreter that has them; without it our STF are measured alone. "All" is the work of
+a worker process in a study: it reads the file for each of the three features and adds the statistics of their frames,
+which the libraries do not do.
 
-On all cores: `build_features` of the three features, from audio files to what a study trains on.
+On all cores: `build_features` of the three features, from audio files to the arrays that a study trains on.
 
-The audio is that of the synthetic corpus, which has IEMOCAP's durations; `--fraction 1` is as much of it.
+The audio is that of the synthetic corpus, which has IEMOCAP's durations; `--fraction 1` is as much audio.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sejax.corpora.schema import SAMPLING_RATE
 from tools.benchmarks.sides import Facts, Measured, Process, Side, has_packages, measure_in_turn, ratio
 
-SAMPLING_RATE = 16_000
 STREAMS = ("mfcc", "mel", "stf")
 IEMOCAP_SECONDS = 7.17 * 3600  # of the usual four classes
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -30,7 +30,7 @@ LIKE_PYAUDIOANALYSIS = "stf, pyaudioanalysis"  # the variant that has that libra
 
 
 def frames_by(library: str, feature: str, settings: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """A function from int16 samples to frames `[frame, feature]`."""
+    """Returns a function from int16 samples to frames `[frame, feature]`."""
     if library == "pyAudioAnalysis":
         from pyAudioAnalysis.ShortTermFeatures import feature_extraction
 
@@ -57,7 +57,7 @@ def frames_by(library: str, feature: str, settings: Mapping[str, Any]) -> Callab
 def frames_side(
     library: str, feature: str, settings: Mapping[str, Any], paths: Sequence[str]
 ) -> tuple[Callable[[], None], Facts]:
-    """One feature of every file; and its mean, which tells whether two sides compute the same."""
+    """Computes one feature of every file; its mean shows whether two sides compute the same."""
     import numpy as np
 
     compute = frames_by(library, feature, settings)
@@ -74,7 +74,7 @@ def frames_side(
 
 
 def all_side(paths: Sequence[str]) -> tuple[Callable[[], None], Facts]:
-    """Every feature of every file, as the worker processes of `build_features` compute them."""
+    """Computes every feature of every file, as the worker processes of `build_features` do."""
     from sejax.features.extract import Segment, extract_utterance
 
     def run() -> None:
@@ -86,22 +86,25 @@ def all_side(paths: Sequence[str]) -> tuple[Callable[[], None], Facts]:
 
 
 def build_side(folder: str) -> tuple[Callable[[], None], Facts]:
-    """Every feature of the corpus into an empty cache and back, with the default number of worker processes."""
+    """Builds every feature of the corpus in an empty cache and reads it, with the default number of processes."""
     from sejax.corpora.read import read_corpus
     from sejax.data.cache import build_features
+    from sejax.data.compute import contents
 
     corpus = read_corpus("synthetic", folder)
 
     def run() -> None:
         with tempfile.TemporaryDirectory() as cache:
             for stream in STREAMS:
-                build_features(corpus, stream=stream, settings={}, cache_dir=cache, max_bad_fraction=0.0)
+                build_features(
+                    corpus, stream=stream, contents=contents(stream, {}), cache_dir=cache, max_bad_fraction=0.0
+                )
 
     return run, {}
 
 
 def side(name: str, options: dict[str, Any]) -> Side:
-    """The side of that name."""
+    """Returns the side of a name."""
     return {
         "all": lambda: all_side(**options),
         "build": lambda: build_side(**options),
@@ -117,7 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The sides on one core in turn, then `build_features`."""
+    """Measures the sides on one core in turn, then `build_features`."""
     from sejax.corpora.read import read_corpus
     from sejax.corpora.synthetic.write import write_synthetic
     from sejax.features.registry import full_settings
@@ -152,7 +155,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "files": len(some),
         "audio_seconds": seconds,
         "sides": {
-            name: own.summary() | {"audio_seconds_per_second": seconds / own.median} for name, own in measured.items()
+            name: times.summary() | {"audio_seconds_per_second": seconds / times.median}
+            for name, times in measured.items()
         },
         "speed_over": _ratios(measured),
         "build": {
@@ -166,7 +170,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _ratios(measured: Mapping[str, Measured]) -> dict[str, float]:
-    """How many times faster ours are, by what is compared."""
+    """Returns how many times faster ours are, by comparison."""
     over = {f"librosa: {name}": ratio(measured[f"librosa {name}"], measured[f"sejax {name}"]) for name in STREAMS[:2]}
     if "pyAudioAnalysis stf" in measured:
         theirs = measured["pyAudioAnalysis stf"]
@@ -179,7 +183,7 @@ def _ratios(measured: Mapping[str, Measured]) -> dict[str, float]:
 
 
 def _seconds(paths: Sequence[str]) -> float:
-    """Of audio in these files."""
+    """Returns the seconds of audio in these files."""
     total = 0
     for path in paths:
         with wave.open(path) as file:
@@ -190,10 +194,10 @@ def _seconds(paths: Sequence[str]) -> float:
 def show(result: dict[str, Any]) -> None:
     print(f"{result['files']} files, {result['audio_seconds']:.0f} s of audio; each side on one core")
     print(f"{'':28}{'audio s / s':>12}{'first run s':>13}")
-    for name, found in result["sides"].items():
-        print(f"{name:28}{found['audio_seconds_per_second']:12.0f}{found['first_seconds']:13.1f}")
-    for name, times in result["speed_over"].items():
-        print(f"{times:.1f} times as fast as {name}")
+    for name, times in result["sides"].items():
+        print(f"{name:28}{times['audio_seconds_per_second']:12.0f}{times['first_seconds']:13.1f}")
+    for name, speed in result["speed_over"].items():
+        print(f"{speed:.1f} times as fast as {name}")
     build = result["build"]
     print(
         f"build_features, all three: {build['files']} files, {build['audio_seconds']:.0f} s of audio, at "

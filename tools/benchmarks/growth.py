@@ -1,8 +1,8 @@
-"""How the time of an epoch grows with the runs, the utterances and their length: the exponent of time against work.
+"""Growth of an epoch's time with the number of runs, of utterances, and with their length.
 
-Each row varies one of them and holds the others. Work is counted in products of matrices (attention grows with the
-square of the length), padding included. Sizes that do not fill the device are left out of the exponent: those at which
-an epoch is faster than `--full-seconds`.
+Each row varies one of the three and holds the others. It reports the exponent of time against work. Work is counted in
+matrix products (attention grows with the square of the length), padding included. The exponent leaves out sizes that do
+not fill the device: those with an epoch faster than `--full-seconds`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, nargs="+", default=[1, 2, 5, 10, 20, 50, 100, 200])
     parser.add_argument("--utterances", type=int, nargs="+", default=[500, 1600, 5000, 16000, 50000])
     parser.add_argument("--seconds", type=float, nargs="+", default=[1.0, 2.0, 4.0, 8.0, 15.0, 30.0])
-    parser.add_argument("--slots", type=int, default=0, help="runs side by side; 0: as the program would choose")
+    parser.add_argument("--slots", type=int, default=0, help="runs side by side; 0: one per core on a CPU, else all")
     parser.add_argument(
         "--full-seconds", type=float, default=0.5, help="an epoch from which on the device counts as full"
     )
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of an epoch at every size, `rounds` times, the sizes of a row in turn."""
+    """Measures the seconds of an epoch at every size, `rounds` times, the sizes of a row in turn."""
     import jax
 
     jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
@@ -46,38 +46,39 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def _row(sizes: list[tuple[int, int, float]], devices: int, arguments: argparse.Namespace) -> dict[str, Any]:
     import jax
 
-    from tools.benchmarks.random_study import Epoch, Study, random_data
+    from tools.benchmarks.random_study import Epoch, Study, default_options, random_data
 
+    options = default_options(streams=arguments.streams, buckets=1)
     epochs = []
     for n_runs, utterances, seconds in sizes:
-        study = Study(streams=tuple(arguments.streams), utterances=utterances, seconds=seconds, buckets=1)
+        study = Study(options, utterances=utterances, seconds=seconds)
         used = min(devices, n_runs)
         slots = arguments.slots or (used if jax.default_backend() == "cpu" else n_runs)
         epochs.append(Epoch(study, random_data(study), n_runs, slots=slots, devices=used))
         epochs[-1]()
     took: list[list[float]] = [[] for _ in epochs]
     for _ in range(arguments.rounds):
-        for own, epoch in zip(took, epochs, strict=True):
+        for seconds_of_size, epoch in zip(took, epochs, strict=True):
             began = time.perf_counter()
             epoch()
-            own.append(time.perf_counter() - began)
+            seconds_of_size.append(time.perf_counter() - began)
     points = [
         {
             "runs": n_runs,
             "utterances": utterances,
             "seconds": seconds,
             "flops": epoch.flops,
-            "epoch_seconds": statistics.median(own),
+            "epoch_seconds": statistics.median(seconds_of_size),
             "compile_seconds": epoch.compile_seconds,
         }
-        for (n_runs, utterances, seconds), epoch, own in zip(sizes, epochs, took, strict=True)
+        for (n_runs, utterances, seconds), epoch, seconds_of_size in zip(sizes, epochs, took, strict=True)
     ]
     full = [point for point in points if point["epoch_seconds"] >= arguments.full_seconds]
     return {"points": points, **(growth_of(full) if len(full) > 1 else {})}
 
 
 def growth_of(points: list[dict[str, Any]]) -> dict[str, float]:
-    """The slope of log time over log work; the price of a unit of work, in units of that at the smallest size."""
+    """Returns the slope of log time over log work, and the time per unit of work relative to the smallest size."""
     import numpy as np
 
     work, seconds = (np.array([point[name] for point in points]) for name in ("flops", "epoch_seconds"))

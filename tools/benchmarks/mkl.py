@@ -1,7 +1,7 @@
-"""What lets PyTorch use the whole of a processor that Intel did not make.
+"""Lets PyTorch use AVX-512 on a processor that is not Intel's.
 
-MKL, which multiplies PyTorch's matrices, runs its AVX2 kernels there, AVX-512 or not: half the speed. It asks a
-function of its own who made the processor, and a library that is loaded before it may answer.
+PyTorch multiplies matrices with MKL, which runs its AVX2 kernels on such a processor: half the speed. MKL calls a
+function of its own to find out who made the processor. A library that is loaded first can define this function.
 """
 
 import shutil
@@ -12,9 +12,9 @@ ANSWER = "int mkl_serv_intel_cpu_true(void) { return 1; }\n"
 
 
 def environment(folder: Path, cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
-    """Variables for the process that imports torch; the library is compiled into `folder`.
+    """Returns environment variables for the process that imports torch; compiles the library into `folder`.
 
-    Empty where it is of no use (no AVX-512, or Intel's own) or where there is no C compiler.
+    There are none where they would not help (no AVX-512, or a processor of Intel's) or where a C compiler is missing.
     """
     described = cpuinfo.read_text() if cpuinfo.exists() else ""
     compiler = shutil.which("cc")

@@ -1,10 +1,12 @@
-"""A study of random features with IEMOCAP's durations: what a step costs does not depend on what it hears."""
+"""A study of random features with IEMOCAP's durations: the cost of a step does not depend on the values of features."""
 
 import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,142 +16,169 @@ from jax.sharding import NamedSharding, PartitionSpec
 from sejax.data.buckets import assemble
 from sejax.data.order import epoch_order
 from sejax.data.types import Data, Scale, Stream
-from sejax.engine import epoch as program
+from sejax.engine import epoch
 from sejax.engine.augment import Augment
 from sejax.engine.devices import compile_lowered
-from sejax.engine.runs import RunKey, Setting, lay_out, run_sharding
-from sejax.engine.step import Frozen, HParams, Recipe, Run
-from sejax.models.joint import JointModel, StreamSpec
+from sejax.engine.epoch import Chunk, Shared
+from sejax.engine.runs import RunKey, Setting, hparams_of, lay_out, run_sharding
+from sejax.engine.step import Frozen, Network, Recipe, Run
+from sejax.engine.tasks import TASKS
+from sejax.models.heads import Heads
+from sejax.models.joint import JointModel, StreamSpec, Trunk
 
 SHAPE = Path(__file__).parent.parent.parent / "sejax" / "corpora" / "iemocap_shape.json"
-SPEAKERS = 10
-ENCODERS = {"mfcc": "lstm", "stf": "transformer", "mel": "conv", "ssl": "linear"}
-FEATURES = {"mfcc": 40, "stf": 68, "mel": 128, "ssl": 768}
-HOP_SECONDS = {"mfcc": 0.01, "stf": 0.01, "mel": 0.01, "ssl": 0.02}
-STRIDE = {"mfcc": 4, "stf": 4, "mel": 4, "ssl": 2}
-WIDTH, FUSED = 64, 256
+SPEAKERS, CLASSES, DIMENSIONS = 10, 4, 3
+SAMPLING_RATE = 16_000
+HUBERT = {"size": 768, "hop_length": 320}  # the stream "ssl"
+STF_SIZE = 68
+STATISTICS = 14  # of each value of a frame
+
+
+def default_options(**changes: Any) -> dict[str, Any]:
+    """Returns the options of `sejax.config` as nested dictionaries, some of them changed.
+
+    A side of a benchmark gets them from the process that starts it: its own environment need not have what
+    `sejax.config` imports. The stream `ssl` stands for HuBERT's hidden states.
+    """
+    from sejax.config import default_config
+
+    return json.loads(default_config().to_json()) | changes
+
+
+class StreamOptions(NamedTuple):
+    """The shape of a stream and its encoder."""
+
+    encoder: str
+    layers: int
+    stride: int
+    size: int  # values of a frame
+    hop_seconds: float
 
 
 @dataclass(frozen=True)
 class Study:
-    """The default model of `sejax.config`; `seconds`: all utterances that long (0: IEMOCAP's durations)."""
+    """A study of the default model; `seconds`: the length of all utterances (0: IEMOCAP's durations)."""
 
-    streams: tuple[str, ...] = ("mfcc", "stf", "mel")
+    options: Mapping[str, Any]  # see `default_options`
     utterances: int = 5531
     seconds: float = 0.0
-    batch_size: int = 32
-    buckets: int = 4
-    scheme: str = "static"
-    tasks: int = 2
-    gradients_at: str = "representation"
-    frames_dtype: str = "float16"
-    compute_dtype: str = "float32"
+
+    @cached_property
+    def streams(self) -> dict[str, StreamOptions]:
+        """The study's streams by name, in order."""
+        model, features = self.options["model"], self.options["features"]
+        sizes = {"mfcc": features["mfcc"]["n_mfcc"], "mel": features["mel"]["n_mels"], "stf": STF_SIZE}
+        streams = {}
+        for name in self.options["streams"]:
+            if name == "ssl":
+                encoder, stride = model["encoder"]["hubert"], max(1, model["stride"] // 2)
+                size, hop_length = HUBERT["size"], HUBERT["hop_length"]
+            else:
+                encoder, stride = model["encoder"][name], model["stride"]
+                size, hop_length = sizes[name], features[name]["hop_length"]
+            streams[name] = StreamOptions(encoder, model["layers"], stride, size, hop_length / SAMPLING_RATE)
+        return streams
 
 
 def durations(n: int) -> np.ndarray:
-    """Seconds of `n` utterances, by the quantiles of IEMOCAP's classes; the utterance's class is its number mod 4."""
-    shape = json.loads(SHAPE.read_text())
-    quantiles = np.array(shape["duration_quantiles_percent"]) / 100
+    """Returns the seconds of `n` utterances by the quantiles of IEMOCAP's classes; utterance i has class i mod 4."""
+    corpus = json.loads(SHAPE.read_text())
+    quantiles = np.array(corpus["duration_quantiles_percent"]) / 100
     seconds = np.empty(n)
-    for label, own in enumerate(shape["by_class"].values()):
-        count = len(range(label, n, 4))
-        seconds[label::4] = np.interp((np.arange(count) + 0.5) / count, quantiles, own["duration_seconds_quantiles"])
+    for label, shape in enumerate(corpus["by_class"].values()):
+        count = len(range(label, n, CLASSES))
+        seconds[label::CLASSES] = np.interp(
+            (np.arange(count) + 0.5) / count, quantiles, shape["duration_seconds_quantiles"]
+        )
     return seconds
 
 
 def random_data(study: Study) -> Data:
-    """The arrays of the corpus, on the host. Speakers take turns; frames are cut at 15 s, as by default."""
+    """Returns the arrays of the corpus, on the host. Speakers take turns."""
     random = np.random.default_rng(0)
     n = study.utterances
     seconds = np.full(n, study.seconds) if study.seconds else random.permutation(durations(n))
     noise = random.standard_normal(1 << 22, np.float32)
 
     def frames(name: str, length: float) -> np.ndarray:
-        shape = max(8, int(length / HOP_SECONDS[name])), FEATURES[name]
+        shape = max(8, int(length / study.streams[name].hop_seconds)), study.streams[name].size
         start = random.integers(0, len(noise) - shape[0] * shape[1])
         return noise[start : start + shape[0] * shape[1]].reshape(shape)
 
     streams = {
         name: Stream(
             [[frames(name, length) for length in seconds]],
-            random.standard_normal((n, 1, 14 * FEATURES[name]), np.float32),
+            random.standard_normal((n, 1, STATISTICS * stream.size), np.float32),
         )
-        for name in study.streams
+        for name, stream in study.streams.items()
     }
+    options = study.options
     data, _ = assemble(
         streams,
-        encoded=study.streams,
-        target=np.eye(4, dtype=np.float32)[np.arange(n) % 4],
-        vad=random.uniform(-1, 1, (n, 3)).astype(np.float32),
-        n_buckets=study.buckets,
-        min_rows=study.batch_size,
-        max_seconds=15.0 if not study.seconds else 0.0,
-        hop_seconds={name: HOP_SECONDS[name] for name in study.streams},
-        frames_dtype=jnp.dtype(study.frames_dtype),
+        encoded=tuple(study.streams),
+        target=np.eye(CLASSES, dtype=np.float32)[np.arange(n) % CLASSES],
+        vad=random.uniform(-1, 1, (n, DIMENSIONS)).astype(np.float32),
+        n_buckets=options["buckets"],
+        min_rows=options["batch_size"],
+        max_seconds=0.0 if study.seconds else options["max_seconds"],
+        hop_seconds={name: stream.hop_seconds for name, stream in study.streams.items()},
+        frames_dtype=jnp.dtype(options["frames_dtype"]),
     )
     return jax.tree.map(np.asarray, data)
 
 
 def random_runs(study: Study, n_runs: int) -> Run:
-    """Runs `[run]` of leave one speaker out, one fold after the other."""
+    """Returns runs `[run]` of leave one speaker out, one fold after the other."""
     speaker = np.arange(study.utterances) % SPEAKERS
     test = np.arange(n_runs)[:, None] % SPEAKERS
 
-    def column(value: float) -> np.ndarray:
-        return np.full(n_runs, value, np.float32)
-
     def scales(factor: int) -> dict[str, Scale]:
-        sizes = {name: (n_runs, factor * FEATURES[name]) for name in study.streams}
+        sizes = {name: (n_runs, factor * stream.size) for name, stream in study.streams.items()}
         return {name: Scale(np.zeros(size, np.float32), np.ones(size, np.float32)) for name, size in sizes.items()}
 
     return Run(
-        HParams(
-            learning_rate=column(1e-3),
-            weight_decay=column(1e-2),
-            dropout=column(0.3),
-            statistics_dropout=column(0.3),
-            label_smoothing=column(0.1),
-            alpha=column(0.5),
-            tau=column(1.0),
-            weighting=np.zeros(n_runs, np.int32),
-        ),
+        hparams_of(run_keys(study, n_runs), (study.options["weighting"],)),
         trained=(speaker != test) & (speaker != (test + 1) % SPEAKERS),
-        class_weight=np.ones((n_runs, 4), np.float32),
+        class_weight=np.ones((n_runs, CLASSES), np.float32),
         frame_scale=scales(1),
-        statistic_scale=scales(14),
+        statistic_scale=scales(STATISTICS),
     )
+
+
+def run_keys(study: Study, n_runs: int) -> list[RunKey]:
+    """Returns the keys of the runs, all of one seed and of the study's own setting."""
+    setting = Setting("", dict(study.options))
+    return [RunKey(run, run % SPEAKERS, 0, setting) for run in range(n_runs)]
 
 
 def joint_model(study: Study) -> JointModel:
-    return JointModel(
-        tuple(StreamSpec(name, ENCODERS[name], 1, STRIDE[name]) for name in study.streams),
-        classes=4,
-        dimensions=3,
-        width=WIDTH,
-        fused=FUSED,
-        heads=4,
-        self_attention=True,
-        co_attention=True,
-        statistics=True,
-        dtype=jnp.dtype(study.compute_dtype),
+    """Returns the model of the study."""
+    model = study.options["model"]
+    trunk = Trunk(
+        tuple(StreamSpec(name, s.encoder, s.layers, s.stride) for name, s in study.streams.items()),
+        dtype=jnp.dtype(study.options["compute_dtype"]),
+        **{name: model[name] for name in ("width", "fused", "heads", "self_attention", "co_attention", "statistics")},
     )
+    return JointModel(trunk, Heads(classes=CLASSES, dimensions=DIMENSIONS))
 
 
 class Epoch:
-    """A compiled epoch of stacked runs; every call continues where the last one ended.
+    """A compiled epoch of stacked runs. Each call trains one epoch and continues from the last one.
 
-    Called it trains all runs at once. `solo` is the other way: the program holds one run, and a call trains one
-    after the other.
+    Args:
+      slots: runs that are trained side by side, shared by the devices.
+      solo: compiles a program of one run; a call then trains one run after the other.
     """
 
-    def __init__(self, study: Study, data: Data, n_runs: int, *, slots: int, devices: int = 1, solo: bool = False):
-        """`slots`: runs side by side, shared by so many devices."""
-        runs = random_runs(study, n_runs)
+    def __init__(
+        self, study: Study, data: Data, n_runs: int, *, slots: int, devices: int = 1, solo: bool = False
+    ) -> None:
+        options, runs = study.options, random_runs(study, n_runs)
         order = epoch_order(
             [bucket.utterance for bucket in data.buckets],
-            orders=[(0, own) for own in runs.trained],
+            orders=[(0, trained) for trained in runs.trained],
             epoch=1,
-            batch_size=study.batch_size,
+            batch_size=options["batch_size"],
             views=1,
         )
         self.steps = sum(rows.shape[1] * rows.shape[2] for rows in order.rows)
@@ -158,38 +187,39 @@ class Epoch:
             for bucket, rows in zip(data.buckets, order.rows, strict=True)
         )
         recipe = Recipe(
-            total_steps=30 * self.steps,
-            warmup_steps=3 * self.steps,
-            clip_norm=1.0,
-            vad_loss="ccc",
-            averaging=0.99,
-            augment=Augment(2, 20, 2, 0.15),
-            tasks=("class", "vad") if study.tasks == 2 else ("class", "valence", "arousal", "dominance"),
-            schemes=(study.scheme,),
-            gradients_at=study.gradients_at,
+            total_steps=options["epochs"] * self.steps,
+            warmup_steps=int(options["warmup"] * options["epochs"] * self.steps),
+            clip_norm=options["clip_norm"],
+            vad_loss=options["loss"]["vad"],
+            averaging=options["averaging"],
+            augment=Augment(**options["augment"]),
+            tasks=TASKS[options["tasks"]],
+            schemes=(options["weighting"],),
+            gradients_at=options["gradients_at"],
             epoch_steps=self.steps,
         )
-        model, nothing = joint_model(study), Frozen({}, {})
+        network = Network(joint_model(study), recipe)
         by_run = run_sharding(jax.local_devices()[:devices])
-        shared = NamedSharding(by_run.mesh, PartitionSpec())
-        data, order, epoch = jax.device_put((data, order, np.int32(1)), shared)
+        replicated = NamedSharding(by_run.mesh, PartitionSpec())
+        shared, order, number = jax.device_put((Shared(data, Frozen({}, {})), order, np.int32(1)), replicated)
 
         programs = [[run] for run in range(n_runs)] if solo else [list(range(n_runs))]
-        keys = [RunKey(run, run % SPEAKERS, 0, Setting("", {})) for run in range(n_runs)]
-        layouts = [lay_out([keys[run] for run in own], slots=1 if solo else slots) for own in programs]
+        keys = run_keys(study, n_runs)
+        layouts = [lay_out([keys[run] for run in members], slots=1 if solo else slots) for members in programs]
         self._arguments, self._states = [], []
-        for own, layout in zip(programs, layouts, strict=True):
-            rows = np.array(own, np.int32)
-            seed = jax.device_put(layout.seed.astype(np.int32), shared)
+        for members, layout in zip(programs, layouts, strict=True):
+            rows = np.array(members, np.int32)
+            seed = jax.device_put(layout.seed.astype(np.int32), replicated)
             stacked, order_row = jax.device_put(
                 (jax.tree.map(lambda x, place=rows[layout.run]: x[place], runs), rows[layout.run]), by_run
             )
-            states = program.init_runs(stacked, data, nothing, {}, seed, model=model, recipe=recipe)
+            chunk = Chunk(stacked, order_row, seed)
+            states = epoch.init_runs(chunk, shared, {}, network=network)
             self._states.append(jax.device_put(states, by_run))
-            self._arguments.append((stacked, data, nothing, order, order_row, seed, epoch))
+            self._arguments.append((chunk, shared, order, number))
         self._by_run = by_run
         began = time.perf_counter()
-        lowered = program.train_epoch.lower(self._states[0], *self._arguments[0], model=model, recipe=recipe)
+        lowered = epoch.train_epoch.lower(self._states[0], *self._arguments[0], network=network)
         self._train_epoch = compile_lowered(lowered)
         self.compile_seconds = time.perf_counter() - began
 
@@ -200,24 +230,27 @@ class Epoch:
 
 
 def step_flops(study: Study, frames: Mapping[str, int]) -> float:
-    """Of the matrix products of a training step, two per multiplication; backwards they are twice those forwards.
+    """Returns the operations of the matrix products of a training step, two per multiplication.
+
+    The backward pass takes twice as many as the forward pass.
 
     Args:
-      frames: a padded utterance's, by stream.
+      frames: the number of frames of a padded utterance, by stream.
     """
-    time = {name: -(-n // STRIDE[name]) for name, n in frames.items()}
-    w, heads_in, first, rest = WIDTH, 0, 0, 0
+    time = {name: -(-n // study.streams[name].stride) for name, n in frames.items()}
+    w, heads_in, first, rest = study.options["model"]["width"], 0, 0, 0
     for name, t in time.items():
+        stream = study.streams[name]
         attention = t * (4 * w * w + 2 * t * w)
-        first += t * STRIDE[name] * FEATURES[name] * w
+        first += t * stream.stride * stream.size * w
         rest += {"lstm": 6 * t * w * w, "transformer": attention + 4 * t * w * w, "conv": 5 * t * w * w, "linear": 0}[
-            ENCODERS[name]
+            stream.encoder
         ]
         rest += attention + 4 * t * w * w  # self-attention
         rest += t * w * w  # pooling
-        heads_in += 2 * w + 14 * FEATURES[name]
+        heads_in += 2 * w + STATISTICS * stream.size
         for other, t_other in time.items():
             if other != name:
                 rest += 2 * t * w * w + 2 * t_other * w * w + 2 * t * t_other * w
-    first += heads_in * FUSED
-    return 2.0 * study.batch_size * (2 * first + 3 * rest)
+    first += heads_in * study.options["model"]["fused"]
+    return 2.0 * study.options["batch_size"] * (2 * first + 3 * rest)

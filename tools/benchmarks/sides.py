@@ -1,7 +1,7 @@
-"""Things that are compared: each in a process of its own, all computing in turn on one machine.
+"""Runs the sides of a benchmark in turn, each in its own process.
 
-A side of its own process has its own peak of memory, its own devices and, if need be, its own Python; it waits
-while another computes, so that what slows the machine slows all of them.
+A process of its own gives a side its own peak of memory, its own devices and, if needed, its own Python. It waits while
+another side computes, so a slower machine slows all sides alike.
 """
 
 import json
@@ -21,12 +21,12 @@ BENCH = Path(__file__).parent.parent / "bench.py"
 
 Facts = dict[str, Any]
 Side = Callable[[], tuple[Callable[[], None], Facts]]
-"""Makes ready: gives what is timed, and what there is to say about it."""
+"""Prepares a side; returns the function that is timed, and facts to report."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """How a side is started: `bench.py serve <benchmark> <side> <options as JSON>`, by an interpreter."""
+    """A side's command: an interpreter runs `bench.py serve <benchmark> <side> <options as JSON>`."""
 
     benchmark: str
     side: str
@@ -35,18 +35,18 @@ class Process:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def start(self) -> subprocess.Popen[str]:
+        """Starts the side, which prints its facts and then waits."""
         words = [self.python, str(BENCH), "serve", self.benchmark, self.side, json.dumps(self.options)]
-        # On a GPU the processes share its memory. On a CPU the peak is of what a side uses, not of what the C
-        # library's many arenas keep.
-        own = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "MALLOC_ARENA_MAX": "1", **self.environment}
+        # The processes share the memory of a GPU. On a CPU, one arena keeps the C library from inflating the peak.
+        variables = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "MALLOC_ARENA_MAX": "1", **self.environment}
         return subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **own}
+            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **variables}
         )
 
 
 @dataclass
 class Measured:
-    """What came of a side. `first_seconds` holds making ready, compilation and the first run."""
+    """The measurements of a side. The fact `first_seconds` covers preparation, compilation and the first run."""
 
     facts: Facts
     seconds: list[float] = field(default_factory=list)
@@ -54,15 +54,17 @@ class Measured:
 
     @property
     def median(self) -> float:
+        """The median of the seconds."""
         return statistics.median(self.seconds)
 
     def summary(self) -> Facts:
+        """Returns the facts with the seconds and the peak of memory."""
         seconds = [round(s, 4) for s in self.seconds]
         return {**self.facts, "seconds": seconds, "peak_bytes": self.peak_bytes}
 
 
 def measure_in_turn(sides: Mapping[str, Process], rounds: int) -> dict[str, Measured]:
-    """All sides `rounds` times, one after the other."""
+    """Measures all sides `rounds` times, one after the other."""
     processes: dict[str, subprocess.Popen[str]] = {}
     measured: dict[str, Measured] = {}
     try:
@@ -74,9 +76,9 @@ def measure_in_turn(sides: Mapping[str, Process], rounds: int) -> dict[str, Meas
                 assert process.stdin is not None
                 process.stdin.write("\n")
                 process.stdin.flush()
-                found = _answer(name, process)
-                measured[name].seconds.append(found["seconds"])
-                measured[name].peak_bytes = found["peak_bytes"]
+                answer = _answer(name, process)
+                measured[name].seconds.append(answer["seconds"])
+                measured[name].peak_bytes = answer["peak_bytes"]
     finally:
         for process in processes.values():
             process.kill()
@@ -85,7 +87,7 @@ def measure_in_turn(sides: Mapping[str, Process], rounds: int) -> dict[str, Meas
 
 
 def ratio(slow: Measured, fast: Measured) -> float:
-    """How many times faster the second is: the median of the ratios within a round."""
+    """Returns how many times faster the second side is: the median of the ratios within a round."""
     return statistics.median(a / b for a, b in zip(slow.seconds, fast.seconds, strict=True))
 
 
@@ -98,7 +100,7 @@ def _answer(name: str, process: subprocess.Popen[str]) -> Facts:
 
 
 def serve(side: Side) -> None:
-    """In a process of its own: says what it is, then for every line read computes once and says how long."""
+    """Serves a side in its own process: prints its facts, then times one call for every line read."""
     began = time.perf_counter()
     run, facts = side()
     run()
@@ -112,18 +114,18 @@ def serve(side: Side) -> None:
 
 
 def _peak_bytes() -> int:
-    """The most memory that was in use so far: the device's where that is a GPU, else this process's."""
+    """Returns the peak of memory so far: of the device if it is a GPU, else of this process."""
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         return sys.modules["torch"].cuda.max_memory_allocated()
-    if "jax" in sys.modules and (found := sys.modules["jax"].local_devices()[0].memory_stats()):
-        return found["peak_bytes_in_use"]
+    if "jax" in sys.modules and (memory := sys.modules["jax"].local_devices()[0].memory_stats()):
+        return memory["peak_bytes_in_use"]
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def versions() -> dict[str, str | None]:
-    """Of Python and of what this process has imported."""
+    """Returns the versions of Python and of the packages that this process has imported."""
     names = ("jax", "flax", "optax", "numpy", "scipy", "torch", "transformers", "librosa", "pyAudioAnalysis")
     return {"python": platform.python_version()} | {name: _version(name) for name in names if name in sys.modules}
 
@@ -136,13 +138,13 @@ def _version(package: str) -> str | None:
 
 
 def has_packages(python: str, *packages: str) -> bool:
-    """Whether an interpreter can import them."""
+    """Returns whether an interpreter can import the packages."""
     probe = "import importlib.util as u, sys; sys.exit(not all(u.find_spec(name) for name in sys.argv[1:]))"
     return subprocess.run([python, "-c", probe, *packages], check=False).returncode == 0
 
 
 def matmul_peak() -> tuple[Callable[[], None], Facts]:
-    """Large square matrix products: what the device can do at most. In bfloat16 on a GPU, else float32."""
+    """Prepares large square matrix products, the upper bound of the device: bfloat16 on a GPU, else float32."""
     import jax
     import jax.numpy as jnp
 

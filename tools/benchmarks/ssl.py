@@ -1,13 +1,14 @@
-"""Hidden states of a pretrained model (random weights) of utterances of mixed lengths, here and by transformers.
+"""Measures the hidden states of a pretrained model (random weights) for utterances of mixed lengths.
 
-Transformers' PyTorch model computes the same on the same device. PyTorch may live in another environment:
-`--torch-python` is its interpreter (torch and transformers there); without PyTorch this side is measured alone. On a
-GPU both compute in bfloat16.
+Transformers' PyTorch model computes the same on the same device. PyTorch may be in another environment:
+`--torch-python` is its interpreter (with torch and transformers). Without PyTorch, sejax is measured alone. On a GPU
+both compute in bfloat16.
 """
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from tools.benchmarks.sides import Facts, Process, Side, has_packages, matmul_peak, measure_in_turn, ratio
@@ -30,7 +31,7 @@ CLASSES = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM"}
 
 
 def make_batches(seconds: Sequence[float], batch_seconds: float) -> list[list[int]]:
-    """Samples of each utterance, in batches of similar length whose padded audio is at most `batch_seconds`."""
+    """Returns each utterance's samples, in batches of similar length; a padded batch has at most `batch_seconds`."""
     batches: list[list[int]] = []
     for duration in sorted(seconds, reverse=True):
         if not batches or (len(batches[-1]) + 1) * batches[-1][0] > batch_seconds * SAMPLING_RATE:
@@ -39,49 +40,28 @@ def make_batches(seconds: Sequence[float], batch_seconds: float) -> list[list[in
     return batches
 
 
-def architecture_of(family: str, size: str) -> Any:
-    """What transformers' configuration class of the family has by default, in that size."""
-    from sejax.pretrained.wav2vec2 import Architecture
+def backbone_of(family: str, size: str) -> Any:
+    """Returns the backbone of transformers' default configuration of the family, in that size."""
+    from sejax.pretrained.registry import BACKBONES
 
-    options = SIZES[size]
-    large = size == "large"
-    return Architecture(
-        family=family,
-        conv_dim=(512,) * 7,
-        conv_kernel=(10, 3, 3, 3, 3, 2, 2),
-        conv_stride=(5, 2, 2, 2, 2, 2, 2),
-        conv_bias=large,
-        conv_norm="layer" if large else "group",
-        conv_activation="gelu",
-        hidden=options["hidden_size"],
-        layers=options["num_hidden_layers"],
-        heads=options["num_attention_heads"],
-        intermediate=options["intermediate_size"],
-        activation="gelu",
-        position_width=128,
-        position_groups=16,
-        pre_norm=large,
-        eps=1e-5,
-        projection_norm=True,
-        buckets=320 if family == "wavlm" else 0,
-        max_distance=800 if family == "wavlm" else 0,
-    )
+    return BACKBONES[family].read({"model_type": family, **SIZES[size]}, {}, Path(f"{family}-{size}"))
 
 
 def jax_side(family: str, size: str, batches: Sequence[Sequence[int]]) -> tuple[Callable[[], None], Facts]:
-    """All batches once through `SSLModel`, hidden states left on the device; and facts about the device."""
+    """Returns a function that computes all batches with sejax, hidden states left on the device; and facts about it."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
-    from sejax.pretrained.wav2vec2 import SSLModel
+    from sejax.pretrained.base import Section
 
-    architecture = architecture_of(family, size)
-    model = SSLModel(architecture, jnp.bfloat16 if jax.default_backend() == "gpu" else jnp.float32)
+    backbone = backbone_of(family, size)
+    dtype = jnp.bfloat16 if jax.default_backend() == "gpu" else jnp.float32
+    model = backbone.module(Section(dtype=dtype))
     lengths = jnp.array([8000], jnp.int32)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8000)), lengths)
     random = np.random.default_rng(0)
-    # Made as a checkpoint is read, array by array: a program that draws them all would need memory of its own.
+    # Array by array, as a checkpoint is loaded: one program that draws them all would need memory of its own.
     params = jax.tree.map(lambda x: jnp.asarray(random.standard_normal(x.shape, np.float32) * np.float32(0.02)), shapes)
 
     @jax.jit
@@ -95,16 +75,16 @@ def jax_side(family: str, size: str, batches: Sequence[Sequence[int]]) -> tuple[
         for x, n in inputs:
             jax.block_until_ready(compute(params, x, n))
 
-    facts = {"device": jax.devices()[0].device_kind, "dtype": str(jnp.dtype(model.dtype))}
-    return run, facts | {"flops": sum(matmul_flops(architecture, len(batch), batch[0]) for batch in batches)}
+    facts = {"device": jax.devices()[0].device_kind, "dtype": str(jnp.dtype(dtype))}
+    return run, facts | {"flops": sum(matmul_flops(backbone, len(batch), batch[0]) for batch in batches)}
 
 
-def matmul_flops(architecture: Any, rows: int, samples: int) -> float:
-    """Of the convolutions' and matrices' products alone, two per multiplication, padding included.
+def matmul_flops(backbone: Any, rows: int, samples: int) -> float:
+    """Returns the operations of all convolutions and matrix products, two per multiplication, padding included.
 
     XLA's own count is of no use: it counts the body of the scan over layers once.
     """
-    a, flops, time, channels = architecture, 0, samples, 1
+    a, flops, time, channels = backbone, 0, samples, 1
     for features, width, stride in zip(a.conv_dim, a.conv_kernel, a.conv_stride, strict=True):
         time = (time - width) // stride + 1
         flops += time * width * channels * features
@@ -115,7 +95,7 @@ def matmul_flops(architecture: Any, rows: int, samples: int) -> float:
 
 
 def torch_side(family: str, size: str, batches: Sequence[Sequence[int]]) -> tuple[Callable[[], None], Facts]:
-    """The same through transformers' model with its attention mask."""
+    """Returns the same for transformers' model with its attention mask."""
     import torch
     import transformers
 
@@ -150,7 +130,7 @@ def _noise(batch: Sequence[int]) -> Any:
 
 
 def side(name: str, options: dict[str, Any]) -> Side:
-    """The side of that name."""
+    """Returns the side of that name."""
     return {"jax": lambda: jax_side(**options), "torch": lambda: torch_side(**options), "matmul": matmul_peak}[name]
 
 
@@ -165,7 +145,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Both sides in turn, and what the device can do at most."""
+    """Measures both sides in turn, and the peak of the device."""
     batches = make_batches(arguments.seconds, arguments.batch_seconds)
     options = {"family": arguments.family, "size": arguments.size, "batches": batches}
     sides = {name: Process("ssl", name, options) for name in ("jax", "matmul")}
@@ -175,18 +155,18 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         print(f"{arguments.torch_python} has no torch and transformers: sejax is measured alone", file=sys.stderr)
     measured = measure_in_turn(sides, arguments.rounds)
     audio = sum(sum(batch) for batch in batches) / SAMPLING_RATE
-    found = {
-        name: own.summary() | {"audio_seconds_per_second": audio / own.median}
-        for name, own in measured.items()
+    summaries = {
+        name: timing.summary() | {"audio_seconds_per_second": audio / timing.median}
+        for name, timing in measured.items()
         if name != "matmul"
     }
     achieved, possible = (measured[name].facts["flops"] / measured[name].median for name in ("jax", "matmul"))
-    found["jax"] |= {"flops_per_second": achieved, "fraction_of_matmul": achieved / possible}
+    summaries["jax"] |= {"flops_per_second": achieved, "fraction_of_matmul": achieved / possible}
     result: dict[str, Any] = {
         "model": f"{arguments.family}-{arguments.size}, random weights",
         "batches_samples": batches,
         "audio_seconds": audio,
-        "sides": found,
+        "sides": summaries,
     }
     if "torch" in measured:
         result["speed_over_torch"] = ratio(measured["torch"], measured["jax"])
@@ -197,11 +177,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     print(f"{result['model']}, {result['audio_seconds']:.0f} s of audio in {len(result['batches_samples'])} batches")
     print(f"{'':8}{'audio s / s':>12}{'peak GB':>9}{'first run s':>13}{'of matmul speed':>17}")
-    for side, found in result["sides"].items():
-        fraction = found.get("fraction_of_matmul")
+    for side, summary in result["sides"].items():
+        fraction = summary.get("fraction_of_matmul")
         print(
-            f"{side:8}{found['audio_seconds_per_second']:12.1f}{found['peak_bytes'] / 1e9:9.2f}"
-            f"{found['first_seconds']:13.1f}{'' if fraction is None else f'{fraction:17.2f}'}"
+            f"{side:8}{summary['audio_seconds_per_second']:12.1f}{summary['peak_bytes'] / 1e9:9.2f}"
+            f"{summary['first_seconds']:13.1f}{'' if fraction is None else f'{fraction:17.2f}'}"
         )
     if "speed_over_torch" in result:
         print(f"speed {result['speed_over_torch']:.2f} of PyTorch's, memory {result['peak_memory_over_torch']:.2f}")

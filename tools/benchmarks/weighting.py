@@ -1,5 +1,7 @@
-"""An epoch of stacked runs of the joint model (MFCC, STF and mel, four seconds, batches of 32) under every weighting
-scheme, as a ratio to the same under constant weights, all in turn in one process.
+"""The time of an epoch under every weighting scheme, as a ratio to constant weights.
+
+An epoch trains stacked runs of the default joint model on utterances of four seconds. All schemes run in turn in one
+process.
 """
 
 import argparse
@@ -11,33 +13,32 @@ from tools.benchmarks.sides import versions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--streams", nargs="+", default=["mfcc", "stf", "mel"], help="of mfcc, stf, mel and ssl")
     parser.add_argument("--tasks", type=int, choices=(2, 4), default=2)
     parser.add_argument("--gradients-at", choices=("representation", "parameters"), default="representation")
     parser.add_argument("--runs", type=int, default=4, help="runs that are stacked")
     parser.add_argument("--utterances", type=int, default=128)
-    parser.add_argument("--schemes", nargs="+", help="beside static; all of them if left out")
+    parser.add_argument("--schemes", nargs="+", help="compared with static; default: all")
     parser.add_argument("--rounds", type=int, default=9)
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of an epoch under each scheme, `rounds` times in turn."""
+    """Measures the seconds of an epoch under each scheme, `rounds` times in turn."""
     import jax
 
-    from sejax.weighting import GRADIENT_BASED, SCHEMES
-    from tools.benchmarks.random_study import Epoch, Study, random_data
+    from sejax.corpora.schema import DIMENSIONS
+    from sejax.weighting import SCHEMES
+    from tools.benchmarks.random_study import Epoch, Study, default_options, random_data
 
+    tasks = ("class", "vad") if arguments.tasks == 2 else ("class", *DIMENSIONS)
     epochs = {}
     compile_seconds = {}
     for scheme in dict.fromkeys(("static", *(arguments.schemes or SCHEMES))):
         began = time.perf_counter()
-        study = Study(
-            utterances=arguments.utterances,
-            seconds=4.0,
-            buckets=1,
-            scheme=scheme,
-            tasks=arguments.tasks,
-            gradients_at=arguments.gradients_at,
+        options = default_options(
+            streams=arguments.streams, buckets=1, weighting=scheme, tasks=tasks, gradients_at=arguments.gradients_at
         )
+        study = Study(options, utterances=arguments.utterances, seconds=4.0)
         epochs[scheme] = Epoch(study, random_data(study), arguments.runs, slots=arguments.runs)
         epochs[scheme]()
         compile_seconds[scheme] = time.perf_counter() - began
@@ -47,12 +48,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             began = time.perf_counter()
             epoch()
             took[scheme].append(time.perf_counter() - began)
-    # Of the ratios within a round: what slows the machine slows its neighbours too.
+    # Ratios within a round: a slower machine slows all sides of a round.
     over_static = {
-        scheme: statistics.median(own / static for own, static in zip(seconds, took["static"], strict=True))
+        scheme: statistics.median(some / static for some, static in zip(seconds, took["static"], strict=True))
         for scheme, seconds in took.items()
     }
     return {
+        "streams": list(arguments.streams),
         "tasks": arguments.tasks,
         "gradients_at": arguments.gradients_at,
         "runs": arguments.runs,
@@ -60,7 +62,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "versions": versions(),
         "schemes": {
             scheme: {
-                "kind": "gradients" if scheme in GRADIENT_BASED else "losses",
+                "kind": SCHEMES[scheme].needs,
                 "over_static": over_static[scheme],
                 "seconds": [round(s, 4) for s in took[scheme]],
                 "compile_seconds": compile_seconds[scheme],
@@ -73,8 +75,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def show(result: dict[str, Any]) -> None:
     print(f"{result['tasks']} tasks, {result['runs']} runs, gradients at the {result['gradients_at']}")
     print(f"{'':14}{'needs':>10}{'epoch s':>9}{'of static':>11}{'first run s':>13}")
-    for scheme, found in result["schemes"].items():
+    for scheme, measured in result["schemes"].items():
         print(
-            f"{scheme:14}{found['kind']:>10}{statistics.median(found['seconds']):9.3f}"
-            f"{found['over_static']:11.3f}{found['compile_seconds']:13.1f}"
+            f"{scheme:14}{measured['kind']:>10}{statistics.median(measured['seconds']):9.3f}"
+            f"{measured['over_static']:11.3f}{measured['compile_seconds']:13.1f}"
         )

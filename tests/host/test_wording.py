@@ -1,4 +1,4 @@
-from sejax.wording import count
+from sejax.host.wording import count
 
 
 def test_count():

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sejax.atomic import atomic_write
+from sejax.host.atomic import atomic_write
 
 
 def test_the_file_appears_whole_and_as_given(tmp_path: Path):

@@ -1,0 +1,6 @@
+"""The pretrained families, by the `model_type` of a checkpoint's config.json."""
+
+from sejax.pretrained.base import Backbone
+from sejax.pretrained.wav2vec2 import Wav2Vec2
+
+BACKBONES: dict[str, type[Backbone]] = {"wav2vec2": Wav2Vec2, "hubert": Wav2Vec2, "wavlm": Wav2Vec2}

@@ -1,0 +1,102 @@
+"""Attention by hand against jax's, and pooling over time against plain sums."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sejax.nn import cpu_attention
+from sejax.nn.attention import AttentivePooling, GuidedPooling, attend
+
+KEY = jax.random.key(0)
+DTYPES = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+
+
+def shake(params):
+    """Moves every parameter: fresh biases are 0, and a layer then makes 0 of padding by luck."""
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda p: p + jnp.asarray(rng.normal(0, 0.2, p.shape), p.dtype), params)
+
+
+def wide(x):
+    return np.asarray(x.astype(jnp.float32))
+
+
+@DTYPES
+@pytest.mark.parametrize("cache_bytes", [cpu_attention.CACHE_BYTES, 1])
+def test_attention_by_hand_is_that_of_jax(dtype, cache_bytes, monkeypatch):
+    """Over a leading axis of runs, all utterances at a time or one; of the last one frame is all there is."""
+    monkeypatch.setattr(cpu_attention, "CACHE_BYTES", cache_bytes)
+    runs, batch, time_q, time_m, heads, features = 2, 3, 7, 11, 2, 8
+    rng = np.random.default_rng(0)
+    q, dy = (rng.normal(0, 2, (runs, batch, time_q, heads, features)) for _ in range(2))
+    k, v = (rng.normal(0, 2, (runs, batch, time_m, heads, features)) for _ in range(2))
+    mask = jnp.arange(time_m)[None] < jnp.array([[11], [4], [1]])
+    beyond = 1e3 * ~np.asarray(mask)[None, :, :, None, None]
+    arrays = [jnp.asarray(x, dtype) for x in (q, k + beyond, v + beyond, dy)]
+
+    def course(q, k, v, dy, by_hand):
+        y, back = jax.vjp(lambda *qkv: attend(*qkv, mask, by_hand=by_hand), q, k, v)
+        return y, *back(dy)
+
+    found = jax.jit(jax.vmap(partial(course, by_hand=True)))(*arrays)
+    with jax.numpy_dtype_promotion("standard"):  # jax's own derivative mixes dtypes
+        expected = jax.jit(jax.vmap(partial(course, by_hand=False)))(*arrays)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == theirs.dtype == dtype
+        assert np.isfinite(wide(ours)).all()
+        tolerance = 1e-6 if dtype == jnp.float32 else 2e-2
+        assert_allclose(wide(ours), wide(theirs), atol=tolerance * np.abs(wide(theirs)).max())
+    y, dq, dk, dv = map(wide, found)
+    for run in range(runs):
+        assert_array_equal(y[run, 2], np.broadcast_to(wide(arrays[2])[run, 2, :1], y[run, 2].shape))
+    assert_allclose(dq[:, 2], 0.0, atol=1e-5 if dtype == jnp.float32 else 0.2)
+    hidden = ~np.asarray(mask)
+    assert not dk[:, hidden].any()
+    assert not dv[:, hidden].any()
+
+
+def test_pooling_is_the_weighted_mean_and_deviation_of_valid_frames():
+    lengths = np.array([24, 9, 14])
+    x = jax.random.normal(KEY, (3, 24, 5))
+    mask = jnp.arange(24)[None] < lengths[:, None]
+    layer = AttentivePooling()
+    params = layer.init(KEY, x, mask)
+    y = layer.apply(params, x, mask)
+    score, dense = (params["params"][name] for name in ("Dense_0", "Dense_1"))
+    for i, n in enumerate(lengths):
+        valid = np.asarray(x[i, :n], np.float64)
+        s = np.tanh(valid @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"])) @ np.asarray(score["kernel"])[:, 0]
+        weight = np.exp(s) / np.exp(s).sum()
+        mean = weight @ valid
+        deviation = np.sqrt(weight @ np.square(valid - mean) + 1e-5)
+        assert_allclose(y[i], np.concatenate([mean, deviation]), atol=1e-5)
+
+
+def test_pooling_of_equal_frames_has_a_finite_gradient():
+    x, mask = jnp.ones((1, 4, 3)), jnp.array([[True, True, False, False]])
+    layer = AttentivePooling()
+    params = layer.init(KEY, x, mask)
+    gradient = jax.grad(partial(lambda x: layer.apply(params, x, mask).sum()))(x)
+    assert np.isfinite(gradient).all()
+    assert_array_equal(gradient[0, 2:], np.zeros((2, 3)))
+
+
+def test_guided_pooling_follows_the_other_streams():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 6, 8)), jnp.float32)
+    mask = jnp.asarray(np.arange(6) < np.array([[6], [4]]))
+    others = jnp.asarray(rng.normal(size=(2, 10)), jnp.float32)
+    pooling = GuidedPooling()
+    params = shake(pooling.init(KEY, x, mask, others))
+    found = np.asarray(pooling.apply(params, x, mask, others))
+    p = params["params"]
+    for i, n in enumerate((6, 4)):
+        query = others[i] @ p["query"]["kernel"] + p["query"]["bias"]
+        score = np.asarray(x[i, :n] @ p["key"]["kernel"]) @ query / np.sqrt(8)
+        weight = np.exp(score) / np.exp(score).sum()
+        assert_allclose(found[i], weight @ np.asarray(x[i, :n]), atol=1e-5)
+    assert np.abs(np.asarray(pooling.apply(params, x, mask, -others)) - found).max() > 1e-2
