@@ -39,7 +39,7 @@ class Row:
     score: str
     cells: Sequence[Cell | None]
     gain: str
-    gained: bool
+    gain_kind: str  # "gain", "loss" or "none"
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,7 @@ def _group_span(settings: Sequence[Setting], columns: Sequence[Column]) -> Span:
 
 def _row(study: Study, setting: Setting, number: int, spans: Mapping[str, Span]) -> Row:
     score = study.comparable_scores.get(setting.name)
+    gain_kind = "none" if setting.gain is None else "gain" if setting.gain > 0 else "loss"
     marks = {key: estimate.pooled for key, estimate in setting.lookup.items()}
     return Row(
         name=setting.name,
@@ -152,7 +153,7 @@ def _row(study: Study, setting: Setting, number: int, spans: Mapping[str, Span])
             for column in study.columns
         ],
         gain="–" if setting.gain is None else f"{setting.gain:+.3f}",
-        gained=setting.gain is not None and setting.gain > 0,
+        gain_kind=gain_kind,
     )
 
 

@@ -363,6 +363,8 @@ def test_a_setting_of_one_task(tmp_path: Path) -> None:
     assert root.all("p", "lead")[0].text().startswith("Of 3 settings, joint scores best")
     models, _ = results_rows(root)
     assert [row.all("td")[0].text() for row in models] == ["0.275", "–", "–"]
+    gains = [row.all("td")[-1] for row in models]
+    assert [gain.attributes["class"] for gain in gains] == ["gain", "none", "none"]
 
 
 @pytest.mark.parametrize(("transductive", "optimistic"), [(True, False), (False, True), (True, True), (False, False)])
