@@ -18,8 +18,7 @@ to train adapters in the model itself instead: --config.model.encoder.hubert=fin
 from ml_collections import ConfigDict
 
 from sejax.config import default_config
-
-CORPORA = ("synthetic", "iemocap", "emodb", "table")
+from sejax.corpora.read import CORPORA
 
 
 def get_config(words: str = "synthetic") -> ConfigDict:

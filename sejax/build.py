@@ -13,9 +13,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sejax.config import STACKED, STRUCTURAL, at, check_config, grid_of, with_structure
-from sejax.corpora.read import read_corpus
+from sejax.corpora.read import CORPORA, read_corpus
 from sejax.corpora.schema import SAMPLING_RATE, Corpus
-from sejax.corpora.synthetic.write import write_synthetic
 from sejax.data.buckets import assemble, label_targets
 from sejax.data.order import epoch_order, prediction_rows
 from sejax.data.prepare import Prepared, prepare
@@ -45,7 +44,8 @@ from sejax.pretrained.base import Lora
 from sejax.pretrained.convert import Pretrained, find_pretrained, load_checkpoint
 from sejax.pretrained.finetune import Tuning, divide
 from sejax.protocols.audit import audit
-from sejax.protocols.folds import Fold, make_folds, protocol
+from sejax.protocols.folds import Fold
+from sejax.protocols.registry import describe_protocol, make_folds
 
 PREDICT_BATCH = 64
 
@@ -158,7 +158,13 @@ def build(config: ConfigDict) -> Study:
             n_devices=config.devices,
         ),
         checkpoints=checkpoints,
-        protocol=protocol(config, len(folds)),
+        protocol=describe_protocol(
+            config.protocol,
+            normalisation=config.normalisation,
+            select_on_test=config.select_on_test,
+            seeds=config.seeds,
+            folds=len(folds),
+        ),
         corpus_facts={
             "name": corpus.name,
             "labels": config.labels,
@@ -189,10 +195,8 @@ def _prepare_corpus(config: ConfigDict, streams: Sequence[str]) -> Prepared:
     """Reads the corpus and its features, which are computed if the cache lacks them."""
     cache_dir = os.path.expanduser(config.cache_dir)
     data_dir = os.path.expanduser(config.data_dir)
-    if config.corpus == "synthetic":
-        fraction, seed = config.synthetic.fraction, config.synthetic.seed
-        data_dir = data_dir or os.path.join(cache_dir, f"synthetic-{fraction:g}-{seed}")
-        write_synthetic(data_dir, fraction=fraction, seed=seed, workers=config.workers or None)
+    if write := CORPORA[config.corpus].prepare:
+        data_dir = write(data_dir, cache_dir, config[config.corpus].to_dict(), config.workers or None)
     return prepare(
         read_corpus(config.corpus, data_dir, labels=config.labels),
         streams=streams,

@@ -11,9 +11,13 @@ from sejax.corpora.read import CORPORA
 from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.tasks import TASKS
 from sejax.errors import InputError
+from sejax.features.registry import FEATURES, defaults
 from sejax.models.encoders import ENCODERS
 from sejax.pretrained import LORA_TARGETS, MODES
-from sejax.protocols.folds import NORMALISATIONS, PROTOCOLS
+from sejax.protocols.registry import NORMALISATIONS, PROTOCOLS
+
+ACOUSTIC = tuple(name for name in FEATURES if name != "raw")
+"""The features that are streams of their own name; raw audio is the input of a fine-tuned model."""
 
 
 def default_config() -> ConfigDict:
@@ -49,10 +53,8 @@ def _set_streams(config: ConfigDict) -> None:
     ssl = {"revision": "main", "layers": "all", "max_seconds": 30.0, "dtype": "float32"}
     config.features = ConfigDict(
         {
-            "mfcc": {"n_mfcc": 40, "n_mels": 128, "n_fft": 1024, "win_length": 400, "hop_length": 160},
-            "mel": {"n_mels": 128, "n_fft": 1024, "win_length": 400, "hop_length": 160},
-            "stf": {"variant": "standard", "win_length": 400, "hop_length": 160},
-            "prosody": {"fmin": 60, "fmax": 600, "win_length": 1024, "hop_length": 160},
+            # The settings of each acoustic feature, with their defaults: lengths in samples at 16 kHz.
+            **{name: defaults(name) for name in ACOUSTIC},
             # Pretrained models, each a stream of its name. `model`: a folder or a Hugging Face id; `layers`: all
             # (mixed by learned weights), last, or the number of one (0 is the input of the first layer). Audio longer
             # than `max_seconds` is computed in overlapping windows, in `dtype`: float32 or bfloat16.
@@ -76,10 +78,10 @@ def _set_model(config: ConfigDict) -> None:
             # lstm, transformer, conv, linear, or none (the stream's statistics alone); for a pretrained model also
             # finetune: raw audio through the model itself (config.finetune), then linear
             "encoder": {
+                **dict.fromkeys(ACOUSTIC, "none"),
                 "mfcc": "lstm",
                 "stf": "transformer",
                 "mel": "conv",
-                "prosody": "none",
                 "hubert": "linear",
                 "wav2vec2": "linear",
                 "wavlm": "linear",

@@ -4,8 +4,10 @@
                                       /dialog/transcriptions/<recording>.txt     words
                                       /sentences/wav/<recording>/<turn>.wav      audio
 
-The letter after `SesNN` names the actor who wears the motion-capture markers. The one who speaks is the
-letter of the last block: `Ses05M_script01_1b_F003` is spoken by Ses05F.
+The letter after `SesNN` names the actor who wears the motion-capture markers. The letter of the last block names the
+actor who speaks: `Ses05M_script01_1b_F003` is spoken by Ses05F.
+
+The synthetic corpus is written in this layout, with a marker file beside the tree, and is read here too.
 """
 
 import hashlib
@@ -14,19 +16,20 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from sejax.corpora.labels import IEMOCAP_SCHEMES, find_scheme, vote_shares
+from sejax.corpora.labels import LabelScheme, find_scheme, vote_shares
 from sejax.corpora.schema import DIMENSIONS, Corpus, Dropped, Utterance
 from sejax.errors import InputError
 
 VAD_SCALE = (1.0, 5.0)
 N_SESSIONS = 5
 N_RECORDINGS = 151
-# xxx: the raters reached no majority.
+SYNTHETIC_MARKER = "synthetic_corpus.json"  # the file that marks a synthetic corpus
+# Number of turns with each label; xxx: the raters reached no majority.
 CODE_COUNTS = {
     "ang": 1103,
     "hap": 595,
@@ -40,7 +43,7 @@ CODE_COUNTS = {
     "oth": 3,
     "xxx": 2507,
 }
-# How the raters' categories are spelt ("Neutral" and "Neutral state" both occur: the first word counts).
+# The first word of a rater's category, in lower case ("Neutral" and "Neutral state" both occur), and its label.
 RATER_WORDS = {
     "anger": "ang",
     "happiness": "hap",
@@ -61,8 +64,45 @@ _TRANSCRIPT = re.compile(r"(Ses\S+)\s+\[[^\]]*\]:(.*)")
 
 
 @dataclass(frozen=True)
+class IemocapScheme(LabelScheme):
+    """A label scheme that may leave scripted turns out."""
+
+    improvised_only: bool = False
+
+
+_FOUR = {"ang": "angry", "hap": "happy", "exc": "happy", "sad": "sad", "neu": "neutral"}
+_FOUR_CLASSES = ("angry", "happy", "sad", "neutral")
+_FOUR_EXC_CLASSES = ("angry", "excited", "sad", "neutral")
+_FOUR_HAP = {"ang": "angry", "hap": "happy", "sad": "sad", "neu": "neutral"}
+_FOUR_EXC = {"ang": "angry", "exc": "excited", "sad": "sad", "neu": "neutral"}
+_SIX = {**_FOUR_HAP, "exc": "excited", "fru": "frustrated"}
+
+# With the number of utterances in the full release.
+IEMOCAP_SCHEMES = {
+    scheme.name: scheme
+    for scheme in (
+        IemocapScheme("four", _FOUR_CLASSES, _FOUR),  # 5,531
+        IemocapScheme("four_hap", _FOUR_CLASSES, _FOUR_HAP),  # 4,490: without excitement
+        IemocapScheme("four_exc", _FOUR_EXC_CLASSES, _FOUR_EXC),  # 4,936: excitement in place of happiness
+        IemocapScheme("four_improvised", _FOUR_CLASSES, _FOUR, improvised_only=True),  # 2,943
+        IemocapScheme("five", (*_FOUR_CLASSES, "frustrated"), {**_FOUR, "fru": "frustrated"}),  # 7,380
+        IemocapScheme("six", ("angry", "happy", "excited", "sad", "neutral", "frustrated"), _SIX),  # 7,380
+        IemocapScheme("soft", _FOUR_CLASSES, _FOUR, soft=True),
+    )
+}
+
+
+@dataclass(frozen=True)
 class Turn:
-    """One turn of an EmoEvaluation file: times in seconds, the release's label, VAD, external votes."""
+    """One turn of an EmoEvaluation file.
+
+    Args:
+      id: such as `Ses05M_script01_1b_F003`.
+      start, end: seconds within the recording.
+      code: the release's label, a key of `CODE_COUNTS`.
+      vad: valence, arousal and dominance, NaN for a missing one.
+      votes: the labels that each external rater named.
+    """
 
     id: str
     start: float
@@ -85,7 +125,7 @@ class Turn:
 
     @property
     def speaker(self) -> str:
-        """`SesNN` and the letter of the last block; the letter after `SesNN` is whoever wears the markers."""
+        """`SesNN` and the letter of the last block. The letter after `SesNN` names who wears the markers."""
         return self.session + self.gender
 
     @property
@@ -94,39 +134,84 @@ class Turn:
 
 
 def iemocap_shape() -> dict[str, Any]:
-    """Published aggregate facts about the 5,531 utterances of the scheme `four`."""
+    """Returns published aggregate facts about the 5,531 utterances of the scheme `four`."""
     return json.loads(resources.files("sejax.corpora").joinpath("iemocap_shape.json").read_text("utf-8"))
 
 
-def read_iemocap(data_dir: str, labels: str = "default", *, name: str = "iemocap") -> Corpus:
+def read_iemocap(data_dir: str, labels: str = "default") -> Corpus:
     """Reads the release tree under `data_dir`: `IEMOCAP_full_release`, or the folder that holds it.
 
-    A turn takes part if its label belongs to the scheme; the notes count the labels that do not. The scheme
-    `soft` keeps every turn for which any rater named one of the four classes, those without a majority
-    (`xxx`) or with a majority outside the classes included: their `label` is None and their `distribution`
-    says what the raters heard. `distribution` counts the external raters (`C-E` lines) and not the actors
-    themselves (`C-F`, `C-M`).
+    A turn is used if its label belongs to the scheme. The notes count the labels outside it. The scheme `soft`
+    also keeps every turn for which any rater named one of the four classes, even without a majority (`xxx`) or
+    with a majority for another label: the `label` of such a turn is None, and its `distribution` holds the
+    votes. `distribution` counts the external raters (`C-E` lines) and not the actors themselves (`C-F`, `C-M`).
 
     `text` is set for scripted turns: the number of the script and a hash of the transcript without case,
-    punctuation and sounds in brackets, so that the same line has the same id in every session, as far as the
-    actors keep to the script. Improvised turns have none: what they share is a word like "yeah".
+    punctuation and sounds in brackets. The same line therefore has the same id in every session, as far as the
+    actors keep to the script. Improvised turns have no `text`, because they share only words like "yeah".
 
-    A turn whose audio file is missing is dropped with a sentence. With all five sessions and 151 recordings
-    the published counts are checked, whatever the scheme, unless `name` says that this is another corpus in
-    this layout.
+    A turn whose audio file is missing is dropped with a sentence. A tree with all five sessions and 151
+    recordings has to have the published counts, whatever the scheme.
 
     Raises:
-      InputError: a missing folder, an unknown scheme, a line that cannot be read (it quotes the line and says
-        where it is), a turn that occurs twice, or a full release whose counts differ from the published ones
-        (it says which).
+      InputError: a missing folder, a synthetic corpus, an unknown scheme, a line that cannot be read (the message
+        quotes the line and its place), a turn that occurs twice, or a full release whose counts differ from the
+        published ones (the message lists them).
     """
-    scheme = find_scheme(name, IEMOCAP_SCHEMES, labels, default="four")
+    if is_synthetic(data_dir):
+        raise InputError(f"{data_dir!r} holds the synthetic corpus, not IEMOCAP: read it as the corpus synthetic")
+    scheme = find_scheme("iemocap", IEMOCAP_SCHEMES, labels, default="four")
+    release = _read_release(data_dir)
+    if len(release.sessions) == N_SESSIONS and release.n_recordings == N_RECORDINGS:
+        check_full_release(release.turns.values(), release.root)
+        note = "full release: all 10,039 turns have the published counts per label and speaker"
+    else:
+        note = (
+            f"not a full release ({len(release.sessions)} of {N_SESSIONS} sessions, {release.n_recordings} of "
+            f"{N_RECORDINGS} recordings): the published counts were not checked"
+        )
+    return _select("iemocap", release, scheme, [note])
+
+
+def read_synthetic(data_dir: str, labels: str = "default") -> Corpus:
+    """Reads the synthetic corpus, which has IEMOCAP's layout and label schemes but not its counts.
+
+    Raises:
+      InputError: there is no complete synthetic corpus in `data_dir`, or the errors of `read_iemocap`.
+    """
+    if not is_synthetic(data_dir):
+        raise InputError(
+            f"no synthetic corpus in {data_dir!r}: {SYNTHETIC_MARKER} is missing (write_synthetic writes one)"
+        )
+    scheme = find_scheme("synthetic", IEMOCAP_SCHEMES, labels, default="four")
+    return _select("synthetic", _read_release(data_dir), scheme, [])
+
+
+def is_synthetic(data_dir: str) -> bool:
+    """Returns whether `data_dir`, or the folder above its release tree, is a complete synthetic corpus."""
+    above = os.path.dirname(os.path.abspath(data_dir))
+    return any(os.path.isfile(os.path.join(folder, SYNTHETIC_MARKER)) for folder in (data_dir, above))
+
+
+@dataclass(frozen=True)
+class _Release:
+    """The turns and transcripts of a release tree, before any label scheme."""
+
+    root: str
+    sessions: tuple[str, ...]  # the folders below the root
+    n_recordings: int
+    turns: Mapping[str, Turn]  # by id
+    transcripts: Mapping[str, str]  # of turns, by id
+    notes: tuple[str, ...]
+
+
+def _read_release(data_dir: str) -> _Release:
+    """Reads every turn and transcript of the tree."""
     root, sessions = _find_sessions(data_dir)
     turns: dict[str, Turn] = {}
-    texts: dict[str, str] = {}
-    n_recordings = 0
-    notes = ["rater distributions count the external raters (C-E) only, not the actors' own votes"]
-    nameless = 0
+    transcripts: dict[str, str] = {}
+    n_recordings = nameless = 0
+    notes = []
     for session in sessions:
         dialog = os.path.join(root, session, "dialog")
         if not os.path.isdir(os.path.join(root, session, "sentences", "wav")):
@@ -143,24 +228,18 @@ def read_iemocap(data_dir: str, labels: str = "default", *, name: str = "iemocap
             notes.append(f"{session} has no dialog/transcriptions: its scripted turns have no text id")
             continue
         for path in _text_files(transcriptions):
-            found, unread = parse_transcript(_read_text(path))
-            texts.update(found)
+            words, unread = parse_transcript(_read_text(path))
+            transcripts.update(words)
             nameless += unread
     if nameless:
         notes.append(f"{nameless} lines of the transcriptions name no turn and were left out")
+    return _Release(root, tuple(sessions), n_recordings, turns, transcripts, tuple(notes))
 
-    if name == "iemocap":
-        if len(sessions) == N_SESSIONS and n_recordings == N_RECORDINGS:
-            check_full_release(turns.values(), root)
-            notes.append("full release: all 10,039 turns have the published counts per label and speaker")
-        else:
-            notes.append(
-                f"not a full release ({len(sessions)} of {N_SESSIONS} sessions, {n_recordings} of "
-                f"{N_RECORDINGS} recordings): the published counts were not checked"
-            )
 
+def _select(name: str, release: _Release, scheme: IemocapScheme, notes: Sequence[str]) -> Corpus:
+    """Returns the turns that belong to the scheme as the corpus `name`. `notes` are about the whole release."""
     utterances, dropped, outside = [], [], Counter[str]()
-    for turn in sorted(turns.values(), key=lambda turn: turn.id):
+    for turn in sorted(release.turns.values(), key=lambda turn: turn.id):
         distribution = vote_shares(turn.votes, scheme)
         label = scheme.merge.get(turn.code)
         if scheme.improvised_only and not turn.improvised:
@@ -169,9 +248,8 @@ def read_iemocap(data_dir: str, labels: str = "default", *, name: str = "iemocap
         if label is None and not (scheme.soft and distribution is not None):
             outside[turn.code] += 1
             continue
-        path = os.path.join(
-            root, f"Session{int(turn.session[3:])}", "sentences", "wav", turn.recording, turn.id + ".wav"
-        )
+        session = f"Session{int(turn.session[3:])}"
+        path = os.path.join(release.root, session, "sentences", "wav", turn.recording, turn.id + ".wav")
         if not os.path.isfile(path):
             dropped.append(Dropped(turn.id, path, f"the turn {turn.id} has a label but no audio file {path}"))
             continue
@@ -179,9 +257,10 @@ def read_iemocap(data_dir: str, labels: str = "default", *, name: str = "iemocap
             Utterance(
                 id=turn.id,
                 path=path,
+                corpus=name,
                 speaker=turn.speaker,
                 session=turn.session,
-                text=text_id(turn, texts.get(turn.id, "")),
+                text=text_id(turn, release.transcripts.get(turn.id, "")),
                 gender=turn.gender,
                 label=label,
                 distribution=distribution,
@@ -191,24 +270,19 @@ def read_iemocap(data_dir: str, labels: str = "default", *, name: str = "iemocap
         )
     if not utterances:
         raise InputError(
-            f"{root} has no usable utterance for labels={labels!r}: of {len(turns)} turns {len(dropped)} are "
-            "without audio and the others outside the label scheme"
+            f"{release.root} has no usable utterance for labels={scheme.name!r}: of {len(release.turns)} turns "
+            f"{len(dropped)} have no audio file and the others are outside the label scheme"
         )
-    if outside:
-        counts = ", ".join(f"{code} {count}" for code, count in sorted(outside.items()))
-        notes.append(f"turns outside the label scheme {scheme.name}: {counts}")
-    notes += _notes_on_vad(utterances)
-    silent = sum(utterance.distribution is None for utterance in utterances)
-    if silent:
-        notes.append(f"{silent} utterances have no vote of an external rater for any class of the scheme")
-    return Corpus(name, scheme.classes, VAD_SCALE, tuple(utterances), tuple(dropped), tuple(notes))
+    about_raters = "rater distributions count the external raters (C-E) only, not the actors' own votes"
+    all_notes = (about_raters, *release.notes, *notes, *_notes_on_selection(utterances, outside, scheme))
+    return Corpus(name, scheme.classes, VAD_SCALE, tuple(utterances), tuple(dropped), all_notes)
 
 
 def parse_evaluation(text: str, path: str) -> tuple[Turn, ...]:
-    """Reads the text of one EmoEvaluation file; `path` is for the messages.
+    """Reads the text of one EmoEvaluation file. `path` is for the messages.
 
     Raises:
-      InputError: quotes the first line that is neither a header (`%`), a turn, a rater's line nor blank.
+      InputError: a line is neither a header (`%`), a turn, a rater's line nor blank. The message quotes it.
     """
     turns: list[Turn] = []
     votes: list[tuple[str, ...]] = []
@@ -251,8 +325,11 @@ def parse_evaluation(text: str, path: str) -> tuple[Turn, ...]:
 def parse_turn(line: str, where: str) -> Turn:
     """Reads `[6.2901 - 8.2357] <tab> Ses01F_impro01_F000 <tab> neu <tab> [2.5000, 2.5000, 2.5000]`.
 
-    The three numbers are valence, arousal, dominance; one that is absent or `nan` becomes NaN. Values from 0
-    to 6 are accepted (0.5 and 5.5 occur in the release). Raises InputError that quotes the line.
+    The three numbers are valence, arousal and dominance. An absent one or `nan` becomes NaN. Values from 0 to 6
+    are accepted (0.5 and 5.5 occur in the release).
+
+    Raises:
+      InputError: the line is not of this form. The message quotes it after `where`.
     """
 
     def fail(what: str) -> InputError:
@@ -288,10 +365,13 @@ def parse_turn(line: str, where: str) -> Turn:
 
 
 def parse_categories(text: str, line: str, where: str) -> tuple[str, ...]:
-    """Reads what follows `C-E2:`, e.g. `<tab>Neutral; Frustration;<tab>(comment)`, as codes, each once.
+    """Reads a rater's categories, such as `<tab>Neutral; Frustration;<tab>(comment)`, as labels, each once.
 
-    A rater who named nothing gives an empty tuple. Raises InputError that quotes the line on an unknown
-    category.
+    Returns:
+      The labels, an empty tuple for a rater who named nothing.
+
+    Raises:
+      InputError: a category is unknown. The message quotes `line` after `where`.
     """
     codes: list[str] = []
     for category in text.partition("(")[0].split(";"):
@@ -309,7 +389,7 @@ def parse_categories(text: str, line: str, where: str) -> tuple[str, ...]:
 
 
 def parse_transcript(text: str) -> tuple[dict[str, str], int]:
-    """The words of each turn of a transcription file, and how many lines name no turn."""
+    """Returns the words of each turn of a transcription file, and the number of lines that name no turn."""
     words: dict[str, str] = {}
     nameless = 0
     for line in text.split("\n"):
@@ -322,39 +402,46 @@ def parse_transcript(text: str) -> tuple[dict[str, str], int]:
 
 
 def text_id(turn: Turn, transcript: str) -> str | None:
-    """The id of a scripted turn's words; None for improvised turns and where there are no words."""
+    """Returns the id of a scripted turn's words, None for an improvised turn and for one without words."""
     match = _UTTERANCE.fullmatch(turn.id)
     spoken = re.sub(r"\[[^\]]*\]", " ", transcript.lower())
     normalised = " ".join(re.findall(r"[^\W_]+", spoken.replace("'", "")))
     if match is None or turn.improvised or not normalised:
         return None
-    # A hash, because the words are under the corpus's licence and the id ends up in results.
+    # A hash, because the words are under the corpus's licence and the id is written to results.
     return f"script{match[3]}_{hashlib.blake2b(normalised.encode(), digest_size=6).hexdigest()}"
 
 
 def check_full_release(turns: Iterable[Turn], root: str) -> None:
-    """Compares the labels of all turns with the published counts; InputError says which differ."""
+    """Compares the labels of all turns with the published counts.
+
+    Raises:
+      InputError: a count differs. The message lists all that do.
+    """
     turns = list(turns)
     shape, four = iemocap_shape(), IEMOCAP_SCHEMES["four"]
     usual = [turn for turn in turns if turn.code in four.merge]
-    found = Counter(turn.code for turn in turns)
-    found.update(f"{turn.speaker} {four.merge[turn.code]}" for turn in usual)
-    found.update(f"{turn.speaker} scripted" for turn in usual if not turn.improvised)
+    counts = Counter(turn.code for turn in turns)
+    counts.update(f"{turn.speaker} {four.merge[turn.code]}" for turn in usual)
+    counts.update(f"{turn.speaker} scripted" for turn in usual if not turn.improvised)
     expected = dict(CODE_COUNTS)
     for speaker, facts in shape["speakers"].items():
         expected.update({f"{speaker} {label}": count for label, count in facts["counts"].items()})
         expected[f"{speaker} scripted"] = facts["scripted"]
     differ = [
-        f"{key} {found[key]} instead of {expected.get(key, 0)}"
-        for key in sorted(expected.keys() | found.keys())
-        if found[key] != expected.get(key, 0)
+        f"{key} {counts[key]} instead of {expected.get(key, 0)}"
+        for key in sorted(expected.keys() | counts.keys())
+        if counts[key] != expected.get(key, 0)
     ]
     if differ:
         raise InputError(f"{root} has all recordings but not the published counts: {', '.join(differ)}")
 
 
-def _notes_on_vad(utterances: Sequence[Utterance]) -> list[str]:
+def _notes_on_selection(utterances: Sequence[Utterance], outside: Counter[str], scheme: IemocapScheme) -> list[str]:
     notes = []
+    if outside:
+        counts = ", ".join(f"{code} {count}" for code, count in sorted(outside.items()))
+        notes.append(f"turns outside the label scheme {scheme.name}: {counts}")
     for index, dimension in enumerate(DIMENSIONS):
         values = [utterance.vad[index] for utterance in utterances]
         missing = sum(math.isnan(value) for value in values)
@@ -363,6 +450,9 @@ def _notes_on_vad(utterances: Sequence[Utterance]) -> list[str]:
             notes.append(f"{dimension} is missing in {missing} utterances")
         if beyond:
             notes.append(f"{dimension} lies outside the scale 1 to 5 in {beyond} utterances (kept as it is)")
+    without_votes = sum(utterance.distribution is None for utterance in utterances)
+    if without_votes:
+        notes.append(f"{without_votes} utterances have no vote of an external rater for any class of the scheme")
     return notes
 
 
@@ -379,7 +469,7 @@ def _find_sessions(data_dir: str) -> tuple[str, list[str]]:
 
 
 def _text_files(folder: str) -> list[str]:
-    """The text files of a folder; names that start with a dot are what macOS leaves behind."""
+    """Returns the text files of a folder, without those that macOS writes (their names start with a dot)."""
     if not os.path.isdir(folder):
         raise InputError(f"the folder {folder} is missing")
     return [
@@ -390,6 +480,6 @@ def _text_files(folder: str) -> list[str]:
 
 
 def _read_text(path: str) -> str:
-    # Ids, labels and numbers are ASCII; what else stands in comments need not be decodable.
+    # Ids, labels and numbers are ASCII. Comments need not be decodable.
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         return file.read()

@@ -1,34 +1,54 @@
-"""Every corpus by its name."""
+"""The registry of corpora. Adding a corpus is one file with its reader and its label schemes, and one row here."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from sejax.corpora.emodb import read_emodb
-from sejax.corpora.iemocap import read_iemocap
+from sejax.corpora.iemocap import read_iemocap, read_synthetic
 from sejax.corpora.schema import Corpus
-from sejax.corpora.synthetic.write import is_synthetic, read_synthetic
+from sejax.corpora.synthetic.write import prepare_synthetic
 from sejax.corpora.table import read_table
 from sejax.errors import InputError
 
-CORPORA = {
-    "emodb": read_emodb,
-    "iemocap": read_iemocap,
-    "synthetic": read_synthetic,
-    "table": read_table,
+
+@dataclass(frozen=True)
+class CorpusReader:
+    """One corpus that can be named in a config.
+
+    Args:
+      read: reads `data_dir` under the option `labels`.
+      data_dir: what `data_dir` is, for messages.
+      prepare: writes a corpus that is generated, and returns its folder. It is called with `data_dir`,
+        `cache_dir`, the corpus's own section of the config and the number of worker processes.
+    """
+
+    read: Callable[[str, str], Corpus]
+    data_dir: str
+    prepare: Callable[[str, str, Mapping[str, Any], int | None], str] | None = None
+
+
+CORPORA: Mapping[str, CorpusReader] = {
+    "emodb": CorpusReader(read_emodb, "emodb.zip or its unpacked folder"),
+    "iemocap": CorpusReader(read_iemocap, "the folder IEMOCAP_full_release, or the one that holds it"),
+    "synthetic": CorpusReader(read_synthetic, "the folder that write_synthetic has written", prepare_synthetic),
+    "table": CorpusReader(read_table, "a CSV file"),
 }
 
 
 def read_corpus(name: str, data_dir: str, *, labels: str = "default") -> Corpus:
-    """Reads the corpus called `name` (emodb, iemocap, synthetic or table) at `data_dir`.
+    """Reads the corpus called `name` at `data_dir`.
 
-    `data_dir` is IEMOCAP's release tree, EmoDB's zip archive or folder, a table's CSV file, or where
-    `write_synthetic` has written. `labels` names one of the corpus's label schemes (`sejax.corpora.labels`);
-    for a table it may give the scale of valence, arousal and dominance, such as `1..7`.
+    Args:
+      name: a key of `CORPORA`.
+      data_dir: the place of the corpus on disk: see `CorpusReader.data_dir`.
+      labels: a label scheme of the corpus; for a table the scale of valence, arousal and dominance, such as `1..7`.
 
     Raises:
-      InputError: no such corpus, no `data_dir`, or what the corpus's reader finds wrong, in one sentence.
+      InputError: `name` is unknown, `data_dir` is empty, or the reader's own errors.
     """
     if name not in CORPORA:
-        raise InputError(f"unknown corpus {name!r}: there are {', '.join(sorted(CORPORA))}")
+        raise InputError(f"config.corpus is {name!r}, expected one of {', '.join(CORPORA)}")
     if not data_dir:
-        raise InputError(f"the corpus {name} needs data_dir, the place where it lies on disk")
-    if name == "iemocap" and is_synthetic(data_dir):
-        raise InputError(f"{data_dir!r} holds the synthetic corpus, not IEMOCAP: read it as the corpus synthetic")
-    return CORPORA[name](data_dir, labels)
+        raise InputError(f"config.data_dir is '', expected {CORPORA[name].data_dir}: the corpus {name} needs data_dir")
+    return CORPORA[name].read(data_dir, labels)

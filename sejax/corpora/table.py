@@ -1,4 +1,4 @@
-"""The reader of one's own corpus: a CSV file with a row per utterance."""
+"""The reader of a user's own corpus: a CSV file with a row per utterance."""
 
 import csv
 import math
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import soundfile
 
-from sejax.corpora.schema import DIMENSIONS, Corpus, Dropped, Utterance
+from sejax.corpora.schema import DIMENSIONS, SPLITS, Corpus, Dropped, Utterance
 from sejax.errors import InputError
 
 REQUIRED = ("path", "speaker")
@@ -25,8 +25,7 @@ COLUMNS = (
     "fold",
     "split",
 )
-SPLITS = ("train", "val", "test")
-# Tried in this order when the user does not say which it is.
+# VAD scales, tried in this order unless the user gives one.
 SCALES = ((1.0, 5.0), (1.0, 7.0), (0.0, 1.0), (-1.0, 1.0))
 
 _SCALE = re.compile(r"(-?\d+(?:\.\d+)?)\.\.(-?\d+(?:\.\d+)?)")
@@ -34,38 +33,76 @@ _GENDERS = {"f": "F", "female": "F", "m": "M", "male": "M"}
 
 
 def read_table(data_dir: str, labels: str = "default") -> Corpus:
-    """Reads the CSV file at `data_dir` (UTF-8, comma-separated, its first line the names of the columns).
+    """Reads the CSV file at `data_dir` (UTF-8, comma-separated, with the names of the columns in its first line).
 
-    There are `path` and `speaker`, and any of `id` (else the path without its extension, and the cut if there
-    is one), `start` and `end` (seconds; they cut the utterance out of a longer file), `session`, `text` (an
-    id, equal for equal words), `gender` (F or M), `label`, `valence`, `arousal`, `dominance`, `fold` (fixes
-    the folds) and `split` (train, val or test). Paths are relative to the CSV file's folder. A blank cell
-    means that the value is missing; `fold` and `split` must be filled in every row or in none. The classes
-    are the labels, sorted.
+    The columns `path` and `speaker` are required. Optional ones are `id` (default: the path without its extension,
+    and the cut if there is one), `start` and `end` (seconds; they cut the utterance out of a longer file),
+    `session`, `text` (an id, equal for equal words), `gender` (F or M), `label`, `valence`, `arousal`,
+    `dominance`, `fold` (fixes the folds) and `split` (train, val or test). Paths are relative to the folder of the
+    CSV file. A blank cell is a missing value. `fold` and `split` must be filled in every row or in none. The
+    classes are the labels, sorted.
 
-    The scale of valence, arousal and dominance is a fact about the questionnaire and not about the values:
-    give it as `labels="1..7"` (lowest..highest). With `labels="default"` it is the first of 1..5, 1..7, 0..1
-    and -1..1 that holds all values, and a note says so. Values outside a scale that was given are kept and
-    counted in the notes.
+    A row without label, valence, arousal and dominance is dropped with a sentence, and so is one whose audio file
+    is missing.
 
-    A row without label, valence, arousal and dominance, and one whose audio file is missing, is dropped with
-    a sentence.
+    Args:
+      data_dir: the CSV file.
+      labels: no label scheme, because a table has none, but the VAD scale: see `parse_vad_scale`. With "default"
+        the scale is the first of 1..5, 1..7, 0..1 and -1..1 that contains all values, and a note says so. Values
+        outside a given scale are kept and counted in the notes.
 
     Raises:
       InputError: names the file and the line of a missing or unknown column, a row with too few or too many
-        cells, a missing path or speaker, an id that occurs twice, a value that is no number, times that are
-        no span, an unknown gender or split, a `fold` or `split` in some rows only; no usable row; values on
-        no known scale.
+        cells, a missing path or speaker, an id that occurs twice, a value that is not a number, times that are
+        no span, an unknown gender or split, or a `fold` or `split` in some rows only. Also raised without a
+        usable row and for values on no known scale.
     """
-    scale = _parse_scale(labels)
+    given_scale = parse_vad_scale(labels)
     if not os.path.isfile(data_dir):
         raise InputError(f"no table at {data_dir!r}: expected a CSV file with the columns path and speaker")
-    folder = os.path.dirname(os.path.abspath(data_dir))
-    utterances: dict[str, Utterance] = {}
-    lines: dict[str, str] = {}
+    utterances, dropped = _usable(data_dir)
+    if not utterances:
+        first_reason = f" (the first: {dropped[0].reason})" if dropped else ""
+        raise InputError(f"{data_dir} has no usable row, {len(dropped)} were dropped{first_reason}")
+    utterances.sort(key=lambda utterance: utterance.id)
+    scale, notes = _vad_scale(utterances, given_scale, data_dir)
+    return Corpus(
+        name="table",
+        classes=tuple(sorted({utterance.label for utterance in utterances if utterance.label is not None})),
+        vad_scale=scale,
+        utterances=tuple(utterances),
+        dropped=tuple(dropped),
+        notes=tuple(notes),
+    )
+
+
+def parse_vad_scale(labels: str) -> tuple[float, float] | None:
+    """Returns the lowest and the highest value of a scale such as "1..7", None for "default".
+
+    The scale is a property of the questionnaire. The values alone do not determine it.
+
+    Raises:
+      InputError: `labels` is neither "default" nor of the form `lowest..highest`.
+    """
+    if labels == "default":
+        return None
+    match = _SCALE.fullmatch(labels)
+    if match is None or not float(match[1]) < float(match[2]):
+        raise InputError(
+            f"labels={labels!r}: a table takes labels=default or the scale of its valence, arousal and "
+            "dominance, lowest..highest, such as labels=1..7"
+        )
+    return float(match[1]), float(match[2])
+
+
+def _usable(path: str) -> tuple[list[Utterance], list[Dropped]]:
+    """Reads all rows and separates those that cannot be used."""
+    folder = os.path.dirname(os.path.abspath(path))
+    utterances: list[Utterance] = []
     dropped: list[Dropped] = []
-    filled: dict[str, tuple[bool, str]] = {}
-    for where, row in _rows(data_dir):
+    lines: dict[str, str] = {}  # id -> its place
+    filled: dict[str, tuple[bool, str]] = {}  # column -> whether its first row is filled, and the place of that row
+    for where, row in _rows(path):
         utterance = _utterance(row, folder, where)
         if utterance.id in lines:
             raise InputError(f"{where}: the id {utterance.id!r} occurs twice, first in {lines[utterance.id]}")
@@ -84,25 +121,12 @@ def read_table(data_dir: str, labels: str = "default") -> Corpus:
             reason = f"{where}: there is no audio file {utterance.path}"
             dropped.append(Dropped(utterance.id, utterance.path, reason))
         else:
-            utterances[utterance.id] = utterance
-    if not utterances:
-        first_reason = f" (the first: {dropped[0].reason})" if dropped else ""
-        raise InputError(f"{data_dir} has no usable row, {len(dropped)} were dropped{first_reason}")
-
-    kept = sorted(utterances.values(), key=lambda utterance: utterance.id)
-    scale, notes = _vad_scale(kept, scale, data_dir)
-    return Corpus(
-        name="table",
-        classes=tuple(sorted({utterance.label for utterance in kept if utterance.label is not None})),
-        vad_scale=scale,
-        utterances=tuple(kept),
-        dropped=tuple(dropped),
-        notes=tuple(notes),
-    )
+            utterances.append(utterance)
+    return utterances, dropped
 
 
 def _rows(path: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each row with the place where it stands, cells without surrounding blanks."""
+    """Yields each row with its place in the file. Blanks around cells are removed."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -156,6 +180,7 @@ def _utterance(row: dict[str, str], folder: str, where: str) -> Utterance:
     return Utterance(
         id=row.get("id") or os.path.splitext(row["path"])[0] + cut,
         path=path,
+        corpus="table",
         speaker=row["speaker"],
         session=row.get("session") or None,
         start=None if math.isnan(start) else start,
@@ -171,7 +196,7 @@ def _utterance(row: dict[str, str], folder: str, where: str) -> Utterance:
 
 
 def _number(row: dict[str, str], column: str, where: str) -> float:
-    """The number in a cell, NaN for a blank one."""
+    """Returns the number in a cell, NaN for a blank one."""
     cell = row.get(column, "")
     if not cell:
         return math.nan
@@ -185,7 +210,7 @@ def _number(row: dict[str, str], column: str, where: str) -> float:
 
 
 def _duration(path: str, start: float, end: float) -> float | None:
-    """Seconds from `start` to `end` as far as the file's header allows, None where it cannot be read."""
+    """Returns the seconds from `start` to `end` within the file, None without a readable header."""
     try:
         length = soundfile.info(path).duration
     except (soundfile.SoundFileError, OSError):
@@ -194,21 +219,10 @@ def _duration(path: str, start: float, end: float) -> float | None:
     return max(0.0, (length if math.isnan(end) else min(end, length)) - begin)
 
 
-def _parse_scale(labels: str) -> tuple[float, float] | None:
-    if labels == "default":
-        return None
-    match = _SCALE.fullmatch(labels)
-    if match is None or not float(match[1]) < float(match[2]):
-        raise InputError(
-            f"labels={labels!r}: a table takes labels=default or the scale of its valence, arousal and "
-            "dominance, lowest..highest, such as labels=1..7"
-        )
-    return float(match[1]), float(match[2])
-
-
 def _vad_scale(
     utterances: Sequence[Utterance], given: tuple[float, float] | None, path: str
 ) -> tuple[tuple[float, float], list[str]]:
+    """Returns the given scale, or the first of `SCALES` that contains all values, and notes."""
     values = [value for utterance in utterances for value in utterance.vad if not math.isnan(value)]
     if given is not None:
         outside = sum(not given[0] <= value <= given[1] for value in values)

@@ -15,14 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sejax.corpora.schema import DIMENSIONS
-from sejax.evaluation.metrics import (
-    ccc_of_moments,
-    macro_f1,
-    moments,
-    rmse_of_moments,
-    unweighted_accuracy,
-    weighted_accuracy,
-)
+from sejax.evaluation.metrics import CLASS_METRICS, DIMENSION_METRICS, ccc_of_moments, moments
 from sejax.evaluation.predictions import Predictions
 
 _CONFIDENCE = (2.5, 97.5)  # percent
@@ -95,14 +88,12 @@ def _class_sums(predictions: Predictions) -> _Sums:
     if missing or not labelled.any():
         return _Sums(per_row, {}, {"class": missing})
     per_row[np.flatnonzero(labelled), predictions.label[labelled], predicted[labelled]] = 1
-    functions = {"wa": weighted_accuracy, "ua": unweighted_accuracy, "macro_f1": macro_f1}
+    functions = {name: metric.function for name, metric in CLASS_METRICS.items()}
     return _Sums(per_row, functions, {"class": 0})
 
 
 def _dimension_sums(predictions: Predictions) -> _Sums:
     per_row = np.zeros((len(predictions.run), len(DIMENSIONS), 5))
-    ccc_of: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
-    rmse_of: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
     unpredicted: dict[str, int] = {}
     complete = []
     for dim, name in enumerate(DIMENSIONS):
@@ -111,12 +102,13 @@ def _dimension_sums(predictions: Predictions) -> _Sums:
         unpredicted[name] = int((rated & ~np.isfinite(pred)).sum())
         if rated.any() and not unpredicted[name]:
             per_row[rated, dim] = moments(pred[rated], target[rated])
-            ccc_of[f"ccc_{name}"] = _at(dim, ccc_of_moments)
-            rmse_of[f"rmse_{name}"] = _at(dim, rmse_of_moments)
             complete.append(dim)
-    if complete:
-        ccc_of["ccc_mean"] = lambda sums: ccc_of_moments(sums[..., complete, :]).mean(axis=-1)
-    return _Sums(per_row, ccc_of | rmse_of, unpredicted)
+    functions: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
+    for metric, of_moments in DIMENSION_METRICS.items():
+        functions |= {f"{metric}_{DIMENSIONS[dim]}": _at(dim, of_moments) for dim in complete}
+        if metric == "ccc" and complete:
+            functions["ccc_mean"] = lambda sums: ccc_of_moments(sums[..., complete, :]).mean(axis=-1)
+    return _Sums(per_row, functions, unpredicted)
 
 
 def _at(dim: int, of_moments: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:

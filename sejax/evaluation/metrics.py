@@ -6,6 +6,7 @@ utterances follow from the sums of its parts.
 """
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -83,6 +84,26 @@ def rmse_of_moments(sums: Float[np.ndarray, "*batch 5"]) -> Float[np.ndarray, "*
     """Returns RMSE = sqrt(E (x - y)^2) from the sums of `moments`."""
     return np.asarray(np.sqrt(divide(sums[..., 4], sums[..., 0])))
 
+
+class ClassMetric(NamedTuple):
+    """A metric of the predicted classes."""
+
+    function: Callable[[Shaped[np.ndarray, "*batch class class"]], Float[np.ndarray, "*batch"]]  # of confusion matrices
+    title: str  # for people
+
+
+CLASS_METRICS: Mapping[str, ClassMetric] = {
+    "wa": ClassMetric(weighted_accuracy, "WA"),
+    "ua": ClassMetric(unweighted_accuracy, "UA"),
+    "macro_f1": ClassMetric(macro_f1, "macro F1"),
+}
+"""The class metrics of metrics.json and of the report, as shares from 0 to 1."""
+
+DIMENSION_METRICS: Mapping[str, Callable[[Float[np.ndarray, "*batch 5"]], Float[np.ndarray, "*batch"]]] = {
+    "ccc": ccc_of_moments,
+    "rmse": rmse_of_moments,
+}
+"""The metrics of each dimension in metrics.json, as functions of the sums of `moments`."""
 
 # The losses of `sejax.engine.losses` by the same words, for one dimension on the host: functions of the errors
 # `pred - target` and of the CCC, which is known already.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sejax.corpora.schema import DIMENSIONS
+from sejax.evaluation.metrics import CLASS_METRICS
 from sejax.host.wording import count
 
 
@@ -33,11 +34,7 @@ class Column:
         return f"{value} {self.interval(metric['ci95'])}" if "ci95" in metric else value
 
 
-CLASS_COLUMNS = (
-    Column("wa", "WA", 100, 1, "%"),
-    Column("ua", "UA", 100, 1, "%"),
-    Column("macro_f1", "macro F1", 100, 1, "%"),
-)
+CLASS_COLUMNS = tuple(Column(name, metric.title, 100, 1, "%") for name, metric in CLASS_METRICS.items())
 CCC_COLUMNS = tuple(Column(f"ccc_{name}", f"CCC {name}") for name in (*DIMENSIONS, "mean"))
 COLUMNS = {column.key: column for column in (*CLASS_COLUMNS, *CCC_COLUMNS)}
 

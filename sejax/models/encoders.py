@@ -96,5 +96,10 @@ class LinearEncoder(nn.Module):
         return LayerNorm(dtype=self.dtype)(Dense(self.width, dtype=self.dtype)(Dropout()(x, rate))), mask
 
 
-ENCODERS = {"lstm": RecurrentEncoder, "transformer": TransformerEncoder, "conv": ConvEncoder, "linear": LinearEncoder}
+ENCODERS = {
+    "lstm": RecurrentEncoder,
+    "transformer": TransformerEncoder,
+    "conv": ConvEncoder,
+    "linear": LinearEncoder,
+}
 """The encoders that `config.model.encoder.<stream>` may name."""

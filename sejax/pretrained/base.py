@@ -117,6 +117,10 @@ class Backbone(ABC):
     def window(self) -> int:
         """Samples that one frame sees, which is the shortest input."""
 
+    @abstractmethod
+    def frames(self, samples: Any) -> Any:
+        """Returns the number of frames of so many samples, a number or an array; less than 1 if there is none."""
+
     @property
     @abstractmethod
     def frame_size(self) -> int:
@@ -142,10 +146,6 @@ class Backbone(ABC):
 
         Whatever is below the first layer counts as 0.
         """
-
-    def frames(self, samples: Any) -> Any:
-        """Returns the number of frames of so many samples, a number or an array; less than 1 if there is none."""
-        return (samples - self.window) // self.hop_length + 1
 
     def state(self, layers: str) -> int | None:
         """Returns the number of the hidden state that an option `layers` names, None for "all".

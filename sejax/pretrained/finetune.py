@@ -172,7 +172,7 @@ def learning_rates(params: Mapping[str, Any], tuning: Tuning) -> Any:
     """
     rate, decay, top = tuning.learning_rate, tuning.layer_decay, tuning.top
 
-    def factor(path: tuple[Any, ...], x: Array) -> Array:
+    def factor(path: tuple[Any, ...], x: Any) -> Array:
         if path[0] == STACKED:
             layer = top - x.shape[0] + 1 + jnp.arange(x.shape[0], dtype=jnp.float32)
             return (rate * decay ** (top - layer)).reshape(-1, *[1] * (x.ndim - 1))

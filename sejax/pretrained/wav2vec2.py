@@ -167,6 +167,11 @@ class Wav2Vec2(Backbone):
             samples = (samples - 1) * stride + width
         return samples
 
+    def frames(self, samples: Any) -> Any:
+        for width, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
+            samples = (samples - width) // stride + 1
+        return samples
+
     @property
     def frame_size(self) -> int:
         return self.conv_dim[-1]

@@ -1,20 +1,13 @@
-"""The audit: what the folds leak and what the corpus lost."""
+"""The audit: leaks between the parts of a fold, and utterances that the corpus lost."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sejax.corpora.schema import Dropped, Utterance
+from sejax.corpora.schema import SPLITS, Dropped, Utterance
 from sejax.errors import InputError
 from sejax.host.wording import count
-from sejax.protocols.folds import (
-    SPLITS,
-    Fold,
-    _members,
-    _ordered,
-    _require_unseen_speakers,
-    _speakers,
-)
+from sejax.protocols.folds import Fold, members, ordered, require_unseen_speakers, speakers_of
 
 
 def audit(
@@ -28,32 +21,44 @@ def audit(
     corpus_notes: Sequence[str] = (),
     allow_duplicates: bool = False,
 ) -> dict[str, Any]:
-    """What the folds leak and what the corpus lost, as a tree for JSON.
+    """Returns leaks of the folds and losses of the corpus, as a tree for JSON.
 
-    `digests` and `notes` are by utterance id: a digest of the decoded samples, and what was done to the audio
-    (several remarks are separated by "; ", and a remark is counted under its words before a colon).
+    Args:
+      utterances: all utterances of the corpus.
+      folds: masks over `utterances`.
+      classes: the classes of the corpus.
+      digests: utterance id -> digest of the decoded samples.
+      dropped: the utterances that cannot be used.
+      notes: utterance id -> remarks on its audio, separated by "; ". A remark is counted under its words before a
+        colon.
+      corpus_notes: the remarks of the corpus's reader.
+      allow_duplicates: whether audio of a test set may occur outside it.
 
-    The result:
+    Returns:
+      - `speakers_shared`: speakers both trained and tested on in a fold. Always empty, because they are an error.
+      - `speakers_shared_with_validation`: the test speakers who are also in validation, per fold that has any.
+      - `texts_shared`: per fold, the number of test utterances with a text (`with_text`), the number of them whose
+        text is in the training set (`shared`), and its share of all test utterances (`share`).
+      - `duplicates`: groups of ids with the same audio. `across_test` has the groups of which a test set and
+        another set of the same fold each contain some, with these folds; `elsewhere` has the others.
+      - `class_counts`: per fold and split, the utterances of each class; `unlabelled` counts those without a label.
+      - `dropped`: id, path and reason of each utterance that cannot be used.
+      - `notes`: the count of each remark.
+      - `corpus_notes`: as given.
 
-    - `speakers_shared`: speakers both trained and tested on in a fold. Always empty: else InputError.
-    - `speakers_shared_with_validation`: per fold that has any, the test speakers who are also in validation.
-    - `texts_shared`: per fold, how many test utterances have a text (`with_text`), how many of them say one
-      that is in the training set (`shared`), and which share of all test utterances that is (`share`).
-    - `duplicates`: groups of ids with the same audio: `across_test` with the folds in which the test set and
-      another set hold some of them (InputError unless `allow_duplicates`), `elsewhere` the others.
-    - `class_counts`: per fold and split, the utterances of each class; `unlabelled` those without a label.
-    - `dropped`: id, path and reason of each utterance that cannot be used.
-    - `notes`: how often each remark was made; `corpus_notes`: what the reader of the corpus remarked.
+    Raises:
+      InputError: a speaker is both trained and tested on, a label is not a class, or there are duplicates
+        `across_test` and `allow_duplicates` is false.
     """
-    _require_unseen_speakers(utterances, folds)
+    require_unseen_speakers(utterances, folds)
     _require_known_labels(utterances, classes)
     duplicates = _duplicates(utterances, folds, digests)
     if duplicates["across_test"] and not allow_duplicates:
         groups = duplicates["across_test"]
         raise InputError(
-            f"Audio of a test set occurs outside it too, {count(len(groups), 'time')}, first as "
-            f"{' and '.join(groups[0]['ids'])} (fold {groups[0]['folds'][0]}), but what is tested on may not "
-            "be trained or validated on: drop the copies, or allow duplicates."
+            f"audio of a test set occurs outside it too {count(len(groups), 'time')}, first as "
+            f"{' and '.join(groups[0]['ids'])} (fold {groups[0]['folds'][0]}), expected no audio that is tested on in "
+            "training or validation: drop the copies, or allow duplicates (config.allow_duplicates)"
         )
     return {
         "speakers_shared": [],
@@ -71,18 +76,18 @@ def _require_known_labels(utterances: Sequence[Utterance], classes: Sequence[str
     for utterance in utterances:
         if utterance.label is not None and utterance.label not in classes:
             raise InputError(
-                f"Utterance {utterance.id} has the label {utterance.label!r}, but the classes are {', '.join(classes)}."
+                f"utterance {utterance.id} has the label {utterance.label!r}, expected one of {', '.join(classes)}"
             )
 
 
 def _speakers_shared_with_validation(utterances: Sequence[Utterance], folds: Sequence[Fold]) -> list[dict[str, Any]]:
-    shared = [(fold.name, _speakers(utterances, fold.val) & _speakers(utterances, fold.test)) for fold in folds]
-    return [{"fold": name, "speakers": _ordered(speakers)} for name, speakers in shared if speakers]
+    shared = [(fold.name, speakers_of(utterances, fold.val) & speakers_of(utterances, fold.test)) for fold in folds]
+    return [{"fold": name, "speakers": ordered(speakers)} for name, speakers in shared if speakers]
 
 
 def _texts_shared(utterances: Sequence[Utterance], fold: Fold) -> dict[str, Any]:
-    trained = {utterance.text for utterance in _members(utterances, fold.train)} - {None}
-    tested = [utterance.text for utterance in _members(utterances, fold.test)]
+    trained = {utterance.text for utterance in members(utterances, fold.train)} - {None}
+    tested = [utterance.text for utterance in members(utterances, fold.test)]
     shared = sum(text in trained for text in tested)
     return {
         "fold": fold.name,
@@ -116,7 +121,7 @@ def _class_counts(utterances: Sequence[Utterance], fold: Fold, classes: Sequence
     result: dict[str, Any] = {"fold": fold.name}
     unlabelled = {}
     for split in SPLITS:
-        counts = Counter(utterance.label for utterance in _members(utterances, getattr(fold, split)))
+        counts = Counter(utterance.label for utterance in members(utterances, getattr(fold, split)))
         result[split] = {name: counts[name] for name in classes}
         unlabelled[split] = counts[None]
     return result | {"unlabelled": unlabelled}

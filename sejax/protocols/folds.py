@@ -1,27 +1,21 @@
-"""Protocols as masks over the utterances, and the audit of what they leak. Numpy only."""
+"""Folds: divisions of the utterances, as masks. Numpy only."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
-from ml_collections import ConfigDict
 
-from sejax.corpora.schema import Utterance
+from sejax.corpora.schema import SPLITS, Utterance
 from sejax.errors import InputError
 from sejax.host.wording import count
 
-SPLITS = ("train", "val", "test")
-NORMALISATIONS = ("train", "speaker")
-"""Whose audio the features are normalised by: the fold's training speakers, or each speaker (transductive)."""
-
-_MINIMUM = 3  # one part each to train on, to validate on and to test on
+_MINIMUM = 3  # one part for training, one for validation, one for testing
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One way to part the utterances: three masks, disjoint, none of them empty."""
+    """One division of the utterances: three disjoint masks, none of them empty."""
 
     name: str
     train: Bool[np.ndarray, " utterance"]
@@ -29,34 +23,13 @@ class Fold:
     test: Bool[np.ndarray, " utterance"]
 
 
-def make_folds(utterances: Sequence[Utterance], protocol: str) -> tuple[Fold, ...]:
-    """The folds of a protocol, in the order of their names.
+def leave_one_speaker_out(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
+    """Returns a fold per speaker.
 
-    - "loso": a fold per speaker. Validation is the other speaker of the test speaker's session: the next one
-      in sorted order, cyclic, where a session has more than two. If a speaker has no session, several
-      sessions, or one to themselves, it is the next speaker of the corpus. Neither is trained on.
-    - "loso_session": a fold per session; validation is the next session, cyclic.
-    - "official": one fold, the corpus's own splits (`Utterance.split`).
-    - "table": a fold per value of the column `fold`; validation is the next value, cyclic.
-
-    Values that are all whole numbers are sorted as numbers, others as text.
-
-    Raises InputError for an unknown protocol, a value that a protocol needs and an utterance lacks, fewer
-    than three parts, and speakers of a test set who are also trained on.
+    Validation is the other speaker of the test speaker's session: the next one in sorted order, cyclic, if a session
+    has more than two. If a speaker has no session, several sessions, or one to themselves, validation is the next
+    speaker of the corpus. Neither is trained on.
     """
-    if protocol not in PROTOCOLS:
-        raise InputError(f"The protocol is {protocol!r}, but it has to be one of {', '.join(PROTOCOLS)}.")
-    if not utterances:
-        raise InputError("There are no utterances to make folds of.")
-    folds = PROTOCOLS[protocol](utterances)
-    _require_unseen_speakers(utterances, folds)
-    return folds
-
-
-# --------------------------------------------------------------------------------------------- protocols
-
-
-def _loso(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
     speaker = np.array([utterance.speaker for utterance in utterances])
     speakers = _at_least_three("speaker", speaker)
     partners = _session_partners(utterances)
@@ -68,84 +41,94 @@ def _loso(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
 
 
 def _session_partners(utterances: Sequence[Utterance]) -> dict[str, str]:
-    """For each speaker of exactly one session that has others too: the next speaker of that session."""
+    """Returns the next speaker of the session for each speaker who has exactly one session and shares it."""
     sessions: dict[str, set[str | None]] = {}
     speakers: dict[str | None, set[str]] = {}
     for utterance in utterances:
         sessions.setdefault(utterance.speaker, set()).add(utterance.session)
         speakers.setdefault(utterance.session, set()).add(utterance.speaker)
     partners = {}
-    for speaker, own in sessions.items():
-        if len(own) == 1 and None not in own:
-            (session,) = own
+    for speaker, of_speaker in sessions.items():
+        if len(of_speaker) == 1 and None not in of_speaker:
+            (session,) = of_speaker
             if len(speakers[session]) > 1:
-                partners[speaker] = _next(_ordered(speakers[session]), speaker)
+                partners[speaker] = _next(ordered(speakers[session]), speaker)
     return partners
 
 
-def _loso_session(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
-    return _leave_one_out("session", _column(utterances, "session"))
+def leave_one_session_out(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
+    """Returns a fold per session; validation is the next session, cyclic."""
+    return leave_one_out("session", column(utterances, "session"))
 
 
-def _table(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
-    return _leave_one_out("fold", _column(utterances, "fold"))
+def table_folds(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
+    """Returns a fold per value of the column `fold`; validation is the next value, cyclic."""
+    return leave_one_out("fold", column(utterances, "fold"))
 
 
-def _leave_one_out(what: str, part: np.ndarray) -> tuple[Fold, ...]:
+def leave_one_out(what: str, part: np.ndarray) -> tuple[Fold, ...]:
+    """Returns a fold per value of `part`, which is tested on; validation is the next value, cyclic.
+
+    Args:
+      what: the name of the parts, for messages.
+      part: each utterance's part, as text.
+
+    Raises:
+      InputError: there are fewer than three parts.
+    """
     parts = _at_least_three(what, part)
     return tuple(_fold(test, is_val=part == _next(parts, test), is_test=part == test) for test in parts)
 
 
-def _official(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
-    split = _column(utterances, "split")
+def official_splits(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
+    """Returns one fold, the corpus's own splits (`Utterance.split`)."""
+    split = column(utterances, "split")
     unknown = sorted(set(split.tolist()) - set(SPLITS))
     if unknown:
         raise InputError(
-            f"Utterance {utterances[int(np.argmax(split == unknown[0]))].id} is of split {unknown[0]!r}, but "
-            f"the official protocol knows {', '.join(SPLITS)}."
+            f"utterance {utterances[int(np.argmax(split == unknown[0]))].id} has the split {unknown[0]!r}, expected "
+            f"one of {', '.join(SPLITS)} for the official protocol"
         )
     for name in SPLITS:
         if not (split == name).any():
-            raise InputError(f"No utterance is of split {name!r}, but the official protocol needs {', '.join(SPLITS)}.")
+            raise InputError(
+                f"no utterance has the split {name!r}, expected {', '.join(SPLITS)} for the official protocol"
+            )
     return (_fold("official", is_val=split == "val", is_test=split == "test"),)
-
-
-PROTOCOLS: dict[str, Callable[[Sequence[Utterance]], tuple[Fold, ...]]] = {
-    "loso": _loso,
-    "loso_session": _loso_session,
-    "official": _official,
-    "table": _table,
-}
 
 
 def _fold(name: str, *, is_val: Bool[np.ndarray, " utterance"], is_test: Bool[np.ndarray, " utterance"]) -> Fold:
     return Fold(name=name, train=~is_val & ~is_test, val=is_val, test=is_test)
 
 
-def _column(utterances: Sequence[Utterance], name: str) -> np.ndarray:
-    """One field of all utterances, as text; InputError if some have none."""
+def column(utterances: Sequence[Utterance], name: str) -> np.ndarray:
+    """Returns one field of all utterances, as text.
+
+    Raises:
+      InputError: an utterance has no value.
+    """
     values = [getattr(utterance, name) for utterance in utterances]
     missing = [utterance.id for utterance, value in zip(utterances, values, strict=True) if value is None]
     if missing:
         raise InputError(
             f"{len(missing)} of {count(len(values), 'utterance')} have no {name} (the first: {missing[0]}), "
-            f"but this protocol needs the {name} of every one."
+            f"expected a {name} in every one for this protocol"
         )
     return np.array(values)
 
 
 def _at_least_three(what: str, column: np.ndarray) -> list[str]:
-    values = _ordered(column.tolist())
+    values = ordered(column.tolist())
     if len(values) < _MINIMUM:
         raise InputError(
-            f"The utterances have {count(len(values), what)} ({', '.join(values)}), but this protocol needs "
-            f"at least {_MINIMUM}: to train on, to validate on and to test on."
+            f"the utterances have {count(len(values), what)} ({', '.join(values)}), expected at least {_MINIMUM}: "
+            "to train on, to validate on and to test on"
         )
     return values
 
 
-def _ordered(values: Iterable[str]) -> list[str]:
-    """Each value once, sorted: as numbers if all are whole numbers, else as text."""
+def ordered(values: Iterable[str]) -> list[str]:
+    """Returns each value once, sorted as numbers if all are whole numbers and as text otherwise."""
     once = sorted(set(values))
     return sorted(once, key=int) if all(value.isdecimal() for value in once) else once
 
@@ -154,45 +137,26 @@ def _next(values: Sequence[str], value: str) -> str:
     return values[(values.index(value) + 1) % len(values)]
 
 
-# ------------------------------------------------------------------------------------------------- audit
+def require_unseen_speakers(utterances: Sequence[Utterance], folds: Sequence[Fold]) -> None:
+    """Checks that no fold trains on a speaker of its test set.
 
-
-def _require_unseen_speakers(utterances: Sequence[Utterance], folds: Sequence[Fold]) -> None:
+    Raises:
+      InputError: a fold does. The message names the fold and the speakers.
+    """
     for fold in folds:
-        shared = _speakers(utterances, fold.train) & _speakers(utterances, fold.test)
+        shared = speakers_of(utterances, fold.train) & speakers_of(utterances, fold.test)
         if shared:
             raise InputError(
-                f"Fold {fold.name} tests on {count(len(shared), 'speaker')} whom it also trains on "
-                f"({', '.join(_ordered(shared))}), but a speaker may only be in one of the two."
+                f"fold {fold.name} tests on {count(len(shared), 'speaker')} whom it also trains on "
+                f"({', '.join(ordered(shared))}), expected each speaker in only one of the two"
             )
 
 
-def _speakers(utterances: Sequence[Utterance], mask: Bool[np.ndarray, " utterance"]) -> set[str]:
-    return {utterance.speaker for utterance in _members(utterances, mask)}
+def speakers_of(utterances: Sequence[Utterance], mask: Bool[np.ndarray, " utterance"]) -> set[str]:
+    """Returns the speakers of the utterances in the mask."""
+    return {utterance.speaker for utterance in members(utterances, mask)}
 
 
-def _members(utterances: Sequence[Utterance], mask: Bool[np.ndarray, " utterance"]) -> list[Utterance]:
+def members(utterances: Sequence[Utterance], mask: Bool[np.ndarray, " utterance"]) -> list[Utterance]:
+    """Returns the utterances in the mask."""
     return [utterances[row] for row in np.flatnonzero(mask).tolist()]
-
-
-def protocol(config: ConfigDict, folds: int) -> dict[str, Any]:
-    """What every number of this study has to be quoted with."""
-    left_out = {
-        "loso": "leave one speaker out",
-        "loso_session": "leave one session out",
-        "official": "the corpus's own splits",
-        "table": "the folds of the table",
-    }[config.protocol]
-    transductive = config.normalisation == "speaker"
-    chosen = "epoch chosen on the TEST speakers: optimistic" if config.select_on_test else "epoch chosen on validation"
-    normalised = "features normalised per speaker, the test speaker too: transductive"
-    return {
-        "name": config.protocol,
-        "description": "; ".join([left_out, chosen, *([normalised] if transductive else [])]),
-        "normalisation": config.normalisation,
-        "transductive": transductive,
-        "select_on_test": config.select_on_test,
-        "optimistic": config.select_on_test,
-        "seeds": config.seeds,
-        "folds": folds,
-    }

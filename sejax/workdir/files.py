@@ -19,6 +19,7 @@ from jaxtyping import Int
 
 from sejax.build import Study
 from sejax.config import differences
+from sejax.corpora.schema import SPLITS
 from sejax.engine import devices
 from sejax.engine.feed import Tested
 from sejax.engine.plan import Planned, describe
@@ -28,7 +29,6 @@ from sejax.evaluation.results import compute_metrics, gather_predictions
 from sejax.evaluation.selection import read_history, selection_scores
 from sejax.host.atomic import atomic_write
 from sejax.pretrained.convert import Pretrained
-from sejax.protocols.folds import SPLITS
 
 CONFIG = "config.json"
 PLAN = "plan.json"

@@ -58,7 +58,7 @@ def test_one_utterance_of_the_real_archive():
     (utterance,) = [utterance for utterance in corpus.utterances if utterance.id == "13b03Lb"]
     assert utterance.path == f"{ARCHIVE.absolute()}::wav/13b03Lb.wav"
     assert (utterance.speaker, utterance.text, utterance.gender) == ("13", "b03", "F")
-    assert utterance.label == "boredom"
+    assert (utterance.corpus, utterance.label) == ("emodb", "boredom")
     assert utterance.distribution is None
     assert all(math.isnan(value) for value in utterance.vad)
     with zipfile.ZipFile(ARCHIVE) as file, file.open("wav/13b03Lb.wav") as member, wave.open(member) as audio:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sejax.corpora import iemocap
 from sejax.corpora.iemocap import (
     CODE_COUNTS,
+    IEMOCAP_SCHEMES,
     Turn,
     check_full_release,
     iemocap_shape,
@@ -23,9 +24,9 @@ from sejax.corpora.iemocap import (
     parse_turn,
     text_id,
 )
-from sejax.corpora.labels import IEMOCAP_SCHEMES, vote_shares
+from sejax.corpora.labels import vote_shares
 from sejax.corpora.read import read_corpus
-from sejax.corpora.synthetic.write import recordings
+from sejax.corpora.synthetic.turns import recordings
 from sejax.errors import InputError
 
 HEADER = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
@@ -105,7 +106,7 @@ def test_everything_of_a_turn_is_read(tmp_path):
     assert corpus.classes == ("angry", "happy", "sad", "neutral")
     assert corpus.vad_scale == (1.0, 5.0)
     (utterance,) = corpus.utterances
-    assert utterance.label == "angry"
+    assert (utterance.corpus, utterance.label) == ("iemocap", "angry")
     assert utterance.vad == (2.0, 4.5, 5.5)  # valence, arousal, dominance, and 5.5 is kept
     assert utterance.duration == pytest.approx(2.75)
     assert (utterance.start, utterance.end) == (None, None)
@@ -426,9 +427,13 @@ def test_an_unknown_scheme_lists_those_that_exist(tmp_path):
 
 
 def test_an_unknown_corpus_and_a_missing_data_dir(tmp_path):
-    with pytest.raises(InputError, match="unknown corpus 'iemocapp': there are emodb, iemocap, synthetic, table"):
+    with pytest.raises(
+        InputError, match=r"config\.corpus is 'iemocapp', expected one of emodb, iemocap, synthetic, table"
+    ):
         read_corpus("iemocapp", str(tmp_path))
-    with pytest.raises(InputError, match="the corpus emodb needs data_dir"):
+    with pytest.raises(
+        InputError, match=r"config\.data_dir is '', expected emodb\.zip or its unpacked folder: .* emodb needs data_dir"
+    ):
         read_corpus("emodb", "")
 
 

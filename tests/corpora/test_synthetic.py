@@ -1,9 +1,11 @@
-"""The synthetic corpus: its statistics, its sound, and how it comes to lie on disk."""
+"""The synthetic corpus: its statistics, its sound, and how it is written to disk."""
 
 import itertools
-import json
 import math
 import os
+import signal
+import subprocess
+import sys
 import wave
 from collections import Counter
 from pathlib import Path
@@ -12,13 +14,14 @@ import librosa
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
+from tiny_study import ROOT, environment
 
-from sejax.corpora.iemocap import iemocap_shape
+from sejax.corpora.iemocap import SYNTHETIC_MARKER, iemocap_shape
 from sejax.corpora.read import read_corpus
 from sejax.corpora.schema import Corpus
 from sejax.corpora.synthetic import voice
-from sejax.corpora.synthetic import write as synthetic
-from sejax.corpora.synthetic.write import MARKER, SyntheticTurn, plan_turns, recordings, speak_turn, write_synthetic
+from sejax.corpora.synthetic.turns import SyntheticTurn, plan_turns, recordings
+from sejax.corpora.synthetic.write import UTTERANCES_PER_PROCESS, prepare_synthetic, speak_turn, write_synthetic
 from sejax.errors import InputError
 
 CLASS_OF_CODE = {"ang": "angry", "hap": "happy", "exc": "happy", "sad": "sad", "neu": "neutral"}
@@ -63,6 +66,7 @@ def test_the_reader_finds_every_speaker_and_class(corpus):
             assert counts[speaker, label] == max(1, round(0.02 * count))
     assert {utterance.gender for utterance in corpus.utterances} == {"F", "M"}
     assert {utterance.session for utterance in corpus.utterances} == {f"Ses0{i}" for i in range(1, 6)}
+    assert {utterance.corpus for utterance in corpus.utterances} == {"synthetic"}
     assert corpus.dropped == ()
     assert not any("not a full release" in note for note in corpus.notes)
 
@@ -102,7 +106,7 @@ def test_it_reads_as_a_release_tree_and_not_as_iemocap(folder):
     for data_dir in (release, str(folder)):
         with pytest.raises(InputError, match="holds the synthetic corpus, not IEMOCAP"):
             read_corpus("iemocap", data_dir)
-    with pytest.raises(InputError, match=f"{MARKER} is missing"):
+    with pytest.raises(InputError, match=f"{SYNTHETIC_MARKER} is missing"):
         read_corpus("synthetic", str(folder / "IEMOCAP_full_release" / "Session1"))
 
 
@@ -150,42 +154,90 @@ def test_settings_out_of_range_are_refused(tmp_path, settings, sentence):
         write_synthetic(str(tmp_path / "corpus"), **settings)
 
 
-def test_a_write_that_fails_leaves_nothing_that_is_read(tmp_path, monkeypatch):
-    spoken = []
+# Writes the corpus of seed 0 to a folder, and sends itself a signal as it opens its `number`-th audio file.
+WRITER = """
+import os, signal, sys
 
-    def speak_a_few(job):
-        spoken.append(job)
-        if len(spoken) > 3:
-            raise KeyboardInterrupt
+opened = []
 
-    monkeypatch.setattr(synthetic, "_speak", speak_a_few)
-    with pytest.raises(KeyboardInterrupt):
-        write_synthetic(str(tmp_path / "corpus"), fraction=0.02, seed=0)
+def count(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(".wav"):
+        opened.append(arguments[0])
+        if len(opened) == number:
+            os.kill(os.getpid(), getattr(signal, name))
+
+folder, name, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
+from sejax.corpora.synthetic.write import write_synthetic
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.addaudithook(count)
+write_synthetic(folder, fraction=0.02, seed=0, workers=1)
+"""
+
+
+def start_writer(folder: Path, signal_name: str, number: int) -> subprocess.Popen:
+    arguments = [sys.executable, "-c", WRITER, str(folder), signal_name, str(number)]
+    return subprocess.Popen(arguments, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path):
+    _, errors = start_writer(tmp_path / "corpus", "SIGINT", 4).communicate(timeout=120)
+    assert "KeyboardInterrupt" in errors
     assert os.listdir(tmp_path) == []
 
 
-def test_two_writers_at_once_leave_one_corpus(tmp_path, folder, monkeypatch):
-    """Another process finishes while this one writes."""
+def test_a_killed_write_leaves_nothing_that_is_read(tmp_path, folder):
+    writer = start_writer(tmp_path / "corpus", "SIGKILL", 4)
+    writer.communicate(timeout=120)
+    assert writer.returncode == -signal.SIGKILL
+    (partial,) = tmp_path.iterdir()
+    assert partial.name.startswith("corpus.partial-")
+    assert list(partial.rglob("*.wav"))
+    with pytest.raises(InputError, match=f"{SYNTHETIC_MARKER} is missing"):
+        read_corpus("synthetic", str(partial))
+    write_synthetic(str(tmp_path / "corpus"), fraction=0.02, seed=0)
+    assert contents(tmp_path / "corpus") == contents(folder)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_two_writers_at_once_leave_one_corpus(tmp_path, folder, seed):
+    """A writer is stopped in the middle, another one finishes, and the first one goes on."""
     path = tmp_path / "corpus"
-
-    def write_tree_late(root, fraction, seed, workers):
-        os.makedirs(root)
-        path.mkdir()
-        (path / MARKER).write_text(json.dumps({"synthetic": 1, "fraction": 0.02, "seed": 0}))
-
-    monkeypatch.setattr(synthetic, "_write_tree", write_tree_late)
-    write_synthetic(str(path), fraction=0.02, seed=0)
+    writer = start_writer(path, "SIGSTOP", 4)
+    try:
+        _, status = os.waitpid(writer.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        assert not path.exists()
+        write_synthetic(str(path), fraction=0.02, seed=seed)
+        before = {file: file.stat().st_mtime_ns for file in path.rglob("*")}
+    finally:
+        writer.send_signal(signal.SIGCONT)
+    _, errors = writer.communicate(timeout=120)
+    assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == before
     assert os.listdir(tmp_path) == ["corpus"]
-    assert os.listdir(path) == [MARKER]
+    if seed == 0:
+        assert writer.returncode == 0
+        assert contents(path) == contents(folder)
+    else:
+        assert writer.returncode == 1
+        assert '"seed": 1}, expected {' in errors
 
 
-def test_an_empty_folder_is_filled_and_processes_make_no_difference(tmp_path, folder, monkeypatch):
-    path = tmp_path / "corpus"
-    path.mkdir()
-    monkeypatch.setattr(synthetic, "_UTTERANCES_PER_PROCESS", 50)
-    write_synthetic(str(path), fraction=0.02, seed=0, workers=2)
-    assert contents(path) == contents(folder)
-    assert not list(tmp_path.glob("*partial*"))
+def test_an_empty_folder_is_filled_and_processes_make_no_difference(tmp_path):
+    assert len(plan_turns(0.04, 0)) >= UTTERANCES_PER_PROCESS  # enough for two processes
+    (tmp_path / "two").mkdir()
+    write_synthetic(str(tmp_path / "two"), fraction=0.04, seed=0, workers=2)
+    write_synthetic(str(tmp_path / "one"), fraction=0.04, seed=0, workers=1)
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    assert sorted(os.listdir(tmp_path)) == ["one", "two"]
+
+
+def test_the_corpus_is_prepared_in_data_dir_or_below_cache_dir(tmp_path, folder):
+    settings = {"fraction": 0.02, "seed": 0}
+    assert prepare_synthetic(str(folder), str(tmp_path), settings) == str(folder)
+    assert os.listdir(tmp_path) == []
+    written = prepare_synthetic("", str(tmp_path), settings)
+    assert written == str(tmp_path / "synthetic-0.02-0")
+    assert contents(Path(written)) == contents(folder)
 
 
 # ---- the plan, at full size

@@ -43,6 +43,7 @@ def test_every_column_is_read(tmp_path):
     assert corpus.classes == ("fear, or so", "joy")
     assert corpus.vad_scale == (1.0, 5.0)
     second, first = corpus.utterances  # sorted by id: y, z
+    assert (first.corpus, second.corpus) == ("table", "table")
     assert (first.id, first.speaker, first.session, first.text) == ("z", "07", "s1", "t1")
     assert first.path == str(tmp_path / "audio" / "long.flac")
     assert (first.start, first.end, first.duration) == (0.5, 1.25, 0.75)

@@ -28,7 +28,7 @@ from sejax.engine import plan
 from sejax.engine.checkpoint import Checkpoints
 from sejax.engine.feed import open_feed
 from sejax.engine.plan import Planned, plan_programs
-from sejax.protocols.folds import make_folds
+from sejax.protocols.registry import make_folds
 from sejax.study import train_and_evaluate
 from sejax.workdir import files
 from sejax.workdir.logs import History

@@ -21,7 +21,7 @@ from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.results import with_parts
 from sejax.evaluation.selection import selection_scores
 from sejax.protocols.audit import audit
-from sejax.protocols.folds import make_folds
+from sejax.protocols.registry import make_folds
 from sejax.report.page import write_report
 from sejax.report.read import FILES
 

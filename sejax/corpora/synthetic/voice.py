@@ -69,7 +69,7 @@ def draw_speaker(rng: np.random.Generator, gender: str) -> Speaker:
 def express(
     rng: np.random.Generator, vad: Float[np.ndarray, " 3"], anger: float, joy: float, sorrow: float
 ) -> Expression:
-    """Turns emotion into prosody and voice quality, with a good deal of chance.
+    """Returns a random expression of an emotion: prosody and voice quality.
 
     Arousal moves pitch, its range, loudness and tempo; valence the spectral tilt and the contour; dominance
     loudness and formants. Beside these dimensions, anger roughens the voice, joy spreads the lips and sorrow
@@ -95,10 +95,10 @@ def express(
 def synthesise(
     rng: np.random.Generator, speaker: Speaker, expression: Expression, vowels: Sequence[int], seconds: float
 ) -> Float32[np.ndarray, " samples"]:
-    """Speaks one utterance of `len(vowels)` syllables in `seconds` seconds, 16 kHz.
+    """Returns one utterance of `len(vowels)` syllables in `seconds` seconds at 16 kHz.
 
-    `vowels` are rows of `VOWELS`. What does not fit into `SPEAKING_SHARE` of the time at the expression's
-    syllable rate is spoken faster; what is left over is pause.
+    `vowels` are rows of `VOWELS`. Syllables that do not fit at the expression's syllable rate are spoken faster. The
+    remaining time is pause.
     """
     n_samples = round(seconds * SAMPLING_RATE)
     n_frames = -(-n_samples // HOP) + 3
@@ -147,10 +147,10 @@ def synthesise(
 def _rhythm(
     rng: np.random.Generator, n_syllables: int, seconds: float, rate: float
 ) -> tuple[Float[np.ndarray, " syllable"], Float[np.ndarray, " syllable"]]:
-    """The start and the length of each syllable in seconds."""
+    """Returns the start and the length of each syllable in seconds."""
     length = 2 ** (0.25 * rng.standard_normal(n_syllables)) / rate
     length *= min(1.0, 0.97 * seconds / length.sum())
-    # What is left goes before, behind and, about every eighth syllable, between the syllables.
+    # The remaining time goes before, behind and, about every eighth syllable, between the syllables.
     gap = np.where(rng.random(n_syllables + 1) < 1 / 8, rng.gamma(2.0, 0.5, n_syllables + 1), 0.0)
     gap[[0, -1]] = 0.2 + 0.2 * rng.random(2)
     gap *= (seconds - length.sum()) / gap.sum()
@@ -166,7 +166,7 @@ def _source(
     voicing: Float[np.ndarray, " frames"],
     n_samples: int,
 ) -> Float32[np.ndarray, " samples"]:
-    """The excitation: pulses at `pitch` hertz where voiced, noise elsewhere, a little noise everywhere."""
+    """Returns the excitation: pulses at `pitch` hertz where voiced, noise elsewhere, a little noise everywhere."""
     frame_of_sample = np.arange(n_samples) / HOP
     frames = np.arange(len(pitch))
     phase = np.cumsum(np.interp(frame_of_sample, frames, pitch)) / SAMPLING_RATE
@@ -185,7 +185,7 @@ def _source(
 def _vocal_tract(
     formants: Float[np.ndarray, "frames formant"], tilt: Float[np.ndarray, " frames"]
 ) -> Float32[np.ndarray, "frames frequency"]:
-    """The gain of a cascade of two-pole resonators (1 at 0 Hz) and of a tilt in dB per octave.
+    """Returns the gain of a cascade of two-pole resonators (1 at 0 Hz) and of a tilt in dB per octave.
 
     |1 - 2 r cos(theta) z^-1 + r^2 z^-2|^2 = (1 - 2 r cos(w - theta) + r^2) (1 - 2 r cos(w + theta) + r^2).
     """

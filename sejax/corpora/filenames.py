@@ -1,0 +1,167 @@
+"""A reader for corpora whose file names say everything about an utterance, such as EmoDB's `03a01Fa.wav`."""
+
+import dataclasses
+import glob
+import math
+import os
+import re
+import wave
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from sejax.corpora.labels import LabelScheme, find_scheme
+from sejax.corpora.schema import Corpus, Dropped, Utterance
+from sejax.errors import InputError
+
+FIELDS = ("speaker", "text", "label", "gender", "session", "split")
+
+
+@dataclass(frozen=True)
+class FileNames:
+    """A corpus whose file names say everything.
+
+    Args:
+      name: the name of the corpus, a key of `sejax.corpora.read.CORPORA`.
+      title: the name of the corpus in messages.
+      example: a file name that `pattern` matches, with its folder, for messages.
+      parts: the parts of a file name, for messages.
+      pattern: matches a file name without its extension. A group that is called like one of `FIELDS` sets that
+        field of the utterance. The groups, or `lookups`, have to set `speaker` and `label`.
+      counts: the published number of utterances of each value of the field `label`.
+      lookups: a field -> the group that decides it, and the field's value for each value of the group.
+      folders: glob patterns of the folders with the wav files, below the corpus's folder ("." is that folder).
+        The first pattern with a match is used. An archive is searched whole.
+      schemes: further label schemes, which merge the values of the field `label`. The scheme "default" has a class
+        for each value.
+    """
+
+    name: str
+    title: str
+    example: str
+    parts: str
+    pattern: re.Pattern[str]
+    counts: Mapping[str, int]
+    lookups: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
+    folders: tuple[str, ...] = (".",)
+    schemes: Mapping[str, LabelScheme] = field(default_factory=dict)
+
+    @property
+    def archive(self) -> str:
+        """The name of the corpus's zip archive, for messages."""
+        return f"{self.name}.zip"
+
+    @property
+    def label_schemes(self) -> Mapping[str, LabelScheme]:
+        """All label schemes by name."""
+        every_label = LabelScheme("default", tuple(self.counts), {label: label for label in self.counts})
+        return {"default": every_label, **self.schemes}
+
+
+def read_by_filename(corpus: FileNames, data_dir: str, labels: str) -> Corpus:
+    """Reads the zip archive or the unpacked folder at `data_dir` under the label scheme `labels`.
+
+    The path of a file in an archive is `<archive>::<member>`. `vad` is NaN. A wav file with a name that
+    `corpus.pattern` does not match is dropped with a sentence. A file without a readable header has no
+    duration: the extraction of its features reports it.
+
+    Raises:
+      InputError: `labels` names no scheme; `data_dir` is missing, is no zip archive or has no utterance; a file
+        name occurs twice; or the number of utterances is the published one, but the counts per label are not.
+    """
+    scheme = find_scheme(corpus.name, corpus.label_schemes, labels, "default")
+    if not os.path.exists(data_dir):
+        raise InputError(f"no {corpus.title} at {data_dir!r}: expected {corpus.archive} or its unpacked folder")
+    data_dir = os.path.abspath(data_dir)
+    read = _read_folder if os.path.isdir(data_dir) else _read_archive
+    utterances, dropped = read(corpus, data_dir)
+    if not utterances:
+        raise InputError(f"{data_dir} has no {corpus.title} utterance: expected files like {corpus.example}")
+    notes = [_check_counts(corpus, utterances, data_dir)]
+    outside = Counter(str(utterance.label) for utterance in utterances if utterance.label not in scheme.merge)
+    if outside:
+        counts = ", ".join(f"{label} {count}" for label, count in sorted(outside.items()))
+        notes.append(f"utterances outside the label scheme {scheme.name}: {counts}")
+    classified = [
+        dataclasses.replace(utterance, label=scheme.merge[str(utterance.label)])
+        for utterance in sorted(utterances, key=lambda utterance: utterance.id)
+        if utterance.label in scheme.merge
+    ]
+    return Corpus(
+        name=corpus.name,
+        classes=scheme.classes,
+        vad_scale=(1.0, 5.0),  # unused: there is no VAD
+        utterances=tuple(classified),
+        dropped=tuple(sorted(dropped, key=lambda file: file.path)),
+        notes=tuple(notes),
+    )
+
+
+def _check_counts(corpus: FileNames, utterances: Sequence[Utterance], data_dir: str) -> str:
+    """Compares the number of utterances of each label with the published one and returns a note."""
+    total = sum(corpus.counts.values())
+    if len(utterances) != total:
+        return f"{len(utterances)} utterances, the full {corpus.title} has {total}"
+    counts = Counter(utterance.label for utterance in utterances)
+    differ = [f"{label} {counts[label]} instead of {n}" for label, n in corpus.counts.items() if counts[label] != n]
+    if differ:
+        raise InputError(f"{data_dir} has {total} utterances but not the published counts: {', '.join(differ)}")
+    return f"full corpus: {total} utterances with the published counts per class"
+
+
+def _read_folder(corpus: FileNames, folder: str) -> tuple[list[Utterance], list[Dropped]]:
+    for pattern in corpus.folders:
+        folders = [path for path in glob.glob(os.path.join(glob.escape(folder), pattern)) if os.path.isdir(path)]
+        if folders:
+            break
+    paths = sorted(os.path.normpath(os.path.join(path, name)) for path in folders for name in os.listdir(path))
+    return _read_files(corpus, [path for path in paths if os.path.isfile(path)], lambda path: open(path, "rb"))
+
+
+def _read_archive(corpus: FileNames, archive: str) -> tuple[list[Utterance], list[Dropped]]:
+    try:
+        with zipfile.ZipFile(archive) as file:
+            prefix = archive + "::"
+            paths = [prefix + member for member in file.namelist()]
+            return _read_files(corpus, paths, lambda path: file.open(path.removeprefix(prefix)))
+    except zipfile.BadZipFile as error:
+        raise InputError(
+            f"{archive} cannot be read as a zip archive ({error}): expected {corpus.archive} or a folder"
+        ) from error
+
+
+def _read_files(
+    corpus: FileNames, paths: Iterable[str], open_file: Callable[[str], IO[bytes]]
+) -> tuple[list[Utterance], list[Dropped]]:
+    """Returns an utterance, with its label before any scheme, or a dropped file for each wav file of `paths`."""
+    utterances: dict[str, Utterance] = {}
+    dropped: list[Dropped] = []
+    for path in paths:
+        stem, extension = os.path.splitext(re.split(r"[/\\]", path)[-1])
+        if extension.lower() != ".wav" or stem.startswith("."):  # macOS writes files called ._*
+            continue
+        match = corpus.pattern.fullmatch(stem)
+        if match is None:
+            example = corpus.example.rpartition("/")[2]
+            dropped.append(Dropped(stem, path, f"{stem}.wav is not named like {example} ({corpus.parts})"))
+            continue
+        if stem in utterances:
+            raise InputError(f"the utterance {stem} occurs twice: {utterances[stem].path} and {path}")
+        fields: dict[str, Any] = {name: value for name, value in match.groupdict().items() if name in FIELDS}
+        fields |= {name: values[match[group]] for name, (group, values) in corpus.lookups.items()}
+        utterances[stem] = Utterance(
+            id=stem, path=path, corpus=corpus.name, duration=_seconds(open_file, path), **fields
+        )
+    return list(utterances.values()), dropped
+
+
+def _seconds(open_file: Callable[[str], IO[bytes]], path: str) -> float | None:
+    """Returns the duration according to the header, None without a readable header."""
+    try:
+        with open_file(path) as file, wave.open(file) as audio:
+            seconds = audio.getnframes() / audio.getframerate()
+    except (wave.Error, EOFError, zipfile.BadZipFile, ZeroDivisionError, RuntimeError):
+        return None
+    return seconds if math.isfinite(seconds) else None
