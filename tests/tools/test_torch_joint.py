@@ -208,7 +208,7 @@ class Study(NamedTuple):
 
 @pytest.fixture(scope="module")
 def study() -> Study:
-    """Frames far from 0 and of other scales than 1; one feature does not vary, one frame is not a number."""
+    """Frames far from 0 and of other scales than 1, one feature that does not vary."""
     random = np.random.default_rng(0)
     streams = {}
     for name, size in FEATURES.items():
@@ -272,7 +272,7 @@ def test_steps_are_those_of_the_jax_side(params: Any, study: Study):
     step_recipe = recipe(
         total_steps=TOTAL_STEPS, warmup_steps=TOTAL_STEPS // 10, augment=Augment(0, 0, 0, 0.0), epoch_steps=STEPS
     )
-    run, data = jax.tree.map(jnp.asarray, (run, study.data))
+    run, data = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), (run, study.data))
     frozen, key = Frozen({}, {}), jax.random.key(0)
 
     def batch_of(bucket: int, rows: np.ndarray) -> Any:

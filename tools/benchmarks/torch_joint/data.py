@@ -46,7 +46,7 @@ def load_corpus(data: Data, names: Sequence[str], device: torch.device) -> Corpu
         tuple(
             Bucket(
                 torch.from_numpy(bucket.utterance).to(device, torch.int64),
-                {name: torch.from_numpy(bucket.frames[name][:, 0]).to(device) for name in names},
+                {name: torch.from_numpy(np.asarray(bucket.frames[name])[:, 0]).to(device) for name in names},
                 {name: torch.from_numpy(bucket.lengths[name][:, 0]).to(device) for name in names},
             )
             for bucket in data.buckets
