@@ -136,6 +136,18 @@ def test_workdir_of_another_config(study: Path, cache_dir: str):
     assert "batch_size" not in sentence
 
 
+def test_an_option_that_an_older_workdir_lacks_counts_as_its_default(study: Path, tmp_path: Path, cache_dir: str):
+    workdir = shutil.copytree(study, tmp_path / "workdir")
+    written = json.loads((workdir / "config.json").read_text())
+    del written["config"]["patience"], written["config"]["model"]["guided"]
+    (workdir / "config.json").write_text(json.dumps(written))
+    config = study_config(cache_dir)
+    config.patience = 7
+    assert "here patience (7, there 0); use" in _problem(config, workdir)
+    train_and_evaluate(study_config(cache_dir), str(workdir), train=False)
+    assert (workdir / "predictions.csv").read_bytes() == (study / "predictions.csv").read_bytes()
+
+
 def test_evaluating_without_training(tmp_path: Path, study: Path, cache_dir: str):
     assert "expected the workdir of a training run" in _problem(study_config(cache_dir), tmp_path / "no", train=False)
     assert not (tmp_path / "no").exists()

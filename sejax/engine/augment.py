@@ -23,16 +23,16 @@ class Augment:
 def spec_augment(
     model: JointModel, batch: Batch, augment: Augment, key: Key[Array, ""]
 ) -> dict[str, Num[Array, "batch _time _feature"]]:
-    """Marks random bands of time and of features as unseen (NaN); the gate turns them into the mean, 0.
+    """Marks random bands of time and of features as unseen (NaN); `visible_inputs` turns them into the mean, 0.
 
     SpecAugment (Park et al., 2019) without warping. The masks depend on batch and key alone, so that runs of
-    one seed share them. Hidden states that are mixed lose the same features in every layer; raw audio is left
-    as it is (a tuned model masks time itself).
+    one seed share them. Hidden states that are mixed lose the same features in every layer; raw audio is not masked
+    here (a tuned model masks its own frames).
     """
     mixed = {stream.name: stream.mixed for stream in model.streams if stream.tuning is None}
 
     def bands(key, n, size, widest, rows):
-        """True outside `n` bands per row, each up to `widest` wide, on an axis of `size`."""
+        """Returns True outside `n` bands per row, each up to `widest` wide, on an axis of `size`."""
         start_key, width_key = jax.random.split(key)
         start = jax.random.uniform(start_key, (rows, n, 1)) * size
         width = jax.random.uniform(width_key, (rows, n, 1)) * widest

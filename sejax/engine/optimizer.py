@@ -17,9 +17,9 @@ def adamw(
     clip_norm: float,
     factors: Callable[[optax.Params], Any] | None = None,
 ) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter, 2019) behind a clip of the global gradient norm.
+    """Returns AdamW (Loshchilov & Hutter, 2019) behind a clip of the global gradient norm.
 
-    The schedule has a peak of 1 and multiplies a traced learning rate: optax's own schedules refuse a traced
+    The schedule has a peak of 1 and multiplies a traced learning rate: optax's schedules refuse a traced
     peak. Only kernels decay, not biases and norms.
 
     Args:
@@ -49,7 +49,7 @@ def _scale_by(factors: Callable[[optax.Params], Any]) -> optax.GradientTransform
 
 
 def is_kernel(params: optax.Params) -> optax.Params:
-    """True for every leaf that is a kernel, by its name."""
+    """Returns True for every leaf that is a kernel, by its name."""
 
     def named_kernel(path, _):
         return path[-1].key.endswith("kernel")

@@ -74,8 +74,8 @@ def _download(source: str, revision: str) -> Path:
         unanswered = "the hub cannot be reached"
         try:
             # Asks first, so that a missing repository is not searched for file by file.
-            found = HfApi().model_info(source, revision=revision, timeout=SECONDS_TO_ANSWER)
-            names = [file.rfilename for file in found.siblings or ()]
+            info = HfApi().model_info(source, revision=revision, timeout=SECONDS_TO_ANSWER)
+            names = [file.rfilename for file in info.siblings or ()]
         except HFValidationError as error:
             raise InputError(f"{source!r} is neither a folder nor a hub id ({error})") from error
         except GatedRepoError as error:
