@@ -193,7 +193,7 @@ class Epoch:
             vad_loss=options["loss"]["vad"],
             averaging=options["averaging"],
             augment=Augment(**options["augment"]),
-            tasks=TASKS[options["tasks"]],
+            tasks=TASKS[tuple(options["tasks"])],
             schemes=(options["weighting"],),
             gradients_at=options["gradients_at"],
             epoch_steps=self.steps,
