@@ -306,8 +306,18 @@ def test_another_corpus_compiles_nothing_new(tmp_path: Path):
     one = corpus_of(tmp_path / "one", {f"u{i}": noise(0.3 + 0.1 * i, seed=i) for i in range(4)})
     other = corpus_of(tmp_path / "other", {f"u{i}": noise(0.2 + 0.06 * i, seed=i) for i in range(7)})
     build(one, tmp_path / "cache", layers="1")
-    with jax.no_tracing():
-        build(other, tmp_path / "cache", layers="1")
+    compiled = []
+
+    def note(event: str, duration: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    build(other, tmp_path / "cache", layers="1")
+    count = len(compiled)
+    build(other, tmp_path / "cache", layers="2")
+    jax.monitoring.unregister_event_duration_listener(note)
+    assert count == 0 < len(compiled)
 
 
 def test_files_are_loaded_a_little_ahead_not_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
