@@ -10,6 +10,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from numpy.testing import assert_allclose, assert_array_equal
+from tiny_study import hyperparameters, recipe
 
 from sejax.corpora.schema import DIMENSIONS
 from sejax.data.buckets import assemble
@@ -30,7 +31,7 @@ from sejax.engine.runs import (
     lay_out,
     run_sharding,
 )
-from sejax.engine.step import Frozen, HParams, Network, Recipe, Run
+from sejax.engine.step import Frozen, HParams, Network, Run
 from sejax.engine.tasks import TASKS
 from sejax.evaluation.metrics import ccc
 from sejax.models.heads import Heads
@@ -57,31 +58,20 @@ MODEL = JointModel(
 )
 IN_BFLOAT16 = MODEL.clone(trunk=MODEL.trunk.clone(dtype=jnp.bfloat16))
 TWO_TASKS, EVERY_DIMENSION = TASKS["class", "vad"], TASKS["class", *DIMENSIONS]
-RECIPE = Recipe(
+RECIPE = recipe(
+    epoch_steps=STEPS,
     total_steps=STEPS * EPOCHS,
     warmup_steps=3,
-    clip_norm=1.0,
-    vad_loss="ccc",
     averaging=0.9,
     augment=Augment(1, 4, 1, 0.4),
-    tasks=TWO_TASKS,
     schemes=("static", "dynamic", "joint"),
-    gradients_at="representation",
-    epoch_steps=STEPS,
 )
 NETWORK = Network(MODEL, RECIPE)
 NO_MASKS = Augment(0, 0, 0, 0.0)
-plain_recipe = partial(Recipe, tasks=TWO_TASKS, schemes=("static",), gradients_at="representation", epoch_steps=STEPS)
-BASE = {
-    "learning_rate": 0.02,
-    "weight_decay": 0.01,
-    "dropout": 0.1,
-    "statistics_dropout": 0.1,
-    "label_smoothing": 0.0,
-    "alpha": 0.5,
-    "tau": 1.0,
-    "weighting": "static",
-}
+plain_recipe = partial(
+    recipe, epoch_steps=STEPS, total_steps=100, warmup_steps=0, clip_norm=0.0, averaging=0.9, augment=NO_MASKS
+)
+BASE = hyperparameters(learning_rate=0.02, dropout=0.1, statistics_dropout=0.1, label_smoothing=0.0)
 GRID = {"weighting": ("static", "joint")}
 
 
@@ -171,9 +161,9 @@ def make_study(
     return Study(layout, chunk, Shared(data, NOTHING_FROZEN), order, by_run)
 
 
-def train(study, epochs, *, recipe=RECIPE, model=MODEL):
+def train(study, epochs, *, model=MODEL):
     """Returns the states after some epochs, and the metrics of each."""
-    network = Network(model, recipe)
+    network = Network(model, RECIPE)
     states = epoch.init_runs(study.chunk, study.shared, {}, network=network)
     states = jax.device_put(states, study.by_run)
     history = []
@@ -395,7 +385,7 @@ def test_the_best_parameters_are_those_of_the_best_epoch():
 @pytest.fixture(scope="module")
 def single():
     """One run and one batch of its own and of held-out speakers, and a step without dropout or masks."""
-    recipe = plain_recipe(100, 0, 0.0, "ccc", 0.9, NO_MASKS)
+    plain = plain_recipe()
     rng = np.random.default_rng(1)
     batch = Batch(
         utterance=jnp.arange(6),
@@ -412,8 +402,8 @@ def single():
         {name: Scale(jnp.full(3, 0.5), jnp.full(3, 2.0)) for name in "ab"},
         {name: Scale(jnp.zeros(6), jnp.ones(6)) for name in "ab"},
     )
-    state = jax.jit(partial(step.init_state, Network(MODEL, recipe), NOTHING_FROZEN, {}))(run, batch, jax.random.key(0))
-    advance = jax.jit(partial(step.train_step, Network(MODEL, recipe), NOTHING_FROZEN))
+    state = jax.jit(partial(step.init_state, Network(MODEL, plain), NOTHING_FROZEN, {}))(run, batch, jax.random.key(0))
+    advance = jax.jit(partial(step.train_step, Network(MODEL, plain), NOTHING_FROZEN))
     return state, run, batch, advance
 
 
@@ -450,10 +440,10 @@ def test_a_step_follows_the_gradient_of_the_weighted_losses(single):
 def first_moments(single, **changes):
     """Adam's first moments after a step of another recipe from the same parameters: a tenth of the gradient."""
     state, run, batch, _ = single
-    recipe = plain_recipe(100, 0, 0.0, "ccc", 0.9, NO_MASKS, **changes)
-    own = step.init_state(Network(MODEL, recipe), NOTHING_FROZEN, {}, run, batch, jax.random.key(0))
+    changed = plain_recipe(**changes)
+    own = step.init_state(Network(MODEL, changed), NOTHING_FROZEN, {}, run, batch, jax.random.key(0))
     assert_equal_trees(own.params, state.params)
-    after, metrics = jax.jit(partial(step.train_step, Network(MODEL, recipe), NOTHING_FROZEN))(
+    after, metrics = jax.jit(partial(step.train_step, Network(MODEL, changed), NOTHING_FROZEN))(
         own, run, batch, jax.random.key(1)
     )
     adam = next(s for s in after.optimizer if isinstance(s, optax.ScaleByAdamState))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from tiny_study import GOLDEN_SSL
+from tiny_study import GOLDEN_SSL, hyperparameters, recipe
 
 from sejax.data.buckets import assemble
 from sejax.data.order import epoch_order
@@ -19,8 +19,7 @@ from sejax.engine import epoch
 from sejax.engine.augment import Augment
 from sejax.engine.epoch import Chunk, Shared
 from sejax.engine.runs import enumerate_runs, expand_grid, hparams_of, lay_out
-from sejax.engine.step import Frozen, Network, Recipe, Run
-from sejax.engine.tasks import TASKS
+from sejax.engine.step import Frozen, Network, Run
 from sejax.errors import InputError
 from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, StreamSpec, Trunk
@@ -31,28 +30,8 @@ from sejax.pretrained.finetune import Tuning, divide, frozen_forward, learning_r
 N, BATCH = 16, 8
 SPEAKER = np.arange(N) // 4
 TRAINED = np.stack([np.isin(SPEAKER, (0, 1)), np.isin(SPEAKER, (2, 3))])  # of fold 0 and of fold 1
-RECIPE = Recipe(
-    total_steps=100,
-    warmup_steps=0,
-    clip_norm=1.0,
-    vad_loss="ccc",
-    averaging=0.0,
-    augment=Augment(1, 4, 1, 0.3),
-    tasks=TASKS["class", "vad"],
-    schemes=("static",),
-    gradients_at="representation",
-    epoch_steps=2,
-)
-HPARAMS = {
-    "learning_rate": 0.01,
-    "weight_decay": 0.01,
-    "dropout": 0.0,
-    "statistics_dropout": 0.0,
-    "label_smoothing": 0.0,
-    "alpha": 0.5,
-    "tau": 1.0,
-    "weighting": "static",
-}
+RECIPE = recipe(epoch_steps=2, total_steps=100, warmup_steps=0, averaging=0.0, augment=Augment(1, 4, 1, 0.3))
+HPARAMS = hyperparameters(learning_rate=0.01, dropout=0.0, statistics_dropout=0.0, label_smoothing=0.0)
 CHECKPOINT = load_checkpoint(str(GOLDEN_SSL / "wavlm-large"))
 LAYERS = CHECKPOINT.backbone.layers
 LORA = Lora(2, 4.0, ("q_proj", "v_proj", "output"))
