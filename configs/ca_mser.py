@@ -1,14 +1,14 @@
-"""CA-MSER, the co-attention baseline (Zou et al., 2022), beside which the joint model has to stand.
+"""CA-MSER, the co-attention baseline (Zou et al., 2022), for comparison with the joint model.
 
 python -m sejax.main --config configs/ca_mser.py --config.data_dir=IEMOCAP_full_release --workdir runs/ca_mser
 
-MFCC through a bidirectional LSTM, the spectrogram through a convolutional network, and the frozen frames of
-wav2vec 2.0, weighed by what the other two look for. It differs from the paper in what the paper's clips of 3 s
-allowed: attention by query instead of by position, a residual network of 5-wide convolutions instead of AlexNet, and
-the epoch chosen on validation speakers, not on the test speaker.
+A bidirectional LSTM encodes MFCC, and a convolutional network encodes the spectrogram. Their vectors are queries that
+pool the frozen frames of wav2vec 2.0 by attention. The config differs from the paper, whose clips have a fixed length
+of 3 s: attention is by query instead of by position, a residual network of 5-wide convolutions takes the place of
+AlexNet, and the epoch is chosen on validation speakers, not on the test speaker.
 
-Published, leave one speaker out, the epoch chosen on the test speaker: WA 71.64, UA 72.70. sejax's number for it has
-not been measured.
+Published, leave one speaker out, the epoch chosen on the test speaker: WA 71.64, UA 72.70. This config has not been
+measured with sejax.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +17,7 @@ from sejax.config import default_config
 
 
 def get_config() -> ConfigDict:
-    """The class alone, as the paper has it."""
+    """Returns the config of the class task alone, as in the paper."""
     config = default_config()
     config.corpus = "iemocap"
     config.streams = ("mfcc", "mel", "wav2vec2")

@@ -1,4 +1,4 @@
-"""A few minutes' look at everything, without any data: a small synthetic corpus in IEMOCAP's layout.
+"""A demonstration of a few minutes without any data: a small synthetic corpus in IEMOCAP's layout.
 
 python -m sejax.main --config configs/demo.py --workdir runs/demo
 """
@@ -9,7 +9,7 @@ from sejax.config import default_config
 
 
 def get_config() -> ConfigDict:
-    """Two streams, a small network, the joint model beside the two single-task ones (alpha 1 and 0)."""
+    """Returns a config of two streams and a small network, joint and single-task (alpha 0.5, 1 and 0)."""
     config = default_config()
     config.synthetic.fraction = 0.04
     config.streams = ("mfcc", "mel")

@@ -5,14 +5,14 @@ python -m sejax.main --config configs/joint.py:iemocap --config.data_dir=IEMOCAP
 python -m sejax.main --config configs/joint.py:emodb --config.data_dir=emodb.zip --workdir runs/emodb
 python -m sejax.main --config configs/joint.py:table --config.data_dir=my.csv --workdir runs/mine
 
-Streams by name behind the corpus take the place of its usual ones:
+Names of streams after the corpus replace its default streams:
 
 python -m sejax.main --config configs/joint.py:iemocap,mfcc,stf,mel,hubert,wav2vec2 \
     --config.data_dir=IEMOCAP_full_release --workdir runs/iemocap_ssl
 
-hubert, wav2vec2 and wavlm are pretrained models, by default the base ones of the Hugging Face hub; a folder does as
-well: --config.features.ssl.hubert.model=FOLDER. Their hidden states are computed once and mixed by learned weights;
-to train adapters in the model itself instead: --config.model.encoder.hubert=finetune (config.finetune).
+hubert, wav2vec2 and wavlm are pretrained models, by default the base ones of the Hugging Face hub. A folder is also
+accepted: --config.features.ssl.hubert.model=FOLDER. Their hidden states are computed once and mixed by learned weights.
+--config.model.encoder.hubert=finetune trains adapters in the pretrained model instead (config.finetune).
 """
 
 from ml_collections import ConfigDict
@@ -22,7 +22,14 @@ from sejax.corpora.read import CORPORA
 
 
 def get_config(words: str = "synthetic") -> ConfigDict:
-    """`words`: a corpus (synthetic, iemocap, emodb or table), streams, or both, with commas between."""
+    """Returns the config of a corpus and streams.
+
+    Args:
+      words: A corpus of `CORPORA`, streams, or both, with commas between. The default corpus is synthetic.
+
+    Raises:
+      ValueError: A word is neither a corpus nor a stream, or there are several corpora.
+    """
     config = default_config()
     pretrained = tuple(config.features.ssl)
     known = (*(name for name in config.features if name != "ssl"), *pretrained)
@@ -38,13 +45,13 @@ def get_config(words: str = "synthetic") -> ConfigDict:
     streams = tuple(word for word in found if word in known)
     config.corpus = corpora[0] if corpora else "synthetic"
     if config.corpus in ("synthetic", "iemocap"):
-        # The joint model between the two single-task ones.
+        # The joint model and the two single-task ones.
         config.grid.alpha = (0.5, 1.0, 0.0)
     if config.corpus in ("synthetic", "emodb"):
         _small(config)
     if config.corpus == "emodb":
-        # 480 utterances to train on: statistics alone (encoders bring nothing on validation speakers), of more
-        # features, of more speech, and several seeds.
+        # There are 480 utterances to train on: the model reads statistics alone, because encoders do not improve
+        # validation (experiments/emodb). This config also uses more features, speed perturbation and several seeds.
         config.model.encoder.mfcc = config.model.encoder.mel = "none"
         config.streams = ("mfcc", "stf", "mel", "prosody")
         config.speeds = (1.0, 0.9, 1.1)
@@ -55,7 +62,7 @@ def get_config(words: str = "synthetic") -> ConfigDict:
 
 
 def _small(config: ConfigDict) -> None:
-    """For a few hundred utterances and two cores: statistics of every stream, small encoders on two."""
+    """Sets a small model for a few hundred utterances and two cores: statistics of all streams, encoders of two."""
     config.model.encoder.stf = "none"
     config.model.width = 32
     config.model.stride = 8
