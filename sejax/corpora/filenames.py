@@ -107,7 +107,7 @@ def _check_counts(corpus: FileNames, utterances: Sequence[Utterance], data_dir: 
     counts = Counter(utterance.label for utterance in utterances)
     differ = [f"{label} {counts[label]} instead of {n}" for label, n in corpus.counts.items() if counts[label] != n]
     if differ:
-        raise InputError(f"{data_dir} has {total} utterances but not the published counts: {', '.join(differ)}")
+        raise InputError(f"{data_dir} has {', '.join(differ)}, expected the published counts of {total} utterances")
     return f"full corpus: {total} utterances with the published counts per class"
 
 
@@ -148,7 +148,7 @@ def _read_files(
             dropped.append(Dropped(stem, path, f"{stem}.wav is not named like {example} ({corpus.parts})"))
             continue
         if stem in utterances:
-            raise InputError(f"the utterance {stem} occurs twice: {utterances[stem].path} and {path}")
+            raise InputError(f"the utterance {stem} occurs twice, in {utterances[stem].path} and {path}, expected once")
         fields: dict[str, Any] = {name: value for name, value in match.groupdict().items() if name in FIELDS}
         fields |= {name: values[match[group]] for name, (group, values) in corpus.lookups.items()}
         utterances[stem] = Utterance(

@@ -159,7 +159,7 @@ def read_iemocap(data_dir: str, labels: str = "default") -> Corpus:
         published ones (the message lists them).
     """
     if is_synthetic(data_dir):
-        raise InputError(f"{data_dir!r} holds the synthetic corpus, not IEMOCAP: read it as the corpus synthetic")
+        raise InputError(f"{data_dir!r} holds the synthetic corpus, not IEMOCAP, expected config.corpus synthetic")
     scheme = find_scheme("iemocap", IEMOCAP_SCHEMES, labels, default="four")
     release = _read_release(data_dir)
     if len(release.sessions) == N_SESSIONS and release.n_recordings == N_RECORDINGS:
@@ -181,7 +181,7 @@ def read_synthetic(data_dir: str, labels: str = "default") -> Corpus:
     """
     if not is_synthetic(data_dir):
         raise InputError(
-            f"no synthetic corpus in {data_dir!r}: {SYNTHETIC_MARKER} is missing (write_synthetic writes one)"
+            f"no synthetic corpus in {data_dir!r}: {SYNTHETIC_MARKER} is missing, expected a folder of write_synthetic"
         )
     scheme = find_scheme("synthetic", IEMOCAP_SCHEMES, labels, default="four")
     return _select("synthetic", _read_release(data_dir), scheme, [])
@@ -215,13 +215,13 @@ def _read_release(data_dir: str) -> _Release:
     for session in sessions:
         dialog = os.path.join(root, session, "dialog")
         if not os.path.isdir(os.path.join(root, session, "sentences", "wav")):
-            raise InputError(f"{os.path.join(root, session)} has no folder sentences/wav with the audio")
+            raise InputError(f"{os.path.join(root, session)} has no folder sentences/wav, expected it with the audio")
         evaluations = _text_files(os.path.join(dialog, "EmoEvaluation"))
         n_recordings += len(evaluations)
         for path in evaluations:
             for turn in parse_evaluation(_read_text(path), path):
                 if turn.id in turns:
-                    raise InputError(f"{path}: the turn {turn.id} occurs twice")
+                    raise InputError(f"{path}: the turn {turn.id} occurs twice, expected once")
                 turns[turn.id] = turn
         transcriptions = os.path.join(dialog, "transcriptions")
         if not os.path.isdir(transcriptions):
@@ -271,7 +271,7 @@ def _select(name: str, release: _Release, scheme: IemocapScheme, notes: Sequence
     if not utterances:
         raise InputError(
             f"{release.root} has no usable utterance for labels={scheme.name!r}: of {len(release.turns)} turns "
-            f"{len(dropped)} have no audio file and the others are outside the label scheme"
+            f"{len(dropped)} have no audio file and the others are outside the label scheme, expected at least one"
         )
     about_raters = "rater distributions count the external raters (C-E) only, not the actors' own votes"
     all_notes = (about_raters, *release.notes, *notes, *_notes_on_selection(utterances, outside, scheme))
@@ -305,7 +305,7 @@ def parse_evaluation(text: str, path: str) -> tuple[Turn, ...]:
             open_comment = False
         elif rater is not None:
             if not turns:
-                raise InputError(f"{where}: a rater's line before the first turn: {line!r}")
+                raise InputError(f"{where}: a rater's line before the first turn, {line!r}, expected a turn")
             if rater[1] == "C" and rater[2] == "E":
                 named = parse_categories(rater[3], line, where)
                 if named:
@@ -380,8 +380,8 @@ def parse_categories(text: str, line: str, where: str) -> tuple[str, ...]:
             continue
         if words[0] not in RATER_WORDS:
             raise InputError(
-                f"{where}: unknown category {category.strip()!r} in {line!r} "
-                f"(known are {', '.join(word.capitalize() for word in RATER_WORDS)})"
+                f"{where}: unknown category {category.strip()!r} in {line!r}, expected "
+                f"one of {', '.join(word.capitalize() for word in RATER_WORDS)}"
             )
         if RATER_WORDS[words[0]] not in codes:
             codes.append(RATER_WORDS[words[0]])
@@ -434,7 +434,10 @@ def check_full_release(turns: Iterable[Turn], root: str) -> None:
         if counts[key] != expected.get(key, 0)
     ]
     if differ:
-        raise InputError(f"{root} has all recordings but not the published counts: {', '.join(differ)}")
+        raise InputError(
+            f"{root} has all recordings but not the published counts: {', '.join(differ)}, "
+            "expected an unchanged release"
+        )
 
 
 def _notes_on_selection(utterances: Sequence[Utterance], outside: Counter[str], scheme: IemocapScheme) -> list[str]:
@@ -471,7 +474,7 @@ def _find_sessions(data_dir: str) -> tuple[str, list[str]]:
 def _text_files(folder: str) -> list[str]:
     """Returns the text files of a folder, without those that macOS writes (their names start with a dot)."""
     if not os.path.isdir(folder):
-        raise InputError(f"the folder {folder} is missing")
+        raise InputError(f"the folder {folder} is missing, expected it in the release")
     return [
         os.path.join(folder, name)
         for name in sorted(os.listdir(folder))

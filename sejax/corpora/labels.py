@@ -35,7 +35,7 @@ def find_scheme(corpus: str, schemes: Mapping[str, Scheme], name: str, default: 
     """
     known = {"default": schemes[default], **schemes}
     if name not in known:
-        raise InputError(f"labels={name!r}: {corpus} has the label schemes {', '.join(sorted(known))}")
+        raise InputError(f"config.labels is {name!r}, expected a label scheme of {corpus}: {', '.join(sorted(known))}")
     return known[name]
 
 

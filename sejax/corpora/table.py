@@ -63,7 +63,9 @@ def read_table(data_dir: str, labels: str = "default") -> Corpus:
     utterances, dropped = _usable(data_dir)
     if not utterances:
         first_reason = f" (the first: {dropped[0].reason})" if dropped else ""
-        raise InputError(f"{data_dir} has no usable row, {len(dropped)} were dropped{first_reason}")
+        raise InputError(
+            f"{data_dir} has no usable row, {len(dropped)} were dropped{first_reason}, expected at least one"
+        )
     utterances.sort(key=lambda utterance: utterance.id)
     scale, notes = _vad_scale(utterances, given_scale, data_dir)
     return Corpus(
@@ -89,8 +91,8 @@ def parse_vad_scale(labels: str) -> tuple[float, float] | None:
     match = _SCALE.fullmatch(labels)
     if match is None or not float(match[1]) < float(match[2]):
         raise InputError(
-            f"labels={labels!r}: a table takes labels=default or the scale of its valence, arousal and "
-            "dominance, lowest..highest, such as labels=1..7"
+            f"config.labels is {labels!r}, expected default or the scale of valence, arousal and dominance, "
+            "lowest..highest, such as 1..7"
         )
     return float(match[1]), float(match[2])
 
@@ -105,14 +107,16 @@ def _usable(path: str) -> tuple[list[Utterance], list[Dropped]]:
     for where, row in _rows(path):
         utterance = _utterance(row, folder, where)
         if utterance.id in lines:
-            raise InputError(f"{where}: the id {utterance.id!r} occurs twice, first in {lines[utterance.id]}")
+            raise InputError(
+                f"{where}: the id {utterance.id!r} occurs twice, first in {lines[utterance.id]}, expected once"
+            )
         lines[utterance.id] = where
         for column in ("fold", "split"):
             first, line = filled.setdefault(column, (bool(row.get(column)), where))
             if first != bool(row.get(column)):
                 raise InputError(
-                    f"{where}: {column} is {'blank' if first else 'filled'}, unlike in {line}: fill the "
-                    "column in every row or in none"
+                    f"{where}: {column} is {'blank' if first else 'filled'}, unlike in {line}, expected "
+                    "a value in every row or in none"
                 )
         if utterance.label is None and all(math.isnan(value) for value in utterance.vad):
             reason = f"{where}: the row has no label and no {', '.join(DIMENSIONS[:2])} or {DIMENSIONS[2]}"
@@ -137,12 +141,16 @@ def _rows(path: str) -> Iterator[tuple[str, dict[str, str]]]:
                 if not any(cell.strip() for cell in cells):
                     continue
                 if len(cells) != len(header):
-                    raise InputError(f"{where}: {len(cells)} cells, but the header has {len(header)} columns")
+                    raise InputError(f"{where}: {len(cells)} cells, expected the {len(header)} columns of the header")
                 yield where, dict(zip(header, (cell.strip() for cell in cells), strict=True))
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise InputError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}), expected a CSV file in UTF-8"
+        ) from error
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: cannot be read as CSV ({error})") from error
+        raise InputError(
+            f"{path}, line {reader.line_num}: cannot be read as CSV ({error}), expected cells separated by commas"
+        ) from error
 
 
 def _check_header(header: Sequence[str], path: str) -> None:
@@ -150,24 +158,29 @@ def _check_header(header: Sequence[str], path: str) -> None:
     missing = [column for column in REQUIRED if column not in header]
     if missing:
         raise InputError(
-            f"{where}: the column {' and '.join(missing)} is missing, found {', '.join(header) or 'nothing'} "
-            "(columns are separated by commas)"
+            f"{where}: the column {' and '.join(missing)} is missing, found {', '.join(header) or 'nothing'}, expected "
+            "them in lower case, separated by commas"
         )
     unknown = [column for column in header if column not in COLUMNS]
     if unknown:
-        raise InputError(f"{where}: unknown column {', '.join(map(repr, unknown))}, known are {', '.join(COLUMNS)}")
+        raise InputError(
+            f"{where}: unknown column {', '.join(map(repr, unknown))}, expected columns out of {', '.join(COLUMNS)}"
+        )
     twice = sorted({column for column in header if header.count(column) > 1})
     if twice:
-        raise InputError(f"{where}: the column {', '.join(twice)} occurs twice")
+        raise InputError(f"{where}: the column {', '.join(twice)} occurs twice, expected once")
 
 
 def _utterance(row: dict[str, str], folder: str, where: str) -> Utterance:
     for column in REQUIRED:
         if not row[column]:
-            raise InputError(f"{where}: {column} is blank")
+            raise InputError(f"{where}: {column} is blank, expected a value")
     start, end = (_number(row, column, where) for column in ("start", "end"))
     if start < 0 or end <= 0 or end <= start:
-        raise InputError(f"{where}: start {row.get('start')!r} and end {row.get('end')!r} are no span of seconds")
+        raise InputError(
+            f"{where}: start {row.get('start')!r} and end {row.get('end')!r} are no span, "
+            "expected seconds, start before end"
+        )
     gender = row.get("gender", "")
     if gender and gender.lower() not in _GENDERS:
         raise InputError(f"{where}: gender {gender!r}, expected F, M or a blank cell")
@@ -205,7 +218,7 @@ def _number(row: dict[str, str], column: str, where: str) -> float:
     except ValueError:
         value = math.inf
     if math.isinf(value):
-        raise InputError(f"{where}: {column} {cell!r} is not a number")
+        raise InputError(f"{where}: {column} {cell!r} is not a number, expected one")
     return value
 
 
@@ -241,5 +254,5 @@ def _vad_scale(
     known = ", ".join(f"{low:g}..{high:g}" for low, high in SCALES)
     raise InputError(
         f"{path}: valence, arousal and dominance run from {min(values):g} to {max(values):g}, which is on "
-        f"none of the scales {known}: give theirs as labels=lowest..highest"
+        f"none of the scales {known}, expected theirs as config.labels (lowest..highest)"
     )

@@ -133,7 +133,7 @@ def test_an_utterance_that_occurs_twice(tmp_path):
 
 def test_an_unknown_scheme(tmp_path):
     write_wav(tmp_path / "03a01Fa.wav")
-    with pytest.raises(InputError, match="labels='four': emodb has the label schemes default"):
+    with pytest.raises(InputError, match=r"config\.labels is 'four', expected a label scheme of emodb: default"):
         read_corpus("emodb", str(tmp_path), labels="four")
 
 

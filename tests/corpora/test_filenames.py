@@ -71,7 +71,7 @@ def test_the_first_pattern_of_folders_with_a_match_is_used(tmp_path):
 
 
 def test_an_unknown_scheme_and_other_names(tmp_path):
-    with pytest.raises(InputError, match="labels='three': toy has the label schemes default, two"):
+    with pytest.raises(InputError, match=r"config\.labels is 'three', expected a label scheme of toy: default, two"):
         read_by_filename(TOY, str(tmp_path), "three")
     corpus = read_by_filename(TOY, write(tmp_path, *NAMES, "Actor_01/noise.wav"), "default")
     (dropped,) = corpus.dropped
@@ -80,5 +80,5 @@ def test_an_unknown_scheme_and_other_names(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(CORPORA.keys() - {"synthetic"}))
 def test_every_reader_refuses_an_unknown_scheme(tmp_path, name):
-    with pytest.raises(InputError, match="labels='unknown'"):
+    with pytest.raises(InputError, match=r"config\.labels is 'unknown'"):
         read_corpus(name, str(tmp_path / "nowhere"), labels="unknown")

@@ -163,12 +163,12 @@ def test_no_file(tmp_path):
         ),
         (
             "path,speaker,emotion\n",
-            "FILE, line 1: unknown column 'emotion', known are path, speaker, id, start",
+            "FILE, line 1: unknown column 'emotion', expected columns out of path, speaker, id, start",
         ),
         ("path,speaker,\n", "FILE, line 1: unknown column ''"),
         ("path,speaker,path\n", "FILE, line 1: the column path occurs twice"),
-        ("path,speaker,label\na.wav,s,x\nb.wav,s\n", "FILE, line 3: 2 cells, but the header has 3 columns"),
-        ("path,speaker,label\na.wav,s,x,y\n", "FILE, line 2: 4 cells, but the header has 3 columns"),
+        ("path,speaker,label\na.wav,s,x\nb.wav,s\n", "FILE, line 3: 2 cells, expected the 3 columns of the header"),
+        ("path,speaker,label\na.wav,s,x,y\n", "FILE, line 2: 4 cells, expected the 3 columns of the header"),
         ("path,speaker,label\n,s,x\n", "FILE, line 2: path is blank"),
         ("path,speaker,label\na.wav, ,x\n", "FILE, line 2: speaker is blank"),
         (
@@ -193,7 +193,7 @@ def test_no_file(tmp_path):
         ("path,speaker,label,split\na.wav,s,x,dev\n", "FILE, line 2: split 'dev', expected train, val, test"),
         (
             "path,speaker,label,fold\na.wav,s,x,1\nb.wav,s,x,\n",
-            "FILE, line 3: fold is blank, unlike in FILE, line 2: fill the column in every row or in none",
+            "FILE, line 3: fold is blank, unlike in FILE, line 2, expected a value in every row or in none",
         ),
         (
             "path,speaker,label,split\na.wav,s,x,\nb.wav,s,x,val\n",

@@ -80,7 +80,9 @@ def write_synthetic(folder: str, *, fraction: float, seed: int, workers: int | N
         os.makedirs(parent, exist_ok=True)
         partial = tempfile.mkdtemp(prefix=f"{name}.partial-", dir=parent)
     except OSError as error:
-        raise InputError(f"no folder can be made in {parent} ({error.strerror})") from error
+        raise InputError(
+            f"no folder can be made in {parent} ({error.strerror}), expected a folder to write to"
+        ) from error
     try:
         os.chmod(partial, 0o755)  # mkdtemp makes it private
         _write_tree(os.path.join(partial, "IEMOCAP_full_release"), fraction, seed, workers)
@@ -177,7 +179,7 @@ def _is_complete(folder: str, settings: dict[str, int | float]) -> bool:
     marker = os.path.join(folder, SYNTHETIC_MARKER)
     if not os.path.isfile(marker):
         raise InputError(
-            f"{folder} exists and is no synthetic corpus ({SYNTHETIC_MARKER} is missing): give a new folder"
+            f"{folder} exists and is no synthetic corpus ({SYNTHETIC_MARKER} is missing), expected a new folder"
         )
     with open(marker, encoding="utf-8") as file:
         written = file.read()
