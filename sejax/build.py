@@ -38,6 +38,7 @@ from sejax.engine.runs import (
 )
 from sejax.engine.step import Frozen, Network, Recipe, Run
 from sejax.engine.tasks import TASKS
+from sejax.errors import InputError
 from sejax.host.wording import count
 from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, StreamSpec, Trunk
@@ -74,6 +75,7 @@ class Study:
     programs: Sequence[Program]  # the runs of one structure each
     schedule: Schedule
     placement: Placement
+    n_devices: int  # that share the runs; 0: all
     checkpoints: Mapping[str, Pretrained]  # the pretrained models, by stream
     protocol: Mapping[str, Any]  # of metrics.json
     corpus_facts: Mapping[str, Any]  # of metrics.json
@@ -162,8 +164,8 @@ def build(config: ConfigDict) -> Study:
             frames_on=config.frames_on,
             runs_per_chunk=config.runs_per_chunk or int(full_finetuning),
             memory_fraction=config.memory_fraction,
-            n_devices=config.devices,
         ),
+        n_devices=config.devices,
         checkpoints=checkpoints,
         protocol=describe_protocol(
             config.protocol,
@@ -250,7 +252,10 @@ def _stream_spec(config: ConfigDict, checkpoints: Mapping[str, Pretrained], stre
     if stream not in checkpoints:
         return StreamSpec(stream, encoder, layers, stride)
     checkpoint = checkpoints[stream]
-    layer = checkpoint.backbone.state(config.features.ssl[stream].layers)
+    try:
+        layer = checkpoint.backbone.state(config.features.ssl[stream].layers)
+    except InputError as error:
+        raise InputError(f"config.features.ssl.{stream}: {error}") from error
     mixed = checkpoint.backbone.layers + 1 if layer is None else 1
     stride = max(1, stride // 2)
     if encoder != "finetune":

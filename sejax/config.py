@@ -13,7 +13,7 @@ from sejax.engine.tasks import TASKS
 from sejax.errors import InputError
 from sejax.features.registry import FEATURES, defaults
 from sejax.models.encoders import ENCODERS
-from sejax.pretrained import LORA_TARGETS, MODES
+from sejax.pretrained import LORA_TARGETS, MODES, STREAMS
 from sejax.protocols.registry import NORMALISATIONS, PROTOCOLS
 
 ACOUSTIC = tuple(name for name in FEATURES if name != "raw")
@@ -33,7 +33,7 @@ def default_config() -> ConfigDict:
 
 def _set_data(config: ConfigDict) -> None:
     """Sets the options of the corpus and of the protocol."""
-    config.corpus = "synthetic"  # synthetic, iemocap, emodb, table
+    config.corpus = "synthetic"  # a row of CORPORA: synthetic, iemocap, emodb, table
     config.data_dir = ""  # folder or file of the corpus; the synthetic one is written below cache_dir if this is empty
     config.labels = "default"  # a label scheme of the corpus; for a table, the scale of its VAD (1..7)
     config.synthetic = ConfigDict({"fraction": 0.2, "seed": 0})  # 1.0: IEMOCAP's 5,531 utterances
@@ -42,7 +42,7 @@ def _set_data(config: ConfigDict) -> None:
     config.max_bad_fraction = 0.01  # largest share of unusable audio files that is dropped without an error
     config.allow_duplicates = False  # the same audio in training and test: an error unless allowed
 
-    config.protocol = "loso"  # loso, loso_session, official, table
+    config.protocol = "loso"  # a row of PROTOCOLS: loso, loso_session, official, table
     config.normalisation = "train"  # "speaker": by each speaker's own audio (transductive, and reported so)
     config.select_on_test = False  # chooses the epoch on the test speakers (optimistic, and reported so)
 
@@ -58,11 +58,7 @@ def _set_streams(config: ConfigDict) -> None:
             # Pretrained models, each a stream of its name. `model`: a folder or a Hugging Face id; `layers`: all
             # (mixed by learned weights), last, or the number of one (0 is the input of the first layer). Audio longer
             # than `max_seconds` is computed in overlapping windows, in `dtype`: float32 or bfloat16.
-            "ssl": {
-                "hubert": {"model": "facebook/hubert-base-ls960", **ssl},
-                "wav2vec2": {"model": "facebook/wav2vec2-base", **ssl},
-                "wavlm": {"model": "microsoft/wavlm-base", **ssl},
-            },
+            "ssl": {stream: {"model": checkpoint, **ssl} for stream, checkpoint in STREAMS.items()},
         }
     )
     config.speeds = (1.0,)  # speed-perturbed copies to train on; 1.0 comes first
@@ -75,16 +71,14 @@ def _set_model(config: ConfigDict) -> None:
     """Sets the options of the joint model and of its fine-tuned parts."""
     config.model = ConfigDict(
         {
-            # lstm, transformer, conv, linear, or none (the stream's statistics alone); for a pretrained model also
-            # finetune: raw audio through the model itself (config.finetune), then linear
+            # A row of ENCODERS (lstm, transformer, conv, linear), or none (the stream's statistics alone); for a
+            # pretrained model also finetune: raw audio through the model itself (config.finetune), then linear.
             "encoder": {
                 **dict.fromkeys(ACOUSTIC, "none"),
                 "mfcc": "lstm",
                 "stf": "transformer",
                 "mel": "conv",
-                "hubert": "linear",
-                "wav2vec2": "linear",
-                "wavlm": "linear",
+                **dict.fromkeys(STREAMS, "linear"),
             },
             "layers": 1,
             "stride": 4,  # consecutive frames that an encoder concatenates; half as many of 20 ms frames
@@ -265,6 +259,9 @@ CHECKS: Mapping[str, Check] = {
     "corpus": one_of(CORPORA),
     "protocol": one_of(PROTOCOLS),
     "normalisation": one_of(NORMALISATIONS),
+    "synthetic.fraction": Check(lambda fraction: 0 < fraction <= 1, "above 0 and up to 1"),
+    "synthetic.seed": at_least(0),
+    "workers": at_least(0),
     "max_bad_fraction": SHARE,
     "speeds": Check(lambda speeds: speeds[:1] == (1.0,), "a tuple that begins with 1.0"),
     "buckets": at_least(1),

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
         print(f"error: {argv[1]!r} is not an option; expected --config, --workdir, --mode", file=sys.stderr)
         sys.exit(2)
     logging.set_verbosity(logging.ERROR)
-    # jax starts only after the options are known to be right.
+    # jax takes its devices only after the options are known to be right.
     from sejax.engine import devices
     from sejax.study import train_and_evaluate
 

@@ -1,4 +1,4 @@
-"""The study in four acts: a corpus on disk becomes evaluated models of all folds, settings and seeds."""
+"""The study, act by act: a corpus on disk becomes evaluated models of all folds, settings and seeds."""
 
 import os
 import time
@@ -51,7 +51,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
 
     # ------------------------------------------------------------------ plan: stacks, memory, compiled programs
     began = time.perf_counter()
-    used = jax.devices()[: study.placement.n_devices or None]
+    used = jax.devices()[: study.n_devices or None]
     planned = plan_programs(study.programs, used, study.placement, begun)
     if devices.leads():
         files.write_plan(workdir, planned, begun)

@@ -143,7 +143,7 @@ def _read_files(
         if extension.lower() != ".wav" or stem.startswith("."):  # macOS writes files called ._*
             continue
         match = corpus.pattern.fullmatch(stem)
-        if match is None:
+        if match is None or any(match[group] not in values for group, values in corpus.lookups.values()):
             example = corpus.example.rpartition("/")[2]
             dropped.append(Dropped(stem, path, f"{stem}.wav is not named like {example} ({corpus.parts})"))
             continue

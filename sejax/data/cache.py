@@ -112,7 +112,7 @@ def build_features(
             builder = FeatureShards(data_dir=cache_dir, config=config)
             if not builder.is_prepared():
                 builder = _build(cache_dir, config)
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
         raise InputError(f"{cache_dir}: the features cannot be stored here ({error})") from error
     features = _read(builder, stream)
     # The shards may have been built when more bad files were allowed.

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from sejax.errors import InputError
@@ -101,12 +102,13 @@ class VadLoss(NamedTuple):
     function: Callable[..., Float[Array, " dim"]]  # (pred, target, weight) -> loss of each dimension
     title: str  # for people
     least_rows: int  # that a dimension needs to have a loss
+    on_host: Callable[[Float[np.ndarray, " row"], float], float]  # (pred - target, CCC) of one dimension -> loss
 
 
 VAD_LOSSES: Mapping[str, VadLoss] = {
-    "ccc": VadLoss(ccc_loss, "1-CCC", 2),
-    "mse": VadLoss(mse_loss, "MSE", 1),
-    "mae": VadLoss(mae_loss, "MAE", 1),
+    "ccc": VadLoss(ccc_loss, "1-CCC", 2, lambda error, ccc: 1 - ccc),
+    "mse": VadLoss(mse_loss, "MSE", 1, lambda error, ccc: float((error**2).mean())),
+    "mae": VadLoss(mae_loss, "MAE", 1, lambda error, ccc: float(np.abs(error).mean())),
 }
 """The losses that `config.loss.vad` may name."""
 

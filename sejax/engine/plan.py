@@ -40,7 +40,6 @@ class Placement:
     frames_on: str  # "device"; "host": streamed; "auto": streamed if a run per device does not fit beside them
     runs_per_chunk: int  # fixes the number; 0 chooses it (on a CPU one per device: more are not faster)
     memory_fraction: float  # the share of a device's free memory that a program may need
-    n_devices: int = 0  # that share the runs; 0: all
 
 
 def plan_programs(

@@ -76,7 +76,7 @@ class Recipe:
     total_steps: int
     warmup_steps: int
     clip_norm: float
-    vad_loss: str  # "ccc", "mse" or "mae"
+    vad_loss: str  # a key of `losses.VAD_LOSSES`
     averaging: float  # decay of the moving average of the parameters; 0: none
     augment: Augment
     tasks: tuple[Task, ...]  # the class task, then those of VAD: a value of `tasks.TASKS`

@@ -86,7 +86,7 @@ def rmse_of_moments(sums: Float[np.ndarray, "*batch 5"]) -> Float[np.ndarray, "*
 
 
 class ClassMetric(NamedTuple):
-    """A metric of the predicted classes."""
+    """A metric of the predicted classes; NaN for an empty confusion matrix."""
 
     function: Callable[[Shaped[np.ndarray, "*batch class class"]], Float[np.ndarray, "*batch"]]  # of confusion matrices
     title: str  # for people
@@ -104,14 +104,6 @@ DIMENSION_METRICS: Mapping[str, Callable[[Float[np.ndarray, "*batch 5"]], Float[
     "rmse": rmse_of_moments,
 }
 """The metrics of each dimension in metrics.json, as functions of the sums of `moments`."""
-
-# The losses of `sejax.engine.losses` by the same words, for one dimension on the host: functions of the errors
-# `pred - target` and of the CCC, which is known already.
-VAD_LOSSES: Mapping[str, Callable[[Float[np.ndarray, " row"], float], float]] = {
-    "ccc": lambda error, concordance: 1 - concordance,
-    "mse": lambda error, concordance: float((error**2).mean()),
-    "mae": lambda error, concordance: float(np.abs(error).mean()),
-}
 
 
 def divide(numerator: np.ndarray | np.number, denominator: np.ndarray | np.number) -> np.ndarray:

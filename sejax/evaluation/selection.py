@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sejax.corpora.schema import DIMENSIONS
+from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.runs import RunKey
 from sejax.errors import InputError
-from sejax.evaluation.metrics import VAD_LOSSES, ccc, confusion_matrix, unweighted_accuracy, weighted_accuracy
+from sejax.evaluation.metrics import ccc, confusion_matrix, unweighted_accuracy, weighted_accuracy
 
 CLASS_METRICS = ("val_loss_class", "val_wa", "val_ua")
 VAD_METRICS = (
@@ -52,7 +53,7 @@ def validation_metrics(
         rated = np.isfinite(true_vad[:, dim])
         value = ccc(vad[rated, dim], true_vad[rated, dim])
         if np.isfinite(value):
-            loss = VAD_LOSSES[vad_loss](vad[rated, dim] - true_vad[rated, dim], value)
+            loss = VAD_LOSSES[vad_loss].on_host(vad[rated, dim] - true_vad[rated, dim], value)
             metrics |= {f"val_ccc_{name}": value, f"val_loss_{name}": loss}
             cccs.append(value)
             losses.append(loss)
@@ -103,14 +104,14 @@ def score(metrics: Mapping[str, float]) -> float:
 
 
 def read_history(path: str) -> list[dict[str, Any]]:
-    """Reads history.jsonl: a row per epoch and run.
+    """Reads history.jsonl: a row per epoch and run. It skips a last line without end, which a killed process left.
 
     Raises:
-      InputError: if the file is missing or a line is not JSON.
+      InputError: the file is missing or a line is not JSON.
     """
     try:
         with open(path, encoding="utf-8") as file:
-            return [json.loads(line) for line in file if line.strip()]
+            return [json.loads(line) for line in file if line.strip() and line.endswith("\n")]
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}), expected the history of a training run") from error
 

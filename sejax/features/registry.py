@@ -37,6 +37,8 @@ def _unchanged(settings: Settings) -> Settings:
 class Feature:
     """One kind of feature. Its settings are the keywords of `extract`; the functions take all of them.
 
+    A feature that is a stream has the setting `hop_length`, the samples from one frame to the next.
+
     Attributes:
       extract: Computes the frames of samples at 16 kHz, given the settings as keywords.
       size: Returns the number of values in a frame.

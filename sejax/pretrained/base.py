@@ -158,7 +158,7 @@ class Backbone(ABC):
             return named[layers]
         if not layers.isdecimal() or int(layers) > self.layers:
             raise InputError(
-                f"config.features.ssl.layers is {layers!r}, expected all, last or a number from 0 (the input of the "
+                f"the option layers is {layers!r}, expected all, last or a number from 0 (the input of the "
                 f"first layer) to {self.layers}, the layers of this {self.family} model"
             )
         return int(layers)

@@ -136,10 +136,10 @@ def read_settings(settings: Mapping[str, Setting]) -> Wanted:
     """
     full = complete_settings("ssl", settings, DEFAULTS)
     if full["dtype"] not in DTYPES:
-        raise InputError(f"config.features.ssl.dtype is {full['dtype']!r}, expected one of {', '.join(DTYPES)}")
+        raise InputError(f"dtype of {full['model']} is {full['dtype']!r}, expected one of {', '.join(DTYPES)}")
     if not LEAST_MAX_SECONDS <= float(full["max_seconds"]) < math.inf:  # also false for NaN
         raise InputError(
-            f"config.features.ssl.max_seconds is {full['max_seconds']:g}, expected "
+            f"max_seconds of {full['model']} is {full['max_seconds']:g}, expected "
             f"{LEAST_MAX_SECONDS:g} or more: windows have {CONTEXT_SECONDS:g} s of context on either side"
         )
     folder = locate(str(full["model"]), str(full["revision"]))

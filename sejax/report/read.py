@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -79,10 +79,10 @@ class TextsShared(TypedDict):
 
 
 class Duplicates(TypedDict):
-    """Utterances of equal audio, and the folds that have them on both sides."""
+    """Utterances of equal audio, and the folds that have them on both sides, if any."""
 
     ids: list[str]
-    folds: list[str]
+    folds: NotRequired[list[str]]
 
 
 class DroppedUtterance(TypedDict):

@@ -175,8 +175,8 @@ def _score_tables(study: Study, setting: Setting, runs: Sequence[Run]) -> tuple[
     epochs: dict[str, str] = {}
     for run in runs:
         epochs[run.fold] = f"{epochs[run.fold]}, {run.best_epoch}" if run.fold in epochs else str(run.best_epoch)
-    by_fold, by_speaker = ({(s.name, s.utterances) for s in part} for part in (setting.folds, setting.speakers))
-    if by_fold == by_speaker:
+    tested = set(zip(study.predictions.fold.tolist(), study.predictions.speaker.tolist(), strict=True))
+    if all(fold == speaker for fold, speaker in tested):
         return _score_table("test speaker", setting.folds, columns, epochs), None
     return (
         _score_table("fold", setting.folds, columns, epochs),

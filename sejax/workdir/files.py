@@ -172,13 +172,16 @@ def write_results(
     write_runs(workdir, study, best_epoch)
     if any(of_run.mixing_scores for of_run in tested.values()):
         write_layer_weights(workdir, study, tested)
-    best_epoch_of_run = dict(enumerate(best_epoch.tolist()))
+    history = Path(workdir, HISTORY)
+    scores = (
+        selection_scores(read_history(str(history)), dict(enumerate(best_epoch.tolist()))) if history.exists() else {}
+    )
     metrics = compute_metrics(
         predictions,
         study.runs,
         study.folds,
         study.corpus,
-        selection_scores=selection_scores(read_history(os.path.join(workdir, HISTORY)), best_epoch_of_run),
+        selection_scores=selection_scores(rows, dict(enumerate(best_epoch.tolist()))),
         protocol=study.protocol,
         corpus_facts=study.corpus_facts,
         audit=study.audit,

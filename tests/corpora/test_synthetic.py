@@ -142,11 +142,11 @@ def test_foreign_content_is_refused_and_left_alone(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"fraction": 0.0, "seed": 0}, "fraction=0.0"),
-        ({"fraction": 1.5, "seed": 0}, "fraction=1.5"),
-        ({"fraction": math.nan, "seed": 0}, "fraction=nan"),
-        ({"fraction": 0.1, "seed": -1}, "seed=-1"),
-        ({"fraction": 0.1, "seed": 0, "workers": 0}, "workers=0"),
+        ({"fraction": 0.0, "seed": 0}, "fraction is 0.0"),
+        ({"fraction": 1.5, "seed": 0}, "fraction is 1.5"),
+        ({"fraction": math.nan, "seed": 0}, "fraction is nan"),
+        ({"fraction": 0.1, "seed": -1}, "seed is -1"),
+        ({"fraction": 0.1, "seed": 0, "workers": 0}, "workers is 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(tmp_path, settings, sentence):

@@ -66,11 +66,11 @@ def write_synthetic(folder: str, *, fraction: float, seed: int, workers: int | N
         folder cannot be written.
     """
     if not 0 < fraction <= 1:
-        raise InputError(f"synthetic.fraction={fraction}, expected above 0 and up to 1")
+        raise InputError(f"config.synthetic.fraction is {fraction}, expected above 0 and up to 1")
     if seed < 0:
-        raise InputError(f"synthetic.seed={seed}, expected 0 or more")
+        raise InputError(f"config.synthetic.seed is {seed}, expected 0 or more")
     if workers is not None and workers < 1:
-        raise InputError(f"workers={workers}, expected 1 or more")
+        raise InputError(f"config.workers is {workers}, expected 1 or more")
     folder = os.path.abspath(folder)
     settings = {"synthetic": SYNTHETIC_VERSION, "fraction": float(fraction), "seed": int(seed)}
     if _is_complete(folder, settings):
