@@ -173,9 +173,7 @@ def write_results(
     if any(of_run.mixing_scores for of_run in tested.values()):
         write_layer_weights(workdir, study, tested)
     history = Path(workdir, HISTORY)
-    scores = (
-        selection_scores(read_history(str(history)), dict(enumerate(best_epoch.tolist()))) if history.exists() else {}
-    )
+    rows = read_history(str(history)) if history.exists() else []
     metrics = compute_metrics(
         predictions,
         study.runs,
