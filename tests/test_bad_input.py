@@ -194,7 +194,7 @@ def test_more_bad_audio_than_allowed(tmp_path: Path, cache_dir: str):
     (tmp_path / "5.wav").write_bytes(b"no audio")
     sentence = _problem(config, tmp_path / "workdir")
     assert "5.wav" in sentence
-    assert "at most 1 % (max_bad_fraction)" in sentence
+    assert "at most 1 % (config.max_bad_fraction)" in sentence
 
 
 def test_duplicate_audio_and_a_bad_file_are_reported(tmp_path: Path, cache_dir: str):
