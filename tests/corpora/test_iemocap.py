@@ -517,7 +517,8 @@ def test_the_check_says_which_counts_differ():
         check_full_release(turns, "here")
     assert str(caught.value) == (
         "here has all recordings but not the published counts: Ses03M angry 149 instead of 148, "
-        "Ses03M neutral 189 instead of 190, ang 1104 instead of 1103, neu 1707 instead of 1708"
+        "Ses03M neutral 189 instead of 190, ang 1104 instead of 1103, neu 1707 instead of 1708, expected an unchanged "
+        "release"
     )
 
 

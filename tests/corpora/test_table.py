@@ -128,7 +128,9 @@ def test_the_scale_can_be_given(tmp_path, labels, scale):
 
 def test_values_on_no_known_scale(tmp_path):
     text = "path,speaker,valence\na.wav,s,0.5\nb.wav,s,5.5\n"
-    fails(tmp_path, text, "FILE: valence, arousal and dominance run from 0.5 to 5.5", "labels=lowest..highest")
+    fails(
+        tmp_path, text, "FILE: valence, arousal and dominance run from 0.5 to 5.5", "as config.labels (lowest..highest)"
+    )
 
 
 @pytest.mark.parametrize("labels", ["four", "7..1", "1-5", "1..1"])
@@ -136,8 +138,8 @@ def test_a_scale_that_is_none(tmp_path, labels):
     fails(
         tmp_path,
         "path,speaker,label\na.wav,s,x\n",
-        f"labels={labels!r}",
-        "such as labels=1..7",
+        f"config.labels is {labels!r}",
+        "such as 1..7",
         labels=labels,
     )
 

@@ -86,10 +86,16 @@ def test_selection_scores_are_means_at_the_chosen_epochs(tmp_path):
     assert scores == {"a": (3 + 22) / 2, "b": 11}
 
 
-@pytest.mark.parametrize("content", [None, "{torn"])
+@pytest.mark.parametrize("content", [None, "{torn\n"])
 def test_a_broken_history_is_a_sentence(tmp_path, content):
     path = tmp_path / "history.jsonl"
     if content is not None:
         path.write_text(content)
     with pytest.raises(InputError, match=r"history\.jsonl: cannot be read .*expected the history of a training run"):
         read_history(str(path))
+
+
+def test_a_last_line_that_a_killed_process_left_is_skipped(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"epoch": 1}\n{"epo')
+    assert read_history(str(path)) == [{"epoch": 1}]
