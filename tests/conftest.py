@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
-# Most of the tests' time is compilation, which takes a quarter less without LLVM's optimisations; the commands of .ci/run
-# compile as users do. A flag that is set outside comes last and wins.
+# Most of the tests' time is compilation, which takes a quarter less without LLVM's optimisations; the commands of
+# .ci/run compile as users do. A flag that is set outside comes last and wins.
 os.environ["XLA_FLAGS"] = (
     f"--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
 )
