@@ -1,6 +1,7 @@
 """A study on two processes, as two hosts would run it, is the study of one."""
 
 import contextlib
+import os
 import socket
 import subprocess
 from pathlib import Path
@@ -18,7 +19,7 @@ def test_two_processes_share_the_runs_and_resume(study: Path, tmp_path: Path, ca
     """`study` has two devices in one process; here each of two processes has one."""
     file, workdir = config_file(tmp_path, "study_config"), tmp_path / "workdir"
     words = command("--distributed", "--config", f"{file}:{cache_dir}", "--workdir", str(workdir))
-    one_device = {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    one_device = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"}
 
     def run() -> list[str]:
         address = f"localhost:{_free_port()}"
