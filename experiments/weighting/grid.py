@@ -23,6 +23,7 @@ from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.tables import COLUMNS
 from sejax.study import train_and_evaluate
 from sejax.weighting import SCHEMES
+from sejax.workdir import files
 
 ALPHAS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
 STUDIES = ("alphas", "schemes")
@@ -108,9 +109,9 @@ def main(words: Sequence[str] | None = None) -> None:
         if arguments.statistics_only:
             for stream in config.streams:
                 config.model.encoder[stream] = "none"
-        if not (arguments.workdir / name / "metrics.json").exists():
+        if not (arguments.workdir / name / files.METRICS).exists():
             train_and_evaluate(config, str(arguments.workdir / name))
-    rows = table([Predictions.read(str(arguments.workdir / name / "predictions.csv")) for name in STUDIES])
+    rows = table([Predictions.read(str(arguments.workdir / name / files.PREDICTIONS)) for name in STUDIES])
     (arguments.workdir / "table.md").write_text(rows + "\n")
     print(rows)
 

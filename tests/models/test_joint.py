@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 from numpy.testing import assert_allclose, assert_array_equal
+from tiny_models import shake, shapes, wide
 
 from sejax.engine.losses import cross_entropy, vad_loss
 from sejax.models.encoders import ENCODERS
@@ -37,20 +38,6 @@ def make_inputs(extra=0, beyond=0.0):
         masks[name] = jnp.asarray(np.arange(time) < lengths[:, None])
         statistics[name] = jnp.asarray(rng.normal(size=(BATCH, 6)), jnp.float32)
     return frames, masks, statistics
-
-
-def shake(params):
-    """Moves every parameter: fresh biases are 0, and a layer then makes 0 of padding by luck."""
-    rng = np.random.default_rng(1)
-    return jax.tree.map(lambda p: p + jnp.asarray(rng.normal(0, 0.2, p.shape), p.dtype), params)
-
-
-def wide(x):
-    return np.asarray(x.astype(jnp.float32))
-
-
-def shapes(params):
-    return {jax.tree_util.keystr(k, simple=True, separator="/"): v.shape for k, v in jax.tree.leaves_with_path(params)}
 
 
 # --------------------------------------------------------------------------------------------------- padding

@@ -7,22 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from tiny_models import shake, wide
 
 from sejax.nn import cpu_attention
 from sejax.nn.attention import AttentivePooling, GuidedPooling, attend
 
 KEY = jax.random.key(0)
 DTYPES = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-
-
-def shake(params):
-    """Moves every parameter: fresh biases are 0, and a layer then makes 0 of padding by luck."""
-    rng = np.random.default_rng(1)
-    return jax.tree.map(lambda p: p + jnp.asarray(rng.normal(0, 0.2, p.shape), p.dtype), params)
-
-
-def wide(x):
-    return np.asarray(x.astype(jnp.float32))
 
 
 @DTYPES

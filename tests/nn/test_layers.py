@@ -7,25 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from tiny_models import shake, shapes, wide
 
 from sejax.nn.layers import LSTM, Conv, Dense, Dropout, LayerMix, LayerNorm, mask_frames, random_24_bits, stack_frames
 
 KEY = jax.random.key(0)
 DTYPES = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-
-
-def shake(params):
-    """Moves every parameter: fresh biases are 0, and a layer then makes 0 of padding by luck."""
-    rng = np.random.default_rng(1)
-    return jax.tree.map(lambda p: p + jnp.asarray(rng.normal(0, 0.2, p.shape), p.dtype), params)
-
-
-def wide(x):
-    return np.asarray(x.astype(jnp.float32))
-
-
-def shapes(params):
-    return {jax.tree_util.keystr(k, simple=True, separator="/"): v.shape for k, v in jax.tree.leaves_with_path(params)}
 
 
 @pytest.mark.parametrize(
