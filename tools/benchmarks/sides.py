@@ -71,6 +71,7 @@ def measure_in_turn(sides: Mapping[str, Process], rounds: int) -> dict[str, Meas
         for name, side in sides.items():
             processes[name] = side.start()
             measured[name] = Measured(_answer(name, processes[name]))
+            _tell(f"{name}: prepared and run once in {measured[name].facts['first_seconds']:.1f} s")
         for _ in range(rounds):
             for name, process in processes.items():
                 assert process.stdin is not None
@@ -79,11 +80,17 @@ def measure_in_turn(sides: Mapping[str, Process], rounds: int) -> dict[str, Meas
                 answer = _answer(name, process)
                 measured[name].seconds.append(answer["seconds"])
                 measured[name].peak_bytes = answer["peak_bytes"]
+                _tell(f"{name}: {answer['seconds']:.3f} s")
     finally:
         for process in processes.values():
             process.kill()
             process.wait()
     return measured
+
+
+def _tell(line: str) -> None:
+    """Prints what is known so far, so that a measurement that is cut short still says something."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def ratio(slow: Measured, fast: Measured) -> float:
