@@ -17,9 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from sejax.engine import devices
 from sejax.engine.step import HParams
-from sejax.errors import InputError
 from sejax.protocols.folds import Fold
-from sejax.weighting import SCHEMES
 
 
 @dataclass(frozen=True)
@@ -50,19 +48,12 @@ def expand_grid(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> l
 
     A setting is named by the options that the grid varies, `alpha=0.5 weighting=joint`; without a grid it is named by
     its weighting. The base holds all of `HParams`; the grid may also vary options that shape the program.
-
-    Raises:
-      InputError: a value is out of range, or occurs twice.
     """
     varied = {name: tuple(values) for name, values in grid.items() if len(values)}
-    for name, values in varied.items():
-        if len(set(values)) < len(values):
-            raise InputError(f"config.grid.{name} is {values}, expected each value once")
     settings = []
     for point in product(*varied.values()):
         chosen = dict(zip(varied, point, strict=True))
         resolved = {**base, **chosen}
-        _check_hyperparameters(resolved)
         name = " ".join(f"{k}={written(v)}" for k, v in chosen.items()) or str(resolved["weighting"])
         settings.append(Setting(name, resolved))
     return settings
@@ -81,24 +72,6 @@ def group_by_structure(runs: Sequence[RunKey], structural: Sequence[str]) -> lis
     options = [group[0].setting.values for group in groups.values()]
     structures = [{name: values[name] for name in structural if name in values} for values in options]
     return list(zip(structures, groups.values(), strict=True))
-
-
-def _check_hyperparameters(values: Mapping[str, Any]) -> None:
-    if values["weighting"] not in SCHEMES:
-        raise InputError(f"config.weighting is {values['weighting']!r}, expected one of {', '.join(SCHEMES)}")
-    ranges = {
-        "learning_rate": (0.0, np.inf),
-        "weight_decay": (0.0, np.inf),
-        "dropout": (0.0, 0.99),
-        "statistics_dropout": (0.0, 0.99),
-        "label_smoothing": (0.0, 0.99),
-        "alpha": (0.0, 1.0),
-        "tau": (1e-3, np.inf),
-    }
-    for name, (low, high) in ranges.items():
-        value = values[name]
-        if isinstance(value, str) or not low <= value <= high or not np.isfinite(value):
-            raise InputError(f"config.{name} is {value!r}, expected a number from {low:g} to {high:g}")
 
 
 def enumerate_runs(n_folds: int, settings: Sequence[Setting], seeds: Sequence[int]) -> list[RunKey]:
