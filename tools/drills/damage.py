@@ -6,9 +6,8 @@ beside strangers; files that may not be read, where the user is not root. Then t
 (`--mode train`), or only evaluated.
 
 Held: exit status 0 with the same bytes of all results as an undisturbed study; or exit status 1 with exactly one
-sentence and no traceback. Where the newest checkpoint is damaged and the study is only evaluated, the results may also
-be those of the epoch before; where history.jsonl is damaged it may differ, and metrics.json with it. Then a line on
-the terminal has to say so. Never: a hang, or other numbers without a word.
+sentence and no traceback. Where history.jsonl is damaged it may differ, and metrics.json with it, if a line on the
+terminal says so. Never: a hang, or other numbers without a word.
 """
 
 import argparse
@@ -18,7 +17,6 @@ import json
 import os
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,7 +198,6 @@ class Damage:
       change: is done to each of them.
       options: of the command.
       refused: whether a refusal alone holds.
-      fallback: whether the epoch before may be evaluated.
     """
 
     kind: str
@@ -210,7 +207,6 @@ class Damage:
     change: Callable[[Path], None]
     options: tuple[str, ...] = ()
     refused: bool = False
-    fallback: bool = False
 
     @property
     def name(self) -> str:
@@ -245,14 +241,14 @@ def _of_checkpoints(reference: Reference) -> Iterator[Damage]:
     for label, path in _labelled(reference, newest).items():
         for what, change in FILE.items():
             for mode in MODES:
-                yield Damage("the newest checkpoint", f"{label} {what}", mode, (path,), change, fallback=True)
+                yield Damage("the newest checkpoint", f"{label} {what}", mode, (path,), change)
             if label in older:
                 yield Damage("both checkpoints", f"{label} {what}", "train", (path, older[label]), change)
     for what, change in FOLDER.items():
         for inner in ("", "/default", "/default/d"):
             for mode in MODES:
                 where = f"folder {inner[1:] or 'itself'} {what}"
-                yield Damage("the newest checkpoint", where, mode, (newest + inner,), change, fallback=True)
+                yield Damage("the newest checkpoint", where, mode, (newest + inner,), change)
         for mode in MODES:
             yield Damage("both checkpoints", f"folders {what}", mode, (newest, before), change)
             yield Damage("all checkpoints", f"folder {what}", mode, ("workdir/checkpoints",), change)
@@ -274,7 +270,7 @@ def _of_strangers() -> Iterator[Damage]:
     for name in (f"{later}", f"{later}.orbax-checkpoint-tmp-1", "stray", "0", "-1", f"{EPOCHS} (copy)", "1e9"):
         for (what, change), mode in itertools.product(changes.items(), MODES):
             path = f"workdir/checkpoints/{name}"
-            yield Damage("beside the checkpoints", f"{what} called {name!r}", mode, (path,), change, fallback=True)
+            yield Damage("beside the checkpoints", f"{what} called {name!r}", mode, (path,), change)
 
 
 def _of_caches(reference: Reference) -> Iterator[Damage]:
@@ -325,8 +321,7 @@ class _Drill:
 
     def __init__(self, reference: Reference, scratch: Path) -> None:
         self.reference, self.scratch = reference, scratch
-        self._numbers, self._guard = itertools.count(), threading.Lock()
-        self._before: Path | None = None
+        self._numbers = itertools.count()
 
     def attempt(self, damage: Damage) -> Failure | None:
         """Damages a copy and runs the command; returns None if it held."""
@@ -335,17 +330,15 @@ class _Drill:
         study = copy_of(self.reference, folder, cache=cache)
         for path in damage.paths:
             damage.change(folder / path)
-        finished = self._start(study, damage.mode, *damage.options)
+        finished = run_command(
+            command(study.workdir, f"--mode={damage.mode}", *damage.options, table=study.table, cache=study.cache)
+        )
         problem = complaint(finished) or self._problem(damage, study, finished)
         shutil.rmtree(folder)
         if not problem:
             return None
         again = f"{rerun('damage', damage.name)} --folder FOLDER"
         return Failure(f"{damage.name}: {problem}", again, last_lines(finished.out, finished.err))
-
-    def _start(self, study: Reference, mode: str, *options: str) -> Finished:
-        words = command(study.workdir, f"--mode={mode}", *options, table=study.table, cache=study.cache)
-        return run_command(words)
 
     def _problem(self, damage: Damage, study: Reference, finished: Finished) -> str:
         """Returns what is wrong with the results of a process that has ended well, "" if nothing is."""
@@ -356,22 +349,6 @@ class _Drill:
         names = different(study.workdir, self.reference.workdir)
         if not names:
             return ""
-        said = finished.out + finished.err
-        if damage.mode == "evaluate" and damage.fallback:
-            names = [name for name in different(study.workdir, self._epoch_before()) if name != "history.jsonl"]
-            noted = f"epoch {EPOCHS - 1}" in said and f"epoch {EPOCHS}" in said.replace(f"epochs {EPOCHS}", "")
-            return "" if not names and noted else f"{', '.join(names) or 'epoch'} differ, nothing says so"
-        if {"predictions.csv", "runs.csv"} & set(names):
-            return f"{', '.join(names)} differ from the undisturbed study"
-        return "" if all(name in said for name in damage.paths[0].split("/")[-1:]) else f"{', '.join(names)} differ"
-
-    def _epoch_before(self) -> Path:
-        """Returns the workdir of the same study, evaluated without its newest checkpoint."""
-        with self._guard:
-            if self._before is None:
-                study = copy_of(self.reference, self.scratch / "epoch before")
-                shutil.rmtree(study.workdir / "checkpoints" / str(EPOCHS))
-                finished = self._start(study, "evaluate")
-                assert finished.status == 0, finished.err
-                self._before = study.workdir
-            return self._before
+        unforgivable = {"predictions.csv", "runs.csv"} & set(names)
+        said = "history.jsonl" in finished.out + finished.err and damage.kind == "history.jsonl"
+        return "" if said and not unforgivable else f"{', '.join(names)} differ from the undisturbed study"

@@ -1,6 +1,7 @@
 """A study that takes seconds, as the command that a user starts, and what its end says."""
 
 import csv
+import json
 import math
 import os
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import soundfile
 
 from tools.drills.tally import ROOT, tell
@@ -21,7 +23,8 @@ RESULTS = ("predictions.csv", "runs.csv", "metrics.json", "history.jsonl")
 """The files of a workdir that have to be the same bytes as those of an undisturbed study."""
 
 EPOCHS = 6
-SECONDS = 180.0  # after which a process counts as hanging; it takes about 5
+SECONDS = 900.0  # after which a process counts as hanging; it takes about 5 on idle cores
+IDLE_SECONDS = 90.0  # likewise, if it has not computed meanwhile
 LINES = 15  # of standard error: more than a sentence and a few notes
 
 OPTIONS = (
@@ -97,19 +100,35 @@ def environment() -> dict[str, str]:
 
 
 def run(words: Sequence[str], *, seconds: float = SECONDS) -> Finished:
-    """Runs a command to its end; it is killed after so many seconds."""
+    """Runs a command to its end; it is killed after so many seconds, or if it waits for too long."""
     began = time.monotonic()
     process = subprocess.Popen(
         words, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
     )
     status: int | None = None
-    try:
-        out, err = process.communicate(timeout=seconds)
-        status = process.returncode
-    except subprocess.TimeoutExpired:
-        process.kill()
-        out, err = process.communicate()
+    computed, last = 0.0, began  # seconds of computing, and when they last grew
+    while status is None:
+        try:
+            out, err = process.communicate(timeout=5)
+            status = process.returncode
+        except subprocess.TimeoutExpired:
+            now, before = time.monotonic(), computed
+            computed = _seconds_of_computing(process.pid)
+            last = now if computed > before + 0.1 else last
+            if now - began > seconds or now - last > IDLE_SECONDS:
+                process.kill()
+                out, err = process.communicate()
+                break
     return Finished(status, out, err, time.monotonic() - began)
+
+
+def _seconds_of_computing(pid: int) -> float:
+    """Returns the time that a process and its children have computed."""
+    try:
+        process = psutil.Process(pid)
+        return sum(each.cpu_times().user for each in (process, *process.children(recursive=True)))
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 def complaint(finished: Finished) -> str:
@@ -141,6 +160,32 @@ def sentences(finished: Finished) -> list[str]:
 def different(workdir: Path, reference: Path) -> list[str]:
     """Returns the names of the results that are not the same bytes as those of the reference."""
     return [name for name in RESULTS if _bytes(workdir / name) != _bytes(reference / name)]
+
+
+def results_problem(workdir: Path) -> str:
+    """Returns what is insane about the results of a study, "" if nothing is: JSON of finite numbers, probabilities."""
+    try:
+        metrics = json.loads((workdir / "metrics.json").read_text(), parse_constant=_refuse)
+        for line in (workdir / "history.jsonl").read_text().splitlines():
+            json.loads(line, parse_constant=_refuse)
+        with (workdir / "predictions.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError) as error:
+        return f"results cannot be read: {error}"
+    if not rows or not metrics["settings"]:
+        return "no results"
+    for row in rows:
+        numbers = {name: float(cell) for name, cell in row.items() if cell and name.startswith(("prob_", "pred_"))}
+        if not all(map(math.isfinite, numbers.values())):
+            return f"predictions that are not finite: {row['id']}"
+        shares = [value for name, value in numbers.items() if name.startswith("prob_")]
+        if shares and abs(sum(shares) - 1) > 1e-3:
+            return f"probabilities of {row['id']} sum to {sum(shares):g}"
+    return ""
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -61,6 +61,12 @@ class Tally:
             for line in failure.output:
                 tell(f"  | {line}")
 
+    def merge(self, other: "Tally") -> None:
+        """Adds the counts and failures of another part of the drill."""
+        self.tried += other.tried
+        self.held += other.held
+        self.failures += other.failures
+
     def result(self) -> dict[str, Any]:
         """Returns the counts as JSON values."""
         return {
