@@ -182,8 +182,8 @@ class Chain:
             finally:
                 process.kill()
                 process.wait()
-        texts = [(self.folder / name).read_text(errors="replace") for name in ("out.txt", "err.txt")]
-        return Finished(status, *texts, time.monotonic() - began), struck
+        said, complained = ((self.folder / name).read_text(errors="replace") for name in ("out.txt", "err.txt"))
+        return Finished(status, said, complained, time.monotonic() - began), struck
 
     def _wait_for(self, process: subprocess.Popen, blow: Blow) -> None:
         """Waits for the moment of the blow, or the end of the process."""

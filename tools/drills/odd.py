@@ -104,7 +104,9 @@ def run(arguments: argparse.Namespace, folder: Path, scratch: Path) -> Tally:
         if not problem:
             return None
         return Failure(
-            f"{odd.name}: {problem}", f"{rerun('odd', odd.name)} --folder FOLDER", last_lines(finished.out, finished.err)
+            f"{odd.name}: {problem}",
+            f"{rerun('odd', odd.name)} --folder FOLDER",
+            last_lines(finished.out, finished.err),
         )
 
     return try_all(choose(list(odd_corpora()), arguments), attempt, jobs=arguments.jobs, minutes=arguments.minutes)
@@ -293,9 +295,7 @@ def _changed_between_starts() -> Iterator[Odd]:
 def _absent_files() -> Iterator[Odd]:
     odd = functools.partial(Odd, "absent files", expected=REFUSED)
     many = _rows(_column("path", lambda row: row["path"] if row["path"] in ("s0_0.wav", "s1_1.wav") else "absent.wav"))
-    numbered = _rows(
-        lambda rows: [{**row, "path": f"absent_{i}.wav"} if i > 2 else row for i, row in enumerate(rows)]
-    )
+    numbered = _rows(lambda rows: [{**row, "path": f"absent_{i}.wav"} if i > 2 else row for i, row in enumerate(rows)])
 
     def folder(study: Reference) -> None:
         (study.table.parent / "folder.wav").mkdir()
@@ -362,11 +362,12 @@ def _two_spellings() -> Iterator[Odd]:
 def _control_characters() -> Iterator[Odd]:
     for character in ("\r", "\n", "\t", "\0", "\x0b", "\x1b", "\x7f", "\x85"):
         for column in ("label", "speaker", "id", "session", "text"):
-            change = _rows(_with_column(column, lambda rows, c=column, x=character: _insert(rows, c, x)))
+            change = _rows(_with_column(column, functools.partial(_insert, column, character)))
             yield Odd("control characters", f"{character!r} in a {column}", change, REFUSED, ("line",))
 
 
-def _insert(rows: list[Row], column: str, character: str) -> None:
+def _insert(column: str, character: str, rows: list[Row]) -> None:
+    """Puts a character into the values of a column."""
     for number, row in enumerate(rows):
         if column == "id":
             row["id"] = f"u{number}"
@@ -403,12 +404,12 @@ def _odd_audio() -> Iterator[Odd]:
     yield bad("silence", _audio("odd.wav", write(np.zeros(16_000))))
     yield bad("no samples", _audio("odd.wav", write(np.zeros(0))))
     yield bad("10 ms", _audio("odd.wav", write(tone(0, seconds=0.01))))
-    yield bad("no bytes", _audio("odd.wav", lambda path: path.write_bytes(b"")))
-    yield bad("a text", _audio("odd.wav", lambda path: path.write_text("hello\n" * 99)), words=("text|recogni",))
+    yield bad("no bytes", _audio("odd.wav", _file(b"")))
+    yield bad("a text", _audio("odd.wav", _file("hello\n" * 99)), words=("text|recogni",))
     page = "<!DOCTYPE html><html><body>404</body></html>"
-    yield bad("a web page", _audio("odd.wav", lambda path: path.write_text(page)), words=("html|web page",))
+    yield bad("a web page", _audio("odd.wav", _file(page)), words=("html|web page",))
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
-    yield bad("a git-lfs pointer", _audio("odd.wav", lambda path: path.write_text(pointer)), words=("lfs",))
+    yield bad("a git-lfs pointer", _audio("odd.wav", _file(pointer)), words=("lfs",))
     runs = functools.partial(Odd, "audio", expected=RUNS)
     yield runs("clipped", _audio("odd.wav", write(np.clip(loud * 9, -1, 1), 16_000, "PCM_16")), words=("clipp",))
     yield runs("clipped mu-law", _audio("odd.wav", write(np.clip(loud * 9, -1, 1), 8000, "ULAW")), words=("clipp",))
@@ -418,7 +419,18 @@ def _odd_audio() -> Iterator[Odd]:
     yield runs("a length of 0 from a recorder that was killed", _audio("odd.wav", _of_unknown_length(0)))
     yield runs("five minutes", _audio("odd.wav", write(tone(0, seconds=300.0), 16_000, "PCM_16")))
     yield runs("upper-case suffix", _audio("ODD.WAV", write(loud, 16_000, "PCM_16")))
-    yield runs("flac that is called wav", _audio("odd.wav", lambda path: soundfile.write(path, loud, 16_000, format="FLAC")))
+    yield runs(
+        "flac that is called wav", _audio("odd.wav", lambda path: soundfile.write(path, loud, 16_000, format="FLAC"))
+    )
+
+
+def _file(content: str | bytes) -> Callable[[Path], None]:
+    """Returns what writes a file that is no audio."""
+
+    def write(path: Path) -> None:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return write
 
 
 def _of_unknown_length(length: int) -> Callable[[Path], None]:
@@ -482,11 +494,25 @@ def _small_corpora() -> Iterator[Odd]:
 
 
 def _odd_names() -> Iterator[Odd]:
-    for name in ("a b", "it's", 'say "x"', "a,b", "😀", "%s{0}$HOME", "-rf", "#1", "é", "x" * 200, "<b>&amp;", "a;b=c", "a::b"):
-        renamed = _rows(_column("path", lambda row, name=name: f"{name} {row['path']}"))
+    for name in (
+        "a b",
+        "it's",
+        'say "x"',
+        "a,b",
+        "😀",
+        "%s{0}$HOME",
+        "-rf",
+        "#1",
+        "é",
+        "x" * 200,
+        "<b>&amp;",
+        "a;b=c",
+        "a::b",
+    ):
+        renamed = _rows(_column("path", functools.partial(_prefixed, f"{name} ", "path")))
         yield Odd("names", f"files called {name:.20}", renamed, RUNS)
         for column in ("speaker", "label"):
-            change = _rows(_column(column, lambda row, column=column, name=name: f"{name}{row[column]}"))
+            change = _rows(_column(column, functools.partial(_prefixed, name, column)))
             yield Odd("names", f"a {column} called {name:.20}", change, RUNS)
 
     def link(study: Reference) -> None:
@@ -497,6 +523,10 @@ def _odd_names() -> Iterator[Odd]:
 
     yield Odd("names", "a workdir that is a link to nowhere", link, EITHER)
     yield Odd("names", "a workdir that is a file", file, REFUSED)
+
+
+def _prefixed(prefix: str, column: str, row: Row) -> str:
+    return f"{prefix}{row[column]}"
 
 
 def _odd_machines() -> Iterator[Odd]:
@@ -523,9 +553,7 @@ def _odd_machines() -> Iterator[Odd]:
             yield odd(f"a disk of {kilobytes} kB for the workdir", _nothing, REFUSED, words, same=True, start=start)
         for kilobytes in (4, 32):
             start = functools.partial(_on_a_full_disk, kilobytes=kilobytes, place="cache")
-            yield odd(
-                f"a disk of {kilobytes} kB for the cache", _without_cache, REFUSED, words, same=True, start=start
-            )
+            yield odd(f"a disk of {kilobytes} kB for the cache", _without_cache, REFUSED, words, same=True, start=start)
     if os.geteuid() != 0:
         yield odd("a cache that cannot be written", read_only, RUNS, same=True)
     yield odd("a file where the cache should be", file_as_cache, REFUSED)
@@ -554,7 +582,8 @@ def _on_a_full_disk(study: Reference, words: list[str], *, kilobytes: int, place
     folder.mkdir(exist_ok=True)
     script = (
         f'mount -t tmpfs -o size={kilobytes}k tmpfs "{folder}" && {{ "$@"; status=$?; '
-        f'mount -o remount,size=1g "{folder}"; "$@" >"{study.folder}/again.txt" 2>&1; echo $? >"{study.folder}/status"; '
+        f'mount -o remount,size=1g "{folder}"; '
+        f'"$@" >"{study.folder}/again.txt" 2>&1; echo $? >"{study.folder}/status"; '
         f'cp -r "{study.workdir}" "{kept}"; exit $status; }}'
     )
     finished = run_command(["unshare", "-rm", "sh", "-c", script, "sh", *words])

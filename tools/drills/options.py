@@ -22,7 +22,8 @@ from ml_collections import ConfigDict
 from sejax.config import check_config, default_config
 from sejax.errors import InputError
 from tools.drills.parsers import sentence_problem
-from tools.drills.study import Reference, command, complaint, prepare, results_problem, run as run_command
+from tools.drills.study import Reference, command, complaint, prepare, results_problem
+from tools.drills.study import run as run_command
 from tools.drills.tally import ROOT, Failure, Tally, add_bounds, last_lines, rerun, try_all
 
 sys.path.insert(0, str(ROOT / "tests"))
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace, folder: Path, scratch: Path) -> Tally:
 
 
 def get_config(words: str) -> ConfigDict:
-    """Returns the config of `configs/joint.py:table,mfcc` with an odd value, for `--config=<this file>:<option>:<place>`."""
+    """Returns the config of `configs/joint.py:table,mfcc` with an odd value, for `--config=FILE:<option>:<place>`."""
     from configs import joint
 
     option, _, place = words.rpartition(":")
@@ -130,7 +131,9 @@ def _train(value: Value, reference: Reference, scratch: Path) -> Failure | None:
     words = [
         word
         for word in command(workdir, table=reference.table, cache=reference.cache)
-        if not word.startswith((f"--config.{value.option}=", "--config=", f"--config.{value.option.partition('.')[2]}="))
+        if not word.startswith(
+            (f"--config.{value.option}=", "--config=", f"--config.{value.option.partition('.')[2]}=")
+        )
     ]
     finished = run_command([*words, f"--config={Path(__file__).relative_to(ROOT)}:{value.option}:{value.place}"])
     problem = complaint(finished) or ("" if finished.status else results_problem(workdir))
