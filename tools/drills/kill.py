@@ -18,7 +18,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,23 +73,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, folder: Path, scratch: Path) -> Tally:
     """Runs chains until so many processes were ended."""
     reference, tally, guard = prepare(folder), Tally(), threading.Lock()
-    end, left = time.monotonic() + 60 * arguments.minutes, arguments.kills
+    budget = Budget(arguments.kills, arguments.minutes, reference.seconds)
     numbers = iter(range(1 << 30)) if arguments.case is None else iter([int(arguments.case)])
 
-    def may_kill() -> bool:
-        nonlocal left
-        with guard:
-            allowed = left > 0 and time.monotonic() < end
-            left -= allowed
-            return allowed
-
     def chains() -> None:
-        while True:
+        while not budget.is_spent():
             with guard:
                 number = next(numbers, None)
-            if number is None or left <= 0 or time.monotonic() > end:
+            if number is None:
                 return
-            chain = Chain(number, arguments, reference, scratch / f"chain-{number}", may_kill)
+            chain = Chain(number, arguments, reference, scratch / f"chain-{number}", budget)
             chain.run()
             with guard:
                 for kind, failure in chain.tries:
@@ -102,18 +95,38 @@ def run(arguments: argparse.Namespace, folder: Path, scratch: Path) -> Tally:
     return tally
 
 
+class Budget:
+    """What chains share: the kills that are left, and how long a process was seen to live."""
+
+    def __init__(self, kills: int, minutes: float, life: float) -> None:
+        self.kills, self.life = kills, life
+        self._end, self._guard = time.monotonic() + 60 * minutes, threading.Lock()
+
+    def is_spent(self) -> bool:
+        """Returns whether no kill is left, or no time."""
+        return self.kills <= 0 or time.monotonic() > self._end
+
+    def take(self) -> bool:
+        """Takes one kill; returns whether there was one."""
+        with self._guard:
+            taken = not self.is_spent()
+            self.kills -= taken
+            return taken
+
+    def give_back(self, lived: float) -> None:
+        """Gives a kill back that met nobody: the process had ended after so many seconds."""
+        with self._guard:
+            self.kills += 1
+            self.life = lived
+
+
 class Chain:
     """One study that is ended and started again until it is complete."""
 
     def __init__(
-        self,
-        number: int,
-        arguments: argparse.Namespace,
-        reference: Reference,
-        folder: Path,
-        may_kill: Callable[[], bool],
+        self, number: int, arguments: argparse.Namespace, reference: Reference, folder: Path, budget: Budget
     ) -> None:
-        self.number, self.reference, self.folder, self.may_kill = number, reference, folder, may_kill
+        self.number, self.reference, self.folder, self.budget = number, reference, folder, budget
         self.random = random.Random(f"{arguments.seed}:{number}")
         self.signals, self.seed = arguments.signals, arguments.seed
         self.blows: list[Blow] = []
@@ -139,7 +152,7 @@ class Chain:
         cache = self._cache()
         words = command(self.folder / "workdir", table=self.reference.table, cache=cache)
         while True:
-            blow = self._draw() if len(self.blows) < MOST and self.may_kill() else None
+            blow = self._draw() if len(self.blows) < MOST and self.budget.take() else None
             finished, struck = self._start(words, blow)
             if blow and struck:
                 self.blows.append(blow)
@@ -148,6 +161,8 @@ class Chain:
                 self.tries.append((what, self._failure(f"{what}: {problem}", finished) if problem else None))
                 if finished.status != 0:
                     continue
+            elif blow:
+                self.budget.give_back(finished.seconds)
             return finished
 
     def _cache(self) -> Path:
@@ -162,7 +177,7 @@ class Chain:
 
     def _draw(self) -> Blow:
         changes = self.random.randint(1, LAST_CHANGE) if self.random.random() < 0.5 else 0
-        pause = 0.02 if changes else self.reference.seconds
+        pause = 0.02 if changes else self.budget.life
         return Blow(self.random.choice(self.signals), self.random.uniform(0, pause), changes)
 
     def _start(self, words: Sequence[str], blow: Blow | None) -> tuple[Finished, bool]:

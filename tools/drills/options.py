@@ -53,17 +53,20 @@ class Value:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checks", type=int, help="values that are checked, drawn by the seed; else all")
     parser.add_argument("--runs", type=int, default=30, help="accepted values that are trained with (%(default)d)")
     add_bounds(parser, minutes=60)
 
 
 def run(arguments: argparse.Namespace, folder: Path, scratch: Path) -> Tally:
     """Checks all values, and trains with some."""
-    checks, runs = list(_values()), list(_trained())
+    checks, runs = list(_values()), list(_trained()) if arguments.runs or arguments.case else []
     if arguments.case:
         checks, runs = ([value for value in values if value.name == arguments.case] for values in (checks, runs))
     else:
-        runs = random.Random(arguments.seed).sample(runs, min(arguments.runs, len(runs)))
+        draw = random.Random(arguments.seed)
+        runs = draw.sample(runs, min(arguments.runs, len(runs)))
+        checks = checks if arguments.checks is None else draw.sample(checks, min(arguments.checks, len(checks)))
     tally = try_all(checks, _check, jobs=1, minutes=arguments.minutes)
     if runs:
         attempt = functools.partial(_train, reference=prepare(folder), scratch=scratch)
@@ -91,7 +94,7 @@ def _trained() -> Iterator[Value]:
     """Yields the accepted values that a tiny study reads and can afford."""
     for value in _values():
         option, odd = value.option, odd_values(value.option)[value.place]
-        if option in PLACES or option.startswith(WITHOUT_EFFECT) or odd == options()[option]:
+        if option in PLACES or option.startswith(WITHOUT_EFFECT) or repr(odd) == repr(options()[option]):
             continue
         if isinstance(odd, int) and odd > LARGEST and option not in CHEAP:
             continue

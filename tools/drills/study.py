@@ -65,7 +65,7 @@ class Reference:
     """A corpus, and the undisturbed study of it that others are compared with."""
 
     folder: Path
-    seconds: float  # of a process that finds features and compiled programs in the cache
+    seconds: float  # of its process, which had to compute features and to compile
 
     @property
     def table(self) -> Path:
@@ -199,13 +199,10 @@ def prepare(folder: Path) -> Reference:
     if not times.exists():
         shutil.rmtree(folder, ignore_errors=True)
         write_corpus(reference.table, tones())
-        tell("the reference: an undisturbed study, started twice")
-        for start in (1, 2):  # the second finds everything in the cache, as what is compared with it does
-            shutil.rmtree(reference.workdir, ignore_errors=True)
-            finished = run(command(reference.workdir, table=reference.table, cache=reference.cache), seconds=600)
-            if finished.status != 0:
-                sys.exit(f"error: the undisturbed study ended with status {finished.status}\n{finished.err[-2000:]}")
-            tell(f"  start {start}: {finished.seconds:.1f} s")
+        tell("the reference: an undisturbed study")
+        finished = run(command(reference.workdir, table=reference.table, cache=reference.cache))
+        if finished.status != 0:
+            sys.exit(f"error: the undisturbed study ended with status {finished.status}\n{finished.err[-2000:]}")
         times.write_text(f"{finished.seconds:.3f}\n")
     return Reference(folder, float(times.read_text()))
 
