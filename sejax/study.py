@@ -47,10 +47,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
 def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: str, train: bool) -> dict[str, Any]:
     # ------------------------------------------------------------------ corpus, features, folds, audit, programs
     study = build.build(config)
+    if devices.leads():
+        files.claim_workdir(workdir, options, study)
     begun = files.read_plan(workdir, study.programs)
     devices.wait_for_all("workdir read")
     if devices.leads():
-        files.claim_workdir(workdir, options, study)
         files.write_runs(workdir, study, best_epoch=None)
         print(study.size, flush=True)
 

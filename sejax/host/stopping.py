@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
+from sejax.host.progress import close_bars
+
 # Clusters kill a process 30 seconds after SIGTERM or later.
 GRACE_SECONDS = {signal.SIGINT: 5.0, signal.SIGTERM: 20.0}
 
@@ -68,8 +70,7 @@ def end(number: signal.Signals, last_words: str) -> NoReturn:
 
     Nothing else is awaited: threads that still write leave a temporary file at most.
     """
-    if sys.stderr.isatty():
-        print(file=sys.stderr)  # below a progress bar
+    close_bars()
     print(last_words, file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(128 + number)
