@@ -229,7 +229,7 @@ class History(Parser):
             path.write_bytes(mutate_text(random, self.lines))
         rows = read_history(str(path))
         for row in rows:
-            if not isinstance(row, dict) or type(row.get("epoch")) is not int or type(row.get("run")) is not int:
+            if not isinstance(row, dict) or not all(isinstance(row.get(name), int) for name in ("epoch", "run")):
                 return f"a row {row!r:.100}"
         scores = selection_scores(rows, {0: 2, 1: 2})
         return "" if all(isinstance(name, str) for name in scores) else f"scores of {list(scores)!r:.100}"
