@@ -20,10 +20,9 @@ from typing import Any, ClassVar
 import numpy as np
 import soundfile
 
-from sejax.corpora.emodb import read_emodb
 from sejax.corpora.iemocap import CODE_COUNTS, parse_evaluation, parse_transcript
+from sejax.corpora.read import read_corpus
 from sejax.corpora.schema import Corpus
-from sejax.corpora.table import read_table
 from sejax.features.audio import Audio, load_audio
 from tools.drills.mutations import TOKENS, mutate_bytes, mutate_json, mutate_text
 from tools.drills.study import tone, write_tone
@@ -74,7 +73,7 @@ class Table(Parser):
         labels = "default"
         if random.random() < 0.1:
             labels = mutate_text(random, random.choice(("1..7", "0..1", "default"))).decode("utf-8", "replace")
-        return corpus_problem(read_table(str(table), labels))
+        return corpus_problem(read_corpus("table", str(table), labels=labels))
 
 
 class Iemocap(Parser):
@@ -128,7 +127,7 @@ class Emodb(Parser):
     def attempt(self, random: Random) -> str:
         archive = self.folder / "emodb.zip"
         archive.write_bytes(mutate_bytes(random, random.choice(self.archives), self.archives))
-        corpus = read_emodb(str(archive))
+        corpus = read_corpus("emodb", str(archive))
         if problem := corpus_problem(corpus, on_disk=False):
             return problem
         return audio_problem(load_audio(random.choice(corpus.utterances).path), archive.stat().st_size)
@@ -424,4 +423,4 @@ def sentence_problem(sentence: str) -> str:
         return f"the refusal has {sentence.count(chr(10)) + 1} lines: {sentence!r:.200}"
     if any(unicodedata.category(character) == "Cc" for character in sentence):
         return f"the refusal has control characters: {sentence!r:.200}"
-    return "" if len(sentence) < 2000 else f"the refusal has {len(sentence)} characters: {sentence:.100}"
+    return "" if len(sentence) < 4000 else f"the refusal has {len(sentence)} characters: {sentence:.100}"
