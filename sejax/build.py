@@ -68,6 +68,7 @@ class Study:
     """A resolved study: its data, its runs grouped into programs, and the facts that its numbers are quoted with."""
 
     corpus: Corpus  # usable utterances
+    audio_digests: Mapping[str, str]  # of the decoded samples, by utterance id
     folds: Sequence[Fold]
     settings: Sequence[Setting]
     seeds: Sequence[int]
@@ -148,6 +149,7 @@ def build(config: ConfigDict) -> Study:
     full_finetuning = config.finetune.mode == "full" and any(_feature(config, name) == "raw" for name in config.streams)
     return Study(
         corpus=corpus,
+        audio_digests=prepared.digests,
         folds=folds,
         settings=settings,
         seeds=seeds,

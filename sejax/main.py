@@ -3,8 +3,10 @@
 import inspect
 import os
 import re
+import signal
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +18,8 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from sejax.errors import InputError, shown
+from sejax.host import stopping
+from sejax.host.disk import disk_problem
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The study, for instance configs/demo.py.")
 flags.DEFINE_string("workdir", None, "Folder for checkpoints, predictions, metrics and the report.")
@@ -160,16 +164,39 @@ def main(argv: list[str]) -> None:
         print(f"error: {argv[1]!r} is not an option; expected --config, --workdir, --mode", file=sys.stderr)
         sys.exit(2)
     logging.set_verbosity(logging.ERROR)
-    # jax takes its devices only after the options are known to be right.
-    from sejax.engine import devices
-    from sejax.study import train_and_evaluate
-
-    devices.start(distributed=_DISTRIBUTED.value)
+    workdir = flags.FLAGS.workdir
+    # Of several processes jax itself takes SIGTERM.
+    last_words = partial(_last_words, workdir)
+    if not _DISTRIBUTED.value:
+        stopping.listen(last_words)
     try:
-        train_and_evaluate(_CONFIG.value, flags.FLAGS.workdir, train=_MODE.value == "train")
+        # jax takes its devices only after the options are known to be right.
+        from sejax.engine import devices
+        from sejax.study import train_and_evaluate
+
+        devices.start(distributed=_DISTRIBUTED.value)
+        train_and_evaluate(_CONFIG.value, workdir, train=_MODE.value == "train")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        stopping.end(signal.SIGINT, last_words())
+    except stopping.Terminated:
+        stopping.end(signal.SIGTERM, last_words())
+    except Exception as error:
+        if not (problem := disk_problem(error)):
+            raise
+        print(f"error: {problem}, expected a disk that takes and gives files; {last_words()}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _last_words(workdir: str) -> str:
+    """Returns the line of a process that ends early: what is saved, and how to continue."""
+    checkpoints = Path(workdir, "checkpoints")
+    folders = (*checkpoints.glob("[0-9]*"), *checkpoints.glob("program-*/[0-9]*"))
+    saved = [int(folder.name) for folder in folders if folder.name.isdecimal()]
+    what = f"epoch {max(saved)} is saved in {workdir}" if saved else "no epoch is saved yet"
+    return f"stopped: {what}, computed features are kept; the same command continues"
 
 
 if __name__ == "__main__":

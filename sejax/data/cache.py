@@ -31,6 +31,7 @@ from sejax.data.stored import Stored
 from sejax.errors import InputError
 from sejax.features.audio import check_speed, split_archive
 from sejax.features.extract import Contents, Segment, statistics_dtype
+from sejax.host.disk import disk_problem
 from sejax.host.progress import progress_bar
 
 # Raised when the same settings give other numbers than before.
@@ -109,12 +110,12 @@ def build_features(
     try:
         os.makedirs(cache_dir, exist_ok=True)
         with _silent_tfds():
-            builder = FeatureShards(data_dir=cache_dir, config=config)
-            if not builder.is_prepared():
-                builder = _build(cache_dir, config)
+            features = _stored(cache_dir, config) or _read(_build(cache_dir, config))
     except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
-        raise InputError(f"{cache_dir}: the features cannot be stored here ({error})") from error
-    features = _read(builder, stream)
+        raise InputError(
+            f"{cache_dir}: the features cannot be stored here ({disk_problem(error) or error}), expected a folder with "
+            "room that can be written to (config.cache_dir)"
+        ) from error
     # The shards may have been built when more bad files were allowed.
     _check_bad(features.errors, corpus.name, len(corpus.utterances), max_bad_fraction)
     return features
@@ -245,16 +246,36 @@ def _size_and_time(file: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
+def _folder(cache_dir: str, config: DatasetConfig) -> str:
+    """Returns the folder of a dataset; below it is one for the version, and the files that a killed build has left."""
+    return os.path.join(cache_dir, FeatureShards.name, config.name)
+
+
+def _stored(cache_dir: str, config: DatasetConfig) -> StreamFeatures | None:
+    """Returns the features that the cache holds, None if it holds none or they are damaged."""
+    if not os.path.isdir(os.path.join(_folder(cache_dir, config), str(FeatureShards.VERSION))):
+        return None
+    try:
+        return _read(FeatureShards(data_dir=cache_dir, config=config))
+    # A damaged file can raise anything in TFDS and array_record. All of it can be computed again.
+    except Exception as error:
+        problem = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        print(
+            f"note: {_folder(cache_dir, config)}: the stored features are damaged ({problem}): they are computed again",
+            file=sys.stderr,
+        )
+        return None
+
+
 def _build(cache_dir: str, config: DatasetConfig) -> FeatureShards:
     """Computes the features and writes the shards, unless another process has done so meanwhile."""
     with _lock(cache_dir):
-        builder = FeatureShards(data_dir=cache_dir, config=config)
-        if builder.is_prepared():
-            return builder
-        # <cache_dir>/acoustic_features/<config>/<version>; a killed build leaves its files beside the version.
-        folder = os.path.dirname(builder.data_dir)
+        if _stored(cache_dir, config):
+            return FeatureShards(data_dir=cache_dir, config=config)
+        folder = _folder(cache_dir, config)
         downloads = os.path.join(folder, "downloads")
         shutil.rmtree(folder, ignore_errors=True)
+        builder = FeatureShards(data_dir=cache_dir, config=config)
         began = time.monotonic()
         try:
             # TFDS creates a folder for downloads even where there are none.
@@ -301,8 +322,12 @@ def _silent_tfds() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _read(builder: FeatureShards, stream: str) -> StreamFeatures:
-    """Reads all records of a dataset, sorted by id; their frames stay on disk."""
+def _read(builder: FeatureShards) -> StreamFeatures:
+    """Reads all records of a dataset, sorted by id; their frames stay on disk.
+
+    Raises:
+      ValueError: the records are not one for each utterance of the corpus.
+    """
     source = builder.as_data_source(split=SPLIT)
     records = []
     for place in range(len(source)):
@@ -312,9 +337,11 @@ def _read(builder: FeatureShards, stream: str) -> StreamFeatures:
         frames = Stored(record["frames"].shape, record["frames"].dtype, functools.partial(_frames, source, place))
         records.append(record | text | {"frames": frames})
     records.sort(key=lambda record: record["id"])
+    if [record["id"] for record in records] != sorted(u.id for u in builder.builder_config.utterances):
+        raise ValueError(f"{len(records)} records of other utterances than the corpus has")
     good = [record for record in records if not record["error"]]
     return StreamFeatures(
-        stream=stream,
+        stream=builder.builder_config.stream,
         frames={record["id"]: record["frames"] for record in good},
         statistics={record["id"]: record["statistics"] for record in good},
         digest={record["id"]: record["digest"] for record in good},

@@ -107,13 +107,30 @@ def read_history(path: str) -> list[dict[str, Any]]:
     """Reads history.jsonl: a row per epoch and run. It skips a last line without end, which a killed process left.
 
     Raises:
-      InputError: the file is missing or a line is not JSON.
+      InputError: the file is missing, or a line is not a row of a training run.
     """
     try:
         with open(path, encoding="utf-8") as file:
-            return [json.loads(line) for line in file if line.strip() and line.endswith("\n")]
+            lines = file.readlines()
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}), expected the history of a training run") from error
+    return [_history_row(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.endswith("\n")]
+
+
+def _history_row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        known = isinstance(row["epoch"], int) and isinstance(row["run"], int) and isinstance(row["setting"], str)
+        if known and isinstance(row["score"], int | float | None):
+            return row
+        problem = "epoch, run and score are no numbers, or setting is no text"
+    except KeyError as error:
+        problem = f"has no {error}"
+    except (ValueError, TypeError, RecursionError) as error:
+        problem = f"is no JSON object ({error})"
+    raise InputError(
+        f"{where}: {problem}, expected a row of a training run; without the line, a point of the curves is lost"
+    )
 
 
 def selection_scores(history: Iterable[Mapping[str, Any]], best_epoch: Mapping[int, int]) -> dict[str, float]:

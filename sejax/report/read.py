@@ -1,7 +1,6 @@
 """The files of a finished workdir as typed records."""
 
 import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -16,7 +15,8 @@ from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.results import with_parts
 from sejax.evaluation.selection import read_history, selection_scores
 from sejax.evaluation.tables import COLUMNS, Column
-from sejax.workdir.files import CONFIG, HISTORY, LAYER_WEIGHTS, METRICS, PREDICTIONS, RUNS
+from sejax.workdir.data import digest
+from sejax.workdir.files import CONFIG, HISTORY, LAYER_WEIGHTS, METRICS, PREDICTIONS, RUNS, read_json
 
 FILES = (CONFIG, RUNS, HISTORY, PREDICTIONS, METRICS)
 """The files of a workdir that a report needs. LAYER_WEIGHTS is read too where hidden states are mixed."""
@@ -202,13 +202,28 @@ def read_study(workdir: str) -> Study:
     scores. They are then computed from the other files, as they are for a new metrics.json.
 
     Raises:
-      InputError: if one of `FILES` is missing.
+      InputError: one of `FILES` is missing or cannot be read, or the metrics are of other data than the workdir's.
     """
     folder = Path(workdir)
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise InputError(f"{workdir}: has no {', '.join(missing)}, expected the files of a finished study")
-    tree = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    try:
+        return _read_files(workdir, folder)
+    except InputError:
+        raise
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, csv.Error) as error:
+        raise InputError(
+            f"{workdir}: cannot be read ({type(error).__name__}: {error}), expected the files of a finished study; "
+            "evaluate again (--mode evaluate)"
+        ) from error
+
+
+def _read_files(workdir: str, folder: Path) -> Study:
+    tree, config = (
+        read_json(folder / name, "a file of a finished study; evaluate again") for name in (METRICS, CONFIG)
+    )
+    _check_same_data(workdir, tree, config)
     predictions = Predictions.read(str(folder / PREDICTIONS))
     history = read_history(str(folder / HISTORY))
     runs = [
@@ -219,7 +234,7 @@ def read_study(workdir: str) -> Study:
         scores = selection_scores(history, {run.number: run.best_epoch for run in runs})
         settings = with_parts(settings, predictions, scores)
     return Study(
-        provenance=_record(Provenance, json.loads((folder / CONFIG).read_text(encoding="utf-8"))),
+        provenance=_record(Provenance, config),
         protocol=_record(Protocol, tree["protocol"]),
         corpus=_record(CorpusFacts, tree["corpus"]),
         settings=[_setting(setting) for setting in settings],
@@ -230,6 +245,16 @@ def read_study(workdir: str) -> Study:
         predictions=predictions,
         layer_weights=_layer_weights(_read_csv(folder / LAYER_WEIGHTS)) if (folder / LAYER_WEIGHTS).is_file() else {},
     )
+
+
+def _check_same_data(workdir: str, metrics: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Checks that the metrics are of the data with which the workdir was begun; older versions did not store that."""
+    there = metrics["corpus"].get("digest")
+    if there and "data" in config and there != digest(config["data"]):
+        raise InputError(
+            f"{workdir}: {METRICS} was made from other data than {CONFIG} names, expected the same; evaluate again "
+            "(--mode evaluate)"
+        )
 
 
 def _record(record: type[Record], tree: Mapping[str, Any]) -> Record:

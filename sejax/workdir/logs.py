@@ -11,6 +11,7 @@ from sejax.engine.epoch import EpochMetrics
 from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.program import Program
 from sejax.engine.tasks import Task
+from sejax.evaluation.selection import read_history
 from sejax.host.progress import progress_bar
 from sejax.host.wording import count
 from sejax.workdir.files import HISTORY, TENSORBOARD
@@ -69,10 +70,8 @@ class History:
         self._path = Path(workdir, HISTORY)
         kept: list[str] = []
         if self._path.exists():
-            # A torn last line has no newline: it belongs to an epoch that is trained again.
-            whole = (line for line in self._path.read_text().splitlines(keepends=True) if line.endswith("\n"))
-            rows = ((line, json.loads(line)) for line in whole)
-            kept = [line for line, row in rows if row["epoch"] <= epoch or row["run"] not in runs]
+            rows = read_history(str(self._path))
+            kept = [json.dumps(row) + "\n" for row in rows if row["epoch"] <= epoch or row["run"] not in runs]
         self._path.write_text("".join(kept))
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
