@@ -140,7 +140,9 @@ def test_a_broken_history_is_a_sentence(tmp_path, content):
     path = tmp_path / "history.jsonl"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(InputError, match=r"history\.jsonl(, line 1)?: .*, expected (the history|a row) of a training run"):
+    with pytest.raises(
+        InputError, match=r"history\.jsonl(, line 1)?: .*, expected (the history|a row) of a training run"
+    ):
         read_history(str(path))
 
 
