@@ -121,6 +121,7 @@ def _train(study: build.Study, plan: Planned, workdir: str, checkpoints: Checkpo
                 # Choose each run's best epoch, on its own validation speakers.
                 validation = validate_runs(
                     runs,
+                    program.learnable,
                     program.columns[schedule.select_on],
                     prob,
                     pred_vad,

@@ -133,6 +133,7 @@ def render(study: Study) -> str:
     return _template().render(
         style=Markup(resources.files("sejax.report").joinpath("style.css").read_text(encoding="utf-8")),
         marks=_marks(study.protocol),
+        remarks=study.remarks,
         headline=_headline(study),
         results=view_results(study),
         settings=view_settings(study),
@@ -191,7 +192,9 @@ def _choice(study: Study) -> tuple[str, str]:
     if len(study.settings) == 1:
         return "Setting ", "."
     where = "on the test speakers" if study.protocol.select_on_test else "on validation speakers"
-    score = study.comparable_scores[study.best.name]
+    score = study.comparable_scores.get(study.best.name)
+    if score is None:
+        return f"None of {len(study.settings):,} settings has a score {where}; this is the first: ", "."
     return (
         f"Of {len(study.settings):,} settings, ",
         f" scores best {where} ({score:.3f}, mean over runs at the chosen epoch); these are its test results.",

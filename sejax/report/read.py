@@ -14,7 +14,7 @@ from sejax.errors import InputError
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.results import with_parts
 from sejax.evaluation.selection import read_history, selection_scores
-from sejax.evaluation.tables import COLUMNS, Column
+from sejax.evaluation.tables import COLUMNS, Column, remarks
 from sejax.workdir.data import digest
 from sejax.workdir.files import CONFIG, HISTORY, LAYER_WEIGHTS, METRICS, PREDICTIONS, RUNS, read_json
 
@@ -143,7 +143,8 @@ class Setting:
     @property
     def gain(self) -> float | None:
         """The difference between the mean CCC of the model and that of its class-mean look-up."""
-        if "ccc_mean" not in self.metrics or "ccc_mean" not in self.lookup:
+        of_both = [[key for key in metrics if key.startswith("ccc_")] for metrics in (self.metrics, self.lookup)]
+        if "ccc_mean" not in self.metrics or of_both[0] != of_both[1]:  # means over other dimensions do not compare
             return None
         return self.metrics["ccc_mean"].pooled - self.lookup["ccc_mean"].pooled
 
@@ -172,6 +173,7 @@ class Study:
     history: Sequence[Mapping[str, Any]]  # rows of history.jsonl
     predictions: Predictions
     layer_weights: Mapping[tuple[str, str], Float[np.ndarray, "run layer"]]  # by setting and stream
+    remarks: Sequence[str]  # about what is missing in the numbers
 
     @property
     def columns(self) -> list[Column]:
@@ -244,6 +246,7 @@ def _read_files(workdir: str, folder: Path) -> Study:
         history=history,
         predictions=predictions,
         layer_weights=_layer_weights(_read_csv(folder / LAYER_WEIGHTS)) if (folder / LAYER_WEIGHTS).is_file() else {},
+        remarks=remarks(tree),
     )
 
 
