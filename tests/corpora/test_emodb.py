@@ -124,8 +124,8 @@ def test_a_file_that_is_no_archive(tmp_path):
 
 
 def test_an_utterance_that_occurs_twice(tmp_path):
-    write_wav(tmp_path / "emodb" / "wav" / "03a01Fa.wav")
-    write_wav(tmp_path / "emodb" / "copy" / "03a01Fa.wav")
+    write_wav(tmp_path / "emodb" / "first" / "wav" / "03a01Fa.wav")
+    write_wav(tmp_path / "emodb" / "second" / "wav" / "03a01Fa.wav")
     archive = pack(tmp_path / "emodb", tmp_path / "emodb.zip")
     with pytest.raises(InputError, match="the utterance 03a01Fa occurs twice"):
         read_corpus("emodb", archive)
