@@ -47,7 +47,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     if devices.leads():
         files.claim_workdir(workdir, options, study.checkpoints)
         files.write_runs(workdir, study, best_epoch=None)
-        print(study.size, flush=True)
+        print(*filter(None, (study.corpus.describe_losses(), study.size)), sep="\n", flush=True)
 
     # ------------------------------------------------------------------ plan: stacks, memory, compiled programs
     began = time.perf_counter()

@@ -130,7 +130,7 @@ def _read_folder(corpus: FileNames, folder: str) -> _Read:
     files = AudioFiles()
     problems = {path: problem for path in paths if _is_wav(path) and (problem := files.problem(path)) is not None}
     utterances, dropped = _read_files(corpus, [path for path in paths if path not in problems], _open_file)
-    dropped += [Dropped(_stem(path), path, sentence, kind) for path, (kind, sentence) in problems.items()]
+    dropped += [_dropped(path, sentence, kind) for path, (kind, sentence) in problems.items()]
     return utterances, dropped, []
 
 
@@ -165,7 +165,7 @@ def _read_archive(corpus: FileNames, archive: str) -> _Read:
         raise InputError(f"{archive} cannot be read as a zip archive ({error}), {expected}") from error
     for member in large:
         reason = f"{prefix}{member} has {sizes[member]:,} bytes unpacked, expected at most {_LARGEST_MEMBER:,}"
-        dropped.append(Dropped(_stem(member), prefix + member, reason))
+        dropped.append(_dropped(prefix + member, reason, Loss.AUDIO))
     others = [member for member in members if member not in set(chosen)]
     notes = []
     if others:
@@ -174,6 +174,12 @@ def _read_archive(corpus: FileNames, archive: str) -> _Read:
             f"{others[0]})"
         )
     return utterances, dropped, notes
+
+
+def _dropped(path: str, reason: str, kind: Loss) -> Dropped:
+    """Returns a dropped file. Bytes of its name that are no text are shown by their codes: results hold text only."""
+    path, reason = (x.encode(errors="surrogateescape").decode(errors="backslashreplace") for x in (path, reason))
+    return Dropped(_stem(path), path, reason, kind)
 
 
 def _is_in(member: str, pattern: str) -> bool:
@@ -204,7 +210,7 @@ def _read_files(
         match = corpus.pattern.fullmatch(stem)
         if match is None or any(match[group] not in values for group, values in corpus.lookups.values()):
             example = corpus.example.rpartition("/")[2]
-            dropped.append(Dropped(stem, path, f"{stem}.wav is not named like {example} ({corpus.parts})", Loss.NAME))
+            dropped.append(_dropped(path, f"{stem}.wav is not named like {example} ({corpus.parts})", Loss.NAME))
             continue
         if stem in utterances:
             raise InputError(f"the utterance {stem} occurs twice, in {utterances[stem].path} and {path}, expected once")
