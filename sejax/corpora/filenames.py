@@ -5,21 +5,39 @@ import glob
 import math
 import os
 import re
+import struct
 import wave
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from lzma import LZMAError
 from pathlib import PurePosixPath
 from typing import IO, Any
 
-from sejax.corpora.files import ARCHIVE_ERRORS, AudioFiles, check_regular
+from sejax.corpora.files import AudioFiles, check_regular
 from sejax.corpora.labels import LabelScheme, find_scheme
 from sejax.corpora.schema import Corpus, Dropped, Loss, Utterance
+from sejax.corpora.spelling import printable
 from sejax.errors import InputError
 from sejax.host.wording import count
 
 FIELDS = ("speaker", "text", "label", "gender", "session", "split")
+# What zipfile raises for a damaged archive.
+_ARCHIVE_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    LZMAError,
+    struct.error,
+    EOFError,
+    OSError,  # bzip2, and places outside the file
+    RuntimeError,  # encryption, and an unknown method of compression
+    ValueError,  # names and sizes
+    OverflowError,
+    KeyError,
+)
+
 # Bytes of a member beyond which it is no utterance but a mistake, or a bomb: it would be read into memory whole.
 _LARGEST_MEMBER = 1 << 28
 
@@ -161,7 +179,7 @@ def _read_archive(corpus: FileNames, archive: str) -> _Read:
             )
     except InputError:
         raise
-    except ARCHIVE_ERRORS as error:
+    except _ARCHIVE_ERRORS as error:
         raise InputError(f"{archive} cannot be read as a zip archive ({error}), {expected}") from error
     for member in large:
         reason = f"{prefix}{member} has {sizes[member]:,} bytes unpacked, expected at most {_LARGEST_MEMBER:,}"
@@ -177,9 +195,9 @@ def _read_archive(corpus: FileNames, archive: str) -> _Read:
 
 
 def _dropped(path: str, reason: str, kind: Loss) -> Dropped:
-    """Returns a dropped file. Bytes of its name that are no text are shown by their codes: results hold text only."""
-    path, reason = (x.encode(errors="surrogateescape").decode(errors="backslashreplace") for x in (path, reason))
-    return Dropped(_stem(path), path, reason, kind)
+    """Returns a dropped file. What is no text in its name is shown by its codes: results hold text only."""
+    path = printable(path)
+    return Dropped(_stem(path), path, printable(reason), kind)
 
 
 def _is_in(member: str, pattern: str) -> bool:
@@ -227,6 +245,6 @@ def _seconds(open_file: Callable[[str], IO[bytes]], path: str) -> float | None:
     try:
         with open_file(path) as file, wave.open(file) as audio:
             seconds = audio.getnframes() / audio.getframerate()
-    except (wave.Error, ZeroDivisionError, *ARCHIVE_ERRORS):
+    except (wave.Error, ZeroDivisionError, *_ARCHIVE_ERRORS):
         return None
     return seconds if math.isfinite(seconds) else None

@@ -4,28 +4,10 @@ import errno
 import os
 import re
 import stat
-import struct
 import unicodedata
-import zipfile
-import zlib
-from lzma import LZMAError
 
 from sejax.corpora.schema import Loss
 from sejax.errors import InputError
-
-ARCHIVE_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    LZMAError,
-    struct.error,
-    EOFError,
-    OSError,  # bzip2, and places outside the file
-    RuntimeError,  # encryption, and an unknown method of compression
-    ValueError,  # names and sizes
-    OverflowError,
-    KeyError,
-)
-"""What zipfile raises for a damaged archive."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.*")
 _HOME = re.compile(r"(?:^|/)(~[^/]*|\$\{?\w+\}?)(?:/|$)")

@@ -72,6 +72,11 @@ def show(text: str) -> str:
     return repr(text if len(text) <= _LONGEST_WORD else text[: _LONGEST_WORD - 3] + "...")
 
 
+def printable(text: str) -> str:
+    """Returns a text with its invisible characters, and bytes that are no text, shown by their codes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def unify(corpus: Corpus) -> Corpus:
     """Returns a corpus whose words are all clean, and in which no word has two spellings.
 
@@ -170,4 +175,4 @@ def _is_blank(character: str) -> bool:
 
 
 def _place(utterance: Utterance) -> str:
-    return utterance.place or utterance.path
+    return utterance.place or printable(utterance.path)
