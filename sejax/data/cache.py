@@ -29,8 +29,9 @@ from jaxtyping import Float, Num
 from sejax.corpora.schema import SAMPLING_RATE, Corpus, Utterance
 from sejax.data.stored import Stored
 from sejax.errors import InputError
-from sejax.features.audio import check_speed, split_archive
+from sejax.features.audio import check_speed
 from sejax.features.extract import Contents, Segment, statistics_dtype
+from sejax.host.archives import split_archive
 from sejax.host.progress import progress_bar
 
 # Raised when the same settings give other numbers than before.
