@@ -34,6 +34,8 @@ MIN_RATE, MAX_RATE = 4000, 384_000
 MAX_CHANNELS = 64
 # The most samples that are read at once, all channels together: 2 GiB. An utterance has far less.
 MAX_SAMPLES = 2**29
+# Files up to this size are read into memory at once, in bytes: libsndfile reads in small steps.
+WHOLE_BYTES = 2**24
 # Samples that are read in one step: bounds the memory where a header promises more than there is.
 BLOCK_SAMPLES = 2**22
 # Share of the samples at full scale from which a file is noted as clipped.
@@ -109,13 +111,19 @@ def load_audio(
 
 def _load(path: str, file: BufferedIOBase, start: float | None, end: float | None, sampling_rate: int) -> Audio:
     if start is None and end is None:
-        layout = _examine(path, file)
+        length = file.seek(0, io.SEEK_END)
+        if length <= WHOLE_BYTES and not isinstance(file, io.BytesIO):
+            file.seek(0)
+            file = io.BytesIO(file.read(length))
+        container, layout = _examine(path, file)
     else:
         status = os.stat(split_archive(path)[0])
-        layout = _examine_once(path, status.st_size, status.st_mtime_ns)
+        container, layout = _examine_once(path, status.st_size, status.st_mtime_ns)
+    file.seek(0)
     view = View(file, layout.head, layout.skip, layout.end)
+    as_it_is = isinstance(file, io.BytesIO) and not layout.head and layout.end is None
     try:
-        with _Sound(view) as sound:
+        with _Sound(file if as_it_is else view) as sound:
             _check_header(path, sound)
             rate, subtype = sound.samplerate, sound.subtype
             notes = [layout.note if layout.known else check_by_log(path, sound)]
@@ -127,7 +135,7 @@ def _load(path: str, file: BufferedIOBase, start: float | None, end: float | Non
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless formats
         if view.error is not None:
             raise view.error from error
-        raise _not_audio(path, file, layout.container, error) from error
+        raise _not_audio(path, file, container, error) from error
     if view.error is not None:
         raise view.error
     if len(channels) < last - first:
@@ -135,7 +143,7 @@ def _load(path: str, file: BufferedIOBase, start: float | None, end: float | Non
     return _check_and_convert(path, channels, rate, sampling_rate, subtype, notes)
 
 
-def _examine(path: str, file: BufferedIOBase) -> Layout:
+def _examine(path: str, file: BufferedIOBase) -> tuple[str, Layout]:
     length = file.seek(0, io.SEEK_END)
     file.seek(0)
     if length == 0 and not file.read(1):
@@ -144,7 +152,7 @@ def _examine(path: str, file: BufferedIOBase) -> Layout:
 
 
 @lru_cache(maxsize=64)
-def _examine_once(path: str, size: int, mtime_ns: int) -> Layout:
+def _examine_once(path: str, size: int, mtime_ns: int) -> tuple[str, Layout]:
     """Examines a file from which several parts are cut."""
     with open_file(path) as file:
         return _examine(path, file)

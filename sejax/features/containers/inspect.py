@@ -1,7 +1,6 @@
 """Tells the containers apart, and asks the one that knows."""
 
 import re
-from dataclasses import replace
 from io import BufferedIOBase
 
 from soundfile import SoundFile
@@ -24,21 +23,19 @@ _SHORTENED = re.compile(r"truncated|\d+ \(?should be \d+", re.IGNORECASE)
 _FRAMES = re.compile(r"^\s*(?:Frames|.*Cols)\s*:\s*(\d+)\s*$", re.MULTILINE)
 
 
-def examine(path: str, file: BufferedIOBase, length: int) -> Layout:
+def examine(path: str, file: BufferedIOBase, length: int) -> tuple[str, Layout]:
     """Compares what the header of a file of `length` bytes promises with what the file holds.
 
     Args:
       path: For messages.
       file: At its beginning; left anywhere.
 
+    Returns:
+      The name of the container, "" for one that only libsndfile may know, and how to read it.
+
     Raises:
       InputError: the file is truncated or damaged, or holds more audio than its header states.
     """
-    name, examined = _examine(path, file, length)
-    return replace(examined, container=name)
-
-
-def _examine(path: str, file: BufferedIOBase, length: int) -> tuple[str, Layout]:
     start = file.read(12)
     file.seek(0)
     if start[:4] in (b"RIFF", b"RF64", b"BW64", b"RIFX") and start[8:] == b"WAVE":

@@ -28,8 +28,7 @@ class Layout:
     `head` stands in place of the file's first `skip` bytes: a header that states the real length. `lead` is the number
     of frames of audio that `head` adds, which are dropped. `frames` is how many frames the file has where libsndfile's
     count is not to be trusted; `end` where its audio ends, in bytes, where libsndfile would read what follows too.
-    `known` is False where only libsndfile can tell. `note` says what is unusual, `container` what the file is, "" for
-    what only libsndfile may know.
+    `known` is False where only libsndfile can tell. `note` says what is unusual.
     """
 
     head: bytes = b""
@@ -39,7 +38,6 @@ class Layout:
     end: int | None = None
     known: bool = True
     note: str = ""
-    container: str = ""
 
 
 def is_unknown(length: int) -> bool:
