@@ -20,7 +20,7 @@ from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError
 from sejax.features.containers.inspect import check_by_log, examine
 from sejax.features.containers.layout import Layout, converted, truncated
-from sejax.features.containers.view import View
+from sejax.features.containers.view import Memory, View
 from sejax.features.settings import Settings
 from sejax.host.archives import open_file, split_archive
 from sejax.host.magic import FIRST_BYTES, describe_contents, holds_media
@@ -38,6 +38,8 @@ MAX_SAMPLES = 2**29
 WHOLE_BYTES = 2**24
 # Samples that are read in one step: bounds the memory where a header promises more than there is.
 BLOCK_SAMPLES = 2**22
+# Frames of audio that are decoded in front of a part of an mp3: its first frames use bytes of earlier ones.
+MPEG_RUN_IN = 2**15
 # Share of the samples at full scale from which a file is noted as clipped.
 CLIPPED_SHARE = 0.01
 # The largest positive value of a sample: the default is that of 16 bits, which finer formats reach or exceed.
@@ -49,9 +51,10 @@ FULL_SCALE = {
     "ALAW": 32_256 / 32_768,
     "GSM610": 32_760 / 32_768,
     "DWVW_12": 1 - 2**-11,
-    "G721_32": 32_764 / 32_768,
-    "G723_24": 32_764 / 32_768,
-    "G723_40": 32_764 / 32_768,
+    # Their decoders ripple below it.
+    "G721_32": 0.99,
+    "G723_24": 0.99,
+    "G723_40": 0.99,
 }
 FULL_SCALE_DEFAULT = 1 - 2**-15
 # Floats above this are integers that were stored as floats: mistakes of a mixer are smaller.
@@ -112,16 +115,16 @@ def load_audio(
 def _load(path: str, file: BufferedIOBase, start: float | None, end: float | None, sampling_rate: int) -> Audio:
     if start is None and end is None:
         length = file.seek(0, io.SEEK_END)
-        if length <= WHOLE_BYTES and not isinstance(file, io.BytesIO):
-            file.seek(0)
-            file = io.BytesIO(file.read(length))
+        file.seek(0)
+        if length <= WHOLE_BYTES:
+            file = Memory(file.read(length))
         container, layout = _examine(path, file)
     else:
         status = os.stat(split_archive(path)[0])
         container, layout = _examine_once(path, status.st_size, status.st_mtime_ns)
     file.seek(0)
     view = View(file, layout.head, layout.skip, layout.end)
-    as_it_is = isinstance(file, io.BytesIO) and not layout.head and layout.end is None
+    as_it_is = isinstance(file, Memory) and not layout.head and layout.end is None
     try:
         with _Sound(file if as_it_is else view) as sound:
             _check_header(path, sound)
@@ -195,12 +198,14 @@ def _check_header(path: str, sound: soundfile.SoundFile) -> None:
 def _read(path: str, sound: soundfile.SoundFile, first: int, frames: int) -> Float32[np.ndarray, "frames channels"]:
     """Reads so many frames from a first one on, fewer where the file ends, in blocks: a header may promise anything."""
     block_frames = BLOCK_SAMPLES // sound.channels
-    if first > 0:
+    near = max(first - MPEG_RUN_IN, 0) if sound.subtype.startswith("MPEG") else first
+    if near > 0:
         try:
-            sound.seek(first)
-        except soundfile.SoundFileError:  # a format without random access: read what comes before
-            for begin in range(0, first, block_frames):
-                sound.read(min(block_frames, first - begin), dtype="float32")
+            sound.seek(near)
+        except soundfile.SoundFileError:  # a format without random access: read all that comes before
+            near = 0
+    for begin in range(near, first, block_frames):
+        sound.read(min(block_frames, first - begin), dtype="float32")
     blocks = []
     for begin in range(0, frames, block_frames):
         if begin * sound.channels >= MAX_SAMPLES:

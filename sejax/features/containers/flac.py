@@ -55,8 +55,8 @@ def examine_flac(path: str, file: BufferedIOBase, length: int, start: int) -> La
         begin = max(start + _HEADER, length - size)
         file.seek(begin)
         tail = file.read()
-        frames = list(_frames(tail, header))
-        if promised and any(frame.end == promised for frame in frames):
+        frames = sorted(_frames(tail, header))
+        if promised and frames and frames[-1].end == promised:
             return Layout()
         last = _last_whole(tail, frames)
         if last is not None or begin == start + _HEADER:
@@ -88,7 +88,7 @@ def _find(file: BufferedIOBase, position: int, needles: tuple[bytes, ...]) -> in
 
 
 def _frames(content: bytes, header: bytes) -> Iterator[_Frame]:
-    """Yields the frames whose headers are found, first to last."""
+    """Yields the frames whose headers are found."""
     for sync in (b"\xff\xf8", b"\xff\xf9"):
         place = content.find(sync)
         while place >= 0:
@@ -129,8 +129,7 @@ def _sample_end(frame: bytes, header: bytes) -> int | None:
 
 
 def _last_whole(content: bytes, frames: list[_Frame]) -> _Frame | None:
-    """Returns the last frame whose checksum is right: up to one of the next, or to the end."""
-    frames = sorted(frames)
+    """Returns the last of the sorted frames whose checksum is right: up to one of the next, or to the end."""
     for number, frame in reversed(list(enumerate(frames))):
         following = frames[number + 1 : number + 1 + _COINCIDENCES]
         for end in (*(other.position for other in following), len(content)):

@@ -5,8 +5,17 @@ from io import BufferedIOBase
 from typing import Any
 
 
+class Memory(io.BytesIO):
+    """A file in memory, without exceptions: libsndfile, which is C, cannot pass them on."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence == io.SEEK_SET:
+            return super().seek(max(offset, 0))
+        return super().seek(offset, whence)
+
+
 class View:
-    """A file with other first bytes, and without exceptions: libsndfile, which is C, cannot pass them on.
+    """A file with other first bytes or another end, and without exceptions, see `Memory`.
 
     Args:
       file: Open for random access.
