@@ -8,8 +8,8 @@ import numpy as np
 import soundfile
 
 RATE = 16_000
-# Written, but not read back: no header, a resource fork, not implemented.
-UNREADABLE = {("RAW", None), ("SD2", None), ("MAT5", "PCM_U8")}
+# Written, but not read back from memory: no header, a resource fork.
+UNREADABLE = {"RAW", "SD2"}
 # Formats with a rate of their own.
 RATES = {"G721_32": 8000, "G723_24": 8000, "G723_40": 8000, "GSM610": 8000, "WVE": 8000, "OPUS": 16_000}
 _MEMO: dict[tuple[str, str, float, int], bytes] = {}
@@ -42,7 +42,7 @@ def encodings() -> list[tuple[str, str]]:
     readable = []
     for format in soundfile.available_formats():
         for subtype in soundfile.available_subtypes(format):
-            if {(format, None), (format, subtype)} & UNREADABLE:
+            if format in UNREADABLE:
                 continue
             try:
                 encoded(format, subtype)

@@ -243,6 +243,8 @@ def _size_and_time(file: str) -> tuple[int, int]:
         status = os.stat(file)
     except OSError:  # stored as a bad file until the file appears
         return -1, -1
+    if not os.access(file, os.R_OK):  # or until it may be read
+        return -1, -1
     return status.st_size, status.st_mtime_ns
 
 

@@ -32,8 +32,8 @@ CUT_TOLERANCE_SECONDS = 0.01
 # Rates that are believed, in hertz; a telephone has 8,000.
 MIN_RATE, MAX_RATE = 4000, 384_000
 MAX_CHANNELS = 64
-# The most samples that are read at once, all channels together: 2 GiB. An utterance has far less.
-MAX_SAMPLES = 2**29
+# The most samples that are read at once, all channels together: 1 GiB. An utterance has far less.
+MAX_SAMPLES = 2**28
 # Files up to this size are read into memory at once, in bytes: libsndfile reads in small steps.
 WHOLE_BYTES = 2**24
 # Samples that are read in one step: bounds the memory where a header promises more than there is.
@@ -73,7 +73,7 @@ RAW_WINDOW = 400
 
 @dataclass(frozen=True)
 class Audio:
-    """Mono samples in [-1, 1], and a note of anything unusual about the file ("" where nothing was)."""
+    """Mono samples, full scale at -1 and 1, and a note of anything unusual about the file ("" where nothing was)."""
 
     samples: Float32[np.ndarray, " samples"]
     note: str
@@ -131,11 +131,11 @@ def _load(path: str, file: BufferedIOBase, start: float | None, end: float | Non
             rate, subtype = sound.samplerate, sound.subtype
             notes = [layout.note if layout.known else check_by_log(path, sound)]
             frames = sound.frames if layout.frames is None else layout.frames
-            if frames == 0:
+            if frames <= 0:
                 raise InputError(f"{path}: has 0 samples, expected speech")
             first, last = _cut(path, start, end, frames=frames, rate=rate)
             channels = _read(path, sound, first + layout.lead, last - first)
-    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless formats
+    except soundfile.SoundFileError as error:
         if view.error is not None:
             raise view.error from error
         raise _not_audio(path, file, container, error) from error
@@ -280,14 +280,20 @@ def _check_range(path: str, channels: Float32[np.ndarray, "frames channels"], pe
 
 def _check_mix(path: str, channels: Float32[np.ndarray, "frames channels"], mix: Float32[np.ndarray, " frames"]) -> str:
     """Refuses channels that cancel each other, and notes those that do so in part."""
-    power = float(channels.var(axis=0, dtype=np.float64).sum()) / channels.shape[1] ** 2
-    share = float(mix.var(dtype=np.float64)) / power if power else 1.0
+    power = sum(map(_power, channels.T)) / channels.shape[1] ** 2
+    share = _power(mix) / power if power else 1.0
     if share < CANCELLED_SHARE:
         raise InputError(
             f"{path}: has channels of opposite sign, which cancel when they are mixed to mono, expected channels that "
             f"add up: take one with {converted(path, options=FIRST_CHANNEL)}"
         )
     return "its channels partly cancel in the mix" if share < PARTLY_CANCELLED_SHARE else ""
+
+
+def _power(samples: Float32[np.ndarray, " samples"]) -> float:
+    """Returns the mean square without the offset."""
+    centred = samples - samples.mean(dtype=np.float64).astype(np.float32)
+    return float(centred @ centred) / len(samples)
 
 
 def change_speed(samples: Float32[np.ndarray, " samples"], speed: float) -> Float32[np.ndarray, " changed"]:

@@ -329,6 +329,21 @@ def test_mp3_files_that_are_cut_joined_or_mixed_are_refused(tmp_path: Path) -> N
     assert said.startswith(f"is damaged, has no mp3 frame at byte {len(frames)}, expected one")
 
 
+def test_mp3_files_of_other_writers(tmp_path: Path) -> None:
+    whole = mp3("VARIABLE")
+    expected = load_audio(write(tmp_path / "a.mp3", whole)).samples
+    # Without the bits by which libsndfile recognises a file that has no tag.
+    other = load_audio(write(tmp_path / "b.mp3", whole[:3] + bytes([whole[3] & 0xF0]) + whole[4:])).samples
+    np.testing.assert_array_equal(other, expected)
+    # The count as the Fraunhofer encoder writes it.
+    frames, count = without_count(whole)
+    first = whole[: len(whole) - len(frames)]
+    vbri = first[:4] + bytes(32) + b"VBRI" + bytes(10) + struct.pack(">I", count)
+    vbri += bytes(len(first) - len(vbri))
+    assert len(load_audio(write(tmp_path / "c.mp3", vbri + frames)).samples) == 576 * count
+    assert refusal(write(tmp_path / "c.mp3", vbri + frames[:-2000])).startswith("is truncated, has ")
+
+
 def test_mp3_in_wav_files(tmp_path: Path) -> None:
     frames, count = without_count(mp3("VARIABLE"))
     format = struct.pack("<HHIIHHHHIHHH", 0x55, 1, RATE, 4000, 1, 0, 12, 1, 2, 144, 1, 1393)

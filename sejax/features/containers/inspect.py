@@ -58,7 +58,7 @@ def examine(path: str, file: BufferedIOBase, length: int) -> tuple[str, Layout]:
     if start == b"fLaC":
         return "FLAC", examine_flac(path, file, length, begin)
     if begin > 0 or is_frame(start):
-        return "mp3", examine_frames(path, file, start=begin, end=length)
+        return "mp3", examine_frames(path, file, start=begin, end=length, tagged=begin > 0)
     return "", Layout(known=False)
 
 

@@ -67,8 +67,11 @@ def is_frame(header: bytes) -> bool:
     return _header(header[:4]) is not None
 
 
-def examine_frames(path: str, file: BufferedIOBase, *, start: int, end: int) -> Layout:
+def examine_frames(path: str, file: BufferedIOBase, *, start: int, end: int, tagged: bool = False) -> Layout:
     """Counts the MPEG frames between two bytes of a file, and compares them with the number in the first.
+
+    Args:
+      tagged: Whether the file begins with an ID3 tag.
 
     Raises:
       InputError: the file is truncated or damaged, holds a second one, or changes its sampling rate.
@@ -84,8 +87,8 @@ def examine_frames(path: str, file: BufferedIOBase, *, start: int, end: int) -> 
         return Layout(known=False)
     header = _header(content[first : first + 4])
     assert header is not None
-    informs, promised = _information(content[first : first + header.size], header, content[first : first + 4])
-    begin = first + header.size if informs else first
+    kind, promised = _information(content[first : first + header.size], header)
+    begin = first + header.size if kind else first
     walk = _walk(path, content, begin, header)
     if promised is not None:
         whole = walk.frames >= promised - 1 and (walk.frames >= promised or not (walk.cut or walk.junk))
@@ -96,7 +99,8 @@ def examine_frames(path: str, file: BufferedIOBase, *, start: int, end: int) -> 
                 f"{path}: has {walk.frames} mp3 frames, expected the {promised} of its header (two files joined?): "
                 f"read them all with {converted(path)}"
             )
-        return Layout()
+    if promised is not None and kind != b"VBRI":  # which mpg123 does not read
+        return Layout() if tagged else Layout(head=_TAG, skip=start + first)
     if walk.junk is not None:
         raise InputError(
             f"{path}: is damaged, has no mp3 frame at byte {start + walk.junk}, expected one: keep what is there with "
@@ -156,19 +160,19 @@ def _row(content: bytes, place: int) -> int:
     return _IN_A_ROW
 
 
-def _information(frame: bytes, header: _Header, start: bytes) -> tuple[bool, int | None]:
-    """Returns whether the first frame is information instead of audio, and the number of frames that it states."""
+def _information(frame: bytes, header: _Header) -> tuple[bytes, int | None]:
+    """Returns which information a frame is instead of audio (b"": none), and the number of frames that it states."""
     if header.layer != 3:
-        return False, None
+        return b"", None
     side = {(1152, True): 17, (1152, False): 32, (576, True): 9, (576, False): 17}[header.samples, header.mono]
     # Some writers place it behind the checksum of a frame that has one.
     for place in (4 + side, 6 + side):
         if frame[place : place + 4] in (b"Xing", b"Info"):
             states = frame[place + 7] & 1 if len(frame) > place + 11 else 0
-            return True, int.from_bytes(frame[place + 8 : place + 12]) if states else None
+            return b"Xing", int.from_bytes(frame[place + 8 : place + 12]) if states else None
     if frame[36:40] == b"VBRI" and len(frame) >= 54:
-        return True, int.from_bytes(frame[50:54])
-    return False, None
+        return b"VBRI", int.from_bytes(frame[50:54])
+    return b"", None
 
 
 def _walk(path: str, content: bytes, place: int, first: _Header) -> _Walk:
