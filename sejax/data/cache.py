@@ -29,8 +29,9 @@ from jaxtyping import Float, Num
 from sejax.corpora.schema import SAMPLING_RATE, Corpus, Utterance
 from sejax.data.stored import Stored
 from sejax.errors import InputError
-from sejax.features.audio import check_speed, split_archive
+from sejax.features.audio import check_speed
 from sejax.features.extract import Contents, Segment, statistics_dtype
+from sejax.host.archives import split_archive
 from sejax.host.disk import disk_problem
 from sejax.host.progress import progress_bar
 
@@ -243,6 +244,8 @@ def _size_and_time(file: str) -> tuple[int, int]:
     try:
         status = os.stat(file)
     except OSError:  # stored as a bad file until the file appears
+        return -1, -1
+    if not os.access(file, os.R_OK):  # or until it may be read
         return -1, -1
     return status.st_size, status.st_mtime_ns
 

@@ -6,8 +6,8 @@ import re
 # How many bytes `describe_contents` wants to see.
 FIRST_BYTES = 512
 
-# Beginnings that say what a file is, longest claims first where they overlap.
-_BEGINNINGS = (
+# Beginnings that say what a file is, by whether it is audio or video.
+_OTHERS = (
     (b"version https://git-lfs", "a git-lfs pointer instead of the file itself (`git lfs pull` fetches it)"),
     (b"PK\x03\x04", "a zip archive"),
     (b"PK\x05\x06", "an empty zip archive"),
@@ -23,8 +23,11 @@ _BEGINNINGS = (
     (b"GIF8", "a GIF image"),
     (b"\x93NUMPY", "a numpy array"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+    (b"MThd", "MIDI notes"),
     (b"SQLite format 3\x00", "an SQLite database"),
     (b"\x7fELF", "a program"),
+)
+_MEDIA = (
     (b"#!AMR", "AMR audio"),
     (b"#!SILK", "SILK audio"),
     (b"\x02#!SILK", "SILK audio"),
@@ -38,7 +41,6 @@ _BEGINNINGS = (
     (b"ajkg", "audio compressed with shorten"),
     (b"MPCK", "Musepack audio"),
     (b"MP+", "Musepack audio"),
-    (b"MThd", "MIDI notes"),
     (b"DSD ", "DSD audio"),
     (b"FRM8", "DSD audio"),
     (b"ADIF", "AAC audio"),
@@ -57,14 +59,19 @@ _BEGINNINGS = (
     (b"ID3", "an mp3 file or its tags"),
 )
 _RIFF = {
-    b"WAVE": "a wav file",
-    b"AVI ": "an AVI video",
-    b"WEBP": "a WebP image",
-    b"RMID": "MIDI notes",
-    b"CDXA": "a video CD",
+    b"WAVE": ("a wav file", True),
+    b"AVI ": ("an AVI video", True),
+    b"WEBP": ("a WebP image", False),
+    b"RMID": ("MIDI notes", False),
 }
 _MP4 = {b"qt": "a QuickTime movie (mov)", b"3g": "3GP audio or video", b"M4": "MP4 audio (m4a)"}
 _SHOWN = 40
+
+
+def holds_media(first_bytes: bytes) -> bool:
+    """Returns whether a file that begins with these bytes is audio or video, of whatever format."""
+    identified = _identify(first_bytes[:FIRST_BYTES])
+    return identified is not None and identified[1]
 
 
 def describe_contents(first_bytes: bytes) -> str | None:
@@ -73,11 +80,37 @@ def describe_contents(first_bytes: bytes) -> str | None:
     Args:
       first_bytes: The first bytes of the file, `FIRST_BYTES` of them where it has so many.
     """
-    start = first_bytes[:FIRST_BYTES]
+    identified = _identify(first_bytes[:FIRST_BYTES])
+    return None if identified is None else identified[0]
+
+
+def _identify(start: bytes) -> tuple[str, bool] | None:
+    """Returns what a file is that begins with these bytes, and whether that is audio or video."""
     if not start:
-        return "an empty file"
+        return "an empty file", False
     if start[:4] in (b"RIFF", b"RIFX") and start[8:12] in _RIFF:
         return _RIFF[start[8:12]]
+    for beginnings, is_media in ((_MEDIA, True), (_OTHERS, False)):
+        for beginning, description in beginnings:
+            if start.startswith(beginning):
+                return description, is_media
+    medium = _identify_medium(start)
+    if medium is not None:
+        return medium, True
+    if start[257:262] == b"ustar":
+        return "a tar archive", False
+    if re.match(rb"\x80[\x02-\x05][}\]c\x95\x8a(]", start):
+        return "a pickle of Python objects", False
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:
+        return "a safetensors file", False
+    if not start.strip(b"\x00"):
+        return "a file of zero bytes (its contents were never written)", False
+    text = _describe_text(start)
+    return None if text is None else (text, False)
+
+
+def _identify_medium(start: bytes) -> str | None:
+    """Returns which audio or video a file is whose first bytes alone do not tell it."""
     if start[:4] == b"FORM" and start[8:12] in (b"AIFF", b"AIFC"):
         return "an AIFF file"
     if start[4:8] == b"ftyp":
@@ -86,22 +119,11 @@ def describe_contents(first_bytes: bytes) -> str | None:
         return "a QuickTime movie (mov)"
     if start[:4] == b"\x1a\x45\xdf\xa3":
         return "a WebM file" if b"webm" in start else "a Matroska file (mka, mkv)"
-    if start[257:262] == b"ustar":
-        return "a tar archive"
-    if re.match(rb"\x80[\x02-\x05]", start) and start[2:3] in (b"}", b"]", b"c", b"\x95", b"\x8a", b"("):
-        return "a pickle of Python objects"
-    for beginning, description in _BEGINNINGS:
-        if start.startswith(beginning):
-            return description
     if re.match(rb"\xff[\xf0\xf1\xf8\xf9]", start) and start[2:3] and start[2] >> 2 & 15 < 13:
         return "AAC audio without a container"
     if start[0] == 0x47 and start[188:189] == b"\x47":
         return "an MPEG transport stream"
-    if len(start) > 9 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:
-        return "a safetensors file"
-    if not start.strip(b"\x00"):
-        return "a file of zero bytes (its contents were never written)"
-    return _describe_text(start)
+    return None
 
 
 def _describe_text(start: bytes) -> str | None:
