@@ -25,6 +25,7 @@ from sejax.engine.augment import Augment
 from sejax.engine.plan import Placement
 from sejax.engine.program import Program
 from sejax.engine.runs import (
+    Learnable,
     RunKey,
     Setting,
     balanced_class_weight,
@@ -82,6 +83,15 @@ class Study:
     corpus_facts: Mapping[str, Any]  # of metrics.json
     audit: Mapping[str, Any]  # of metrics.json
     n_bootstrap: int  # draws of speakers for the intervals
+
+    @property
+    def learnable(self) -> dict[int, Learnable]:
+        """What each run can learn from its labels, by the run's number."""
+        return {
+            run.number: of_run
+            for program in self.programs
+            for run, of_run in zip(program.runs, program.learnable, strict=True)
+        }
 
     @property
     def size(self) -> str:

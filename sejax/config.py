@@ -384,6 +384,16 @@ The values that a grid varies are checked by the check of their option.
 """
 
 
+OPTIONS = (*CHECKS, *(f"grid.{name}" for name in (*STACKED, *STRUCTURAL)))
+"""The full names of all options."""
+
+
+def unknown_option(name: str) -> str:
+    """Returns the sentence for an option that does not exist."""
+    (close,) = difflib.get_close_matches(name, OPTIONS, n=1) or ("",)
+    return f"the config has no option {name!r}{f', did you mean {close!r}?' if close else ''}"
+
+
 def check_config(config: ConfigDict) -> None:
     """Checks the options one by one, and together.
 
@@ -406,13 +416,11 @@ def check_config(config: ConfigDict) -> None:
 
 def _check_names(config: ConfigDict) -> None:
     """Checks that the config has all options and no others."""
-    known = (*CHECKS, *(f"grid.{name}" for name in (*STACKED, *STRUCTURAL)))
     found = _flat(config.to_dict())
     for name in found:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            raise InputError(f"the config has no option {name!r}{f', did you mean {close[0]!r}?' if close else ''}")
-    for name in known:
+        if name not in OPTIONS:
+            raise InputError(unknown_option(name))
+    for name in OPTIONS:
         if name not in found:
             raise InputError(f"config.{name} is missing, expected all options of sejax.config.default_config")
 

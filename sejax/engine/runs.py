@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,7 +16,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float, Int
 
 from sejax.engine import devices
+from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.step import HParams
+from sejax.engine.tasks import Task
 from sejax.protocols.folds import Fold
 
 
@@ -31,6 +33,17 @@ class Setting:
         """Returns whether the setting trains a task of this name: a task with a prior share of 0 is not trained."""
         alpha = float(self.values["alpha"])
         return alpha > 0 if task == "class" else alpha < 1
+
+
+class Learnable(NamedTuple):
+    """What the labels of a run's training utterances can teach."""
+
+    label: bool  # the class
+    dimensions: tuple[bool, ...]  # valence, arousal, dominance
+
+    def has(self, task: Task) -> bool:
+        """Returns whether a task can be learned, or a part of it."""
+        return any(self.dimensions[column] for column in task.columns) if task.columns else self.label
 
 
 @dataclass(frozen=True)
@@ -159,6 +172,24 @@ def hparams_of(runs: Sequence[RunKey], schemes: Sequence[str]) -> HParams:
     values = {name: [run.setting.values[name] for run in runs] for name in HParams._fields}
     index = np.array([schemes.index(str(name)) for name in values.pop("weighting")], np.int32)
     return HParams(weighting=index, **{name: np.array(column, np.float32) for name, column in values.items()})
+
+
+def learnable(
+    target: Float[np.ndarray, "utterance class"],
+    vad: Float[np.ndarray, "utterance dim"],
+    trained: Bool[np.ndarray, " utterance"],
+    *,
+    vad_loss: str,
+) -> Learnable:
+    """Returns what training utterances can teach: a class needs a label, a dimension as many different ratings as its
+    loss needs rows (CCC two).
+    """
+    least = VAD_LOSSES[vad_loss].least_rows
+    ratings = vad[trained].T
+    return Learnable(
+        bool(target[trained].any()),
+        tuple(len(np.unique(column[np.isfinite(column)])) >= least for column in ratings),
+    )
 
 
 def balanced_class_weight(target: Float[np.ndarray, "utterance class"]) -> Float[np.ndarray, " class"]:

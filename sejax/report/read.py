@@ -14,7 +14,7 @@ from sejax.errors import InputError
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.results import with_parts
 from sejax.evaluation.selection import read_history, selection_scores
-from sejax.evaluation.tables import COLUMNS, Column
+from sejax.evaluation.tables import COLUMNS, Column, remarks
 from sejax.workdir.data import digest
 from sejax.workdir.files import CONFIG, HISTORY, LAYER_WEIGHTS, METRICS, PREDICTIONS, RUNS, read_json
 
@@ -63,7 +63,7 @@ class CorpusFacts:
 
 
 class SpeakersShared(TypedDict):
-    """Test speakers of a fold who are in its validation set too."""
+    """Speakers of a fold's test or training set who are in its validation set too."""
 
     fold: str
     speakers: list[str]
@@ -85,12 +85,20 @@ class Duplicates(TypedDict):
     folds: NotRequired[list[str]]
 
 
+class UntrainedClasses(TypedDict):
+    """Classes of a fold's test set that its training set lacks."""
+
+    fold: str
+    classes: list[str]
+
+
 class DroppedUtterance(TypedDict):
     """An utterance that could not be used."""
 
     id: str
     reason: str
     path: str
+    kind: NotRequired[str]  # of the reason
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,10 @@ class Audit:
     dropped: Sequence[DroppedUtterance]
     notes: Mapping[str, int]
     corpus_notes: Sequence[str]
+    # What an older metrics.json lacks.
+    speakers_trained_and_validated: Sequence[SpeakersShared] = ()
+    spellings_checked: Sequence[str] = ()
+    classes_untrained: Sequence[UntrainedClasses] = ()
 
 
 @dataclass(frozen=True)
@@ -143,7 +155,8 @@ class Setting:
     @property
     def gain(self) -> float | None:
         """The difference between the mean CCC of the model and that of its class-mean look-up."""
-        if "ccc_mean" not in self.metrics or "ccc_mean" not in self.lookup:
+        of_both = [[key for key in metrics if key.startswith("ccc_")] for metrics in (self.metrics, self.lookup)]
+        if "ccc_mean" not in self.metrics or of_both[0] != of_both[1]:  # means over other dimensions do not compare
             return None
         return self.metrics["ccc_mean"].pooled - self.lookup["ccc_mean"].pooled
 
@@ -172,6 +185,7 @@ class Study:
     history: Sequence[Mapping[str, Any]]  # rows of history.jsonl
     predictions: Predictions
     layer_weights: Mapping[tuple[str, str], Float[np.ndarray, "run layer"]]  # by setting and stream
+    remarks: Sequence[str]  # about what is missing in the numbers
 
     @property
     def columns(self) -> list[Column]:
@@ -244,6 +258,7 @@ def _read_files(workdir: str, folder: Path) -> Study:
         history=history,
         predictions=predictions,
         layer_weights=_layer_weights(_read_csv(folder / LAYER_WEIGHTS)) if (folder / LAYER_WEIGHTS).is_file() else {},
+        remarks=remarks(tree),
     )
 
 

@@ -29,7 +29,7 @@ from sejax.engine.program import Program
 from sejax.engine.runs import RunKey, written
 from sejax.errors import InputError
 from sejax.evaluation.results import compute_metrics, gather_predictions
-from sejax.evaluation.selection import read_history, selection_scores
+from sejax.evaluation.selection import read_history
 from sejax.host.atomic import atomic_write
 from sejax.workdir import data
 
@@ -251,7 +251,9 @@ def write_results(
     Returns:
       The tree of metrics.json.
     """
-    predictions = gather_predictions(study.corpus, study.runs, study.folds, tested)
+    predictions = gather_predictions(
+        study.corpus, study.runs, study.folds, tested, learnable=study.learnable, best_epoch=best_epoch
+    )
     predictions.write(os.path.join(workdir, PREDICTIONS))
     write_runs(workdir, study, best_epoch)
     if any(of_run.mixing_scores for of_run in tested.values()):
@@ -263,7 +265,9 @@ def write_results(
         study.runs,
         study.folds,
         study.corpus,
-        selection_scores=selection_scores(rows, dict(enumerate(best_epoch.tolist()))),
+        learnable=study.learnable,
+        best_epoch=best_epoch,
+        history=rows,
         protocol=study.protocol,
         corpus_facts={**study.corpus_facts, "digest": data.digest(_identity(study))},
         audit=study.audit,

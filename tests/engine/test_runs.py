@@ -1,5 +1,6 @@
 import jax
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -13,10 +14,12 @@ from sejax.engine.runs import (
     group_by_structure,
     hparams_of,
     lay_out,
+    learnable,
     run_sharding,
     schemes_of,
     selection_rows,
 )
+from sejax.engine.tasks import TASKS
 from sejax.protocols.folds import Fold
 
 BASE = {
@@ -184,3 +187,23 @@ def test_balanced_class_weight_counts_soft_mass_and_leaves_out_absent_classes_an
 
 def test_balanced_class_weight_without_labels_is_zero():
     assert_array_equal(balanced_class_weight(np.zeros((3, 2), np.float32)), np.zeros(2))
+
+
+# ------------------------------------------------------------------------------------------------------ labels
+
+
+@pytest.mark.parametrize(
+    ("vad_loss", "dimensions"),
+    [("ccc", (True, False, False)), ("mse", (True, True, False)), ("mae", (True, True, False))],
+)
+def test_what_can_be_learned_from_the_labels_of_training(vad_loss, dimensions):
+    nan = np.nan
+    target = np.array([[0, 0], [0, 0], [0, 0], [1, 0]], np.float32)
+    vad = np.array([[0, 0.5, nan], [1, 0.5, nan], [nan, nan, nan], [0, 0, 0.5]], np.float32)
+    trained = np.array([True, True, True, False])
+    found = learnable(target, vad, trained, vad_loss=vad_loss)
+    assert found == (False, dimensions)
+    class_task, *rest = TASKS["class", "valence", "arousal", "dominance"]
+    assert not found.has(class_task) and tuple(map(found.has, rest)) == dimensions
+    assert found.has(TASKS["class", "vad"][1])
+    assert learnable(target, vad, ~trained, vad_loss=vad_loss).label
