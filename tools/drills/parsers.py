@@ -419,8 +419,8 @@ def _leaves(tree: Any, where: str = "") -> Iterator[tuple[str, Any]]:
 
 def sentence_problem(sentence: str) -> str:
     """Returns what is wrong with the sentence of a refusal, "" if nothing is."""
-    if not sentence.strip() or "\n" in sentence:
-        return f"the refusal has {sentence.count(chr(10)) + 1} lines: {sentence!r:.200}"
-    if any(unicodedata.category(character) == "Cc" for character in sentence):
+    if not sentence.strip():
+        return "the refusal says nothing"
+    if not sentence.isprintable():
         return f"the refusal has control characters: {sentence!r:.200}"
     return "" if len(sentence) < 4000 else f"the refusal has {len(sentence)} characters: {sentence:.100}"
