@@ -236,7 +236,7 @@ def test_a_chunk_that_is_smaller_than_its_own_header_ends_the_search(tmp_path: P
     place = content.index(b"fmt ") + 16
     content[place : place + 8] = size.to_bytes(8, "little")
     path.write_bytes(content)
-    with pytest.raises(InputError, match="x.w64"):
+    with pytest.raises(InputError, match=r"x\.w64"):
         load_audio(str(path))
 
 
