@@ -13,6 +13,9 @@ from types import ModuleType
 # XLA, TFDS and orbax log what concerns no user, such as a false alarm whenever a compiled program is read from
 # the cache on a CPU; what does concern one is printed by sejax.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if __name__ == "__main__":
+    # Until `main` listens, Ctrl-C ends a process that has done nothing yet, without a traceback of the imports.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags

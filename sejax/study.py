@@ -53,7 +53,7 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
     devices.wait_for_all("workdir read")
     if devices.leads():
         files.write_runs(workdir, study, best_epoch=None)
-        print(study.size, flush=True)
+        print(*filter(None, (study.corpus.describe_losses(), study.size)), sep="\n", flush=True)
 
     # ------------------------------------------------------------------ plan: stacks, memory, compiled programs
     began = time.perf_counter()

@@ -29,8 +29,9 @@ from jaxtyping import Float, Num
 from sejax.corpora.schema import SAMPLING_RATE, Corpus, Utterance
 from sejax.data.stored import Stored
 from sejax.errors import InputError
-from sejax.features.audio import check_speed, split_archive
+from sejax.features.audio import check_speed
 from sejax.features.extract import Contents, Segment, statistics_dtype
+from sejax.host.archives import split_archive
 from sejax.host.disk import disk_problem
 from sejax.host.progress import progress_bar
 
@@ -84,15 +85,16 @@ def build_features(
       cache_dir: Folder of the shards; created if missing.
       workers: Number of processes that compute, or for a pretrained model of threads that load audio; None is one per
         core.
-      max_bad_fraction: Share of the utterances whose audio may be bad.
+      max_bad_fraction: Share of the utterances that may be lost for their audio, those that the reader of the corpus
+        has dropped among them; see `Corpus.require_usable`.
       per_shard: Number of utterances in one file.
 
     Raises:
       InputError: a wrong speed or number of workers, no utterances, a pretrained model that cannot be loaded, a cache
         that cannot be written, or more bad files than allowed (nothing is stored then).
     """
-    if not corpus.utterances:
-        raise InputError(f"the corpus {corpus.name} has 0 utterances, expected 1 or more")
+    check_bad = functools.partial(_check_bad, corpus, max_bad_fraction)
+    check_bad({})
     if workers is not None and workers < 1:
         raise InputError(f"the number of workers is {workers}, expected 1 or more (None is one per core)")
     check_speed(speed)
@@ -104,7 +106,7 @@ def build_features(
         speed=speed,
         utterances=corpus.utterances,
         workers=workers or os.cpu_count() or 1,
-        max_bad_fraction=max_bad_fraction,
+        check_bad=check_bad,
         per_shard=per_shard,
     )
     try:
@@ -117,7 +119,7 @@ def build_features(
             "room that can be written to (config.cache_dir)"
         ) from error
     # The shards may have been built when more bad files were allowed.
-    _check_bad(features.errors, corpus.name, len(corpus.utterances), max_bad_fraction)
+    check_bad(features.errors)
     return features
 
 
@@ -131,7 +133,7 @@ class DatasetConfig(tfds.core.BuilderConfig):
     speed: float
     utterances: Sequence[Utterance]
     workers: int
-    max_bad_fraction: float
+    check_bad: Callable[[Mapping[str, str]], None]
     per_shard: int
 
 
@@ -198,7 +200,7 @@ class FeatureShards(tfds.core.ShardBasedBuilder):
                 self.seconds += extraction.seconds
                 if extraction.error:
                     errors[utterance.id] = extraction.error
-                    _check_bad(errors, config.corpus, len(config.utterances), config.max_bad_fraction)
+                    config.check_bad(errors)
                 yield utterance.id, {"id": utterance.id, **vars(extraction)}
                 bar.update()
 
@@ -242,6 +244,8 @@ def _size_and_time(file: str) -> tuple[int, int]:
     try:
         status = os.stat(file)
     except OSError:  # stored as a bad file until the file appears
+        return -1, -1
+    if not os.access(file, os.R_OK):  # or until it may be read
         return -1, -1
     return status.st_size, status.st_mtime_ns
 
@@ -355,12 +359,5 @@ def _frames(source: Sequence[Mapping[str, Any]], place: int) -> Num[np.ndarray, 
     return source[place]["frames"]
 
 
-def _check_bad(errors: Mapping[str, str], corpus: str, utterances: int, max_bad_fraction: float) -> None:
-    if len(errors) > max_bad_fraction * utterances:
-        # Older shards hold sentences with a full stop.
-        first = "; ".join(sentence.rstrip(".") for sentence in list(errors.values())[:3])
-        more = "; ..." if len(errors) > 3 else ""
-        raise InputError(
-            f"the corpus {corpus} has {len(errors)} or more bad audio files among {utterances}, expected "
-            f"at most {100 * max_bad_fraction:g} % (config.max_bad_fraction): {first}{more}"
-        )
+def _check_bad(corpus: Corpus, max_bad_fraction: float, errors: Mapping[str, str]) -> None:
+    corpus.without(errors).require_usable(max_bad_fraction)

@@ -63,7 +63,7 @@ class CorpusFacts:
 
 
 class SpeakersShared(TypedDict):
-    """Test speakers of a fold who are in its validation set too."""
+    """Speakers of a fold's test or training set who are in its validation set too."""
 
     fold: str
     speakers: list[str]
@@ -85,12 +85,20 @@ class Duplicates(TypedDict):
     folds: NotRequired[list[str]]
 
 
+class UntrainedClasses(TypedDict):
+    """Classes of a fold's test set that its training set lacks."""
+
+    fold: str
+    classes: list[str]
+
+
 class DroppedUtterance(TypedDict):
     """An utterance that could not be used."""
 
     id: str
     reason: str
     path: str
+    kind: NotRequired[str]  # of the reason
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,10 @@ class Audit:
     dropped: Sequence[DroppedUtterance]
     notes: Mapping[str, int]
     corpus_notes: Sequence[str]
+    # What an older metrics.json lacks.
+    speakers_trained_and_validated: Sequence[SpeakersShared] = ()
+    spellings_checked: Sequence[str] = ()
+    classes_untrained: Sequence[UntrainedClasses] = ()
 
 
 @dataclass(frozen=True)

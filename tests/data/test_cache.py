@@ -280,7 +280,9 @@ def test_bad_files_are_kept_as_sentences(tmp_path: Path) -> None:
     assert len(set(features.digest.values())) == 7
     assert_equal(build(corpus, tmp_path / "cache", made_of=stored(), max_bad_fraction=0.2), features)
     # Files that were allowed when the dataset was built may not be allowed later.
-    with pytest.raises(InputError, match="2 or more bad audio files among 10, expected at most 10 %"):
+    with pytest.raises(
+        InputError, match=r"for at least 2 of 10 utterances \(unusable audio 2\), expected at most 10 %"
+    ):
         build(corpus, tmp_path / "cache", made_of=stored(), max_bad_fraction=0.1)
 
 
@@ -303,8 +305,8 @@ def test_too_many_bad_files_stop_the_build_and_leave_nothing(tmp_path: Path, pro
         build(corpus, tmp_path / "cache", made_of=made_of, max_bad_fraction=0.05, workers=processes)
     path = str(tmp_path / "corpus" / "u0")
     assert str(raised.value) == (
-        "the corpus noise has 3 or more bad audio files among 40, expected at most 5 % "
-        f"(config.max_bad_fraction): {path}20.wav: no such file; {path}21.wav: no such file; {path}22.wav: no such file"
+        "the corpus noise has no usable audio for at least 3 of 40 utterances (unusable audio 3), expected at most 5 % "
+        f"(config.max_bad_fraction); the first: {path}20.wav: no such file"
     )
     assert datasets(tmp_path / "cache") == set()
 
