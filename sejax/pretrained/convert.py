@@ -239,7 +239,7 @@ def _unreadable(path: Path, error: Exception) -> InputError:
             contents = describe_contents(file.read(FIRST_BYTES))
     except OSError as unopened:
         return InputError(f"{path}: cannot be read ({unopened.strerror or unopened}), expected safetensors")
-    if contents:
+    if contents and contents != "a safetensors file":
         return InputError(f"{path}: is {contents}, expected safetensors")
     return InputError(
         f"{path}: cannot be read as safetensors ({' '.join(str(error).split())}), expected a whole file: it is damaged "
@@ -361,7 +361,7 @@ def _convert(arrays: Mapping[str, np.ndarray], backbone: Backbone, folder: Path)
     if wrong:
         more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
         raise InputError(
-            f"{folder}: its arrays are not those of its config.json ({backbone.family}, {backbone.layers} "
+            f"{folder}: its arrays differ from those expected by its config.json ({backbone.family}, {backbone.layers} "
             f"layers of {backbone.hidden}): {'; '.join(wrong[:NAMED])}{more}"
         )
     if infinite:

@@ -255,7 +255,7 @@ def read_json(path: Path) -> dict[str, Any]:
         if isinstance(error, InputError):
             raise
         contents = describe_contents(raw[:FIRST_BYTES])
-        if contents in (None, "JSON text", "plain text"):
+        if contents is None or contents.startswith(("JSON", "a text")):
             raise InputError(f"{path}: cannot be read as JSON ({_line(error)}), expected a JSON object") from error
         raise InputError(f"{path}: is {contents}, expected a JSON object") from error
     if not isinstance(content, dict):

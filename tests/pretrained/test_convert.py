@@ -219,12 +219,12 @@ CONTENTS = {
     "longer": (lambda whole: whole + b"x", "cannot be read as safetensors"),
     "nonsense": (lambda _: b"\xff" * 64, "cannot be read as safetensors"),
     "a header beyond the file": (lambda whole: b"\xff" * 6 + b"\x00\x00" + whole[8:], "cannot be read as safetensors"),
-    "empty": (lambda _: b"", "is empty, expected safetensors"),
-    "zeros": (lambda _: bytes(4096), "is nothing but zeros"),
+    "empty": (lambda _: b"", "is an empty file, expected safetensors"),
+    "zeros": (lambda _: bytes(4096), "is a file of zero bytes"),
     "git-lfs": (lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a git-lfs pointer"),
     "a web page": (lambda _: b"<!doctype html><html></html>", "is a web page"),
-    "an error page": (lambda _: b'{"error": "not found"}', "is JSON text"),
-    "torch": (lambda _: b"PK\x03\x04" + bytes(26) + b"archive/data.pkl", "is a PyTorch file"),
+    "an error page": (lambda _: b'{"error": "not found"}', "is JSON: {"),
+    "torch": (lambda _: b"PK\x03\x04" + bytes(26) + b"archive/data.pkl", "is a zip archive"),
 }
 
 
@@ -342,7 +342,7 @@ def test_all_that_is_wrong_at_once(tmp_path: Path):
         arrays["feature_extractor.conv_layers.3.conv.weight"] = np.zeros((8, 8), np.float32)
 
     said = refused(copy(tmp_path, "hubert-base", spoil))
-    assert "not those of its config.json (hubert, 3 layers of 24)" in said
+    assert "differ from those expected by its config.json (hubert, 3 layers of 24)" in said
     assert "layer 1, final_norm/bias is missing" in said
     assert "feature_projection/projection/bias is missing" in said
     assert "encoder.adapter.weight is unexpected" in said

@@ -183,7 +183,7 @@ def test_all_that_is_wrong_with_a_head(tmp_path: Path):
             layer_weights=np.zeros(5, np.float32),
         )
     )
-    assert "head is not that of its config.json (4 labels: neu, hap, ang, sad)" in said
+    assert "head differs from that expected by its config.json (4 labels: neu, hap, ang, sad)" in said
     assert "projector/kernel is [15, 12], expected [16, 12]" in said
     assert "projector/bias is missing" in said
     assert "layer_weights is [5], expected [4]" in said

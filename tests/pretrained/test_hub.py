@@ -268,8 +268,8 @@ def test_a_download_that_fails(ask: Callable[..., list[str]]):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "is empty, expected a JSON object"),
-        (b"\x00" * 20, "is nothing but zeros"),
+        (b"", "is an empty file, expected a JSON object"),
+        (b"\x00" * 20, "is a file of zero bytes"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a git-lfs pointer"),
         (b"<!doctype html><html>", "is a web page"),
         (b"Entry not found", "cannot be read as JSON (Expecting value: line 1 column 1 (char 0))"),
