@@ -265,6 +265,6 @@ def _check_head(
     if wrong:
         few = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
         raise InputError(
-            f"{checkpoint.folder}: its head differs from that expected by its config.json ({len(labels)} labels: {few}): "
-            f"{'; '.join(wrong)}"
+            f"{checkpoint.folder}: its head differs from that expected by its config.json ({len(labels)} labels: "
+            f"{few}): {'; '.join(wrong)}"
         )
