@@ -51,11 +51,14 @@ def locate(source: str, revision: str = "main", *, check: Callable[[Path], objec
     """
     if not source:
         raise InputError("the model of a pretrained stream is empty, expected a folder or a Hugging Face id")
-    path = Path(source).expanduser()
-    if path.is_file():
-        raise InputError(f"{source}: is a file, expected the folder that holds {LAYOUT}")
-    if path.is_dir():
-        return _locate(path, partial(_in_folder, path), lambda: [file.name for file in path.iterdir()], check)
+    try:
+        path = Path(source).expanduser()
+        if path.is_file():
+            raise InputError(f"{source}: is a file, expected the folder that holds {LAYOUT}")
+        if path.is_dir():
+            return _locate(path, partial(_in_folder, path), lambda: [file.name for file in path.iterdir()], check)
+    except (OSError, RuntimeError) as error:  # no permission, a name that is too long, "~" of an unknown user
+        raise InputError(f"{source}: cannot be read ({_line(error)}), expected a folder with {LAYOUT}") from error
     if "://" in source:
         raise InputError(
             f"{source}: is an address, expected a folder or a hub id: the last two parts of the address of a model's "
@@ -213,7 +216,8 @@ def _download(source: str, revision: str, name: str) -> Path | None:
             answer = f"does not answer ({_line(cause)})" if isinstance(cause, HfHubHTTPError) else "cannot be reached"
             raise _NotCachedError(
                 f"{source} (revision {revision}) is not in the hub's cache and the hub {answer}: download {LAYOUT} of "
-                "it elsewhere, put them into a folder here, and give that folder as the model"
+                f"it elsewhere, put them into a folder here, and give that folder as the model (there is no folder "
+                f"{source} here)"
             ) from error
         except EntryNotFoundError:
             return None

@@ -283,6 +283,15 @@ def test_flipped_bytes_are_a_sentence_or_another_number(tmp_path_factory, flips:
         load_checkpoint(str(folder))
 
 
+def test_an_array_in_two_files(tmp_path: Path):
+    folder = tmp_path / "shards"
+    shutil.copytree(GOLDEN_SSL / "wav2vec2-pretraining", folder)
+    one, other = sorted(folder.glob("*.safetensors"))
+    name, x = next(iter(load_file(one).items()))
+    save_file(load_file(other) | {name: x}, other)
+    assert refused(folder) == f"{other}: has {name}, which {one.name} has too, expected it once"
+
+
 def test_weights_that_are_not_finite(tmp_path: Path):
     def spoil(arrays: Arrays) -> None:
         arrays["encoder.layers.1.attention.k_proj.weight"][3, 4] = np.nan

@@ -112,6 +112,11 @@ def test_no_source(tmp_path: Path):
     assert "is a file, expected the folder that holds" in refused(tmp_path / "model.safetensors")
 
 
+@pytest.mark.parametrize("source", ["~nobody-of-that-name/model", "./" + "x" * 300])
+def test_paths_that_cannot_be(source: str):
+    assert refused(source).startswith(f"{source}: cannot be read (")
+
+
 @pytest.mark.parametrize("name", COMPLETE)
 def test_a_file_is_absent(name: str, tmp_path: Path):
     write(tmp_path, [other for other in COMPLETE if other != name])
