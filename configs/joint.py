@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from sejax.config import default_config
 from sejax.corpora.read import CORPORA
+from sejax.errors import InputError
 
 
 def get_config(words: str = "synthetic") -> ConfigDict:
@@ -28,20 +29,20 @@ def get_config(words: str = "synthetic") -> ConfigDict:
       words: A corpus of `CORPORA`, streams, or both, with commas between. The default corpus is synthetic.
 
     Raises:
-      ValueError: A word is neither a corpus nor a stream, or there are several corpora.
+      InputError: A word is neither a corpus nor a stream, or there are several corpora.
     """
     config = default_config()
     pretrained = tuple(config.features.ssl)
     known = (*(name for name in config.features if name != "ssl"), *pretrained)
     found = [word.strip() for word in words.split(",")]
     if unknown := [word for word in found if word not in (*CORPORA, *known)]:
-        raise ValueError(
+        raise InputError(
             f"configs/joint.py:{words} has {unknown[0]!r}, expected a corpus ({', '.join(CORPORA)}) and "
             f"streams ({', '.join(known)}), with commas between"
         )
     corpora = [word for word in found if word in CORPORA]
     if len(corpora) > 1:
-        raise ValueError(f"configs/joint.py:{words} names {len(corpora)} corpora, expected one")
+        raise InputError(f"configs/joint.py:{words} names {len(corpora)} corpora, expected one")
     streams = tuple(word for word in found if word in known)
     config.corpus = corpora[0] if corpora else "synthetic"
     if config.corpus in ("synthetic", "iemocap"):

@@ -16,6 +16,7 @@ wavlm-base 65.94. This config has not been measured with sejax.
 from ml_collections import ConfigDict
 
 from sejax.config import default_config
+from sejax.errors import InputError
 
 
 def get_config(stream: str = "hubert") -> ConfigDict:
@@ -25,11 +26,11 @@ def get_config(stream: str = "hubert") -> ConfigDict:
       stream: A pretrained model of `config.features.ssl`: hubert, wav2vec2 or wavlm.
 
     Raises:
-      ValueError: There is no such pretrained model.
+      InputError: There is no such pretrained model.
     """
     config = default_config()
     if stream not in config.features.ssl:
-        raise ValueError(f"configs/superb.py:{stream}: expected one of {', '.join(config.features.ssl)}")
+        raise InputError(f"configs/superb.py:{stream} has {stream!r}, expected one of {', '.join(config.features.ssl)}")
     config.corpus = "iemocap"
     config.protocol = "loso_session"
     config.streams = (stream,)

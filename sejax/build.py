@@ -25,6 +25,7 @@ from sejax.engine.augment import Augment
 from sejax.engine.plan import Placement
 from sejax.engine.program import Program
 from sejax.engine.runs import (
+    Learnable,
     RunKey,
     Setting,
     balanced_class_weight,
@@ -68,6 +69,7 @@ class Study:
     """A resolved study: its data, its runs grouped into programs, and the facts that its numbers are quoted with."""
 
     corpus: Corpus  # usable utterances
+    audio_digests: Mapping[str, str]  # of the decoded samples, by utterance id
     folds: Sequence[Fold]
     settings: Sequence[Setting]
     seeds: Sequence[int]
@@ -81,6 +83,15 @@ class Study:
     corpus_facts: Mapping[str, Any]  # of metrics.json
     audit: Mapping[str, Any]  # of metrics.json
     n_bootstrap: int  # draws of speakers for the intervals
+
+    @property
+    def learnable(self) -> dict[int, Learnable]:
+        """What each run can learn from its labels, by the run's number."""
+        return {
+            run.number: of_run
+            for program in self.programs
+            for run, of_run in zip(program.runs, program.learnable, strict=True)
+        }
 
     @property
     def size(self) -> str:
@@ -148,6 +159,7 @@ def build(config: ConfigDict) -> Study:
     full_finetuning = config.finetune.mode == "full" and any(_feature(config, name) == "raw" for name in config.streams)
     return Study(
         corpus=corpus,
+        audio_digests=prepared.digests,
         folds=folds,
         settings=settings,
         seeds=seeds,

@@ -1,23 +1,31 @@
 """All options, each with its default and its unit. The files under `configs/` start from these and change them."""
 
+import difflib
 import json
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from sejax.corpora.read import CORPORA
+from sejax.corpora.schema import SAMPLING_RATE
 from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.tasks import TASKS
-from sejax.errors import InputError
-from sejax.features.registry import FEATURES, defaults
+from sejax.errors import FLAG, SHARE, TEXT, WORDS, Check, InputError, is_number, number, one_of, shown, whole
+from sejax.features.registry import FEATURES, defaults, full_settings
+from sejax.features.settings import setting_check
 from sejax.models.encoders import ENCODERS
 from sejax.pretrained import LORA_TARGETS, MODES, STREAMS
+from sejax.pretrained.extract import DTYPES, LEAST_MAX_SECONDS
 from sejax.protocols.registry import NORMALISATIONS, PROTOCOLS
+from sejax.weighting import SCHEMES
 
 ACOUSTIC = tuple(name for name in FEATURES if name != "raw")
 """The features that are streams of their own name; raw audio is the input of a fine-tuned model."""
+
+LARGEST_SEED = 2**31 - 1
+"""Runs hold their seeds as int32."""
 
 
 def default_config() -> ConfigDict:
@@ -128,7 +136,7 @@ def _set_training(config: ConfigDict) -> None:
     config.learning_rate = 1e-3
     config.weight_decay = 1e-2
     config.warmup = 0.1  # share of all steps
-    config.clip_norm = 1.0
+    config.clip_norm = 1.0  # largest norm of the gradient; 0: no clipping
     config.dropout = 0.3
     config.statistics_dropout = 0.3
     config.label_smoothing = 0.1
@@ -140,7 +148,7 @@ def _set_training(config: ConfigDict) -> None:
 
     # Settings x seeds x folds are the runs of the study.
     config.seeds = 1
-    config.seed = 0  # the first seed
+    config.seed = 0  # the first seed, up to 2,147,483,647
     config.grid = _empty_grid()
     config.runs_per_chunk = 0  # runs vmapped together; 0: on a CPU one per device, else as many as memory holds
     config.frames_on = "auto"  # where frames are kept: device, host (streamed batch by batch), auto (host if too many)
@@ -148,7 +156,7 @@ def _set_training(config: ConfigDict) -> None:
     config.memory_fraction = 0.9  # of a device's free memory that a program may need
     config.checkpoint_every = 5  # epochs
     config.tensorboard = True
-    config.bootstrap = 1000  # draws of speakers for the intervals
+    config.bootstrap = 1000  # draws of speakers for the intervals; 0: no intervals
 
 
 STACKED = (
@@ -217,7 +225,7 @@ def with_structure(config: ConfigDict, structure: Mapping[str, Any]) -> ConfigDi
     """Returns a copy of the config with other values of some of the `STRUCTURAL` options.
 
     Raises:
-      InputError: see `check_config`, or a value has another type than its option.
+      InputError: see `check_config`.
     """
     changed = config.copy_and_resolve_references()
     for name, value in structure.items():
@@ -225,121 +233,227 @@ def with_structure(config: ConfigDict, structure: Mapping[str, Any]) -> ConfigDi
         node = changed
         for folder in folders:
             node = node[folder]
-        expected = type(node[option])
-        _expect(f"grid.{name}", value, type(value) is expected, f"values of type {expected.__name__}")
         node[option] = value
     check_config(changed)
     return changed
 
 
-class Check(NamedTuple):
-    """A condition on the value of one option, and the words for it in the error."""
-
-    holds: Callable[[Any], bool]
-    expected: str
-
-
-def one_of(choices: Iterable[Any]) -> Check:
-    """Returns the check for a value out of some choices."""
-    choices = tuple(choices)
-    words = (str(choice) if isinstance(choice, str) else repr(choice) for choice in choices)
-    return Check(lambda value: value in choices, f"one of {', '.join(words)}")
-
-
-def at_least(least: int) -> Check:
-    """Returns the check for a number from `least` on."""
-    return Check(lambda value: value >= least, f"{least} or more")
+def _names(known: Iterable[str]) -> Check:
+    """Returns the check for a tuple of different words, one or more."""
+    known = tuple(known)
+    return Check(
+        lambda names: (
+            isinstance(names, tuple)
+            and len(names) > 0
+            and all(isinstance(name, str) and name in known for name in names)
+            and len(set(names)) == len(names)
+        ),
+        f"a tuple of names out of {', '.join(known)}, each name once",
+    )
 
 
-SHARE = Check(lambda value: 0.0 <= value <= 1.0, "a share from 0 to 1")
-PROPER_SHARE = Check(lambda value: 0.0 <= value < 1.0, "a share from 0 to below 1")
-POSITIVE = Check(lambda value: value > 0, "more than 0")
+def _encoder(stream: str) -> Check:
+    """Returns the check for the encoder of a stream."""
+    return one_of((*ENCODERS, "none", *(("finetune",) if stream in STREAMS else ())))
+
+
+_TUPLE = Check(lambda values: isinstance(values, tuple), "a tuple of values")
+_SPEED = number(0.25, 4)
+_MOST_SPEEDS = 16
+_RATE = number(0, 0.99)  # of a dropout: something has to be left
+_PROPER_SHARE = number(0, 1, below=True)
 
 CHECKS: Mapping[str, Check] = {
     "corpus": one_of(CORPORA),
+    "data_dir": TEXT,
+    "labels": WORDS,
+    "synthetic.fraction": number(0, 1, above=True),
+    "synthetic.seed": whole(0, LARGEST_SEED),
+    "cache_dir": WORDS,
+    "workers": whole(0, 1024, "one per core"),
+    "max_bad_fraction": SHARE,
+    "allow_duplicates": FLAG,
     "protocol": one_of(PROTOCOLS),
     "normalisation": one_of(NORMALISATIONS),
-    "synthetic.fraction": Check(lambda fraction: 0 < fraction <= 1, "above 0 and up to 1"),
-    "synthetic.seed": at_least(0),
-    "workers": at_least(0),
-    "max_bad_fraction": SHARE,
-    "speeds": Check(lambda speeds: speeds[:1] == (1.0,), "a tuple that begins with 1.0"),
-    "buckets": at_least(1),
+    "select_on_test": FLAG,
+    "streams": _names((*ACOUSTIC, *STREAMS)),
+    **{
+        f"features.{feature}.{name}": setting_check(default)
+        for feature in ACOUSTIC
+        for name, default in defaults(feature).items()
+    },
+    **{
+        f"features.ssl.{stream}.{name}": check
+        for stream in STREAMS
+        for name, check in {
+            "model": WORDS,
+            "revision": WORDS,
+            "layers": Check(
+                lambda layers: WORDS.holds(layers) and (layers in ("all", "last") or layers.isdecimal()),
+                "all, last or the number of a layer, as text",
+            ),
+            "max_seconds": number(LEAST_MAX_SECONDS, 86_400),
+            "dtype": one_of(DTYPES),
+        }.items()
+    },
+    "speeds": Check(
+        lambda speeds: (
+            isinstance(speeds, tuple)
+            and all(map(_SPEED.holds, speeds))
+            and speeds[:1] == (1.0,)
+            and len(set(speeds)) == len(speeds) <= _MOST_SPEEDS
+        ),
+        f"a tuple that begins with 1.0, of up to {_MOST_SPEEDS} different numbers from 0.25 to 4",
+    ),
+    "max_seconds": Check(
+        lambda seconds: is_number(seconds) and (seconds == 0 or 0.1 <= seconds <= 86_400),
+        "0 (no limit) or a number from 0.1 to 86,400",
+    ),
+    "buckets": whole(1, 32),  # lengths are cut at 32 quantiles
     "frames_dtype": one_of(("float16", "bfloat16", "float32")),
-    "model.stride": at_least(1),
-    "model.fused": at_least(1),
+    **{f"model.encoder.{stream}": _encoder(stream) for stream in (*ACOUSTIC, *STREAMS)},
+    "model.layers": whole(0, 64),
+    "model.stride": whole(1, 64),
+    "model.width": whole(2, 8192),
+    "model.heads": whole(1, 256),
+    "model.fused": whole(1, 65_536),
+    "model.self_attention": FLAG,
+    "model.co_attention": FLAG,
+    "model.guided": TEXT,
+    "model.statistics": FLAG,
+    "model.deviations": FLAG,
+    "model.activation": FLAG,
+    "finetune.mode": one_of(MODES),
+    "finetune.frozen_layers": whole(0, 1000),
+    "finetune.lora_rank": whole(1, 4096),
+    "finetune.lora_alpha": number(0, 1e6, above=True),
+    "finetune.lora_targets": _names(LORA_TARGETS),
+    "finetune.learning_rate": number(0, 1000, above=True),
+    "finetune.layer_decay": number(0, 10, above=True),
+    "finetune.layer_drop": _PROPER_SHARE,
+    "finetune.time_mask_prob": _PROPER_SHARE,
+    "finetune.time_mask_length": whole(1, 1000),
+    "finetune.checkpointing": FLAG,
+    "finetune.dtype": one_of(("float32", "bfloat16")),
     "loss.vad": one_of(VAD_LOSSES),
     "loss.class_weight": one_of(("none", "balanced")),
-    "tasks": Check(lambda tasks: tasks in TASKS, " or ".join(map(str, TASKS))),
+    "loss.soft_labels": FLAG,
+    "tasks": Check(
+        lambda tasks: isinstance(tasks, tuple) and all(isinstance(task, str) for task in tasks) and tasks in TASKS,
+        " or ".join(map(str, TASKS)),
+    ),
+    "weighting": one_of(SCHEMES),
+    "alpha": SHARE,
+    "tau": number(1e-3, 1e6),
     "gradients_at": one_of(("representation", "parameters")),
     "compute_dtype": one_of(("float32", "bfloat16")),
-    "epochs": at_least(1),
-    "batch_size": at_least(1),
+    "epochs": whole(1, 100_000),
+    "batch_size": whole(1, 10_000),
+    "learning_rate": number(0, 10, above=True),
+    "weight_decay": number(0, 1000),
     "warmup": SHARE,
-    "averaging": SHARE,
+    "clip_norm": Check(
+        lambda norm: is_number(norm) and (norm == 0 or 1e-6 <= norm <= 1e6),
+        "0 (no clipping) or a number from 1e-06 to 1e+06",
+    ),
+    "dropout": _RATE,
+    "statistics_dropout": _RATE,
+    "label_smoothing": _RATE,
+    "averaging": _PROPER_SHARE,
+    "patience": whole(0, 100_000, "never stop"),
+    "augment.time_masks": whole(0, 100),
+    "augment.time_mask_frames": whole(0, 10_000),
+    "augment.feature_masks": whole(0, 100),
     "augment.feature_mask_share": SHARE,
-    "seeds": at_least(1),
+    "seeds": whole(1, 1000),
+    "seed": whole(0, LARGEST_SEED),
+    "runs_per_chunk": whole(0, 100_000, "as many as memory holds"),
     "frames_on": one_of(("auto", "device", "host")),
-    "memory_fraction": SHARE,
-    "checkpoint_every": at_least(1),
+    "devices": whole(0, 65_536, "all"),
+    "memory_fraction": number(0.01, 1),
+    "checkpoint_every": whole(1, 100_000),
+    "tensorboard": FLAG,
+    "bootstrap": Check(
+        lambda draws: is_number(draws) and isinstance(draws, int) and (draws == 0 or 20 <= draws <= 100_000),
+        "0 (no intervals) or a whole number from 20 to 100,000",
+    ),
 }
-"""The options that are checked alone; their choices come from the registries that own them."""
+"""What each option may be, by its full name; choices come from the registries that own them.
 
-FINETUNING_CHECKS: Mapping[str, Check] = {
-    "finetune.mode": one_of(MODES),
-    "finetune.dtype": one_of(("float32", "bfloat16")),
-    "finetune.frozen_layers": at_least(0),
-    "finetune.lora_rank": at_least(1),
-    "finetune.lora_targets": Check(
-        lambda targets: len(targets) > 0 and set(targets) <= set(LORA_TARGETS), f"some of {', '.join(LORA_TARGETS)}"
-    ),
-    "finetune.learning_rate": POSITIVE,
-    "finetune.layer_decay": POSITIVE,
-    "finetune.layer_drop": PROPER_SHARE,
-    "finetune.time_mask_prob": PROPER_SHARE,
-    "finetune.time_mask_length": at_least(1),
-    "normalisation": Check(
-        lambda value: value == "train", "train if a model is fine-tuned: raw audio is not normalised by speaker"
-    ),
-}
-"""The options that are checked if a stream is fine-tuned."""
+The values that a grid varies are checked by the check of their option.
+"""
+
+
+OPTIONS = (*CHECKS, *(f"grid.{name}" for name in (*STACKED, *STRUCTURAL)))
+"""The full names of all options."""
+
+
+def unknown_option(name: str) -> str:
+    """Returns the sentence for an option that does not exist."""
+    (close,) = difflib.get_close_matches(name, OPTIONS, n=1) or ("",)
+    return f"the config has no option {name!r}{f', did you mean {close!r}?' if close else ''}"
 
 
 def check_config(config: ConfigDict) -> None:
     """Checks the options one by one, and together.
 
     Raises:
-      InputError: an option has a value that makes no sense.
+      InputError: an option is missing or unknown, or has a value that makes no sense.
     """
-    _check_each(config, CHECKS)
+    _check_names(config)
+    for name, check in CHECKS.items():
+        check.require(f"config.{name}", at(config, name))
+    _check_grid(config)
     _check_streams(config)
-    if any(config.model.encoder[stream] == "finetune" for stream in config.streams):
-        _check_each(config, FINETUNING_CHECKS)
     width, heads = config.model.width, config.model.heads
     _expect("model.width", width, width % (2 * heads) == 0, f"a multiple of 2 * model.heads = {2 * heads}")
+    most = LARGEST_SEED + 1 - config.seed
+    _expect("seeds", config.seeds, config.seeds <= most, f"at most {most}: the last seed is {LARGEST_SEED:,}")
+    trains_vad = min(config.grid.alpha or (config.alpha,)) < 1
+    few = trains_vad and config.batch_size < VAD_LOSSES[config.loss.vad].least_rows
+    _expect("batch_size", config.batch_size, not few, f"2 or more: one utterance has no loss {config.loss.vad}")
 
 
-def _check_each(config: ConfigDict, checks: Mapping[str, Check]) -> None:
-    for name, check in checks.items():
-        value = at(config, name)
-        _expect(name, value, check.holds(value), check.expected)
+def _check_names(config: ConfigDict) -> None:
+    """Checks that the config has all options and no others."""
+    found = _flat(config.to_dict())
+    for name in found:
+        if name not in OPTIONS:
+            raise InputError(unknown_option(name))
+    for name in OPTIONS:
+        if name not in found:
+            raise InputError(f"config.{name} is missing, expected all options of sejax.config.default_config")
+
+
+def _check_grid(config: ConfigDict) -> None:
+    """Checks the values that the grid varies."""
+    for name in (*STACKED, *STRUCTURAL):
+        values = at(config.grid, name)
+        _TUPLE.require(f"config.grid.{name}", values)
+        for value in values:
+            CHECKS[name].require(f"a value of config.grid.{name}", value)
+        if len(set(values)) < len(values):
+            raise InputError(f"config.grid.{name} is {shown(values)}, expected each value once")
 
 
 def _check_streams(config: ConfigDict) -> None:
-    """Checks the streams, and the options of the model that depend on them."""
-    streams, encoder, pretrained = config.streams, config.model.encoder, tuple(config.features.ssl)
-    known = (*(name for name in config.features if name != "ssl"), *pretrained)
-    _expect("streams", streams, len(streams) > 0, f"at least one of {', '.join(known)}")
-    for stream in streams:
-        _expect("streams", stream, stream in known, f"names out of {', '.join(known)}")
-        kinds = (*ENCODERS, "none", *(("finetune",) if stream in pretrained else ()))
-        _expect(f"model.encoder.{stream}", encoder[stream], encoder[stream] in kinds, f"one of {', '.join(kinds)}")
-    _expect("streams", streams, len(set(streams)) == len(streams), "each name once")
+    """Checks the streams together with the options that depend on them."""
+    streams, encoder = config.streams, config.model.encoder
     encoded = [stream for stream in streams if encoder[stream] != "none"]
     _expect("model.statistics", False, bool(encoded or config.model.statistics), "True if no stream has an encoder")
     guided = config.model.guided
     guidable = guided in encoded and len(encoded) > 1
     _expect("model.guided", guided, not guided or guidable, "an encoded stream beside at least one other")
+    if any(encoder[stream] == "finetune" for stream in streams):
+        expected = "train if a model is fine-tuned: raw audio is not normalised by speaker"
+        _expect("normalisation", config.normalisation, config.normalisation == "train", expected)
+    for feature in ACOUSTIC:
+        settings = full_settings(feature, config.features[feature].to_dict())
+        hop_seconds = int(settings["hop_length"]) / SAMPLING_RATE
+        fits = feature not in encoded or not 0 < config.max_seconds < hop_seconds
+        _expect(
+            "max_seconds", config.max_seconds, fits, f"{hop_seconds:g} or more, a frame of {feature}, or 0 (no limit)"
+        )
 
 
 def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
@@ -373,4 +487,4 @@ def at(config: ConfigDict, name: str) -> Any:
 
 def _expect(name: str, value: Any, condition: bool, expected: str) -> None:
     if not condition:
-        raise InputError(f"config.{name} is {value!r}, expected {expected}")
+        raise InputError(f"config.{name} is {shown(value)}, expected {expected}")

@@ -1,8 +1,86 @@
 """The one exception that means: what the user gave is wrong, and this sentence says how to mend it."""
 
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+_MOST_CHARACTERS = 120  # of a value in a sentence
+
 
 class InputError(ValueError):
     """A mistake in the input: one sentence that says what was found, what was expected and where.
 
     `sejax.main` prints the sentence without a traceback and exits with status 1.
     """
+
+
+class Check(NamedTuple):
+    """A condition on a value, and the words for it in the error."""
+
+    holds: Callable[[Any], bool]  # raises nothing, whatever the value
+    expected: str
+
+    def require(self, name: str, value: Any) -> None:
+        """Refuses a value for which the condition does not hold.
+
+        Raises:
+          InputError: names the value and what was expected.
+        """
+        if not self.holds(value):
+            raise InputError(f"{name} is {shown(value)}, expected {self.expected}{_hint(value)}")
+
+
+def shown(value: Any) -> str:
+    """Returns a value as it stands in a sentence: on one line, and cut if it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python writes no int of more than 4,300 digits
+        text = f"a very large {type(value).__name__}"
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 4]} ..."
+
+
+def _hint(value: Any) -> str:
+    """Returns how to mend a number that is right but of another type than Python's."""
+    return " (a number of Python: .item() gives it)" if type(value).__module__ == "numpy" else ""
+
+
+def is_number(value: Any) -> bool:
+    """Returns whether a value is a number of Python; a truth value is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def whole(low: int, high: int, also: str = "") -> Check:
+    """Returns the check for a whole number within bounds.
+
+    Args:
+      low: the smallest.
+      high: the largest.
+      also: a meaning of the smallest, for the error.
+    """
+    return Check(
+        lambda value: is_number(value) and isinstance(value, int) and low <= value <= high,
+        f"a whole number from {low:,}{f' ({also})' if also else ''} to {high:,}",
+    )
+
+
+def number(low: int | float, high: int | float, *, above: bool = False, below: bool = False) -> Check:
+    """Returns the check for a number within bounds, which may exclude them (`above` the lower, `below` the upper)."""
+    words = f"a number {'above' if above else 'from'} {low:g} {'and up to' if above else 'to'} "
+    return Check(
+        # Also false for NaN.
+        lambda value: (
+            is_number(value) and low <= value <= high and not (above and value == low) and not (below and value == high)
+        ),
+        words + f"{'below ' if below else ''}{high:,.12g}",
+    )
+
+
+def one_of(choices: Iterable[str]) -> Check:
+    """Returns the check for one of some words."""
+    choices = tuple(choices)
+    return Check(lambda value: isinstance(value, str) and value in choices, f"one of {', '.join(choices)}")
+
+
+FLAG = Check(lambda value: isinstance(value, bool), "True or False")
+TEXT = Check(lambda value: isinstance(value, str) and "\0" not in value, "text")
+WORDS = Check(lambda value: TEXT.holds(value) and bool(value.strip()), "text that is not empty")
+SHARE = number(0, 1)

@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from sejax.engine.feed import Tested, open_feed
 from sejax.engine.plan import Planned, format_plan, plan_programs
 from sejax.evaluation.selection import validate_runs
 from sejax.evaluation.tables import format_table
+from sejax.host import stopping
 from sejax.report.page import write_report
 from sejax.workdir import files
 from sejax.workdir.logs import Logs
@@ -34,20 +36,24 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     Raises:
       InputError: config, corpus or workdir cannot be used.
     """
-    # ------------------------------------------------------------------ settings
     options = build.options(config)
     cache_dir = os.path.expanduser(config.cache_dir)
     jax.config.update("jax_compilation_cache_dir", os.path.join(cache_dir, "xla"))
     files.check_workdir(workdir, options, must_exist=not train)
+    with files.only_here(workdir) if devices.leads() else nullcontext():
+        return _train_and_evaluate(config, options, workdir, train)
 
+
+def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: str, train: bool) -> dict[str, Any]:
     # ------------------------------------------------------------------ corpus, features, folds, audit, programs
     study = build.build(config)
-    begun = files.read_plan(workdir)
+    if devices.leads():
+        files.claim_workdir(workdir, options, study)
+    begun = files.read_plan(workdir, study.programs)
     devices.wait_for_all("workdir read")
     if devices.leads():
-        files.claim_workdir(workdir, options, study.checkpoints)
         files.write_runs(workdir, study, best_epoch=None)
-        print(study.size, flush=True)
+        print(*filter(None, (study.corpus.describe_losses(), study.size)), sep="\n", flush=True)
 
     # ------------------------------------------------------------------ plan: stacks, memory, compiled programs
     began = time.perf_counter()
@@ -93,7 +99,7 @@ def _train(study: build.Study, plan: Planned, workdir: str, checkpoints: Checkpo
     feed = open_feed(plan)
     states = feed.init_states()
     best = feed.init_best(states)
-    done = checkpoints.latest(must_exist=not train)
+    done = checkpoints.latest(evaluate=not train)
     if done:
         states, best = checkpoints.restore(done, (states, best))
         if devices.leads():
@@ -102,39 +108,43 @@ def _train(study: build.Study, plan: Planned, workdir: str, checkpoints: Checkpo
 
     if train and done < schedule.epochs and not np.all(done - best_epoch >= patience):
         logs = Logs(workdir, study, program, done) if devices.leads() else None
-        for epoch in range(done + 1, schedule.epochs + 1):
-            # The guard forbids every transfer that is not explicit.
-            with jax.transfer_guard("disallow"):
-                states, metrics = feed.train_epoch(states, epoch)
-                outputs = feed.predict(states.averaged, schedule.select_on)
-            # The host waits once per epoch, here.
-            metrics, (prob, pred_vad) = layout.collect((metrics, outputs))
+        # SIGTERM waits for the end of an epoch, which is saved.
+        with stopping.finish_first():
+            for epoch in range(done + 1, schedule.epochs + 1):
+                # The guard forbids every transfer that is not explicit.
+                with jax.transfer_guard("disallow"):
+                    states, metrics = feed.train_epoch(states, epoch)
+                    outputs = feed.predict(states.averaged, schedule.select_on)
+                # The host waits once per epoch, here.
+                metrics, (prob, pred_vad) = layout.collect((metrics, outputs))
 
-            # Choose each run's best epoch, on its own validation speakers.
-            validation = validate_runs(
-                runs,
-                program.columns[schedule.select_on],
-                prob,
-                pred_vad,
-                target,
-                vad,
-                vad_loss=program.network.recipe.vad_loss,
-            )
-            scores = np.array([scores["score"] for scores in validation], np.float32)
-            # Of equal scores the later wins: its average is over more steps.
-            improved = (scores >= best_score) & (epoch - 1 - best_epoch < patience)
-            best_score, best_epoch = np.where(improved, scores, best_score), np.where(improved, epoch, best_epoch)
-            best = feed.keep_best(best, states, scores, improved, epoch)
-            stop = bool(np.all(epoch - best_epoch >= patience))
+                # Choose each run's best epoch, on its own validation speakers.
+                validation = validate_runs(
+                    runs,
+                    program.learnable,
+                    program.columns[schedule.select_on],
+                    prob,
+                    pred_vad,
+                    target,
+                    vad,
+                    vad_loss=program.network.recipe.vad_loss,
+                )
+                scores = np.array([scores["score"] for scores in validation], np.float32)
+                # Of equal scores the later wins: its average is over more steps.
+                improved = (scores >= best_score) & (epoch - 1 - best_epoch < patience)
+                best_score, best_epoch = np.where(improved, scores, best_score), np.where(improved, epoch, best_epoch)
+                best = feed.keep_best(best, states, scores, improved, epoch)
+                stop = bool(np.all(epoch - best_epoch >= patience)) or stopping.is_requested()
 
-            # Log and save.
+                # Log and save.
+                if logs:
+                    logs.write(epoch, metrics, validation)
+                if epoch % schedule.checkpoint_every == 0 or epoch == schedule.epochs or stop:
+                    checkpoints.save(epoch, (states, best))
+                if stop:
+                    break
+            checkpoints.wait()
             if logs:
-                logs.write(epoch, metrics, validation)
-            if epoch % schedule.checkpoint_every == 0 or epoch == schedule.epochs or stop:
-                checkpoints.save(epoch, (states, best))
-            if stop:
-                break
-        if logs:
-            logs.close()
+                logs.close()
     checkpoints.close()
     return _Trained(feed.test(best), best_epoch)

@@ -39,8 +39,15 @@ def _problem(config: ConfigDict, workdir: Path, *, train: bool = True) -> str:
     ("arguments", "expected"),
     [
         (["--config.epoch=3"], "no option 'epoch', did you mean 'epochs'"),
-        (["--config.model.encodr.mfcc=none"], "no option 'encodr', did you mean 'encoder'"),
-        (["--config.epochs=many"], "config.epochs=many"),
+        (["--config.model.encodr.mfcc=none"], "no option 'model.encodr.mfcc', did you mean 'model.encoder.mfcc'"),
+        (["--config.epochs.x=3"], "no option 'epochs.x', did you mean 'epochs'"),
+        (["--config.streams[0]=mel"], "no option 'streams[0]', did you mean 'streams'"),
+        (["--config.epochs=many"], "config.epochs is 'many', expected a whole number from 1 to 100,000, for instance"),
+        (["--config.epochs=1.5"], "config.epochs is '1.5', expected a whole number from 1 to 100,000, for instance"),
+        (["--config.tensorboard=yes"], "config.tensorboard is 'yes', expected True or False, for instance --config."),
+        (["--config.alpha="], "config.alpha is '', expected a number from 0 to 1, for instance --config.alpha=0.5"),
+        (["--config.model=3"], "config.model is '3', expected its options one by one, --config.model.NAME=VALUE"),
+        (["--workdir="], "--workdir is empty, expected a folder"),
         (["--mode=test"], "train|evaluate"),
         (["--wrkdir=x"], "Did you mean: workdir"),
         (["stray"], "'stray'"),
@@ -72,7 +79,7 @@ def test_a_typo_within_a_config_file_ends_with_status_2(tmp_path: Path):
     )
     found = run_command(f"--config={file}", f"--workdir={tmp_path / 'workdir'}")
     assert found.returncode == 2
-    assert found.stderr == "error: the config has no option 'epoch', did you mean 'epochs'?\n"
+    assert found.stderr == f"error: {file}, line 4: the config has no option 'epoch', did you mean 'epochs'?\n"
 
 
 def test_wrong_input_ends_with_status_1_and_a_sentence(tmp_path: Path):
@@ -94,18 +101,18 @@ def test_wrong_input_ends_with_status_1_and_a_sentence(tmp_path: Path):
     [
         ("corpus", "iemocp", ("iemocp", "iemocap")),
         ("protocol", "lsoo", ("lsoo", "loso_session")),
-        ("streams", ("mfcc", "mell"), ("mell", "mel, mfcc")),
+        ("streams", ("mfcc", "mell"), ("mell", "mfcc, mel")),
         ("model.encoder.mfcc", "lstmm", ("model.encoder.mfcc", "lstmm", "transformer")),
         ("model.width", 10, ("model.width", "10", "multiple of 2 * model.heads")),
         ("normalisation", "speakers", ("speakers", "train, speaker")),
         ("loss.vad", "huber", ("loss.vad", "ccc, mse, mae")),
         ("labels", "eleven", ("eleven", "five")),
         ("weighting", "adaptive", ("adaptive", "static, dynamic, uncertainty")),
-        ("alpha", 1.5, ("alpha", "1.5", "from 0 to 1")),
+        ("alpha", 1.5, ("config.alpha is 1.5", "from 0 to 1")),
         ("grid.alpha", (0.5, -0.1), ("alpha", "-0.1", "from 0 to 1")),
         ("grid.alpha", (0.5, 1.0, 0.5), ("grid.alpha", "each value once", "0.5, 1.0, 0.5")),
-        ("dropout", 1.0, ("dropout", "1.0", "0.99")),
-        ("epochs", 0, ("epochs", "0", "1 or more")),
+        ("dropout", 1.0, ("dropout", "1.0", "from 0 to 0.99")),
+        ("epochs", 0, ("epochs", "0", "from 1 to 100,000")),
         ("frames_dtype", "int8", ("frames_dtype", "int8", "float16, bfloat16, float32")),
         ("compute_dtype", "float16", ("compute_dtype", "float16", "float32, bfloat16")),
         ("speeds", (0.9, 1.0), ("speeds", "begins with 1.0")),

@@ -66,7 +66,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_workdir_holds_the_files_of_the_design(study: Path):
     assert set(os.listdir(study)) == {
+        ".lock",
         "config.json",
+        "utterances.csv",
         "runs.csv",
         "history.jsonl",
         "predictions.csv",
@@ -79,7 +81,7 @@ def test_workdir_holds_the_files_of_the_design(study: Path):
     }
     assert os.listdir(study / "tensorboard")
     config = json.loads((study / "config.json").read_text())
-    assert set(config) == {"config", "command", "versions", "git", "device", "started"}
+    assert set(config) == {"config", "command", "versions", "git", "device", "started", "data"}
     assert config["config"]["grid"]["alpha"] == [0.5, 1.0, 0.0]
 
 
@@ -255,6 +257,37 @@ def test_killed_twice_ends_as_if_never_killed(study: Path, tmp_path: Path, cache
     assert (workdir / "history.jsonl").read_bytes() == (study / "history.jsonl").read_bytes()
     assert not saving()
     assert not (tmp_path / "imported").exists()
+
+
+def test_signals_save_what_is_done_and_say_so_in_one_line(study: Path, tmp_path: Path, cache_dir: str):
+    workdir = tmp_path / "workdir"
+    file = config_file(tmp_path, "study_config")
+    arguments = command("--config", f"{file}:{cache_dir}", "--workdir", str(workdir), "--config.checkpoint_every=4")
+    for number, epoch in ((signal.SIGTERM, 2), (signal.SIGINT, 5)):
+        log = tmp_path / f"{number.name}.txt"
+        with log.open("w") as file:
+            process = subprocess.Popen(arguments, cwd=ROOT, env=environment(), stdout=file, stderr=file)
+        history = workdir / "history.jsonl"
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if history.exists() and f'"epoch": {epoch},' in history.read_text():
+                process.send_signal(number)
+                break
+            time.sleep(0.005)
+        assert process.wait(60) == 128 + number, log.read_text()[-2000:]
+        last = log.read_text().splitlines()[-1]
+        saved = max(int(folder.name) for folder in (workdir / "checkpoints").iterdir())
+        assert (
+            last
+            == f"stopped: epoch {saved} is saved in {workdir}, computed features are kept; the same command continues"
+        )
+        assert "Traceback" not in log.read_text()
+        if number == signal.SIGTERM:  # the epoch that is done, although only every fourth is saved
+            assert saved == max(row["epoch"] for row in read_history(workdir))
+    finished = subprocess.run(arguments, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    for name in ("predictions.csv", "metrics.json", "runs.csv", "history.jsonl"):
+        assert (workdir / name).read_bytes() == (study / name).read_bytes()
 
 
 # ---------------------------------------------------------------------------------------------- studies

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from sejax.corpora.files import AudioFiles, read_bytes
 from sejax.corpora.labels import LabelScheme, find_scheme, vote_shares
 from sejax.corpora.schema import DIMENSIONS, Corpus, Dropped, Utterance
 from sejax.errors import InputError
@@ -239,6 +240,7 @@ def _read_release(data_dir: str) -> _Release:
 def _select(name: str, release: _Release, scheme: IemocapScheme, notes: Sequence[str]) -> Corpus:
     """Returns the turns that belong to the scheme as the corpus `name`. `notes` are about the whole release."""
     utterances, dropped, outside = [], [], Counter[str]()
+    files = AudioFiles()
     for turn in sorted(release.turns.values(), key=lambda turn: turn.id):
         distribution = vote_shares(turn.votes, scheme)
         label = scheme.merge.get(turn.code)
@@ -250,8 +252,9 @@ def _select(name: str, release: _Release, scheme: IemocapScheme, notes: Sequence
             continue
         session = f"Session{int(turn.session[3:])}"
         path = os.path.join(release.root, session, "sentences", "wav", turn.recording, turn.id + ".wav")
-        if not os.path.isfile(path):
-            dropped.append(Dropped(turn.id, path, f"the turn {turn.id} has a label but no audio file {path}"))
+        if problem := files.problem(path):
+            kind, sentence = problem
+            dropped.append(Dropped(turn.id, path, f"the turn {turn.id} has a label, but {sentence}", kind))
             continue
         utterances.append(
             Utterance(
@@ -268,10 +271,10 @@ def _select(name: str, release: _Release, scheme: IemocapScheme, notes: Sequence
                 duration=turn.end - turn.start,
             )
         )
-    if not utterances:
+    if not utterances and not dropped:
         raise InputError(
-            f"{release.root} has no usable utterance for labels={scheme.name!r}: of {len(release.turns)} turns "
-            f"{len(dropped)} have no audio file and the others are outside the label scheme, expected at least one"
+            f"{release.root} has no usable utterance for labels={scheme.name!r}: all {len(release.turns)} turns are "
+            "outside the label scheme, expected at least one"
         )
     about_raters = "rater distributions count the external raters (C-E) only, not the actors' own votes"
     all_notes = (about_raters, *release.notes, *notes, *_notes_on_selection(utterances, outside, scheme))
@@ -484,5 +487,5 @@ def _text_files(folder: str) -> list[str]:
 
 def _read_text(path: str) -> str:
     # Ids, labels and numbers are ASCII. Comments need not be decodable.
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        return file.read()
+    text = read_bytes(path, "a text file of the release").decode("utf-8-sig", errors="replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -7,6 +7,7 @@ from typing import Any
 from sejax.corpora.emodb import read_emodb
 from sejax.corpora.iemocap import read_iemocap, read_synthetic
 from sejax.corpora.schema import Corpus
+from sejax.corpora.spelling import unify
 from sejax.corpora.synthetic.write import prepare_synthetic
 from sejax.corpora.table import read_table
 from sejax.errors import InputError
@@ -45,10 +46,16 @@ def read_corpus(name: str, data_dir: str, *, labels: str = "default") -> Corpus:
       labels: a label scheme of the corpus; for a table the scale of valence, arousal and dominance, such as `1..7`.
 
     Raises:
-      InputError: `name` is unknown, `data_dir` is empty, or the reader's own errors.
+      InputError: `name` is unknown, `data_dir` is empty, a word has two spellings (see `unify`), no utterance has
+        usable audio, or the reader's own errors.
     """
     if name not in CORPORA:
         raise InputError(f"config.corpus is {name!r}, expected one of {', '.join(CORPORA)}")
     if not data_dir:
         raise InputError(f"config.data_dir is '', expected {CORPORA[name].data_dir}: the corpus {name} needs data_dir")
-    return CORPORA[name].read(data_dir, labels)
+    try:
+        corpus = unify(CORPORA[name].read(data_dir, labels))
+    except OSError as error:  # such as a folder that may not be listed
+        raise InputError(f"{error.filename or data_dir} cannot be read ({error.strerror})") from error
+    corpus.require_usable(max_bad_fraction=1.0)
+    return corpus

@@ -1,8 +1,13 @@
 """The data model of a corpus after reading: utterances, dropped utterances with reasons, and notes."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from sejax.errors import InputError
+from sejax.host.wording import count
 
 SAMPLING_RATE = 16_000  # hertz; all audio is brought to this rate
 DIMENSIONS = ("valence", "arousal", "dominance")
@@ -27,6 +32,7 @@ class Utterance:
       vad: values of `DIMENSIONS` in the corpus's own scale, NaN for a missing dimension.
       duration: seconds, None if the corpus does not say.
       fold, split: the corpus's own fold and its own split (one of `SPLITS`), None if it has none.
+      place: the line of a file that lists the utterance, for messages; empty if no line does.
     """
 
     id: str
@@ -44,6 +50,26 @@ class Utterance:
     duration: float | None = None
     fold: str | None = None
     split: str | None = None
+    place: str = ""
+
+
+class Loss(Enum):
+    """The kinds of reasons for which an utterance is dropped, in the words of messages and the report."""
+
+    ABSENT = "no such file"
+    OTHER_FORM = "the file's name has another Unicode form"
+    FOLDER = "a folder"
+    SPECIAL = "no regular file"
+    LINK = "a link that leads nowhere"
+    URL = "a URL"
+    NAME = "a file name that says nothing"
+    AUDIO = "unusable audio"
+    UNLABELLED = "no label"
+
+    @property
+    def is_selection(self) -> bool:
+        """Whether the corpus leaves the utterance out by design: its audio is not at fault."""
+        return self is Loss.UNLABELLED
 
 
 @dataclass(frozen=True)
@@ -53,6 +79,7 @@ class Dropped:
     id: str
     path: str
     reason: str
+    kind: Loss = Loss.AUDIO
 
 
 @dataclass(frozen=True)
@@ -75,3 +102,57 @@ class Corpus:
     utterances: tuple[Utterance, ...]
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def describe_losses(self) -> str:
+        """Returns one line about what was dropped, by kind of reason with the first of each; empty if nothing was."""
+        if not self.dropped:
+            return ""
+        first = {dropped.kind: dropped.path for dropped in reversed(self.dropped)}
+        kinds = "; ".join(f"{kind.value} {n:,} (the first: {first[kind]})" for kind, n in _by_kind(self.dropped))
+        listed = count(len(self.utterances) + len(self.dropped), "utterance")
+        return f"{self.name}: {len(self.dropped):,} of {listed} dropped: {kinds}; the report lists them"
+
+    def without(self, errors: Mapping[str, str]) -> "Corpus":
+        """Returns the corpus with the utterances that have an error (by id) among the dropped ones."""
+        bad = tuple(Dropped(u.id, u.path, errors[u.id]) for u in self.utterances if u.id in errors)
+        return replace(
+            self,
+            utterances=tuple(u for u in self.utterances if u.id not in errors),
+            dropped=self.dropped + bad,
+        )
+
+    def require_usable(self, max_bad_fraction: float) -> None:
+        """Checks that enough of the corpus can be used.
+
+        Args:
+          max_bad_fraction: the largest share of utterances that may be dropped for their audio. Those that are left
+            out by design (`Loss.is_selection`) do not count.
+
+        Raises:
+          InputError: more are dropped, or nothing is left. It counts them by kind of reason and quotes the first of
+            the three most frequent kinds.
+        """
+        lost = [dropped for dropped in self.dropped if not dropped.kind.is_selection]
+        listed = len(self.utterances) + len(lost)
+        if self.utterances and len(lost) <= max_bad_fraction * listed:
+            return
+        if not lost:
+            raise InputError(f"the corpus {self.name} has 0 utterances, expected 1 or more")
+        first = {dropped.kind: dropped.reason for dropped in reversed(lost)}
+        kinds = _by_kind(lost)
+        counts = ", ".join(f"{kind.value} {n:,}" for kind, n in kinds)
+        # Older caches hold sentences with a full stop.
+        quoted = "; ".join(first[kind].rstrip(".") for kind, _ in kinds[:3])
+        allowed = "one with audio or more"
+        if self.utterances:
+            allowed = f"at most {100 * max_bad_fraction:g} % (config.max_bad_fraction)"
+        # The audio of the others may not have been read yet: a build stops at the first that is too much.
+        raise InputError(
+            f"the corpus {self.name} has no usable audio for at least {len(lost):,} of {count(listed, 'utterance')} "
+            f"({counts}), expected {allowed}; the first: {quoted}"
+        )
+
+
+def _by_kind(dropped: Sequence[Dropped]) -> list[tuple[Loss, int]]:
+    """Returns the kinds of reasons and their numbers, the most frequent first."""
+    return Counter(lost.kind for lost in dropped).most_common()

@@ -1,15 +1,18 @@
 """The reader of a user's own corpus: a CSV file with a row per utterance."""
 
-import csv
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import soundfile
 
-from sejax.corpora.schema import DIMENSIONS, SPLITS, Corpus, Dropped, Utterance
+from sejax.corpora.files import AudioFiles
+from sejax.corpora.rows import read_rows
+from sejax.corpora.schema import DIMENSIONS, SPLITS, Corpus, Dropped, Loss, Utterance
+from sejax.corpora.spelling import clean, show, trim
 from sejax.errors import InputError
+from sejax.host.wording import count
 
 REQUIRED = ("path", "speaker")
 COLUMNS = (
@@ -25,10 +28,15 @@ COLUMNS = (
     "fold",
     "split",
 )
+NUMBERS = ("start", "end", *DIMENSIONS)
+# The words that pandas writes for a missing value, or reads as one.
+MISSING = ("nan", "NaN", "-nan", "-NaN", "NaT", "None", "null", "NULL", "NA", "N/A", "n/a", "<NA>", "#N/A", "#NA")
 # VAD scales, tried in this order unless the user gives one.
 SCALES = ((1.0, 5.0), (1.0, 7.0), (0.0, 1.0), (-1.0, 1.0))
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SCALE = re.compile(r"(-?\d+(?:\.\d+)?)\.\.(-?\d+(?:\.\d+)?)")
+_RATINGS = f"label, {', '.join(DIMENSIONS[:-1])} or {DIMENSIONS[-1]}"
 _GENDERS = {"f": "F", "female": "F", "m": "M", "male": "M"}
 
 
@@ -42,8 +50,8 @@ def read_table(data_dir: str, labels: str = "default") -> Corpus:
     CSV file. A blank cell is a missing value. `fold` and `split` must be filled in every row or in none. The
     classes are the labels, sorted.
 
-    A row without label, valence, arousal and dominance is dropped with a sentence, and so is one whose audio file
-    is missing.
+    A row without label, valence, arousal and dominance is left out, and so is one whose `path` names no file; each has
+    a sentence in `Corpus.dropped`. A word for a missing value (`MISSING`) is a blank cell where a number is expected.
 
     Args:
       data_dir: the CSV file.
@@ -52,22 +60,26 @@ def read_table(data_dir: str, labels: str = "default") -> Corpus:
         outside a given scale are kept and counted in the notes.
 
     Raises:
-      InputError: names the file and the line of a missing or unknown column, a row with too few or too many
-        cells, a missing path or speaker, an id that occurs twice, a value that is not a number, times that are
-        no span, an unknown gender or split, or a `fold` or `split` in some rows only. Also raised without a
-        usable row and for values on no known scale.
+      InputError: names the file and the line of what `read_rows` refuses, a missing path or speaker, a word for a
+        missing value in place of a name, a value that is not a number, times that are no span, an unknown gender or
+        split, or a `fold` or `split` in some rows only. Also raised without a usable row and for values on no known
+        scale.
     """
     given_scale = parse_vad_scale(labels)
-    if not os.path.isfile(data_dir):
+    if not os.path.exists(data_dir):
         raise InputError(f"no table at {data_dir!r}: expected a CSV file with the columns path and speaker")
     utterances, dropped = _usable(data_dir)
-    if not utterances:
-        first_reason = f" (the first: {dropped[0].reason})" if dropped else ""
-        raise InputError(
-            f"{data_dir} has no usable row, {len(dropped)} were dropped{first_reason}, expected at least one"
-        )
-    utterances.sort(key=lambda utterance: utterance.id)
+    if not utterances and not dropped:
+        raise InputError(f"{data_dir} has no row below its header, expected one per utterance")
+    unlabelled = sum(lost.kind is Loss.UNLABELLED for lost in dropped)
+    if unlabelled == len(utterances) + len(dropped):
+        raise InputError(f"{data_dir} has no row with a label or a rating, expected a filled column {_RATINGS}")
     scale, notes = _vad_scale(utterances, given_scale, data_dir)
+    if unlabelled:
+        notes.append(
+            f"{count(unlabelled, 'row')} without {_RATINGS} {'is' if unlabelled == 1 else 'are'} left out, which "
+            "config.max_bad_fraction does not limit: that is a choice of the table"
+        )
     return Corpus(
         name="table",
         classes=tuple(sorted({utterance.label for utterance in utterances if utterance.label is not None})),
@@ -100,17 +112,11 @@ def parse_vad_scale(labels: str) -> tuple[float, float] | None:
 def _usable(path: str) -> tuple[list[Utterance], list[Dropped]]:
     """Reads all rows and separates those that cannot be used."""
     folder = os.path.dirname(os.path.abspath(path))
+    files = AudioFiles()
     utterances: list[Utterance] = []
     dropped: list[Dropped] = []
-    lines: dict[str, str] = {}  # id -> its place
     filled: dict[str, tuple[bool, str]] = {}  # column -> whether its first row is filled, and the place of that row
-    for where, row in _rows(path):
-        utterance = _utterance(row, folder, where)
-        if utterance.id in lines:
-            raise InputError(
-                f"{where}: the id {utterance.id!r} occurs twice, first in {lines[utterance.id]}, expected once"
-            )
-        lines[utterance.id] = where
+    for where, row in read_rows(path, COLUMNS, REQUIRED):
         for column in ("fold", "split"):
             first, line = filled.setdefault(column, (bool(row.get(column)), where))
             if first != bool(row.get(column)):
@@ -118,81 +124,55 @@ def _usable(path: str) -> tuple[list[Utterance], list[Dropped]]:
                     f"{where}: {column} is {'blank' if first else 'filled'}, unlike in {line}, expected "
                     "a value in every row or in none"
                 )
+        file, problem = _find_file(row["path"], folder, files)
+        utterance = _utterance(row, file, where, exists=problem is None)
         if utterance.label is None and all(math.isnan(value) for value in utterance.vad):
-            reason = f"{where}: the row has no label and no {', '.join(DIMENSIONS[:2])} or {DIMENSIONS[2]}"
-            dropped.append(Dropped(utterance.id, utterance.path, reason))
-        elif not os.path.isfile(utterance.path):
-            reason = f"{where}: there is no audio file {utterance.path}"
-            dropped.append(Dropped(utterance.id, utterance.path, reason))
+            reason = f"{where}: the row has no {_RATINGS}"
+            dropped.append(Dropped(utterance.id, file, reason, Loss.UNLABELLED))
+        elif problem is not None:
+            kind, sentence = problem
+            dropped.append(Dropped(utterance.id, file, f"{where}: {sentence}", kind))
         else:
             utterances.append(utterance)
     return utterances, dropped
 
 
-def _rows(path: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yields each row with its place in the file. Blanks around cells are removed."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(header, path)
-            for cells in reader:
-                where = f"{path}, line {reader.line_num}"
-                if not any(cell.strip() for cell in cells):
-                    continue
-                if len(cells) != len(header):
-                    raise InputError(f"{where}: {len(cells)} cells, expected the {len(header)} columns of the header")
-                yield where, dict(zip(header, (cell.strip() for cell in cells), strict=True))
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}), expected a CSV file in UTF-8"
-        ) from error
-    except csv.Error as error:
-        raise InputError(
-            f"{path}, line {reader.line_num}: cannot be read as CSV ({error}), expected cells separated by commas"
-        ) from error
+def _find_file(cell: str, folder: str, files: AudioFiles) -> tuple[str, tuple[Loss, str] | None]:
+    """Returns the file that a cell names, as it is written or else without blanks around, and what is wrong with it."""
+    written, trimmed = (os.path.join(folder, name) for name in (cell, trim(cell)))
+    if written != trimmed and files.problem(written) is None:
+        return written, None
+    return trimmed, files.problem(trimmed)
 
 
-def _check_header(header: Sequence[str], path: str) -> None:
-    where = f"{path}, line 1"
-    missing = [column for column in REQUIRED if column not in header]
-    if missing:
-        raise InputError(
-            f"{where}: the column {' and '.join(missing)} is missing, found {', '.join(header) or 'nothing'}, expected "
-            "them in lower case, separated by commas"
-        )
-    unknown = [column for column in header if column not in COLUMNS]
-    if unknown:
-        raise InputError(
-            f"{where}: unknown column {', '.join(map(repr, unknown))}, expected columns out of {', '.join(COLUMNS)}"
-        )
-    twice = sorted({column for column in header if header.count(column) > 1})
-    if twice:
-        raise InputError(f"{where}: the column {', '.join(twice)} occurs twice, expected once")
-
-
-def _utterance(row: dict[str, str], folder: str, where: str) -> Utterance:
-    for column in REQUIRED:
-        if not row[column]:
+def _utterance(row: dict[str, str], file: str, where: str, *, exists: bool) -> Utterance:
+    """Returns the utterance of a row. `exists` says whether its file may be looked into."""
+    path = clean(row["path"])
+    for column, cell in {**row, "path": path}.items():
+        if column in REQUIRED and not cell:
             raise InputError(f"{where}: {column} is blank, expected a value")
+        if column not in NUMBERS and cell in MISSING:
+            raise InputError(
+                f"{where}: {column} {cell!r} is a word for a missing value, as in pandas, expected a blank cell or "
+                "another word"
+            )
     start, end = (_number(row, column, where) for column in ("start", "end"))
     if start < 0 or end <= 0 or end <= start:
         raise InputError(
-            f"{where}: start {row.get('start')!r} and end {row.get('end')!r} are no span, "
+            f"{where}: start {row.get('start', '')!r} and end {row.get('end', '')!r} are no span, "
             "expected seconds, start before end"
         )
     gender = row.get("gender", "")
     if gender and gender.lower() not in _GENDERS:
-        raise InputError(f"{where}: gender {gender!r}, expected F, M or a blank cell")
+        raise InputError(f"{where}: gender {show(gender)}, expected F, M or a blank cell")
     split = row.get("split", "")
     if split and split not in SPLITS:
-        raise InputError(f"{where}: split {split!r}, expected {', '.join(SPLITS)} or a blank cell")
+        raise InputError(f"{where}: split {show(split)}, expected {', '.join(SPLITS)} or a blank cell")
     valence, arousal, dominance = (_number(row, dimension, where) for dimension in DIMENSIONS)
-    path = os.path.join(folder, row["path"])
     cut = "" if math.isnan(start) and math.isnan(end) else f"#{row.get('start', '')}-{row.get('end', '')}"
     return Utterance(
-        id=row.get("id") or os.path.splitext(row["path"])[0] + cut,
-        path=path,
+        id=row.get("id") or os.path.splitext(path)[0] + cut,
+        path=file,
         corpus="table",
         speaker=row["speaker"],
         session=row.get("session") or None,
@@ -202,23 +182,23 @@ def _utterance(row: dict[str, str], folder: str, where: str) -> Utterance:
         gender=_GENDERS.get(gender.lower()),
         label=row.get("label") or None,
         vad=(valence, arousal, dominance),
-        duration=_duration(path, start, end),
+        duration=_duration(file, start, end) if exists else None,
         fold=row.get("fold") or None,
         split=split or None,
+        place=where,
     )
 
 
 def _number(row: dict[str, str], column: str, where: str) -> float:
-    """Returns the number in a cell, NaN for a blank one."""
+    """Returns the number in a cell, NaN for a missing one."""
     cell = row.get(column, "")
-    if not cell:
+    if not cell or cell in MISSING:
         return math.nan
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.inf
+    value = float(cell) if _NUMBER.fullmatch(cell) else math.inf
     if math.isinf(value):
-        raise InputError(f"{where}: {column} {cell!r} is not a number, expected one")
+        unit = " of seconds" if column in ("start", "end") else ""
+        hint = ", with a point for the decimals" if _NUMBER.fullmatch(cell.replace(",", ".", 1)) else ""
+        raise InputError(f"{where}: {column} {show(cell)} is not a number{unit}, expected one such as 1.5{hint}")
     return value
 
 
@@ -226,7 +206,7 @@ def _duration(path: str, start: float, end: float) -> float | None:
     """Returns the seconds from `start` to `end` within the file, None without a readable header."""
     try:
         length = soundfile.info(path).duration
-    except (soundfile.SoundFileError, OSError):
+    except (soundfile.SoundFileError, OSError, TypeError):  # TypeError: headerless formats
         return None
     begin = 0.0 if math.isnan(start) else start
     return max(0.0, (length if math.isnan(end) else min(end, length)) - begin)

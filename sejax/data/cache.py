@@ -29,8 +29,10 @@ from jaxtyping import Float, Num
 from sejax.corpora.schema import SAMPLING_RATE, Corpus, Utterance
 from sejax.data.stored import Stored
 from sejax.errors import InputError
-from sejax.features.audio import check_speed, split_archive
+from sejax.features.audio import check_speed
 from sejax.features.extract import Contents, Segment, statistics_dtype
+from sejax.host.archives import split_archive
+from sejax.host.disk import disk_problem
 from sejax.host.progress import progress_bar
 
 # Raised when the same settings give other numbers than before.
@@ -83,15 +85,16 @@ def build_features(
       cache_dir: Folder of the shards; created if missing.
       workers: Number of processes that compute, or for a pretrained model of threads that load audio; None is one per
         core.
-      max_bad_fraction: Share of the utterances whose audio may be bad.
+      max_bad_fraction: Share of the utterances that may be lost for their audio, those that the reader of the corpus
+        has dropped among them; see `Corpus.require_usable`.
       per_shard: Number of utterances in one file.
 
     Raises:
       InputError: a wrong speed or number of workers, no utterances, a pretrained model that cannot be loaded, a cache
         that cannot be written, or more bad files than allowed (nothing is stored then).
     """
-    if not corpus.utterances:
-        raise InputError(f"the corpus {corpus.name} has 0 utterances, expected 1 or more")
+    check_bad = functools.partial(_check_bad, corpus, max_bad_fraction)
+    check_bad({})
     if workers is not None and workers < 1:
         raise InputError(f"the number of workers is {workers}, expected 1 or more (None is one per core)")
     check_speed(speed)
@@ -103,20 +106,20 @@ def build_features(
         speed=speed,
         utterances=corpus.utterances,
         workers=workers or os.cpu_count() or 1,
-        max_bad_fraction=max_bad_fraction,
+        check_bad=check_bad,
         per_shard=per_shard,
     )
     try:
         os.makedirs(cache_dir, exist_ok=True)
         with _silent_tfds():
-            builder = FeatureShards(data_dir=cache_dir, config=config)
-            if not builder.is_prepared():
-                builder = _build(cache_dir, config)
+            features = _stored(cache_dir, config) or _read(_build(cache_dir, config))
     except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
-        raise InputError(f"{cache_dir}: the features cannot be stored here ({error})") from error
-    features = _read(builder, stream)
+        raise InputError(
+            f"{cache_dir}: the features cannot be stored here ({disk_problem(error) or error}), expected a folder with "
+            "room that can be written to (config.cache_dir)"
+        ) from error
     # The shards may have been built when more bad files were allowed.
-    _check_bad(features.errors, corpus.name, len(corpus.utterances), max_bad_fraction)
+    check_bad(features.errors)
     return features
 
 
@@ -130,7 +133,7 @@ class DatasetConfig(tfds.core.BuilderConfig):
     speed: float
     utterances: Sequence[Utterance]
     workers: int
-    max_bad_fraction: float
+    check_bad: Callable[[Mapping[str, str]], None]
     per_shard: int
 
 
@@ -197,7 +200,7 @@ class FeatureShards(tfds.core.ShardBasedBuilder):
                 self.seconds += extraction.seconds
                 if extraction.error:
                     errors[utterance.id] = extraction.error
-                    _check_bad(errors, config.corpus, len(config.utterances), config.max_bad_fraction)
+                    config.check_bad(errors)
                 yield utterance.id, {"id": utterance.id, **vars(extraction)}
                 bar.update()
 
@@ -242,19 +245,41 @@ def _size_and_time(file: str) -> tuple[int, int]:
         status = os.stat(file)
     except OSError:  # stored as a bad file until the file appears
         return -1, -1
+    if not os.access(file, os.R_OK):  # or until it may be read
+        return -1, -1
     return status.st_size, status.st_mtime_ns
+
+
+def _folder(cache_dir: str, config: DatasetConfig) -> str:
+    """Returns the folder of a dataset; below it is one for the version, and the files that a killed build has left."""
+    return os.path.join(cache_dir, FeatureShards.name, config.name)
+
+
+def _stored(cache_dir: str, config: DatasetConfig) -> StreamFeatures | None:
+    """Returns the features that the cache holds, None if it holds none or they are damaged."""
+    if not os.path.isdir(os.path.join(_folder(cache_dir, config), str(FeatureShards.VERSION))):
+        return None
+    try:
+        return _read(FeatureShards(data_dir=cache_dir, config=config))
+    # A damaged file can raise anything in TFDS and array_record. All of it can be computed again.
+    except Exception as error:
+        problem = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        print(
+            f"note: {_folder(cache_dir, config)}: the stored features are damaged ({problem}): they are computed again",
+            file=sys.stderr,
+        )
+        return None
 
 
 def _build(cache_dir: str, config: DatasetConfig) -> FeatureShards:
     """Computes the features and writes the shards, unless another process has done so meanwhile."""
     with _lock(cache_dir):
-        builder = FeatureShards(data_dir=cache_dir, config=config)
-        if builder.is_prepared():
-            return builder
-        # <cache_dir>/acoustic_features/<config>/<version>; a killed build leaves its files beside the version.
-        folder = os.path.dirname(builder.data_dir)
+        if _stored(cache_dir, config):
+            return FeatureShards(data_dir=cache_dir, config=config)
+        folder = _folder(cache_dir, config)
         downloads = os.path.join(folder, "downloads")
         shutil.rmtree(folder, ignore_errors=True)
+        builder = FeatureShards(data_dir=cache_dir, config=config)
         began = time.monotonic()
         try:
             # TFDS creates a folder for downloads even where there are none.
@@ -301,8 +326,12 @@ def _silent_tfds() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _read(builder: FeatureShards, stream: str) -> StreamFeatures:
-    """Reads all records of a dataset, sorted by id; their frames stay on disk."""
+def _read(builder: FeatureShards) -> StreamFeatures:
+    """Reads all records of a dataset, sorted by id; their frames stay on disk.
+
+    Raises:
+      ValueError: the records are not one for each utterance of the corpus.
+    """
     source = builder.as_data_source(split=SPLIT)
     records = []
     for place in range(len(source)):
@@ -312,9 +341,11 @@ def _read(builder: FeatureShards, stream: str) -> StreamFeatures:
         frames = Stored(record["frames"].shape, record["frames"].dtype, functools.partial(_frames, source, place))
         records.append(record | text | {"frames": frames})
     records.sort(key=lambda record: record["id"])
+    if [record["id"] for record in records] != sorted(u.id for u in builder.builder_config.utterances):
+        raise ValueError(f"{len(records)} records of other utterances than the corpus has")
     good = [record for record in records if not record["error"]]
     return StreamFeatures(
-        stream=stream,
+        stream=builder.builder_config.stream,
         frames={record["id"]: record["frames"] for record in good},
         statistics={record["id"]: record["statistics"] for record in good},
         digest={record["id"]: record["digest"] for record in good},
@@ -328,12 +359,5 @@ def _frames(source: Sequence[Mapping[str, Any]], place: int) -> Num[np.ndarray, 
     return source[place]["frames"]
 
 
-def _check_bad(errors: Mapping[str, str], corpus: str, utterances: int, max_bad_fraction: float) -> None:
-    if len(errors) > max_bad_fraction * utterances:
-        # Older shards hold sentences with a full stop.
-        first = "; ".join(sentence.rstrip(".") for sentence in list(errors.values())[:3])
-        more = "; ..." if len(errors) > 3 else ""
-        raise InputError(
-            f"the corpus {corpus} has {len(errors)} or more bad audio files among {utterances}, expected "
-            f"at most {100 * max_bad_fraction:g} % (config.max_bad_fraction): {first}{more}"
-        )
+def _check_bad(corpus: Corpus, max_bad_fraction: float, errors: Mapping[str, str]) -> None:
+    corpus.without(errors).require_usable(max_bad_fraction)

@@ -1,11 +1,11 @@
 """From a corpus to its streams: reads or builds the features, and drops utterances with unusable audio."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from sejax.corpora.schema import Corpus, Dropped
+from sejax.corpora.schema import Corpus
 from sejax.data.cache import StreamFeatures, build_features
 from sejax.data.compute import contents
 from sejax.data.types import Stream
@@ -37,7 +37,7 @@ def prepare(
     """Reads the features of all streams, builds missing ones first, and moves bad utterances to `corpus.dropped`.
 
     Args:
-      corpus: Utterances with audio.
+      corpus: Utterances with audio; what its reader has dropped counts as bad audio too.
       streams: Names of the streams, one or more.
       features: Feature of each stream: a key of `sejax.data.compute.CONTENTS`.
       settings: Settings of each stream's feature; those that are not given have their defaults.
@@ -47,8 +47,9 @@ def prepare(
       max_bad_fraction: See `build_features`.
 
     Raises:
-      InputError: see `build_features` and `sejax.data.compute.contents`.
+      InputError: see `build_features`, `Corpus.require_usable` and `sejax.data.compute.contents`.
     """
+    corpus.require_usable(max_bad_fraction)
     built: dict[str, list[StreamFeatures]] = {
         stream: [
             build_features(
@@ -71,11 +72,12 @@ def prepare(
             errors.update(view.errors)
             for utterance, note in view.notes.items():
                 notes.setdefault(utterance, {}).update(dict.fromkeys(note.split("; ")))
-    bad = tuple(Dropped(u.id, u.path, errors[u.id]) for u in corpus.utterances if u.id in errors)
-    good = tuple(u for u in corpus.utterances if u.id not in errors)
+    usable = corpus.without(errors)
+    usable.require_usable(max_bad_fraction)  # each stream may have lost others
+    good = usable.utterances
     first = built[streams[0]][0]
     return Prepared(
-        corpus=replace(corpus, utterances=good, dropped=corpus.dropped + bad),
+        corpus=usable,
         streams={
             name: Stream(
                 [[view.frames[u.id] for u in good] for view in views],

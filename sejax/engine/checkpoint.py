@@ -1,12 +1,23 @@
-"""Checkpoints of the stacked state (orbax): written in the background, whole or not at all."""
+"""Checkpoints of the stacked state (orbax): written in the background, whole or not at all, with checksums."""
 
+import hashlib
+import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
+from sejax.engine import devices
 from sejax.errors import InputError
+from sejax.host.disk import disk_problem
+
+CHECKSUMS = "checksums.json"  # in the folder of an epoch: the digest of each other file there
+DAMAGED = "damaged"  # beside the epochs: those that a start has found damaged
+_TIMES = "_CHECKPOINT_METADATA"  # JSON, and the only file that orbax changes after the checksums are made
+_WRITING = ".orbax-checkpoint-tmp"  # ends the name of an epoch's folder until it is complete
 
 
 class Checkpoints:
@@ -17,41 +28,90 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path) -> None:
+        """Opens the folder, which need not exist. Damaged checkpoints are only noticed by `latest`."""
         self.folder = Path(folder).absolute()
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True)
+        self._damaged = devices.leader_first(lambda: _damaged_epochs(self.folder), "checkpoints verified")
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=2,
+            enable_async_checkpointing=True,
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._write_checksums),
+        )
         # Named, the handler also reads the shapes of what another process has saved.
         self._manager = ocp.CheckpointManager(
             self.folder, options=options, item_handlers=ocp.StandardCheckpointHandler()
         )
 
-    def latest(self, *, must_exist: bool = False) -> int:
+    def latest(self, *, evaluate: bool = False) -> int:
         """Returns the newest complete epoch, 0 if there is none.
 
+        Damaged checkpoints that are newer are put aside with a note: training repeats their epochs, to the same bytes.
+
+        Args:
+          evaluate: whether the checkpoint is evaluated. It must exist then, and be the newest that was saved.
+
         Raises:
-          InputError: there is none and one must exist.
+          InputError: no checkpoint is whole although some were saved; or one must exist and there is none, or it is
+            damaged.
         """
-        epoch = self._manager.latest_step() or 0
-        if must_exist and not epoch:
-            raise InputError(f"{self.folder} has no checkpoint, expected one to evaluate: train first")
-        return epoch
+        whole = [epoch for epoch in self._manager.all_steps() if epoch not in self._damaged]
+        newest = max(whole, default=0)
+        lost = {epoch: problem for epoch, problem in self._damaged.items() if epoch > newest}
+        if not lost:
+            if evaluate and not newest:
+                raise InputError(f"{self.folder} has no checkpoint, expected one to evaluate: train first")
+            return newest
+        problems = "; ".join(f"that of epoch {epoch} {problem}" for epoch, problem in sorted(lost.items()))
+        if not newest:
+            raise InputError(
+                f"{self.folder} has no checkpoint that is whole ({problems}), expected one to continue from; restore "
+                "it, or remove the folder to train from the start"
+            )
+        if evaluate:
+            raise InputError(
+                f"{self.folder}: the newest checkpoint is damaged ({problems}), expected a whole one to evaluate; "
+                f"--mode train repeats what comes after epoch {newest}, to the same numbers"
+            )
+        if devices.leads():
+            self._put_aside(lost)
+            print(f"note: {self.folder}: the checkpoint is damaged ({problems}): moved to {DAMAGED}/", file=sys.stderr)
+        devices.wait_for_all("damaged checkpoints put aside")
+        self._manager.reload()
+        return newest
 
     def save(self, epoch: int, state: Any) -> None:
-        """Begins to write the state after `epoch`."""
-        self._manager.save(epoch, args=ocp.args.StandardSave(state))
+        """Begins to write the state after `epoch`.
+
+        Raises:
+          InputError: the disk refuses this checkpoint or the one before.
+        """
+        try:
+            self._manager.save(epoch, args=ocp.args.StandardSave(state))
+        except Exception as error:
+            raise self._not_written(error) from error
 
     def restore(self, epoch: int, like: Any) -> Any:
         """Returns the state after `epoch`, each array placed as its counterpart in `like`.
 
         Raises:
-          InputError: the checkpoint holds other arrays than the model of this config has.
+          InputError: the checkpoint holds other arrays than the model of this config has, or cannot be read.
         """
-        self._check_shapes(epoch, like)
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._manager.restore(epoch, args=ocp.args.StandardRestore(abstract))
+        try:
+            saved = _shapes(self._manager.item_metadata(epoch).tree)
+            self._check_shapes(epoch, saved, _shapes(like))
+            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+            return self._manager.restore(epoch, args=ocp.args.StandardRestore(abstract))
+        except InputError:
+            raise
+        # Every parser of orbax and tensorstore has errors of its own for a damaged file.
+        except Exception as error:
+            raise InputError(
+                f"{self.folder / str(epoch)} cannot be read as a checkpoint ({_first_line(error)}), expected the files "
+                "that training has written; remove it, and training continues from the epoch before"
+            ) from error
 
-    def _check_shapes(self, epoch: int, like: Any) -> None:
-        saved = _shapes(self._manager.item_metadata(epoch).tree)
-        expected = _shapes(like)
+    def _check_shapes(
+        self, epoch: int, saved: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]
+    ) -> None:
         wrong = sorted(name for name in saved.keys() | expected.keys() if saved.get(name) != expected.get(name))
         if wrong:
             first = wrong[0]
@@ -61,10 +121,93 @@ class Checkpoints:
                 "this config; use the config it was trained with, or another --workdir"
             )
 
+    def wait(self) -> None:
+        """Waits until everything is written.
+
+        Raises:
+          InputError: the disk refuses the last checkpoint.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._not_written(error) from error
+
     def close(self) -> None:
-        """Waits until everything is written."""
-        self._manager.wait_until_finished()
+        """Waits until everything is written, and ends the threads that write.
+
+        Raises:
+          InputError: see `wait`.
+        """
+        self.wait()
         self._manager.close()
+
+    def _write_checksums(self) -> None:
+        """Writes the checksums of the epoch that is being written, just before its folder gets its name."""
+        if devices.leads():
+            for folder in self.folder.glob(f"*{_WRITING}*"):
+                (folder / CHECKSUMS).write_text(json.dumps(_digests(folder), indent=1))
+
+    def _put_aside(self, epochs: dict[int, str]) -> None:
+        aside = self.folder / DAMAGED
+        aside.mkdir(exist_ok=True)
+        for epoch in epochs:
+            number = sum(1 for name in os.listdir(aside) if name.split("-")[0] == str(epoch))
+            os.rename(self.folder / str(epoch), aside / (f"{epoch}-{number}" if number else str(epoch)))
+
+    def _not_written(self, error: Exception) -> Exception:
+        """Returns the sentence for a checkpoint that the disk refuses, any other error as it is."""
+        if problem := disk_problem(error):
+            return InputError(
+                f"{self.folder}: the checkpoint cannot be written ({problem}); the checkpoints before it are whole, "
+                "and the same command continues from them"
+            )
+        return error
+
+
+def _damaged_epochs(folder: Path) -> dict[int, str]:
+    """Returns what is wrong with each damaged checkpoint of a folder, by its epoch."""
+    if not folder.is_dir():
+        return {}
+    epochs = (int(name) for name in os.listdir(folder) if name.isdecimal())
+    return {epoch: problem for epoch in epochs if (problem := _damage(folder / str(epoch)))}
+
+
+def _damage(checkpoint: Path) -> str:
+    """Returns what is wrong with the files of a checkpoint, "" if nothing is."""
+    if not checkpoint.is_dir():
+        return "is no folder"
+    checksums = checkpoint / CHECKSUMS
+    if not checksums.exists():
+        # Written by an older version: `restore` reads it, or says that it cannot.
+        return "" if (checkpoint / _TIMES).exists() else f"has no {_TIMES}"
+    try:
+        expected = dict(json.loads(checksums.read_text()))
+        digests = _digests(checkpoint)
+        json.loads((checkpoint / _TIMES).read_text())
+    except (OSError, ValueError, TypeError) as error:
+        return f"cannot be verified ({_first_line(error)})"
+    absent = sorted(expected.keys() - digests.keys())
+    if absent:
+        return f"lacks {len(absent)} of {len(expected)} files, such as {absent[0]}"
+    changed = sorted(name for name in expected if digests[name] != expected[name])
+    if changed:
+        return f"has {len(changed)} changed files of {len(expected)}, such as {changed[0]}"
+    return ""
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Returns the blake2b of every file below a checkpoint's folder that has a checksum, by its path there."""
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in (CHECKSUMS, _TIMES):
+            with path.open("rb") as file:
+                digests[name] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    return digests
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

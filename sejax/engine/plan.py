@@ -257,3 +257,21 @@ def format_plan(planned: Sequence[Planned]) -> str:
 
 def _gigabytes(n: int) -> str:
     return f"{n / 1e9:.2f} GB"
+
+
+def is_plan_of(tree: Any, programs: Sequence[Program]) -> bool:
+    """Returns whether a tree, as `describe` returns it, plans these programs."""
+    return (
+        isinstance(tree, list)
+        and len(tree) == len(programs)
+        and all(_plans(entry, program) for entry, program in zip(tree, programs, strict=True))
+    )
+
+
+def _plans(entry: Any, program: Program) -> bool:
+    if not isinstance(entry, dict) or entry.get("runs") != [run.number for run in program.runs]:
+        return False
+    chunks, slots = entry.get("chunks"), entry.get("slots")
+    if not isinstance(chunks, int) or not isinstance(slots, int) or chunks < 1 or slots < 1:
+        return False
+    return 0 <= chunks * slots - len(program.runs) < slots and entry.get("frames_on") in ("device", "host")

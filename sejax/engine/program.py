@@ -13,7 +13,7 @@ from jaxtyping import Int
 from sejax.data.prefetch import largest_blocks, visits_of_epoch, visits_of_prediction
 from sejax.data.types import Bucket, Data, Order
 from sejax.engine.epoch import Chunk
-from sejax.engine.runs import Layout, RunKey
+from sejax.engine.runs import Layout, Learnable, RunKey, learnable
 from sejax.engine.step import Frozen, Network, Run, StepMetrics
 from sejax.engine.tasks import Task
 
@@ -50,6 +50,15 @@ class Program:
             for place, task in enumerate(self.network.recipe.tasks)
             if (rated[:, task.columns] if task.columns else target).any()
         }
+
+    @cached_property
+    def learnable(self) -> list[Learnable]:
+        """What each run can learn from the labels of its training utterances."""
+        target, vad, trained = (np.asarray(x) for x in (self.data.target, self.data.vad, self.per_run.trained))
+        vad_loss = self.network.recipe.vad_loss
+        _, first, fold = np.unique(self.fold, return_index=True, return_inverse=True)
+        by_fold = [learnable(target, vad, trained[run], vad_loss=vad_loss) for run in first]
+        return [by_fold[number] for number in fold]
 
     @property
     def views(self) -> int:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,10 +16,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float, Int
 
 from sejax.engine import devices
+from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.step import HParams
-from sejax.errors import InputError
+from sejax.engine.tasks import Task
 from sejax.protocols.folds import Fold
-from sejax.weighting import SCHEMES
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,17 @@ class Setting:
         """Returns whether the setting trains a task of this name: a task with a prior share of 0 is not trained."""
         alpha = float(self.values["alpha"])
         return alpha > 0 if task == "class" else alpha < 1
+
+
+class Learnable(NamedTuple):
+    """What the labels of a run's training utterances can teach."""
+
+    label: bool  # the class
+    dimensions: tuple[bool, ...]  # valence, arousal, dominance
+
+    def has(self, task: Task) -> bool:
+        """Returns whether a task can be learned, or a part of it."""
+        return any(self.dimensions[column] for column in task.columns) if task.columns else self.label
 
 
 @dataclass(frozen=True)
@@ -50,19 +61,12 @@ def expand_grid(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> l
 
     A setting is named by the options that the grid varies, `alpha=0.5 weighting=joint`; without a grid it is named by
     its weighting. The base holds all of `HParams`; the grid may also vary options that shape the program.
-
-    Raises:
-      InputError: a value is out of range, or occurs twice.
     """
     varied = {name: tuple(values) for name, values in grid.items() if len(values)}
-    for name, values in varied.items():
-        if len(set(values)) < len(values):
-            raise InputError(f"config.grid.{name} is {values}, expected each value once")
     settings = []
     for point in product(*varied.values()):
         chosen = dict(zip(varied, point, strict=True))
         resolved = {**base, **chosen}
-        _check_hyperparameters(resolved)
         name = " ".join(f"{k}={written(v)}" for k, v in chosen.items()) or str(resolved["weighting"])
         settings.append(Setting(name, resolved))
     return settings
@@ -81,24 +85,6 @@ def group_by_structure(runs: Sequence[RunKey], structural: Sequence[str]) -> lis
     options = [group[0].setting.values for group in groups.values()]
     structures = [{name: values[name] for name in structural if name in values} for values in options]
     return list(zip(structures, groups.values(), strict=True))
-
-
-def _check_hyperparameters(values: Mapping[str, Any]) -> None:
-    if values["weighting"] not in SCHEMES:
-        raise InputError(f"config.weighting is {values['weighting']!r}, expected one of {', '.join(SCHEMES)}")
-    ranges = {
-        "learning_rate": (0.0, np.inf),
-        "weight_decay": (0.0, np.inf),
-        "dropout": (0.0, 0.99),
-        "statistics_dropout": (0.0, 0.99),
-        "label_smoothing": (0.0, 0.99),
-        "alpha": (0.0, 1.0),
-        "tau": (1e-3, np.inf),
-    }
-    for name, (low, high) in ranges.items():
-        value = values[name]
-        if isinstance(value, str) or not low <= value <= high or not np.isfinite(value):
-            raise InputError(f"config.{name} is {value!r}, expected a number from {low:g} to {high:g}")
 
 
 def enumerate_runs(n_folds: int, settings: Sequence[Setting], seeds: Sequence[int]) -> list[RunKey]:
@@ -186,6 +172,24 @@ def hparams_of(runs: Sequence[RunKey], schemes: Sequence[str]) -> HParams:
     values = {name: [run.setting.values[name] for run in runs] for name in HParams._fields}
     index = np.array([schemes.index(str(name)) for name in values.pop("weighting")], np.int32)
     return HParams(weighting=index, **{name: np.array(column, np.float32) for name, column in values.items()})
+
+
+def learnable(
+    target: Float[np.ndarray, "utterance class"],
+    vad: Float[np.ndarray, "utterance dim"],
+    trained: Bool[np.ndarray, " utterance"],
+    *,
+    vad_loss: str,
+) -> Learnable:
+    """Returns what training utterances can teach: a class needs a label, a dimension as many different ratings as its
+    loss needs rows (CCC two).
+    """
+    least = VAD_LOSSES[vad_loss].least_rows
+    ratings = vad[trained].T
+    return Learnable(
+        bool(target[trained].any()),
+        tuple(len(np.unique(column[np.isfinite(column)])) >= least for column in ratings),
+    )
 
 
 def balanced_class_weight(target: Float[np.ndarray, "utterance class"]) -> Float[np.ndarray, " class"]:

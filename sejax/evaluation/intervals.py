@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from sejax.corpora.schema import DIMENSIONS
 from sejax.evaluation.metrics import CLASS_METRICS, DIMENSION_METRICS, ccc_of_moments, moments
@@ -33,7 +33,7 @@ def summarise(predictions: Predictions, *, n_bootstrap: int = 1000, seed: int = 
       deviation;
     - `ci95` is from the 2.5th to the 97.5th percentile of `pooled` over `n_bootstrap` draws of as many
       speakers, with replacement, the same for all settings of the same speakers. One speaker has no interval;
-    - `ccc_mean` is over the dimensions that the corpus has.
+    - `ccc_mean` is over the dimensions that have a CCC, which is absent where all ratings are equal.
 
     A number without data is absent, never NaN. A metric is absent too if the prediction of a row that has the
     truth is not finite: the entry then has `unpredicted`, the number of such rows of the class or the dimension.
@@ -46,8 +46,8 @@ def score_groups(predictions: Predictions, column: str) -> list[dict[str, Any]]:
     """Returns the metrics of each fold or speaker of one setting, in the order in which they first occur.
 
     `{column: value, "utterances": number, "metrics": {name: number}}`, with the metrics of `summarise`. A number is
-    the mean over seeds of each seed's value and is absent where a seed has none. The mean of a metric over folds is
-    the `fold_mean` of `summarise`.
+    the mean over seeds of each seed's value and is absent where a seed has none, or where a row of the group has the
+    truth and no prediction. The mean of a metric over folds is the `fold_mean` of `summarise`.
 
     Args:
       predictions: rows of one setting, with the digits of predictions.csv.
@@ -58,7 +58,9 @@ def score_groups(predictions: Predictions, column: str) -> list[dict[str, Any]]:
     values: dict[str, Float[np.ndarray, " group"]] = {}
     for sums in (_class_sums(predictions), _dimension_sums(predictions)):
         grouped = _grouped(sums.per_row, run_seed, group)  # [seed, group, ...]
-        values |= {metric: of_sums(grouped).mean(axis=0) for metric, of_sums in sums.metrics.items()}
+        for metric, of_sums in sums.metrics.items():
+            incomplete = np.bincount(group, sums.unpredicted_by(metric), minlength=len(groups)) > 0
+            values[metric] = np.where(incomplete, np.nan, of_sums(grouped).mean(axis=0))
     place = {name: number for number, name in enumerate(groups.tolist())}
     return [
         {
@@ -76,39 +78,50 @@ class _Sums:
 
     per_row: Float[np.ndarray, "row *sum"]
     metrics: Mapping[str, Callable[[np.ndarray], np.ndarray]]
-    unpredicted: Mapping[str, int]  # rows with the truth and without a prediction
+    truths: Mapping[str, tuple[str, ...]]  # that each metric needs: "class", dimensions
+    unpredicted: Mapping[str, Bool[np.ndarray, " row"]]  # by truth: rows that have it and no prediction
+
+    def unpredicted_by(self, metric: str) -> Bool[np.ndarray, " row"]:
+        """Returns the rows that have a truth of the metric and no prediction of it."""
+        return np.any([self.unpredicted[truth] for truth in self.truths[metric]], axis=0)
 
 
 def _class_sums(predictions: Predictions) -> _Sums:
     n_classes = len(predictions.classes)
     predicted = predictions.predicted_class()
     labelled = predictions.label >= 0
-    missing = int((labelled & (predicted < 0)).sum())
+    missing = labelled & (predicted < 0)
     per_row = np.zeros((len(predicted), n_classes, n_classes))
-    if missing or not labelled.any():
-        return _Sums(per_row, {}, {"class": missing})
-    per_row[np.flatnonzero(labelled), predictions.label[labelled], predicted[labelled]] = 1
-    functions = {name: metric.function for name, metric in CLASS_METRICS.items()}
-    return _Sums(per_row, functions, {"class": 0})
+    counted = np.flatnonzero(labelled & ~missing)
+    per_row[counted, predictions.label[counted], predicted[counted]] = 1
+    functions = {name: metric.function for name, metric in CLASS_METRICS.items() if labelled.any()}
+    return _Sums(per_row, functions, dict.fromkeys(functions, ("class",)), {"class": missing})
 
 
 def _dimension_sums(predictions: Predictions) -> _Sums:
     per_row = np.zeros((len(predictions.run), len(DIMENSIONS), 5))
-    unpredicted: dict[str, int] = {}
-    complete = []
+    unpredicted: dict[str, Bool[np.ndarray, " row"]] = {}
+    rated_dims, varied = [], []
     for dim, name in enumerate(DIMENSIONS):
         pred, target = predictions.pred_vad[:, dim], predictions.vad[:, dim]
-        rated = np.isfinite(target)
-        unpredicted[name] = int((rated & ~np.isfinite(pred)).sum())
-        if rated.any() and not unpredicted[name]:
-            per_row[rated, dim] = moments(pred[rated], target[rated])
-            complete.append(dim)
+        rated, known = np.isfinite(target), np.isfinite(pred)
+        unpredicted[name] = rated & ~known
+        if rated.any():
+            per_row[rated & known, dim] = moments(pred[rated & known], target[rated & known])
+            rated_dims.append(dim)
+        if len(np.unique(target[rated])) > 1:  # ratings that are all equal agree with nothing
+            varied.append(dim)
+    mean_dims = [dim for dim in varied if not unpredicted[DIMENSIONS[dim]].any()] or varied
     functions: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
+    truths: dict[str, tuple[str, ...]] = {}
     for metric, of_moments in DIMENSION_METRICS.items():
-        functions |= {f"{metric}_{DIMENSIONS[dim]}": _at(dim, of_moments) for dim in complete}
-        if metric == "ccc" and complete:
-            functions["ccc_mean"] = lambda sums: ccc_of_moments(sums[..., complete, :]).mean(axis=-1)
-    return _Sums(per_row, functions, unpredicted)
+        for dim in varied if metric == "ccc" else rated_dims:
+            functions[f"{metric}_{DIMENSIONS[dim]}"] = _at(dim, of_moments)
+            truths[f"{metric}_{DIMENSIONS[dim]}"] = (DIMENSIONS[dim],)
+        if metric == "ccc" and mean_dims:
+            functions["ccc_mean"] = lambda sums: ccc_of_moments(sums[..., mean_dims, :]).mean(axis=-1)
+            truths["ccc_mean"] = tuple(DIMENSIONS[dim] for dim in mean_dims)
+    return _Sums(per_row, functions, truths, unpredicted)
 
 
 def _at(dim: int, of_moments: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
@@ -131,6 +144,8 @@ def _summary(name: str, predictions: Predictions, n_bootstrap: int, seed: int) -
         by_speaker = _grouped(sums.per_row, run_seed, speaker)  # [seed, speaker, ...]
         drawn = np.moveaxis(np.tensordot(draws.astype(np.float64), by_speaker, axes=(1, 1)), 1, 0)
         for metric, of_sums in sums.metrics.items():
+            if sums.unpredicted_by(metric).any():
+                continue
             numbers = {
                 "pooled": _defined(of_sums(by_speaker.sum(axis=1)).mean(axis=0)[None]),
                 "folds": _defined(of_sums(by_fold).mean(axis=0)),
@@ -138,7 +153,7 @@ def _summary(name: str, predictions: Predictions, n_bootstrap: int, seed: int) -
             }
             if numbers["pooled"].size:
                 entry["metrics"][metric] = _numbers(**numbers, interval=len(speakers) > 1)
-        unpredicted |= {truth: number for truth, number in sums.unpredicted.items() if number}
+        unpredicted |= {truth: int(rows.sum()) for truth, rows in sums.unpredicted.items() if rows.any()}
     return entry | ({"unpredicted": unpredicted} if unpredicted else {})
 
 

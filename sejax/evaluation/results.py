@@ -1,38 +1,51 @@
 """The results of a study, from the arrays of its programs: the test predictions and the tree of metrics.json."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
-from sejax.corpora.schema import Corpus
+from sejax.corpora.schema import DIMENSIONS, Corpus
 from sejax.engine.feed import Tested
-from sejax.engine.runs import RunKey
+from sejax.engine.runs import Learnable, RunKey
 from sejax.evaluation.baselines import class_mean_lookup, majority_class
 from sejax.evaluation.intervals import score_groups, summarise
 from sejax.evaluation.metrics import confusion_matrix
 from sejax.evaluation.predictions import Predictions
+from sejax.evaluation.selection import diverged_epochs, selection_scores, trained_outputs
 from sejax.protocols.folds import Fold
 
 
 def gather_predictions(
-    corpus: Corpus, runs: Sequence[RunKey], folds: Sequence[Fold], tested: Mapping[int, Tested]
+    corpus: Corpus,
+    runs: Sequence[RunKey],
+    folds: Sequence[Fold],
+    tested: Mapping[int, Tested],
+    *,
+    learnable: Mapping[int, Learnable],
+    best_epoch: Int[np.ndarray, " run"],
 ) -> Predictions:
     """Returns all test predictions, in the order of the runs and then of the corpus, VAD in the corpus's scale.
 
-    A task that a run does not train has no predictions there.
+    What a run does not train, or has no labels to learn from, has no predictions there; nor has a run without any
+    epoch before it diverged.
 
     Args:
       corpus: with the truths.
       runs: of all programs.
       folds: by the runs' numbers of them.
       tested: by the run's number.
+      learnable: by the run's number.
+      best_epoch: by the run's number; 0 for none.
     """
     low, high = corpus.vad_scale
     rated = np.isfinite([u.vad for u in corpus.utterances]).any(axis=0)
     parts = []
     for run in runs:
         outputs = tested[run.number]
+        trained = bool(best_epoch[run.number] > 0)
+        with_label, with_vad = trained_outputs(run, learnable[run.number])
         order = np.argsort(outputs.utterance, kind="stable")
         order = order[outputs.utterance[order] >= 0]
         utterance = outputs.utterance[order]
@@ -45,9 +58,9 @@ def gather_predictions(
                 "seed": np.full(len(utterance), run.seed),
                 "setting": np.full(len(utterance), run.setting.name),
                 "utterance": utterance,
-                "prob": prob if run.setting.trains("class") else np.full_like(prob, np.nan),
+                "prob": prob if trained and with_label else np.full_like(prob, np.nan),
                 "vad": np.array([corpus.utterances[u].vad for u in utterance], np.float64),
-                "pred_vad": np.where(rated & run.setting.trains("vad"), vad, np.nan),
+                "pred_vad": np.where(rated & trained & with_vad, vad, np.nan),
             }
         )
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -67,7 +80,9 @@ def compute_metrics(
     folds: Sequence[Fold],
     corpus: Corpus,
     *,
-    selection_scores: Mapping[str, float],
+    learnable: Mapping[int, Learnable],
+    best_epoch: Int[np.ndarray, " run"],
+    history: Iterable[Mapping[str, Any]],
     protocol: Mapping[str, Any],
     corpus_facts: Mapping[str, Any],
     audit: Mapping[str, Any],
@@ -75,15 +90,22 @@ def compute_metrics(
 ) -> dict[str, Any]:
     """Returns the tree of metrics.json: every setting with its intervals and parts, and the baselines.
 
-    With several seeds a setting also has `seeds_averaged`: the metrics of the mean of their predictions. A setting
-    in which a run diverged has `unpredicted`: by task, the number of rows with a truth and no finite prediction.
+    With several seeds a setting also has `seeds_averaged`: the metrics of the mean of their predictions. Where
+    something is missing, a setting has
+
+    - `diverged`: the runs that did, each with the first such epoch and the epoch before it that is tested (0: none);
+    - `untrained`: by class and dimension, the folds without labels to learn it from, which do not predict it;
+    - `unpredicted`: by class and dimension, the number of rows with a truth and no finite prediction;
+    - `ccc_mean_over`: the dimensions of `ccc_mean`, if others with ratings have no CCC.
 
     Args:
       predictions: of all runs.
       runs: of all programs.
       folds: of the protocol.
       corpus: with the truths from which the baselines are made.
-      selection_scores: by setting, those of `selection.selection_scores`.
+      learnable: by the run's number.
+      best_epoch: by the run's number; 0 for none.
+      history: rows of history.jsonl.
       protocol: stored as it is.
       corpus_facts: stored as they are.
       audit: stored as it is.
@@ -99,6 +121,9 @@ def compute_metrics(
     if len({run.seed for run in runs}) > 1:
         averaged = summarise(predictions.average_seeds(), n_bootstrap=n_bootstrap)
         ensembles = {entry["name"]: {"seeds_averaged": entry["metrics"]} for entry in averaged}
+    history = list(history)
+    diverged = diverged_epochs(history)
+    scores = selection_scores(history, dict(enumerate(best_epoch.tolist())))
     settings = []
     for entry in summarise(predictions, n_bootstrap=n_bootstrap):
         name = entry["name"]
@@ -109,15 +134,53 @@ def compute_metrics(
             "baselines": {"class_mean_lookup": lookup[name]} if lookup.get(name) else {},
         }
         trains = setting_of[name].trains
-        unpredicted = {task: n for task, n in entry.get("unpredicted", {}).items() if trains(task)}
-        settings.append(setting | ensembles.get(name, {}) | ({"unpredicted": unpredicted} if unpredicted else {}))
+        own = [run for run in runs if run.setting.name == name]
+        gaps = {
+            "diverged": [
+                {
+                    "fold": folds[run.fold].name,
+                    "seed": run.seed,
+                    "epoch": diverged[run.number],
+                    "best_epoch": int(best_epoch[run.number]),
+                }
+                for run in own
+                if run.number in diverged
+            ],
+            "untrained": _untrained(own, folds, learnable, predictions),
+            "unpredicted": {task: n for task, n in entry.get("unpredicted", {}).items() if trains(task)},
+            "ccc_mean_over": _mean_over(entry["metrics"], predictions),
+        }
+        settings.append(setting | ensembles.get(name, {}) | {key: value for key, value in gaps.items() if value})
     return {
         "protocol": dict(protocol),
         "corpus": dict(corpus_facts),
-        "settings": with_parts(settings, predictions, selection_scores),
+        "settings": with_parts(settings, predictions, scores),
         "baselines": {"majority": majority},
         "audit": dict(audit),
     }
+
+
+def _untrained(
+    runs: Sequence[RunKey], folds: Sequence[Fold], learnable: Mapping[int, Learnable], predictions: Predictions
+) -> dict[str, list[str]]:
+    """Returns, for the class and each dimension that a setting trains, the folds without labels to learn it from."""
+    truths = {name: bool(np.isfinite(predictions.vad[:, dim]).any()) for dim, name in enumerate(DIMENSIONS)}
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        possible = dict(zip(DIMENSIONS, learnable[run.number].dimensions, strict=True))
+        lacking = [name for name in DIMENSIONS if run.setting.trains("vad") and truths[name] and not possible[name]]
+        if predictions.classes and run.setting.trains("class") and not learnable[run.number].label:
+            lacking.insert(0, "class")
+        for name in lacking:
+            found.setdefault(name, {})[folds[run.fold].name] = None
+    return {name: list(of_name) for name, of_name in found.items()}
+
+
+def _mean_over(metrics: Mapping[str, Any], predictions: Predictions) -> list[str]:
+    """Returns the dimensions of the mean CCC, if it is not over all that have ratings."""
+    rated = [name for dim, name in enumerate(DIMENSIONS) if np.isfinite(predictions.vad[:, dim]).any()]
+    over = [name for name in DIMENSIONS if f"ccc_{name}" in metrics]
+    return over if "ccc_mean" in metrics and over != rated else []
 
 
 def with_parts(

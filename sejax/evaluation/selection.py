@@ -1,24 +1,18 @@
 """Scores on validation speakers, by which the epoch of each run is chosen."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from sejax.corpora.schema import DIMENSIONS
 from sejax.engine.losses import VAD_LOSSES
-from sejax.engine.runs import RunKey
+from sejax.engine.runs import Learnable, RunKey
 from sejax.errors import InputError
 from sejax.evaluation.metrics import ccc, confusion_matrix, unweighted_accuracy, weighted_accuracy
-
-CLASS_METRICS = ("val_loss_class", "val_wa", "val_ua")
-VAD_METRICS = (
-    "val_loss_vad",
-    *(f"val_loss_{name}" for name in DIMENSIONS),
-    *(f"val_ccc_{name}" for name in (*DIMENSIONS, "mean")),
-)
 
 
 def validation_metrics(
@@ -65,6 +59,7 @@ def validation_metrics(
 
 def validate_runs(
     runs: Sequence[RunKey],
+    learnable: Sequence[Learnable],
     columns: Int[np.ndarray, "fold column"],
     prob: Float[np.ndarray, "run column class"],
     vad: Float[np.ndarray, "run column dim"],
@@ -73,10 +68,13 @@ def validate_runs(
     *,
     vad_loss: str,
 ) -> list[dict[str, float]]:
-    """Returns `validation_metrics` of every run for the tasks that it trains, and the `score` that chooses its epoch.
+    """Returns `validation_metrics` of every run for what it trains, and the `score` that chooses its epoch.
+
+    A run whose predictions are not finite has diverged: it has no metrics, and its score is NaN.
 
     Args:
       runs: one row of `prob` and `vad` each.
+      learnable: what each run can learn from its labels.
       columns: the validation utterances of each fold, -1 for padding.
       prob: probabilities of the classes.
       vad: predictions in half scales.
@@ -85,16 +83,24 @@ def validate_runs(
       vad_loss: a key of `VAD_LOSSES`.
     """
     validated = []
-    for run, p, v in zip(runs, prob, vad, strict=True):
+    for run, possible, p, v in zip(runs, learnable, prob, vad, strict=True):
         filled = columns[run.fold] >= 0
-        utterance = columns[run.fold][filled]
-        metrics = validation_metrics(p[filled], v[filled], target[utterance], true_vad[utterance], vad_loss=vad_loss)
-        # The head of a task that is not trained predicts nothing.
-        for task, names in (("class", CLASS_METRICS), ("vad", VAD_METRICS)):
-            if not run.setting.trains(task):
-                metrics = {name: value for name, value in metrics.items() if name not in names}
+        utterance, p, v = columns[run.fold][filled], p[filled], v[filled]
+        # The head of a task that is not trained predicts nothing: its truths count as missing.
+        with_label, with_vad = trained_outputs(run, possible)
+        if not (np.isfinite(p).all() or not with_label) or not np.isfinite(v[:, with_vad]).all():
+            validated.append({"score": math.nan})
+            continue
+        seen = target[utterance] * with_label, np.where(with_vad, true_vad[utterance], np.nan)
+        metrics = validation_metrics(p, v, *seen, vad_loss=vad_loss)
         validated.append(metrics | {"score": score(metrics)})
     return validated
+
+
+def trained_outputs(run: RunKey, learnable: Learnable) -> tuple[bool, Bool[np.ndarray, " dim"]]:
+    """Returns whether a run trains the class, and each dimension: it has a share in the loss, and labels to learn."""
+    dimensions = np.array(learnable.dimensions) & run.setting.trains("vad")
+    return learnable.label and run.setting.trains("class"), dimensions
 
 
 def score(metrics: Mapping[str, float]) -> float:
@@ -107,13 +113,30 @@ def read_history(path: str) -> list[dict[str, Any]]:
     """Reads history.jsonl: a row per epoch and run. It skips a last line without end, which a killed process left.
 
     Raises:
-      InputError: the file is missing or a line is not JSON.
+      InputError: the file is missing, or a line is not a row of a training run.
     """
     try:
         with open(path, encoding="utf-8") as file:
-            return [json.loads(line) for line in file if line.strip() and line.endswith("\n")]
+            lines = file.readlines()
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}), expected the history of a training run") from error
+    return [_history_row(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.endswith("\n")]
+
+
+def _history_row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        known = isinstance(row["epoch"], int) and isinstance(row["run"], int) and isinstance(row["setting"], str)
+        if known and isinstance(row["score"], int | float | None):
+            return row
+        problem = "epoch, run and score are no numbers, or setting is no text"
+    except KeyError as error:
+        problem = f"has no {error}"
+    except (ValueError, TypeError, RecursionError) as error:
+        problem = f"is no JSON object ({error})"
+    raise InputError(
+        f"{where}: {problem}, expected a row of a training run; without the line, a point of the curves is lost"
+    )
 
 
 def selection_scores(history: Iterable[Mapping[str, Any]], best_epoch: Mapping[int, int]) -> dict[str, float]:
@@ -128,3 +151,16 @@ def selection_scores(history: Iterable[Mapping[str, Any]], best_epoch: Mapping[i
         if best_epoch.get(row["run"]) == row["epoch"]:
             scores.setdefault(row["setting"], []).append(row["score"])
     return {setting: float(np.mean(values)) for setting, values in scores.items()}
+
+
+def diverged_epochs(history: Iterable[Mapping[str, Any]]) -> dict[int, int]:
+    """Returns the first epoch in which a run had diverged, by the run's number, of those that did.
+
+    Args:
+      history: rows of history.jsonl; a run that has diverged has no score.
+    """
+    first: dict[int, int] = {}
+    for row in history:
+        if row["score"] is None or math.isnan(row["score"]):
+            first[row["run"]] = min(row["epoch"], first.get(row["run"], row["epoch"]))
+    return first

@@ -8,6 +8,8 @@ from sejax.corpora.schema import DIMENSIONS
 from sejax.evaluation.metrics import CLASS_METRICS
 from sejax.host.wording import count
 
+_MOST_NAMES = 3  # in a remark; metrics.json has all
+
 
 @dataclass(frozen=True)
 class Column:
@@ -57,14 +59,45 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     for name, row in rows:
         cells = [COLUMNS[key].estimate(row[key]) if key in row else "-" for key in shown]
         lines.append("  ".join([name.ljust(first), *(cell.center(19) for cell in cells)]).rstrip())
-    for setting in metrics["settings"]:
-        for task, n in setting.get("unpredicted", {}).items():
-            lines.append(
-                f"{setting['name']}: {n} predictions of {task} are not finite, so it has no metrics: it diverged"
-            )
+    lines += remarks(metrics)
     protocol = metrics["protocol"]
     lines.append(
         f"{protocol['description']}; {count(protocol['folds'], 'fold')}, {count(protocol['seeds'], 'seed')}; "
         "pooled over all test utterances, [95 % interval, bootstrap over speakers]"
     )
     return "\n".join(lines)
+
+
+def remarks(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns a sentence about everything that is missing in the numbers of the tree of metrics.json."""
+    runs = metrics["protocol"]["folds"] * metrics["protocol"]["seeds"]  # of a setting
+    sentences = [f"{setting['name']}: {what}" for setting in metrics["settings"] for what in _gaps(setting, runs)]
+    if all(len(setting.get("diverged", ())) == runs for setting in metrics["settings"]):
+        sentences.append("every run of this study diverged: a smaller config.learning_rate may help")
+    return sentences
+
+
+def _gaps(setting: Mapping[str, Any], runs: int) -> list[str]:
+    """Returns what is missing in one setting."""
+    found = []
+    if diverged := setting.get("diverged"):
+        where = _first([f"fold {run['fold']}, seed {run['seed']}, in epoch {run['epoch']}" for run in diverged], "; ")
+        untested = sum(not run["best_epoch"] for run in diverged)
+        rest = "tested at the best epoch before"
+        if untested:
+            rest = f"{untested} without an epoch before, the others {rest}"
+        if untested == len(diverged):
+            rest = "without an epoch before, so they predict nothing"
+        found.append(f"{len(diverged)} of {count(runs, 'run')} diverged ({where}), {rest}")
+    for task, folds in setting.get("untrained", {}).items():
+        found.append(f"too few labels of {task} to learn from in {count(len(folds), 'fold')} ({_first(folds, ', ')})")
+    for task, n in setting.get("unpredicted", {}).items():
+        found.append(f"no metrics of {task} over all folds, for want of {count(n, 'prediction')}")
+    if over := setting.get("ccc_mean_over"):
+        found.append(f"the mean CCC is that of {' and '.join(over)}, because other ratings have none")
+    return found
+
+
+def _first(names: Sequence[str], separator: str) -> str:
+    more = len(names) - _MOST_NAMES
+    return separator.join([*names[:_MOST_NAMES], *([f"and {more:,} more"] if more > 0 else [])])

@@ -71,7 +71,9 @@ def log_mel(
 
 def check(settings: Settings) -> dict[str, str]:
     """Returns what is expected of settings of `mfcc` or `log_mel` that do not fit together."""
-    return {
+    bins = 1 + int(settings["n_fft"]) // 2
+    expected = {"n_mels": f"at most the {bins} bins of n_fft"} if int(settings["n_mels"]) > bins else {}
+    return expected | {
         smaller: f"at most {larger} ({settings[larger]})"
         for smaller, larger in (("win_length", "n_fft"), ("n_mfcc", "n_mels"))
         if smaller in settings and int(settings[smaller]) > int(settings[larger])

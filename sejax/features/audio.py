@@ -7,11 +7,9 @@ noted.
 
 import io
 import os
-import struct
-import zipfile
-import zlib
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BufferedIOBase
 
 import numpy as np
 import soundfile
@@ -20,29 +18,72 @@ from jaxtyping import Float32, Int16
 
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError
+from sejax.features.containers.inspect import check_by_log, examine
+from sejax.features.containers.layout import Layout, converted, truncated
+from sejax.features.containers.view import Memory, View
 from sejax.features.settings import Settings
+from sejax.host.archives import open_file, split_archive
+from sejax.host.magic import FIRST_BYTES, describe_contents, holds_media
 
 # One analysis window: no feature is defined on less.
 MIN_SECONDS = 0.025
 # How far a cut may exceed the end of a file: the times of segments are rounded.
 CUT_TOLERANCE_SECONDS = 0.01
+# Rates that are believed, in hertz; a telephone has 8,000.
+MIN_RATE, MAX_RATE = 4000, 384_000
+MAX_CHANNELS = 64
+# The most samples that are read at once, all channels together: 1 GiB. An utterance has far less.
+MAX_SAMPLES = 2**28
+# Files up to this size are read into memory at once, in bytes: libsndfile reads in small steps.
+WHOLE_BYTES = 2**24
+# Samples that are read in one step: bounds the memory where a header promises more than there is.
+BLOCK_SAMPLES = 2**22
+# Frames of audio that are decoded in front of a part of an mp3: its first frames use bytes of earlier ones.
+MPEG_RUN_IN = 2**15
 # Share of the samples at full scale from which a file is noted as clipped.
 CLIPPED_SHARE = 0.01
 # The largest positive value of a sample: the default is that of 16 bits, which finer formats reach or exceed.
-FULL_SCALE = {"PCM_U8": 1 - 2**-7, "PCM_S8": 1 - 2**-7}
+FULL_SCALE = {
+    "PCM_U8": 1 - 2**-7,
+    "PCM_S8": 1 - 2**-7,
+    "DPCM_8": 1 - 2**-7,
+    "ULAW": 32_124 / 32_768,
+    "ALAW": 32_256 / 32_768,
+    "GSM610": 32_760 / 32_768,
+    "DWVW_12": 1 - 2**-11,
+    # Their decoders ripple below it.
+    "G721_32": 0.99,
+    "G723_24": 0.99,
+    "G723_40": 0.99,
+}
 FULL_SCALE_DEFAULT = 1 - 2**-15
+# Floats above this are integers that were stored as floats: mistakes of a mixer are smaller.
+MAX_PEAK = 8.0
+# The range, from 0, of the integers that floats are taken for.
+INTEGER_RANGES = {16: 2**15, 24: 2**23, 32: 2**31}
+# Half the range of the samples under which a file is noted as quiet.
+QUIET_PEAK = 1e-3
+# Power of the mix to mono, as a share of that of uncorrelated channels: 1 + the correlation of two equally loud ones.
+CANCELLED_SHARE, PARTLY_CANCELLED_SHARE = 0.1, 0.5
+# The options with which ffmpeg takes one channel.
+FIRST_CHANNEL = "-af 'pan=mono|c0=c0'"
 # The shortest raw audio, in samples: one frame of a pretrained model.
 RAW_WINDOW = 400
-# The length of the data in a header whose writer did not know it in advance (a pipe).
-RIFF_LENGTH_UNKNOWN = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
 class Audio:
-    """Mono samples in [-1, 1], and a note of anything unusual about the file ("" where nothing was)."""
+    """Mono samples, full scale at -1 and 1, and a note of anything unusual about the file ("" where nothing was)."""
 
     samples: Float32[np.ndarray, " samples"]
     note: str
+
+
+class _Sound(soundfile.SoundFile):
+    """A file that soundfile reads in one go: it seeks after every read, which some formats cannot."""
+
+    def seekable(self) -> bool:
+        return False
 
 
 def load_audio(
@@ -50,8 +91,8 @@ def load_audio(
 ) -> Audio:
     """Reads a file, or a part of it, as mono samples.
 
-    The file may have any format of libsndfile (wav, flac, ...), any rate (soxr resamples it, quality HQ) and any
-    number of channels (which are averaged).
+    The file may have any format of libsndfile (wav, flac, mp3, ogg, aiff, sphere, ...), any rate from 4 to 384 kHz
+    (soxr resamples it, quality HQ) and up to 64 channels (which are averaged).
 
     Args:
       path: A file, or the member of a zip archive as "archive.zip::member".
@@ -60,27 +101,123 @@ def load_audio(
       sampling_rate: Rate of the returned samples, in hertz.
 
     Raises:
-      InputError: the file is missing, unreadable, empty, truncated, silent (constant), holds NaN or infinite samples
-        or is shorter than one window of 25 ms; or the part is not inside it.
+      InputError: the file is missing, unreadable, empty, truncated, damaged, two files in one, silent (constant), holds
+        NaN or infinite samples, integers as floats or channels that cancel, or is shorter than one window of 25 ms; or
+        the part is not inside it.
     """
-    with _open(path) as file:
-        _check_not_truncated(path, file)
+    with open_file(path) as file:
         try:
-            with soundfile.SoundFile(file) as sound:
-                rate, full_scale = sound.samplerate, FULL_SCALE.get(sound.subtype, FULL_SCALE_DEFAULT)
-                if sound.frames == 0:
-                    raise InputError(f"{path}: has 0 samples, expected speech")
-                first, last = _cut(path, start, end, frames=sound.frames, rate=rate)
-                sound.seek(first)
-                channels = sound.read(last - first, dtype="float32", always_2d=True)
-        except (soundfile.SoundFileError, TypeError) as error:  # TypeError: headerless formats
-            reason = getattr(error, "error_string", error)
-            raise InputError(f"{path}: cannot be read as audio ({reason})") from error
+            return _load(path, file, start, end, sampling_rate)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _load(path: str, file: BufferedIOBase, start: float | None, end: float | None, sampling_rate: int) -> Audio:
+    if start is None and end is None:
+        length = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        if length <= WHOLE_BYTES:
+            file = Memory(file.read(length))
+        container, layout = _examine(path, file)
+    else:
+        status = os.stat(split_archive(path)[0])
+        container, layout = _examine_once(path, status.st_size, status.st_mtime_ns)
+    file.seek(0)
+    view = View(file, layout.head, layout.skip, layout.end)
+    as_it_is = isinstance(file, Memory) and not layout.head and layout.end is None
+    try:
+        with _Sound(file if as_it_is else view) as sound:
+            _check_header(path, sound)
+            rate, subtype = sound.samplerate, sound.subtype
+            notes = [layout.note if layout.known else check_by_log(path, sound)]
+            frames = sound.frames if layout.frames is None else layout.frames
+            if frames <= 0:
+                raise InputError(f"{path}: has 0 samples, expected speech")
+            first, last = _cut(path, start, end, frames=frames, rate=rate)
+            channels = _read(path, sound, first + layout.lead, last - first)
+    except soundfile.SoundFileError as error:
+        if view.error is not None:
+            raise view.error from error
+        raise _not_audio(path, file, container, error) from error
+    if view.error is not None:
+        raise view.error
     if len(channels) < last - first:
-        raise InputError(
-            f"{path}: is truncated, has {first + len(channels)} frames of audio, expected the {last} of its header"
+        raise truncated(path, first + len(channels), last, "frames of audio")
+    return _check_and_convert(path, channels, rate, sampling_rate, subtype, notes)
+
+
+def _examine(path: str, file: BufferedIOBase) -> tuple[str, Layout]:
+    length = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if length == 0 and not file.read(1):
+        raise InputError(f"{path}: has 0 bytes, expected an audio file")
+    return examine(path, file, length)
+
+
+@lru_cache(maxsize=64)
+def _examine_once(path: str, size: int, mtime_ns: int) -> tuple[str, Layout]:
+    """Examines a file from which several parts are cut."""
+    with open_file(path) as file:
+        return _examine(path, file)
+
+
+def _not_audio(path: str, file: BufferedIOBase, container: str, error: Exception) -> InputError:
+    """Returns the error for a file that libsndfile does not read: its first bytes may tell what it is.
+
+    Args:
+      container: What it is in, if that is known to be read otherwise.
+    """
+    reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").strip().rstrip(".")
+    if container:
+        return InputError(
+            f"{path}: cannot be decoded here ({container}: {reason}), expected a whole file with a codec "
+            f"of libsndfile's: convert it with {converted(path)}"
         )
-    return _check_and_convert(path, channels, rate, sampling_rate, full_scale)
+    file.seek(0)
+    first_bytes = file.read(FIRST_BYTES)
+    description = describe_contents(first_bytes)
+    expected = "expected wav, flac, ogg, mp3 or the like"
+    if description is None:  # libsndfile's reason would be that of the last format that it tried
+        return InputError(f"{path}: is not recognised as audio, {expected}")
+    if holds_media(first_bytes):
+        return InputError(
+            f"{path}: is {description}, which cannot be read here, {expected}: convert it with {converted(path)}"
+        )
+    return InputError(f"{path}: is {description}, expected audio")
+
+
+def _check_header(path: str, sound: soundfile.SoundFile) -> None:
+    if not MIN_RATE <= sound.samplerate <= MAX_RATE:
+        raise InputError(
+            f"{path}: has a sampling rate of {sound.samplerate} Hz in its header, expected {MIN_RATE} to {MAX_RATE}"
+        )
+    if sound.channels > MAX_CHANNELS:
+        raise InputError(f"{path}: has {sound.channels} channels, expected at most {MAX_CHANNELS}")
+
+
+def _read(path: str, sound: soundfile.SoundFile, first: int, frames: int) -> Float32[np.ndarray, "frames channels"]:
+    """Reads so many frames from a first one on, fewer where the file ends, in blocks: a header may promise anything."""
+    block_frames = BLOCK_SAMPLES // sound.channels
+    near = max(first - MPEG_RUN_IN, 0) if sound.subtype.startswith("MPEG") else first
+    if near > 0:
+        try:
+            sound.seek(near)
+        except soundfile.SoundFileError:  # a format without random access: read all that comes before
+            near = 0
+    for begin in range(near, first, block_frames):
+        sound.read(min(block_frames, first - begin), dtype="float32")
+    blocks = []
+    for begin in range(0, frames, block_frames):
+        if begin * sound.channels >= MAX_SAMPLES:
+            raise InputError(
+                f"{path}: has {frames} frames of {sound.channels} channels, expected at most {MAX_SAMPLES} samples at "
+                "once: cut it into utterances"
+            )
+        wanted = min(block_frames, frames - begin)
+        blocks.append(sound.read(wanted, dtype="float32", always_2d=True))
+        if len(blocks[-1]) < wanted:
+            break
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
 def _check_and_convert(
@@ -88,35 +225,75 @@ def _check_and_convert(
     channels: Float32[np.ndarray, "frames channels"],
     rate: int,
     sampling_rate: int,
-    full_scale: float,
+    subtype: str,
+    notes: list[str],
 ) -> Audio:
     """Refuses audio that is no speech, notes anything unusual, mixes to mono and resamples."""
-    if not np.isfinite(channels).all():
-        bad = np.flatnonzero(~np.isfinite(channels).all(axis=1))
-        raise InputError(
-            f"{path}: has {bad.size} samples that are NaN or infinite, the first at {bad[0] / rate:.3f} s, "
-            "expected finite audio"
-        )
     if len(channels) / rate < MIN_SECONDS:
         raise InputError(
             f"{path}: lasts {1000 * len(channels) / rate:.1f} ms, expected at least one window of "
             f"{1000 * MIN_SECONDS:.0f} ms"
         )
-    notes = []
-    clipped = float((np.abs(channels) >= full_scale).mean())
+    absolute = np.abs(channels)
+    peak = float(absolute.max())
+    if not np.isfinite(peak):
+        bad = np.flatnonzero(~np.isfinite(channels).all(axis=1))
+        raise InputError(
+            f"{path}: has {bad.size} samples that are NaN or infinite, the first at {bad[0] / rate:.3f} s, "
+            "expected finite audio"
+        )
+    _check_range(path, channels, peak)
+    exceeds = peak > 1 and subtype in ("FLOAT", "DOUBLE")
+    at_full_scale = 100 * float((absolute >= FULL_SCALE.get(subtype, FULL_SCALE_DEFAULT)).mean())
     samples = channels[:, 0]
     if channels.shape[1] > 1:
         kind = "stereo" if channels.shape[1] == 2 else f"{channels.shape[1]} channels"
-        notes.append(f"{kind} mixed to mono")
         samples = channels.mean(axis=1)
-    if samples.min() == samples.max():
+        notes += [f"{kind} mixed to mono", _check_mix(path, channels, samples)]
+    lowest, highest = samples.min(), samples.max()
+    if lowest == highest:
         raise InputError(f"{path}: is silent, every sample is {samples[0]:g}, expected speech")
     if rate != sampling_rate:
         notes.append(f"{rate} Hz resampled to {sampling_rate} Hz")
         samples = soxr.resample(samples, rate, sampling_rate, quality="HQ")
-    if clipped > CLIPPED_SHARE:
-        notes.append(f"clipped: {100 * clipped:.1f} % of the samples at full scale")
-    return Audio(np.ascontiguousarray(samples, np.float32), "; ".join(notes))
+    if exceeds:
+        notes.append(f"exceeds full scale: peak {peak:.3g}")
+    elif at_full_scale > 100 * CLIPPED_SHARE:
+        notes.append(f"clipped: {at_full_scale:.1f} % of the samples at full scale")
+    if highest - lowest < 2 * QUIET_PEAK:
+        notes.append(f"very quiet: peak {20 * np.log10((highest - lowest) / 2):.0f} dB of full scale")
+    return Audio(np.ascontiguousarray(samples, np.float32), "; ".join(filter(None, notes)))
+
+
+def _check_range(path: str, channels: Float32[np.ndarray, "frames channels"], peak: float) -> None:
+    """Refuses integers that were stored as floats, which are meant to lie in [-1, 1]."""
+    if peak <= 1 or (peak <= MAX_PEAK and not np.array_equal(channels, np.rint(channels))):
+        return
+    bits, full_scale = next((item for item in INTEGER_RANGES.items() if peak <= item[1]), (0, 0))
+    if not bits:
+        raise InputError(f"{path}: has floats up to {peak:g}, expected samples in [-1, 1]: scale it")
+    raise InputError(
+        f"{path}: has floats up to {peak:g}, which look like integers of {bits} bits, expected samples in [-1, 1]: "
+        f"divide them with {converted(path, options=f'-af volume=1/{full_scale}')}"
+    )
+
+
+def _check_mix(path: str, channels: Float32[np.ndarray, "frames channels"], mix: Float32[np.ndarray, " frames"]) -> str:
+    """Refuses channels that cancel each other, and notes those that do so in part."""
+    power = sum(map(_power, channels.T)) / channels.shape[1] ** 2
+    share = _power(mix) / power if power else 1.0
+    if share < CANCELLED_SHARE:
+        raise InputError(
+            f"{path}: has channels of opposite sign, which cancel when they are mixed to mono, expected channels that "
+            f"add up: take one with {converted(path, options=FIRST_CHANNEL)}"
+        )
+    return "its channels partly cancel in the mix" if share < PARTLY_CANCELLED_SHARE else ""
+
+
+def _power(samples: Float32[np.ndarray, " samples"]) -> float:
+    """Returns the mean square without the offset."""
+    centred = samples - samples.mean(dtype=np.float64).astype(np.float32)
+    return float(centred @ centred) / len(samples)
 
 
 def change_speed(samples: Float32[np.ndarray, " samples"], speed: float) -> Float32[np.ndarray, " changed"]:
@@ -152,76 +329,6 @@ def check_speed(speed: float) -> None:
     """
     if not 0.25 <= speed <= 4:
         raise InputError(f"config.speeds has {speed}, expected factors between 0.25 and 4 (1 changes nothing)")
-
-
-def split_archive(path: str) -> tuple[str, str | None]:
-    """Returns the file on disk, and the member inside it where the path is "archive.zip::member"."""
-    archive, separator, member = path.partition(".zip::")
-    return (f"{archive}.zip", member) if separator else (path, None)
-
-
-def _open(path: str) -> io.BufferedIOBase:
-    """Opens a file or the member of an archive for random access."""
-    file, member = split_archive(path)
-    if member is None:
-        if os.path.isdir(file):
-            raise InputError(f"{path}: is a folder, expected an audio file")
-        try:
-            return open(file, "rb")
-        except OSError as error:
-            raise _not_openable(path, error) from error
-    try:
-        status = os.stat(file)
-        return io.BytesIO(_archive(file, status.st_size, status.st_mtime_ns).read(member))
-    except KeyError as error:
-        raise InputError(f"{path}: the archive {file} has no such member") from error
-    except OSError as error:
-        raise _not_openable(path, error) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{path}: cannot be read from its archive ({error})") from error
-
-
-def _not_openable(path: str, error: OSError) -> InputError:
-    if isinstance(error, FileNotFoundError):
-        return InputError(f"{path}: no such file")
-    return InputError(f"{path}: cannot be opened ({error.strerror})")
-
-
-@lru_cache(maxsize=4)
-def _archive(file: str, size: int, mtime_ns: int) -> zipfile.ZipFile:
-    """Opens an archive once per process: its list of members takes longer to read than a member.
-
-    Size and time of change are arguments so that an archive is opened again after it was replaced.
-    """
-    return zipfile.ZipFile(file)
-
-
-def _check_not_truncated(path: str, file: io.BufferedIOBase) -> None:
-    """Refuses a wav file whose data chunk is shorter than its header says.
-
-    libsndfile shortens such a file silently. Truncated files of other formats (flac) fail, or return fewer frames than
-    expected, when they are read.
-    """
-    length = file.seek(0, io.SEEK_END)
-    if length == 0:
-        raise InputError(f"{path}: has 0 bytes, expected an audio file")
-    file.seek(0)
-    riff = file.read(12)
-    position = 12
-    if riff[:4] == b"RIFF" and riff[8:] == b"WAVE":
-        while len(header := file.read(8)) == 8:
-            name, promised = struct.unpack("<4sI", header)
-            position += 8
-            if name == b"data":
-                if promised != RIFF_LENGTH_UNKNOWN and position + promised > length:
-                    raise InputError(
-                        f"{path}: is truncated, has {length - position} bytes of audio, expected the {promised} of "
-                        "its header"
-                    )
-                break
-            # Chunks begin at even positions.
-            position = file.seek(position + promised + promised % 2)
-    file.seek(0)
 
 
 def _cut(path: str, start: float | None, end: float | None, *, frames: int, rate: int) -> tuple[int, int]:

@@ -1,5 +1,7 @@
 """Pitch, voicing, loudness and the coarse shape of the spectrum, frame by frame (librosa)."""
 
+import math
+
 import numpy as np
 from jaxtyping import Float32
 
@@ -20,6 +22,9 @@ PROSODY_NAMES = (
     "flux",
     *(f"contrast_{band}" for band in range(6)),  # decibel, peaks above valleys
 )
+
+_RESOLUTION = 0.25  # of the pitch, in semitones
+_OCTAVES_PER_SECOND = 35.92  # by which the pitch moves at most; librosa's default
 
 
 def prosody(
@@ -52,8 +57,9 @@ def prosody(
         frame_length=win_length,
         hop_length=hop_length,
         # Coarser than librosa's defaults and four times faster; finer steps do not change the statistics.
-        resolution=0.25,
+        resolution=_RESOLUTION,
         n_thresholds=40,
+        max_transition_rate=_OCTAVES_PER_SECOND,
     )
     spectrum = np.abs(librosa.stft(samples, n_fft=1024, win_length=400, hop_length=hop_length))
     shape = {"S": spectrum, "sr": SAMPLING_RATE}
@@ -78,6 +84,22 @@ def summarise(frames: Float32[np.ndarray, "frames 16"], settings: Settings) -> F
     """Computes the statistics of all frames, of the voiced ones, and of the rhythm of voicing."""
     voiced = frames[:, PROSODY_NAMES.index("voiced")] > 0.5
     return voiced_functionals(frames, voiced, hop_length=int(settings["hop_length"]))
+
+
+def check(settings: Settings) -> dict[str, str]:
+    """Returns what is expected of settings that do not fit together: librosa's conditions for `pyin`."""
+    fmin, fmax, window, hop = (int(settings[name]) for name in ("fmin", "fmax", "win_length", "hop_length"))
+    if fmax > SAMPLING_RATE // 2:
+        return {"fmax": f"at most half the sampling rate ({SAMPLING_RATE // 2} Hz)"}
+    if fmin >= fmax:
+        return {"fmin": f"below fmax ({fmax} Hz)"}
+    if window % 2 or SAMPLING_RATE / fmin >= window - 1:
+        least = SAMPLING_RATE // fmin + 2
+        return {"win_length": f"an even number from {least + least % 2}, a period of fmin ({fmin} Hz)"}
+    step = max(round(_OCTAVES_PER_SECOND * 12 * hop / SAMPLING_RATE), _RESOLUTION)  # semitones
+    if step > math.floor(12 / _RESOLUTION * math.log2(fmax / fmin)) * _RESOLUTION:
+        return {"hop_length": f"a smaller one: the pitch moves by {step:g} semitones within it, fmin to fmax is less"}
+    return {}
 
 
 def identity(settings: Settings) -> Settings:

@@ -45,7 +45,7 @@ class Feature:
       summarise: Computes the statistics of an utterance's frames.
       dtype: Type of the frames.
       window: Returns the number of samples below which an utterance has no frame.
-      check: Returns what is expected of each wrong setting; integers below 1 and wrong types are refused before.
+      check: Returns what is expected of each wrong setting; see `setting_check` for what is refused before.
       identity: Returns what tells stored features apart; by default the settings themselves.
     """
 
@@ -66,6 +66,7 @@ FEATURES: Mapping[str, Feature] = {
         prosody.prosody,
         lambda _: len(prosody.PROSODY_NAMES),
         summarise=prosody.summarise,
+        check=prosody.check,
         identity=prosody.identity,
     ),
     "raw": Feature(
@@ -90,8 +91,7 @@ def full_settings(name: str, settings: Settings) -> dict[str, Setting]:
     if name not in FEATURES:
         raise InputError(f"the feature is {name!r}, expected one of {tuple(FEATURES)}")
     complete = complete_settings(name, settings, defaults(name))
-    below_one = {key: "1 or more" for key, value in complete.items() if isinstance(value, int) and value < 1}
-    for key, expected in (below_one or FEATURES[name].check(complete)).items():
+    for key, expected in FEATURES[name].check(complete).items():
         raise InputError(f"config.features.{name}.{key} is {complete[key]!r}, expected {expected}")
     return complete
 

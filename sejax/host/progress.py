@@ -1,8 +1,11 @@
 """The progress bar of everything that takes minutes."""
 
 import sys
+from weakref import WeakSet
 
 from tqdm import tqdm
+
+_bars: WeakSet[tqdm] = WeakSet()
 
 
 def progress_bar(total: int, description: str, *, initial: int = 0, leave: bool = False) -> tqdm:
@@ -14,7 +17,7 @@ def progress_bar(total: int, description: str, *, initial: int = 0, leave: bool 
       initial: Steps that are already done.
       leave: Whether the bar stays when it is complete.
     """
-    return tqdm(
+    bar = tqdm(
         total=total,
         initial=initial,
         desc=description,
@@ -24,3 +27,11 @@ def progress_bar(total: int, description: str, *, initial: int = 0, leave: bool 
         # A log file needs no animation.
         mininterval=0.1 if sys.stderr.isatty() else 30,
     )
+    _bars.add(bar)
+    return bar
+
+
+def close_bars() -> None:
+    """Ends the line of every bar that is still shown."""
+    for bar in list(_bars):
+        bar.close()

@@ -49,13 +49,14 @@ def _attend_backward(kept, dy):
         q_t, dy_t = lax.optimization_barrier((q.swapaxes(1, 2), dy.swapaxes(1, 2)))
         score = jnp.einsum("gqf,gmf->gqm", q, k, preferred_element_type=jnp.float32)
         weight = jnp.exp(jnp.where(mask[:, None], score, -1e9) - log_total)
-        dv_t = jnp.einsum("gfq,gqm->gfm", dy_t, weight.astype(v.dtype))
+        dv_t = jnp.einsum("gfq,gqm->gfm", dy_t, weight.astype(v.dtype), preferred_element_type=jnp.float32)
         shift = (dy.astype(jnp.float32) * y.astype(jnp.float32)).sum(axis=-1, keepdims=True)
         dweight = jnp.einsum("gqf,gmf->gqm", dy, v, preferred_element_type=jnp.float32)
         dscore = (weight * (dweight - shift)).astype(v.dtype)
-        dq = jnp.einsum("gqm,gmf->gqf", dscore, k)
-        dk_t, dv_t = lax.optimization_barrier((jnp.einsum("gfq,gqm->gfm", q_t, dscore), dv_t))
-        return dq, dk_t.swapaxes(1, 2), dv_t.swapaxes(1, 2)
+        dq = jnp.einsum("gqm,gmf->gqf", dscore, k, preferred_element_type=jnp.float32)
+        dk_t = jnp.einsum("gfq,gqm->gfm", q_t, dscore, preferred_element_type=jnp.float32)
+        dk_t, dv_t = lax.optimization_barrier((dk_t.astype(k.dtype), dv_t.astype(v.dtype)))
+        return dq.astype(q.dtype), dk_t.swapaxes(1, 2), dv_t.swapaxes(1, 2)
 
     return *_in_blocks(backward, *kept, dy), None
 

@@ -1,9 +1,12 @@
 """Layers that encoders and pretrained models share. None depends on values beyond an utterance's end.
 
-A layer's `dtype` is that of its products and of its output. Parameters and sums outside products are float32.
+A layer's `dtype` is that of its products' factors and of its output. Parameters, their gradients and all sums are
+float32.
 """
 
 import math
+import re
+from functools import partial
 from typing import Any
 
 import jax
@@ -23,8 +26,49 @@ def mask_frames(
     return jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
 
 
+def product(subscripts: str, x: Float[Array, "..."], kernel: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Computes an einsum in the dtype of `x`, whose sums are float32, and so is the kernel's gradient.
+
+    The dtype of a sum is stated, since XLA is free to add the terms of a bfloat16 product in bfloat16, and does so on a
+    CPU (jaxlib 0.11, in some layouts). Such a sum stops growing after a few hundred terms: a kernel then gets half of
+    its gradient over the frames of a batch.
+
+    Args:
+      subscripts: as of `jnp.einsum`, with two operands. Each letter stands in two of the three terms or in all.
+      x: the layer's input.
+      kernel: float32.
+
+    Returns:
+      The product, in the dtype of `x`.
+    """
+    if x.dtype == kernel.dtype:
+        return jnp.einsum(subscripts, x, kernel)
+    return _narrow_product(subscripts, x, kernel)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _narrow_product(subscripts: str, x: Float[Array, "..."], kernel: Float[Array, "..."]) -> Float[Array, "..."]:
+    y = jnp.einsum(subscripts, x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
+    return y.astype(x.dtype)
+
+
+def _narrow_product_forward(subscripts, x, kernel):
+    return _narrow_product(subscripts, x, kernel), (x, kernel)
+
+
+def _narrow_product_backward(subscripts, kept, dy):
+    x, kernel = kept
+    of_x, of_kernel, of_y = re.split(",|->", subscripts)
+    dx = jnp.einsum(f"{of_y},{of_kernel}->{of_x}", dy, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
+    dkernel = jnp.einsum(f"{of_x},{of_y}->{of_kernel}", x, dy, preferred_element_type=jnp.float32)
+    return dx.astype(x.dtype), dkernel
+
+
+_narrow_product.defvjp(_narrow_product_forward, _narrow_product_backward)
+
+
 class Dense(nn.Module):
-    """A linear map over the axes `axis`."""
+    """A linear map over the last axes, those in `axis`."""
 
     features: int | tuple[int, ...]
     axis: int | tuple[int, ...] = -1
@@ -33,13 +77,19 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        product = nn.DenseGeneral(self.features, axis=self.axis, use_bias=False, dtype=self.dtype)
-        nn.share_scope(self, product)
-        y = product(x)
-        if not self.use_bias:
-            return y
-        shape = self.features if isinstance(self.features, tuple) else (self.features,)
-        return add_bias(y, self.param("bias", nn.initializers.zeros, shape))
+        features = self.features if isinstance(self.features, tuple) else (self.features,)
+        axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
+        inputs = x.shape[-len(axes) :]
+        kernel = self.param("kernel", _flat_lecun_normal, inputs, features)
+        kept, summed, new = "abcdef"[: x.ndim - len(axes)], "uvw"[: len(axes)], "xyz"[: len(features)]
+        y = product(f"{kept}{summed},{summed}{new}->{kept}{new}", x.astype(self.dtype), kernel)
+        return add_bias(y, self.param("bias", nn.initializers.zeros, features)) if self.use_bias else y
+
+
+def _flat_lecun_normal(key, inputs: tuple[int, ...], features: tuple[int, ...]):
+    """Returns the kernel of a linear map, whose variance is 1 over the product of `inputs`."""
+    flat = nn.initializers.lecun_normal()(key, (math.prod(inputs), math.prod(features)))
+    return flat.reshape(inputs + features)
 
 
 def add_bias(y: Float[Array, "..."], bias: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -133,16 +183,16 @@ class Conv(nn.Module):
         )
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         unfold = jax.default_backend() == "cpu" if self.unfold is None else self.unfold
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        x = x.astype(self.dtype)
         if unfold:
             n_out = -(-x.shape[1] // self.stride)
             padded = jnp.pad(x, ((0, 0), (left, right + self.stride), (0, 0)))
             last = (n_out - 1) * self.stride + 1
             shifts = [padded[:, i : i + last : self.stride] for i in range(self.width)]
-            y = jnp.concatenate(shifts, axis=-1) @ kernel.reshape(-1, self.features)
+            y = product("btk,kf->btf", jnp.concatenate(shifts, axis=-1), kernel.reshape(-1, self.features))
         else:
             y = lax.conv_general_dilated(
-                x, kernel, (self.stride,), [(left, right)], dimension_numbers=("NWC", "WIO", "NWC")
+                x, kernel.astype(self.dtype), (self.stride,), [(left, right)], dimension_numbers=("NWC", "WIO", "NWC")
             )
         return add_bias(y, bias)
 
@@ -177,7 +227,7 @@ class LSTM(nn.Module):
         w_in = self.param("input_kernel", nn.initializers.lecun_normal(), (x.shape[-1], 8 * h))
         w_rec = self.param("recurrent_kernel", nn.initializers.orthogonal(column_axis=-1), (2, h, 4 * h))
         bias = self.param("bias", _forget_gate_open, (2, 4 * h))
-        gates = (x.astype(self.dtype) @ w_in.astype(self.dtype)).reshape(*x.shape[:2], 2, 4 * h)
+        gates = product("btf,fg->btg", x.astype(self.dtype), w_in).reshape(*x.shape[:2], 2, 4 * h)
         gates = add_bias(gates, bias)
         # [time, direction, batch, gate], the second direction from the end to the start
         gates = jnp.stack([gates[:, :, 0], gates[:, ::-1, 1]], axis=2).transpose(1, 2, 0, 3)
@@ -186,8 +236,7 @@ class LSTM(nn.Module):
         def advance(carry, inputs):
             cell, out = carry
             gate, keep = inputs
-            # The cast is inside: the gradient of the weights is then summed over time in float32.
-            recurrent = jnp.einsum("dbh,dhg->dbg", out, w_rec.astype(self.dtype))
+            recurrent = product("dbh,dhg->dbg", out, w_rec)
             i, f, g, o = jnp.split(gate.astype(jnp.float32) + recurrent.astype(jnp.float32), 4, axis=-1)
             new_cell = nn.sigmoid(f) * cell + nn.sigmoid(i) * jnp.tanh(g)
             new_out = (nn.sigmoid(o) * jnp.tanh(new_cell)).astype(self.dtype)

@@ -4,7 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from sejax.corpora.schema import SPLITS, Dropped, Utterance
+from sejax.corpora.spelling import FIELDS, require_one_spelling, show
 from sejax.errors import InputError
 from sejax.host.wording import count
 from sejax.protocols.folds import Fold, members, ordered, require_unseen_speakers, speakers_of
@@ -37,21 +40,26 @@ def audit(
     Returns:
       - `speakers_shared`: speakers both trained and tested on in a fold. Always empty, because they are an error.
       - `speakers_shared_with_validation`: the test speakers who are also in validation, per fold that has any.
+      - `speakers_trained_and_validated`: the training speakers who are also in validation, per fold that has any.
+      - `spellings_checked`: the fields in which no word has two spellings. It would be an error.
       - `texts_shared`: per fold, the number of test utterances with a text (`with_text`), the number of them whose
         text is in the training set (`shared`), and its share of all test utterances (`share`).
       - `duplicates`: groups of ids with the same audio. `across_test` has the groups of which a test set and
         another set of the same fold each contain some, with these folds; `elsewhere` has the others.
       - `class_counts`: per fold and split, the utterances of each class; `unlabelled` counts those without a label.
-      - `dropped`: id, path and reason of each utterance that cannot be used.
+      - `classes_untrained`: the classes that are tested but not trained, per fold that has any.
+      - `dropped`: id, path, reason and its kind, of each utterance that cannot be used.
       - `notes`: the count of each remark.
       - `corpus_notes`: as given.
 
     Raises:
-      InputError: a speaker is both trained and tested on, a label is not a class, or there are duplicates
-        `across_test` and `allow_duplicates` is false.
+      InputError: a speaker is both trained and tested on, a word has two spellings, a label is not a class, there is
+        one class and nothing else to learn, or there are duplicates `across_test` and `allow_duplicates` is false.
     """
     require_unseen_speakers(utterances, folds)
+    require_one_spelling(utterances)
     _require_known_labels(utterances, classes)
+    counts = [_class_counts(utterances, fold, classes) for fold in folds]
     duplicates = _duplicates(utterances, folds, digests)
     if duplicates["across_test"] and not allow_duplicates:
         groups = duplicates["across_test"]
@@ -62,17 +70,32 @@ def audit(
         )
     return {
         "speakers_shared": [],
-        "speakers_shared_with_validation": _speakers_shared_with_validation(utterances, folds),
+        "speakers_shared_with_validation": _speakers_in_validation(utterances, folds, "test"),
+        "speakers_trained_and_validated": _speakers_in_validation(utterances, folds, "train"),
+        "spellings_checked": list(FIELDS),
         "texts_shared": [_texts_shared(utterances, fold) for fold in folds],
         "duplicates": duplicates,
-        "class_counts": [_class_counts(utterances, fold, classes) for fold in folds],
-        "dropped": [{"id": lost.id, "path": lost.path, "reason": lost.reason} for lost in dropped],
+        "class_counts": counts,
+        "classes_untrained": [
+            {"fold": entry["fold"], "classes": untrained}
+            for entry in counts
+            if (untrained := [name for name in classes if entry["test"][name] and not entry["train"][name]])
+        ],
+        "dropped": [
+            {"id": lost.id, "path": lost.path, "reason": lost.reason, "kind": lost.kind.value} for lost in dropped
+        ],
         "notes": _note_counts(notes),
         "corpus_notes": list(corpus_notes),
     }
 
 
 def _require_known_labels(utterances: Sequence[Utterance], classes: Sequence[str]) -> None:
+    labels = {utterance.label for utterance in utterances} - {None}
+    if len(labels) == 1 and not any(u.distribution or np.isfinite(u.vad).any() for u in utterances):
+        raise InputError(
+            f"every label of the corpus is {show(str(*labels))}, expected two classes or more, or valence, arousal or "
+            "dominance: there is nothing to tell apart"
+        )
     for utterance in utterances:
         if utterance.label is not None and utterance.label not in classes:
             raise InputError(
@@ -80,8 +103,11 @@ def _require_known_labels(utterances: Sequence[Utterance], classes: Sequence[str
             )
 
 
-def _speakers_shared_with_validation(utterances: Sequence[Utterance], folds: Sequence[Fold]) -> list[dict[str, Any]]:
-    shared = [(fold.name, speakers_of(utterances, fold.val) & speakers_of(utterances, fold.test)) for fold in folds]
+def _speakers_in_validation(utterances: Sequence[Utterance], folds: Sequence[Fold], split: str) -> list[dict[str, Any]]:
+    """Returns the speakers of a split who are in validation too, per fold that has any."""
+    shared = [
+        (fold.name, speakers_of(utterances, fold.val) & speakers_of(utterances, getattr(fold, split))) for fold in folds
+    ]
     return [{"fold": name, "speakers": ordered(speakers)} for name, speakers in shared if speakers]
 
 

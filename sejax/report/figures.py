@@ -54,7 +54,7 @@ class Curve:
     name: str
     colour: str
     values: Float[np.ndarray, "run epoch"]
-    chosen: Int[np.ndarray, " run"] | None = None  # epochs, from 1, that get a dot
+    chosen: Int[np.ndarray, " run"] | None = None  # epochs, from 1, that get a dot; 0: none
     # The least and the greatest value within each epoch.
     extremes: tuple[Float[np.ndarray, "run epoch"], Float[np.ndarray, "run epoch"]] | None = None
 
@@ -102,8 +102,9 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
         mean_extreme = np.where(np.isfinite(extreme), extreme, 0.0)[:, shown].sum(axis=0) / number
         axes.plot(epochs, mean_extreme, color=colour, linewidth=0.7, linestyle=":")
     if curve.chosen is not None:
-        at = curve.values[np.arange(len(curve.chosen)), curve.chosen - 1]
-        axes.plot(curve.chosen, at, "o", color=colour, markersize=2.6, alpha=0.75, markeredgewidth=0)
+        runs = np.flatnonzero(curve.chosen)
+        at = curve.values[runs, curve.chosen[runs] - 1]
+        axes.plot(curve.chosen[runs], at, "o", color=colour, markersize=2.6, alpha=0.75, markeredgewidth=0)
 
 
 def scatter_panel(

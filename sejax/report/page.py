@@ -8,6 +8,7 @@ The templates hold the markup; this package gives them frozen records of formatt
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,7 @@ from markupsafe import Markup
 from sejax.evaluation.tables import COLUMNS, Column
 from sejax.host.atomic import atomic_write
 from sejax.host.wording import count
-from sejax.report.read import Audit, Protocol, Provenance, Setting, Study, read_study
+from sejax.report.read import Audit, DroppedUtterance, Protocol, Provenance, Setting, Study, read_study
 from sejax.report.results import view_results
 from sejax.report.settings import view_settings
 from sejax.workdir.files import REPORT
@@ -133,6 +134,7 @@ def render(study: Study) -> str:
     return _template().render(
         style=Markup(resources.files("sejax.report").joinpath("style.css").read_text(encoding="utf-8")),
         marks=_marks(study.protocol),
+        remarks=study.remarks,
         headline=_headline(study),
         results=view_results(study),
         settings=view_settings(study),
@@ -191,7 +193,9 @@ def _choice(study: Study) -> tuple[str, str]:
     if len(study.settings) == 1:
         return "Setting ", "."
     where = "on the test speakers" if study.protocol.select_on_test else "on validation speakers"
-    score = study.comparable_scores[study.best.name]
+    score = study.comparable_scores.get(study.best.name)
+    if score is None:
+        return f"None of {len(study.settings):,} settings has a score {where}; this is the first: ", "."
     return (
         f"Of {len(study.settings):,} settings, ",
         f" scores best {where} ({score:.3f}, mean over runs at the chosen epoch); these are its test results.",
@@ -234,6 +238,7 @@ def _audit(audit: Audit) -> AuditView:
         _texts(audit),
         _duplicates(audit),
         _classes(audit),
+        _losses(audit),
         _dropped(audit),
         _notes(audit),
     )
@@ -249,6 +254,14 @@ def _findings(audit: Audit) -> list[tuple[str, str]]:
     for entry in audit.speakers_shared_with_validation:
         names = ", ".join(entry["speakers"])
         lines.append(("look", f"Fold {entry['fold']}: test speakers who are in validation too: {names}."))
+    for entry in audit.speakers_trained_and_validated:
+        names = ", ".join(entry["speakers"])
+        line = f"Fold {entry['fold']}: validation speakers who are trained on too, so that it is too easy: {names}."
+        lines.append(("look", line))
+    if audit.spellings_checked:
+        *fields, last = audit.spellings_checked
+        line = f"No {', '.join(fields)} or {last} stands there in two spellings (case, form of numbers, Unicode form)."
+        lines.append(("fine", line))
     if not any(texts["with_text"] for texts in audit.texts_shared):
         lines.append(("look", "The corpus names no texts: whether training and test share texts is unknown."))
     elif any(texts["shared"] for texts in audit.texts_shared):
@@ -265,6 +278,12 @@ def _findings(audit: Audit) -> list[tuple[str, str]]:
         lines.append(("fine", "No audio of a test set occurs outside it."))
     if elsewhere:
         lines.append(("look", f"The same audio twice on one side of every fold: {count(len(elsewhere), 'group')}."))
+    if audit.classes_untrained:
+        first, folds = audit.classes_untrained[0], count(len(audit.classes_untrained), "fold")
+        names = ", ".join(first["classes"])
+        lines.append(
+            ("look", f"Classes are tested that are not trained, in {folds}, first in {first['fold']}: {names}.")
+        )
     dropped = len(audit.dropped)
     lines.append(("look", f"{count(dropped, 'utterance')} dropped.") if dropped else ("fine", "No utterance dropped."))
     return lines
@@ -305,6 +324,17 @@ def _classes(audit: Audit) -> Details:
         rows.append([fold["fold"], *[" / ".join(f"{n:,}" for n in column) for column in (*columns, total)]])
     head = ("fold", *classes, *(("no label",) if unlabelled else ()), "all")
     return Details("Utterances per class: train / validation / test", Table(head, rows))
+
+
+def _losses(audit: Audit) -> Details | None:
+    if not audit.dropped:
+        return None
+    first: dict[str, DroppedUtterance] = {}
+    numbers = Counter(dropped.get("kind", "unknown") for dropped in audit.dropped)
+    for dropped in audit.dropped:
+        first.setdefault(dropped.get("kind", "unknown"), dropped)
+    rows = [(kind, f"{n:,}", first[kind]["id"], first[kind]["reason"]) for kind, n in numbers.most_common()]
+    return Details("Dropped utterances by kind of reason", Table(("kind", "utterances", "the first", "reason"), rows))
 
 
 def _dropped(audit: Audit) -> Details | None:

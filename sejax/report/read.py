@@ -1,7 +1,6 @@
 """The files of a finished workdir as typed records."""
 
 import csv
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -15,8 +14,9 @@ from sejax.errors import InputError
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.results import with_parts
 from sejax.evaluation.selection import read_history, selection_scores
-from sejax.evaluation.tables import COLUMNS, Column
-from sejax.workdir.files import CONFIG, HISTORY, LAYER_WEIGHTS, METRICS, PREDICTIONS, RUNS
+from sejax.evaluation.tables import COLUMNS, Column, remarks
+from sejax.workdir.data import digest
+from sejax.workdir.files import CONFIG, HISTORY, LAYER_WEIGHTS, METRICS, PREDICTIONS, RUNS, read_json
 
 FILES = (CONFIG, RUNS, HISTORY, PREDICTIONS, METRICS)
 """The files of a workdir that a report needs. LAYER_WEIGHTS is read too where hidden states are mixed."""
@@ -63,7 +63,7 @@ class CorpusFacts:
 
 
 class SpeakersShared(TypedDict):
-    """Test speakers of a fold who are in its validation set too."""
+    """Speakers of a fold's test or training set who are in its validation set too."""
 
     fold: str
     speakers: list[str]
@@ -85,12 +85,20 @@ class Duplicates(TypedDict):
     folds: NotRequired[list[str]]
 
 
+class UntrainedClasses(TypedDict):
+    """Classes of a fold's test set that its training set lacks."""
+
+    fold: str
+    classes: list[str]
+
+
 class DroppedUtterance(TypedDict):
     """An utterance that could not be used."""
 
     id: str
     reason: str
     path: str
+    kind: NotRequired[str]  # of the reason
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,10 @@ class Audit:
     dropped: Sequence[DroppedUtterance]
     notes: Mapping[str, int]
     corpus_notes: Sequence[str]
+    # What an older metrics.json lacks.
+    speakers_trained_and_validated: Sequence[SpeakersShared] = ()
+    spellings_checked: Sequence[str] = ()
+    classes_untrained: Sequence[UntrainedClasses] = ()
 
 
 @dataclass(frozen=True)
@@ -143,7 +155,8 @@ class Setting:
     @property
     def gain(self) -> float | None:
         """The difference between the mean CCC of the model and that of its class-mean look-up."""
-        if "ccc_mean" not in self.metrics or "ccc_mean" not in self.lookup:
+        of_both = [[key for key in metrics if key.startswith("ccc_")] for metrics in (self.metrics, self.lookup)]
+        if "ccc_mean" not in self.metrics or of_both[0] != of_both[1]:  # means over other dimensions do not compare
             return None
         return self.metrics["ccc_mean"].pooled - self.lookup["ccc_mean"].pooled
 
@@ -172,6 +185,7 @@ class Study:
     history: Sequence[Mapping[str, Any]]  # rows of history.jsonl
     predictions: Predictions
     layer_weights: Mapping[tuple[str, str], Float[np.ndarray, "run layer"]]  # by setting and stream
+    remarks: Sequence[str]  # about what is missing in the numbers
 
     @property
     def columns(self) -> list[Column]:
@@ -202,13 +216,28 @@ def read_study(workdir: str) -> Study:
     scores. They are then computed from the other files, as they are for a new metrics.json.
 
     Raises:
-      InputError: if one of `FILES` is missing.
+      InputError: one of `FILES` is missing or cannot be read, or the metrics are of other data than the workdir's.
     """
     folder = Path(workdir)
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise InputError(f"{workdir}: has no {', '.join(missing)}, expected the files of a finished study")
-    tree = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    try:
+        return _read_files(workdir, folder)
+    except InputError:
+        raise
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, csv.Error) as error:
+        raise InputError(
+            f"{workdir}: cannot be read ({type(error).__name__}: {error}), expected the files of a finished study; "
+            "evaluate again (--mode evaluate)"
+        ) from error
+
+
+def _read_files(workdir: str, folder: Path) -> Study:
+    tree, config = (
+        read_json(folder / name, "a file of a finished study; evaluate again") for name in (METRICS, CONFIG)
+    )
+    _check_same_data(workdir, tree, config)
     predictions = Predictions.read(str(folder / PREDICTIONS))
     history = read_history(str(folder / HISTORY))
     runs = [
@@ -219,7 +248,7 @@ def read_study(workdir: str) -> Study:
         scores = selection_scores(history, {run.number: run.best_epoch for run in runs})
         settings = with_parts(settings, predictions, scores)
     return Study(
-        provenance=_record(Provenance, json.loads((folder / CONFIG).read_text(encoding="utf-8"))),
+        provenance=_record(Provenance, config),
         protocol=_record(Protocol, tree["protocol"]),
         corpus=_record(CorpusFacts, tree["corpus"]),
         settings=[_setting(setting) for setting in settings],
@@ -229,7 +258,18 @@ def read_study(workdir: str) -> Study:
         history=history,
         predictions=predictions,
         layer_weights=_layer_weights(_read_csv(folder / LAYER_WEIGHTS)) if (folder / LAYER_WEIGHTS).is_file() else {},
+        remarks=remarks(tree),
     )
+
+
+def _check_same_data(workdir: str, metrics: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Checks that the metrics are of the data with which the workdir was begun; older versions did not store that."""
+    there = metrics["corpus"].get("digest")
+    if there and "data" in config and there != digest(config["data"]):
+        raise InputError(
+            f"{workdir}: {METRICS} was made from other data than {CONFIG} names, expected the same; evaluate again "
+            "(--mode evaluate)"
+        )
 
 
 def _record(record: type[Record], tree: Mapping[str, Any]) -> Record:

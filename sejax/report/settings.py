@@ -169,12 +169,14 @@ def _confusion(counts: Int[np.ndarray, "class class"] | None, classes: Sequence[
 
 def _score_tables(study: Study, setting: Setting, runs: Sequence[Run]) -> tuple[ScoreTable | None, ScoreTable | None]:
     """Returns the table of the folds, and that of the speakers where a fold tests on several."""
-    columns = [c for c in study.columns if c.key in setting.metrics and c.key not in ("wa", "macro_f1")]
+    known = {key for fold in setting.folds for key in fold.metrics}
+    columns = [column for key, column in COLUMNS.items() if key in known and key not in ("wa", "macro_f1")]
     if not columns:
         return None, None
     epochs: dict[str, str] = {}
     for run in runs:
-        epochs[run.fold] = f"{epochs[run.fold]}, {run.best_epoch}" if run.fold in epochs else str(run.best_epoch)
+        epoch = str(run.best_epoch or "none")
+        epochs[run.fold] = f"{epochs[run.fold]}, {epoch}" if run.fold in epochs else epoch
     tested = set(zip(study.predictions.fold.tolist(), study.predictions.speaker.tolist(), strict=True))
     if all(fold == speaker for fold, speaker in tested):
         return _score_table("test speaker", setting.folds, columns, epochs), None
@@ -229,7 +231,7 @@ def _curves(study: Study, setting: Setting, runs: Sequence[Run], anchor: str) ->
     names = list(dict.fromkeys(name for row in history for name in row))
     losses = [name.removeprefix("loss_") for name in names if name.startswith("loss_")]
     # A task whose weight is always 0 is not trained: its curves would be those of an untrained head.
-    tasks = [task for task in losses if any(row.get(f"weight_{task}", 0) > 0 for row in history)]
+    tasks = [task for task in losses if any((row.get(f"weight_{task}") or 0) > 0 for row in history)]
     figures = []
     for task in tasks:
         curves = [
@@ -238,9 +240,7 @@ def _curves(study: Study, setting: Setting, runs: Sequence[Run], anchor: str) ->
         ]
         figures.append(_curve_figure(f"{_task_name(task)} loss", curves, f"{anchor}-loss-{task}"))
     scores = (("ua", "UA", "s3"), ("ccc_mean", "mean CCC", "s4"))
-    curves = [
-        Curve(label, colour, values(f"val_{name}"), chosen) for name, label, colour in scores if name in setting.metrics
-    ]
+    curves = [Curve(label, colour, values(f"val_{name}"), chosen) for name, label, colour in scores]
     figures.append(_curve_figure("Validation scores", curves, f"{anchor}-scores"))
     with_extremes = False
     if len(tasks) > 1:  # one task alone has a constant weight

@@ -8,7 +8,7 @@ task). The update is the same pytree without that axis, `sum_k w_k g_k`. The los
 
 All schemes share the following, for K tasks and a prior `a_k >= 0` (scaled here to sum to 1):
 
-- `sum_k w_k = K`, and a task whose prior is 0 has a weight of exactly 0.
+- `sum_k w_k = K`, and a task whose prior is 0 has a weight of exactly 0. A task that alone has a prior has exactly K.
 - A task is absent from a step if `present` says so or if its loss is not finite. Its weight is then 0, its gradient
   (perhaps NaN) does not enter the sum (`combine`), its moving averages do not change, and the rule is applied to the
   other tasks alone, whose weights sum to their number. If no task that is present has a prior above 0, every weight

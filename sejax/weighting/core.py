@@ -136,7 +136,16 @@ def scaled(raw: Float[Array, " task"], active: Bool[Array, " task"]) -> Float[Ar
     raw = jnp.where(active, raw, 0)
     total = jnp.sum(raw)
     number = jnp.sum(active.astype(raw.dtype))
-    return jnp.where(total > 0, number * raw / jnp.where(total > 0, total, 1), 0)
+    return jnp.where(alone(raw), number, jnp.where(total > 0, number * raw / jnp.where(total > 0, total, 1), 0))
+
+
+def alone(raw: Float[Array, " task"]) -> Bool[Array, " task"]:
+    """Returns True at a task that alone has a weight, which is then exactly the number of tasks.
+
+    Dividing by the sum would make it that only where division rounds correctly. XLA divides an array by a number by
+    multiplication with the inverse (jaxlib 0.11 on a CPU), and `x / x` is then 0.99999994 for a sixth of all `x`.
+    """
+    return (raw > 0) & (jnp.sum((raw != 0).astype(jnp.int32)) == 1)
 
 
 def tilted(

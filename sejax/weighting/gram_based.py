@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from sejax.weighting import solvers
-from sejax.weighting.core import Scalar, gradient_transform, widest
+from sejax.weighting.core import Scalar, alone, gradient_transform, widest
 
 Rule = Callable[[Float[Array, "task task"], Float[Array, " task"]], Float[Array, " task"]]
 """`(gram, prior) -> weights`."""
@@ -244,13 +244,13 @@ def mgda_weights(gram: Float[Array, "task task"], prior: Float[Array, " task"]) 
     smallest = jnp.min(jnp.where(active, norm, jnp.inf))
     if len(norm) == 2:
         # The foot of the perpendicular on the line through both ends, or the nearer end, in units of the larger norm.
+        # Both weights come from the formula: that of a large gradient is small, and 1 - w would keep few of its digits.
         unit = jnp.where(active, norm, 1) / jnp.maximum(jnp.max(norm), jnp.finfo(gram.dtype).tiny)
         inner = cosine[0, 1] * unit[0] * unit[1]
         apart = unit[0] * unit[0] + unit[1] * unit[1] - 2 * inner
-        first = jnp.where(apart > 0, (unit[1] * unit[1] - inner) / jnp.where(apart > 0, apart, 1), 0.5)
-        first = jnp.clip(first, 0, 1)
-        first = jnp.where(active.all(), first, active[0].astype(gram.dtype))
-        return jnp.where(active, jnp.stack([first, 1 - first]), 0)
+        foot = (unit * unit - inner)[::-1] / jnp.where(apart > 0, apart, 1)
+        weights = jnp.where(apart > 0, jnp.clip(foot, 0, 1), 0.5)
+        return jnp.where(active, jnp.where(active.all(), weights, 1), 0)
     # A common coordinate appended to all gradients does not change the minimum on the simplex, and makes the matrix
     # definite unless the gradients are on one line, in one plane, and so on. The minimum of w' G w / 2 - sum w over
     # w >= 0, without the constraint on the sum, is then the same up to a factor.
@@ -403,7 +403,8 @@ def weights_of(
     raw = jnp.where(trains, rule(gram, share), 0)
     raw = raw / jnp.maximum(jnp.max(jnp.abs(raw)), jnp.finfo(dtype).tiny)  # so that their sum is finite
     total = jnp.maximum(jnp.sum(raw), jnp.sum(jnp.abs(raw)) / _LARGEST_TOTAL)
-    weights = jnp.sum(present.astype(dtype)) * raw / jnp.where(total > 0, total, 1)
+    number = jnp.sum(present.astype(dtype))
+    weights = jnp.where(alone(raw), number, number * raw / jnp.where(total > 0, total, 1))
     return weights.astype(prior.dtype), trains
 
 

@@ -1,5 +1,6 @@
 """The files of a workdir: their names, who may write there, and the tables that a study leaves."""
 
+import contextlib
 import csv
 import json
 import os
@@ -7,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 from clu import parameter_overview
+from filelock import FileLock, Timeout
 from jaxtyping import Int
 
 from sejax.build import Study
@@ -22,13 +24,14 @@ from sejax.config import differences
 from sejax.corpora.schema import SPLITS
 from sejax.engine import devices
 from sejax.engine.feed import Tested
-from sejax.engine.plan import Planned, describe
+from sejax.engine.plan import Planned, describe, is_plan_of
+from sejax.engine.program import Program
 from sejax.engine.runs import RunKey, written
 from sejax.errors import InputError
 from sejax.evaluation.results import compute_metrics, gather_predictions
-from sejax.evaluation.selection import read_history, selection_scores
+from sejax.evaluation.selection import read_history
 from sejax.host.atomic import atomic_write
-from sejax.pretrained.convert import Pretrained
+from sejax.workdir import data
 
 CONFIG = "config.json"
 PLAN = "plan.json"
@@ -41,6 +44,7 @@ METRICS = "metrics.json"
 REPORT = "report.html"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
 
 PACKAGES = (
     "sejax",
@@ -68,17 +72,18 @@ def check_workdir(workdir: str, options: Mapping[str, Any], *, must_exist: bool)
       must_exist: whether it must be the workdir of a training run.
 
     Raises:
-      InputError: the folder belongs to another config, does not exist or cannot be written.
+      InputError: the folder belongs to another config, does not exist, cannot be written, or its config.json is
+        damaged, or missing beside checkpoints.
     """
-    path = Path(workdir, CONFIG)
-    if path.exists():
-        different = differences(options, json.loads(path.read_text())["config"])
-        if different:
-            raise InputError(
-                f"{workdir} belongs to another config: here {'; '.join(different)}; use another --workdir, or remove it"
-            )
+    if begun := _read_config(workdir):
+        _check_options(workdir, options, begun)
     elif must_exist:
         raise InputError(f"{workdir} has no {CONFIG}, expected the workdir of a training run")
+    elif Path(workdir, CHECKPOINTS).exists():
+        raise InputError(
+            f"{workdir} has {CHECKPOINTS} and no {CONFIG}, expected the one that says what they were trained on "
+            "and how; restore it, or use another --workdir"
+        )
     try:
         Path(workdir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -87,38 +92,107 @@ def check_workdir(workdir: str, options: Mapping[str, Any], *, must_exist: bool)
         raise InputError(f"{workdir} cannot be written to, expected a folder to write to")
 
 
-def claim_workdir(workdir: str, options: Mapping[str, Any], checkpoints: Mapping[str, Pretrained]) -> None:
-    """Writes config.json, or checks that the workdir was begun with the same pretrained checkpoints.
+@contextlib.contextmanager
+def only_here(workdir: str) -> Iterator[None]:
+    """Keeps other processes from training or evaluating in the workdir; the lock of a killed process is free.
 
-    It is called once config and corpus are known to be right, so that a mended config may use the folder.
+    Raises:
+      InputError: another process works there.
+    """
+    lock = FileLock(Path(workdir, LOCK))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise InputError(
+            f"{workdir} is in use: another process trains or evaluates there now, expected one at a time; wait until "
+            "it has ended, or use another --workdir"
+        ) from error
+    except (OSError, NotImplementedError) as error:  # a file system without locks
+        print(f"note: {workdir} cannot be locked ({error}): start only one process there at a time", file=sys.stderr)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def claim_workdir(workdir: str, options: Mapping[str, Any], study: Study) -> None:
+    """Writes config.json, or checks that the workdir was begun with the same config, data and pretrained checkpoints.
+
+    It is called once config and corpus are known to be right, so that a mended config may use the folder. A workdir of
+    an older version, which did not store what its data were, is accepted with a note, and stores it from now on.
 
     Args:
       options: all options of the config as plain JSON values.
-      checkpoints: the pretrained models, by stream.
 
     Raises:
-      InputError: the workdir was begun with another checkpoint.
+      InputError: the workdir was begun with another config, other data or another checkpoint.
     """
-    path = Path(workdir, CONFIG)
-    digests = {stream: checkpoint.digest for stream, checkpoint in checkpoints.items()}
-    if path.exists():
-        begun_with = json.loads(path.read_text()).get("pretrained", {})
-        if changed := sorted(stream for stream in digests if digests[stream] != begun_with.get(stream)):
+    checkpoints = {stream: checkpoint.digest for stream, checkpoint in study.checkpoints.items()}
+    rows = data.rows_of(study.corpus, study.audio_digests)
+    identity = _identity(study)
+    begun = _read_config(workdir)
+    if begun:
+        _check_options(workdir, options, begun)
+        begun_with = begun.get("pretrained", {})
+        if changed := sorted(stream for stream in checkpoints if checkpoints[stream] != begun_with.get(stream)):
             raise InputError(
                 f"{workdir} was begun with another checkpoint than {options['features']['ssl'][changed[0]]['model']} "
                 f"holds now (stream {changed[0]}), expected the same files; use another --workdir"
             )
-        return
-    facts = {
+        if "data" in begun:
+            data.check_identity(begun["data"], Path(workdir, CONFIG))
+            if different := data.changes(workdir, begun["data"], identity, rows):
+                raise InputError(
+                    f"{workdir} was begun with other data than {options['data_dir'] or 'the corpus'} holds now: "
+                    f"{'; '.join(different)}; expected the same data, because its numbers would be of neither; "
+                    "use another --workdir, or restore the data"
+                )
+            return
+        print(
+            f"note: {workdir} was begun by an older version, which did not store what its data were: whether they have "
+            f"changed is not known; {CONFIG} stores it from now on",
+            file=sys.stderr,
+        )
+    facts = begun or {
         "config": options,
         "command": shlex.join(["python", "-m", "sejax.main", *sys.argv[1:]]),
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
         "git": _git_revision(),
         "device": devices.describe(jax.local_devices()),
-        **({"pretrained": digests} if digests else {}),
+        **({"pretrained": checkpoints} if checkpoints else {}),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    write_json(path, facts)
+    # First the rows: config.json names what they are.
+    data.write_rows(workdir, rows)
+    write_json(Path(workdir, CONFIG), {**facts, "data": identity})
+
+
+def _identity(study: Study) -> dict[str, Any]:
+    return data.identity(study.corpus, data.rows_of(study.corpus, study.audio_digests))
+
+
+def _read_config(workdir: str) -> dict[str, Any] | None:
+    """Returns the tree of config.json, None if the workdir has none yet.
+
+    Raises:
+      InputError: it is damaged.
+    """
+    path = Path(workdir, CONFIG)
+    if not path.exists():
+        return None
+    tree = read_json(path, "what a training run writes; restore it, or use another --workdir")
+    if not isinstance(tree, dict) or not isinstance(tree.get("config"), dict):
+        raise InputError(
+            f"{path} has no object 'config', expected what a training run writes; restore it, or use another --workdir"
+        )
+    return tree
+
+
+def _check_options(workdir: str, options: Mapping[str, Any], begun: Mapping[str, Any]) -> None:
+    if different := differences(options, begun["config"]):
+        raise InputError(
+            f"{workdir} belongs to another config: here {'; '.join(different)}; use another --workdir, or remove it"
+        )
 
 
 def _git_revision() -> str | None:
@@ -138,10 +212,20 @@ def checkpoint_folder(workdir: str, number: int, *, of: int) -> Path:
 # The plan
 
 
-def read_plan(workdir: str) -> list[dict[str, Any]] | None:
-    """Returns the tree of plan.json, None if the workdir has none yet."""
+def read_plan(workdir: str, programs: Sequence[Program]) -> list[dict[str, Any]] | None:
+    """Returns the tree of plan.json, None if the workdir has none yet.
+
+    Raises:
+      InputError: it is damaged.
+    """
     path = Path(workdir, PLAN)
-    return json.loads(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    expected = "the plan of a training run; remove it, and the programs are planned again"
+    plan = read_json(path, expected)
+    if not is_plan_of(plan, programs):
+        raise InputError(f"{path} is no plan of this study's programs, expected {expected}")
+    return plan
 
 
 def write_plan(workdir: str, planned: Sequence[Planned], begun: Sequence[Mapping[str, Any]] | None) -> None:
@@ -167,7 +251,9 @@ def write_results(
     Returns:
       The tree of metrics.json.
     """
-    predictions = gather_predictions(study.corpus, study.runs, study.folds, tested)
+    predictions = gather_predictions(
+        study.corpus, study.runs, study.folds, tested, learnable=study.learnable, best_epoch=best_epoch
+    )
     predictions.write(os.path.join(workdir, PREDICTIONS))
     write_runs(workdir, study, best_epoch)
     if any(of_run.mixing_scores for of_run in tested.values()):
@@ -179,9 +265,11 @@ def write_results(
         study.runs,
         study.folds,
         study.corpus,
-        selection_scores=selection_scores(rows, dict(enumerate(best_epoch.tolist()))),
+        learnable=study.learnable,
+        best_epoch=best_epoch,
+        history=rows,
         protocol=study.protocol,
-        corpus_facts=study.corpus_facts,
+        corpus_facts={**study.corpus_facts, "digest": data.digest(_identity(study))},
         audit=study.audit,
         n_bootstrap=study.n_bootstrap,
     )
@@ -228,6 +316,21 @@ _RUN_COLUMNS = ("run", "fold", "seed", "setting")
 
 def _run_cells(run: RunKey, study: Study) -> tuple[int, str, int, str]:
     return run.number, study.folds[run.fold].name, run.seed, run.setting.name
+
+
+def read_json(path: Path, expected: str) -> Any:
+    """Reads a JSON file of a workdir.
+
+    Args:
+      expected: what the file should be, for the error.
+
+    Raises:
+      InputError: it cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}), expected {expected}") from error
 
 
 def write_json(path: str | os.PathLike[str], tree: Any) -> None:

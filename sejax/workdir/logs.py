@@ -1,6 +1,7 @@
 """The log of a program while it trains: history.jsonl, TensorBoard scalars, and a progress bar."""
 
 import json
+import math
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from sejax.engine.epoch import EpochMetrics
 from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.program import Program
 from sejax.engine.tasks import Task
+from sejax.evaluation.selection import read_history
 from sejax.host.progress import progress_bar
 from sejax.host.wording import count
 from sejax.workdir.files import HISTORY, TENSORBOARD
@@ -23,6 +25,7 @@ class Logs:
 
     def __init__(self, workdir: str, study: Study, program: Program, done: int) -> None:
         self._runs, self._folds, self._tasks = program.runs, study.folds, program.labelled_tasks
+        self._learnable = program.learnable
         self._history = History(workdir, runs={run.number for run in program.runs}, epoch=done)
         self._board = TensorBoard(workdir) if study.schedule.tensorboard else None
         self._progress = Progress(
@@ -50,13 +53,17 @@ class Logs:
     def _rows(
         self, epoch: int, metrics: EpochMetrics, validation: Sequence[Mapping[str, float]]
     ) -> list[dict[str, Any]]:
-        """Returns the rows of history.jsonl; tasks that the corpus has no labels for have no columns."""
+        """Returns the rows of history.jsonl; tasks that a run has no labels for have no columns."""
         rows = []
         for place, (run, scores) in enumerate(zip(self._runs, validation, strict=True)):
             identity = (epoch, run.number, self._folds[run.fold].name, run.seed, run.setting.name)
             row: dict[str, Any] = dict(zip(_IDENTITY, identity, strict=True))
             for prefix, values in metrics._asdict().items():
-                row |= {f"{prefix}_{task.name}": float(values[place, k]) for task, k in self._tasks.items()}
+                row |= {
+                    f"{prefix}_{task.name}": float(values[place, k])
+                    for task, k in self._tasks.items()
+                    if self._learnable[place].has(task)
+                }
             rows.append({**row, **scores})
         return rows
 
@@ -69,18 +76,20 @@ class History:
         self._path = Path(workdir, HISTORY)
         kept: list[str] = []
         if self._path.exists():
-            # A torn last line has no newline: it belongs to an epoch that is trained again.
-            whole = (line for line in self._path.read_text().splitlines(keepends=True) if line.endswith("\n"))
-            rows = ((line, json.loads(line)) for line in whole)
-            kept = [line for line, row in rows if row["epoch"] <= epoch or row["run"] not in runs]
+            rows = read_history(str(self._path))
+            kept = [json.dumps(row) + "\n" for row in rows if row["epoch"] <= epoch or row["run"] not in runs]
         self._path.write_text("".join(kept))
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Appends rows; floats keep six significant digits."""
+        """Appends rows; floats keep six significant digits, and one that is not finite is null."""
         with self._path.open("a") as file:
             for row in rows:
-                short = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}
-                file.write(json.dumps(short) + "\n")
+                short = {k: _short(v) if isinstance(v, float) else v for k, v in row.items()}
+                file.write(json.dumps(short, allow_nan=False) + "\n")
+
+
+def _short(value: float) -> float | None:
+    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 class TensorBoard:
@@ -127,7 +136,10 @@ class Progress:
     def update(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Advances by one epoch, given that epoch's rows of history.jsonl."""
         means = {title: _mean(rows, name) for name, title in self._shown.items() if any(name in row for row in rows)}
-        self._bar.set_postfix_str(", ".join(f"{title} {value:.3f}" for title, value in means.items()))
+        shown = [f"{title} {value:.3f}" for title, value in means.items()]
+        if diverged := sum(not math.isfinite(row["score"]) for row in rows):
+            shown.append(f"{count(diverged, 'run')} diverged")
+        self._bar.set_postfix_str(", ".join(shown))
         self._bar.update()
 
     def close(self) -> None:
@@ -141,6 +153,9 @@ def _loss_title(task: Task, vad_loss: str) -> str:
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:
-    """Returns the mean over the rows that have the name: a run has no scores of a task that it does not train."""
-    values = [row[name] for row in rows if name in row]
-    return sum(values) / len(values)
+    """Returns the mean over the rows that have the number, NaN if none has.
+
+    A run has no scores of a task that it does not train, and no finite ones once it has diverged.
+    """
+    values = [row[name] for row in rows if math.isfinite(row.get(name, math.nan))]
+    return sum(values) / len(values) if values else math.nan

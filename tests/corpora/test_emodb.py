@@ -1,15 +1,22 @@
 """The EmoDB reader on the real archive, and on small archives and folders that the tests write."""
 
+import io
 import math
+import os
 import wave
 import zipfile
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sejax.corpora.emodb import CLASS_COUNTS
 from sejax.corpora.read import read_corpus
+from sejax.corpora.schema import Loss
 from sejax.errors import InputError
 
 ARCHIVE = Path(__file__).parents[3] / "shared" / "corpora" / "emodb.zip"
@@ -124,8 +131,8 @@ def test_a_file_that_is_no_archive(tmp_path):
 
 
 def test_an_utterance_that_occurs_twice(tmp_path):
-    write_wav(tmp_path / "emodb" / "wav" / "03a01Fa.wav")
-    write_wav(tmp_path / "emodb" / "copy" / "03a01Fa.wav")
+    write_wav(tmp_path / "emodb" / "first" / "wav" / "03a01Fa.wav")
+    write_wav(tmp_path / "emodb" / "second" / "wav" / "03a01Fa.wav")
     archive = pack(tmp_path / "emodb", tmp_path / "emodb.zip")
     with pytest.raises(InputError, match="the utterance 03a01Fa occurs twice"):
         read_corpus("emodb", archive)
@@ -145,3 +152,125 @@ def test_the_full_number_with_other_counts_is_refused(tmp_path):
         (tmp_path / f"03a{i // 26:02d}{code}{letters[i % 26]}.wav").touch()
     with pytest.raises(InputError, match="anger 173 instead of 127, disgust 0 instead of 46"):
         read_corpus("emodb", str(tmp_path))
+
+
+# ---- archives
+
+
+def test_the_layout_of_emodb_2_has_the_larynx_beside_the_speech(tmp_path):
+    release = tmp_path / "release"
+    write_wav(release / "emodb" / "wav" / "03a01Fa.wav")
+    write_wav(release / "emodb" / "laryngo" / "03a01Fa.wav", 0.75)
+    for archive in (pack(release / "emodb", tmp_path / "flat.zip"), pack(release, tmp_path / "top.zip")):
+        corpus = read_corpus("emodb", archive)
+        (utterance,) = corpus.utterances
+        assert utterance.path.endswith("wav/03a01Fa.wav") and utterance.duration == 0.5
+        assert corpus.dropped == ()
+        assert corpus.notes[1].startswith("1 wav file outside the folder wav of the archive left out (the first: ")
+        assert corpus.notes[1].endswith("laryngo/03a01Fa.wav)")
+
+
+def small_archive(compression: int) -> bytes:
+    random = np.random.default_rng(0)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as file:
+        for name in ("03a01Fa", "08a02Na", "16b10Td"):
+            voice = io.BytesIO()
+            soundfile.write(voice, 0.1 * random.standard_normal(400), 16_000, format="WAV")
+            file.writestr(f"wav/{name}.wav", voice.getvalue())
+    return buffer.getvalue()
+
+
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+ARCHIVES = [small_archive(method) for method in METHODS]
+BYTE = st.integers(0, 255)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_damaged_archive_is_read_or_refused_with_a_sentence(tmp_path, data):
+    whole = bytearray(ARCHIVES[data.draw(st.integers(0, len(ARCHIVES) - 1))])
+    directory = whole.find(b"PK\x01\x02")
+    place = st.one_of(st.integers(0, len(whole) - 1), st.integers(directory, len(whole) - 1), st.integers(0, 60))
+    for position, byte in data.draw(st.lists(st.tuples(place, BYTE), min_size=1, max_size=6)):
+        whole[position] = byte
+    start, end = sorted(data.draw(st.tuples(place, place)))
+    change = data.draw(st.sampled_from(["nothing", "cut", "delete", "repeat", "zero"]))
+    if change == "cut":
+        del whole[end:]
+    elif change == "delete":
+        del whole[start:end]
+    elif change == "repeat":
+        whole[end:end] = whole[start:end]
+    elif change == "zero":
+        whole[start:end] = bytes(end - start)
+    path = tmp_path / "emodb.zip"
+    path.write_bytes(whole)
+    try:
+        corpus = read_corpus("emodb", str(path))
+    except InputError as error:
+        assert str(path) in str(error) and str(error).isprintable()
+    else:
+        assert len(corpus.utterances) + len(corpus.dropped) <= 3
+        assert all(lost.reason.isprintable() and lost.path.isprintable() for lost in corpus.dropped)
+
+
+def set_field(archive: bytes, offset: int, value: bytes) -> bytes:
+    """Returns an archive with a field of the first entry of its directory changed."""
+    place = archive.find(b"PK\x01\x02") + offset
+    return archive[:place] + value + archive[place + len(value) :]
+
+
+@pytest.mark.parametrize(
+    ("offset", "value"),
+    [(8, b"\x01\x00"), (10, b"\x63\x00"), (16, bytes(4))],
+    ids=["encrypted", "unknown method", "wrong checksum"],
+)
+def test_a_member_that_cannot_be_unpacked_has_no_duration(tmp_path, offset, value):
+    path = tmp_path / "emodb.zip"
+    path.write_bytes(set_field(ARCHIVES[1], offset, value))
+    corpus = read_corpus("emodb", str(path))
+    assert len(corpus.utterances) == 3
+
+
+def test_a_member_too_large_for_an_utterance_is_not_unpacked(tmp_path):
+    path = tmp_path / "emodb.zip"
+    path.write_bytes(set_field(ARCHIVES[1], 24, b"\xff\xff\xff\x7f"))
+    corpus = read_corpus("emodb", str(path))
+    (lost,) = corpus.dropped
+    assert lost.id == "03a01Fa" and "has 2,147,483,647 bytes unpacked, expected at most 268,435,456" in lost.reason
+
+
+def test_an_archive_whose_name_does_not_say_so(tmp_path):
+    path = tmp_path / "download"
+    path.write_bytes(ARCHIVES[0])
+    with pytest.raises(InputError, match=r"download has a name that does not end in \.zip, expected emodb\.zip or its"):
+        read_corpus("emodb", str(path))
+
+
+# ---- what is no regular file
+
+
+def test_what_is_no_regular_file_is_dropped_and_not_opened(tmp_path):
+    write_wav(tmp_path / "03a01Fa.wav")
+    os.mkfifo(tmp_path / "03a02Fa.wav")
+    (tmp_path / "03a04Fa.wav").mkdir()
+    (tmp_path / "03a05Fa.wav").symlink_to("nowhere")
+    corpus = read_corpus("emodb", str(tmp_path))
+    assert [utterance.id for utterance in corpus.utterances] == ["03a01Fa"]
+    kinds = {lost.id: lost.kind for lost in corpus.dropped}
+    assert kinds == {"03a02Fa": Loss.SPECIAL, "03a04Fa": Loss.FOLDER, "03a05Fa": Loss.LINK}
+    os.mkfifo(tmp_path / "fifo.zip")
+    with pytest.raises(InputError, match=r"fifo\.zip is a FIFO, expected emodb\.zip or its unpacked folder"):
+        read_corpus("emodb", str(tmp_path / "fifo.zip"))
+
+
+@pytest.mark.parametrize("name", [b"\xfc.wav", b"two\nlines.wav"])
+def test_a_name_that_is_no_text_can_be_written_to_results(tmp_path, name):
+    write_wav(tmp_path / "03a01Fa.wav")
+    with open(os.fsencode(tmp_path) + b"/" + name, "wb"):
+        pass
+    corpus = read_corpus("emodb", str(tmp_path))
+    (lost,) = corpus.dropped
+    for text in (lost.id, lost.path, lost.reason, corpus.describe_losses()):
+        assert text.isprintable() and text.encode()

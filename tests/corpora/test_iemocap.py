@@ -26,6 +26,7 @@ from sejax.corpora.iemocap import (
 )
 from sejax.corpora.labels import vote_shares
 from sejax.corpora.read import read_corpus
+from sejax.corpora.schema import Loss
 from sejax.corpora.synthetic.turns import recordings
 from sejax.errors import InputError
 
@@ -400,7 +401,8 @@ def test_a_labelled_turn_without_audio_is_dropped_with_a_sentence(tmp_path):
     assert [utterance.id for utterance in corpus.utterances] == ["Ses01F_impro01_F000"]
     (dropped,) = corpus.dropped
     assert dropped.id == "Ses01F_impro01_F001"
-    assert dropped.reason == f"the turn Ses01F_impro01_F001 has a label but no audio file {dropped.path}"
+    assert dropped.kind is Loss.ABSENT
+    assert dropped.reason == f"the turn Ses01F_impro01_F001 has a label, but there is no audio file {dropped.path}"
     assert dropped.path.endswith("Ses01F_impro01_F001.wav")
 
 

@@ -1,6 +1,10 @@
 """The reader of one's own CSV file."""
 
 import math
+import os
+import re
+import socket
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sejax.corpora.read import read_corpus
+from sejax.corpora.schema import Loss
 from sejax.errors import InputError
 
 
@@ -85,11 +90,124 @@ def test_rows_without_labels_and_rows_without_audio_are_dropped_with_a_sentence(
     assert corpus.utterances[1].label is None
     assert corpus.utterances[1].vad[0] == 2.0
     assert math.isnan(corpus.utterances[1].vad[1])
-    reasons = {dropped.id: dropped.reason for dropped in corpus.dropped}
+    reasons = {dropped.id: (dropped.kind, dropped.reason) for dropped in corpus.dropped}
     assert reasons == {
-        "b": f"{path}, line 3: the row has no label and no valence, arousal or dominance",
-        "d": f"{path}, line 5: there is no audio file {tmp_path}/d.wav",
+        "b": (Loss.UNLABELLED, f"{path}, line 3: the row has no label, valence, arousal or dominance"),
+        "d": (Loss.ABSENT, f"{path}, line 5: there is no audio file {tmp_path}/d.wav"),
     }
+    assert corpus.describe_losses() == (
+        f"table: 2 of 4 utterances dropped: no label 1 (the first: {tmp_path}/b.wav); no such file 1 (the first: "
+        f"{tmp_path}/d.wav); the report lists them"
+    )
+    # The blank row is the choice of whoever wrote the table: only the missing file counts.
+    assert any("1 row without label" in note for note in corpus.notes)
+    corpus.require_usable(0.34)
+    with pytest.raises(InputError, match=r"at least 1 of 3 utterances \(no such file 1\), expected at most 33 %"):
+        corpus.require_usable(0.33)
+
+
+# ---- what is no audio file
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_socket(path: Path) -> None:
+    here = os.getcwd()
+    os.chdir(path.parent)  # the path of a socket is short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path.name)
+    os.chdir(here)
+
+
+def make_circle(path: Path) -> None:
+    path.symlink_to(path)
+
+
+NFC = "Müller.wav"
+NFD = unicodedata.normalize("NFD", NFC)
+
+
+@pytest.mark.parametrize(
+    ("cell", "there", "kind", "said"),
+    [
+        ("gone.wav", None, Loss.ABSENT, "there is no audio file FOLDER/gone.wav"),
+        ("a.wav/gone.wav", None, Loss.ABSENT, "there is no audio file FOLDER/a.wav/gone.wav"),
+        ("x" * 300 + ".wav", None, Loss.ABSENT, "cannot be looked up (File name too long)"),
+        ("wav\\a.wav", None, Loss.ABSENT, "(folders are separated by /, not by \\)"),
+        ("~/a.wav", None, Loss.ABSENT, "(~ is not replaced here: write the whole path)"),
+        ("$HOME/a.wav", None, Loss.ABSENT, "($HOME is not replaced here: write the whole path)"),
+        ("${DATA}/a.wav", None, Loss.ABSENT, "(${DATA} is not replaced here: write the whole path)"),
+        ("a.zip::b.wav", None, Loss.ABSENT, "(an archive has to be unpacked)"),
+        ("A.WAV", None, Loss.ABSENT, "(capitals matter: there is FOLDER/a.wav)"),
+        ("https://example.org/a.wav", None, Loss.URL, "https://example.org/a.wav is a URL, expected a file on this"),
+        ("s3://bucket/a.wav", None, Loss.URL, "s3://bucket/a.wav is a URL"),
+        ("file:///a.wav", None, Loss.URL, "file:///a.wav is a URL"),
+        (".", None, Loss.FOLDER, "FOLDER/. is a folder"),
+        ("sub.wav", Path.mkdir, Loss.FOLDER, "FOLDER/sub.wav is a folder"),
+        ("fifo.wav", make_fifo, Loss.SPECIAL, "FOLDER/fifo.wav is a FIFO"),
+        ("socket.wav", make_socket, Loss.SPECIAL, "FOLDER/socket.wav is a socket"),
+        ("/dev/zero", None, Loss.SPECIAL, "/dev/zero is a device"),
+        ("loop.wav", make_circle, Loss.LINK, "FOLDER/loop.wav cannot be looked up (Too many levels of symbolic links)"),
+        (
+            "link.wav",
+            lambda path: path.symlink_to("nowhere.wav"),
+            Loss.LINK,
+            "FOLDER/link.wav is a link to nowhere.wav, which is not there",
+        ),
+        (NFC, lambda path: path.with_name(NFD).touch(), Loss.OTHER_FORM, "in another Unicode form (NFD) is there"),
+        (NFD, lambda path: path.with_name(NFC).touch(), Loss.OTHER_FORM, "in another Unicode form (NFC) is there"),
+        ("Jürgen/" + NFD, lambda path: (path.parent.mkdir(), (path.parent / NFC).touch()), Loss.OTHER_FORM, "(NFC)"),
+    ],
+    ids=lambda value: re.sub(r"\W+", "-", value[:20]) if isinstance(value, str) else "",
+)
+def test_what_is_no_audio_file_is_dropped_by_kind_and_never_opened(tmp_path, cell, there, kind, said):
+    if there is not None:
+        there(tmp_path / cell)
+    path = write(tmp_path, f"path,speaker,label\na.wav,s,x\n{cell},s,x\n")
+    corpus = read_corpus("table", path)
+    assert [utterance.id for utterance in corpus.utterances] == ["a"]
+    (dropped,) = corpus.dropped
+    assert dropped.kind is kind
+    assert dropped.reason.startswith(f"{path}, line 3: ")
+    assert said.replace("FOLDER", str(tmp_path)) in dropped.reason
+    assert "\n" not in dropped.reason and not dropped.reason.endswith(".")
+
+
+def test_a_table_of_absent_files_names_the_first(tmp_path):
+    path = write(tmp_path, "path,speaker,label\n" + "".join(f"gone/{i}.wav,s,x\n" for i in range(5)))
+    with pytest.raises(InputError) as caught:
+        read_corpus("table", path)
+    assert str(caught.value) == (
+        "the corpus table has no usable audio for at least 5 of 5 utterances (no such file 5), expected one with audio "
+        f"or more; the first: {path}, line 2: there is no audio file {tmp_path}/gone/0.wav"
+    )
+
+
+def test_a_path_is_used_as_it_is_written(tmp_path):
+    """In its own Unicode form, with blanks if the file has them, and outside the folder."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    for name in (NFD, " blank.wav", "zero\u200b.wav", "../outside.wav"):
+        (inside / name).touch()
+    names = (NFD, " blank.wav", "zero\u200b.wav", "../outside.wav", " a.wav", "\u00a0b.wav\ufeff")
+    corpus = read_corpus("table", write(inside, "path,speaker,label\n" + "".join(f"{name},s,x\n" for name in names)))
+    assert corpus.dropped == ()
+    found = {utterance.id: utterance.path for utterance in corpus.utterances}
+    assert found == {
+        "Müller": f"{inside}/{NFD}",
+        "blank": f"{inside}/ blank.wav",
+        "zero": f"{inside}/zero\u200b.wav",
+        "../outside": f"{inside}/../outside.wav",
+        "a": f"{inside}/a.wav",
+        "b": f"{inside}/b.wav",
+    }
+
+
+def test_commas_slashes_and_colons_in_an_id(tmp_path):
+    text = 'path,speaker,label,id\na.wav,s,x,"a,b/c::d ""e"""\n'
+    assert read_corpus("table", write(tmp_path, text)).utterances[0].id == 'a,b/c::d "e"'
 
 
 # ---- the scale
@@ -150,18 +268,37 @@ def test_a_scale_that_is_none(tmp_path, labels):
 def test_no_file(tmp_path):
     with pytest.raises(InputError, match=r"no table at .*expected a CSV file with the columns path and speaker"):
         read_corpus("table", str(tmp_path / "table.csv"))
-    with pytest.raises(InputError, match="no table at"):
+    with pytest.raises(InputError, match="is a folder, expected a CSV file"):
         read_corpus("table", str(tmp_path))
+    os.mkfifo(tmp_path / "table.csv")
+    with pytest.raises(InputError, match=r"table\.csv is a FIFO, expected a CSV file"):
+        read_corpus("table", str(tmp_path / "table.csv"))
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "FILE, line 1: the column path and speaker is missing, found nothing"),
+        ("", "FILE is an empty file, expected a CSV file"),
+        ("\n\n", "FILE, line 1: has no names of columns, expected path, speaker and others"),
+        (
+            "Path,Speaker\na.wav,x\n",
+            "line 1: the columns path and speaker are missing, found Path, Speaker (names are in ",
+        ),
+        (
+            "path,SPEAKER\na.wav,x\n",
+            "line 1: the column speaker is missing, found path, SPEAKER (names are in lower case",
+        ),
+        ("path,speaker,Label\na.wav,s,x\n", "unknown column 'Label' (names are in lower case)"),
+        ("path,speaker,lable\na.wav,s,x\n", "unknown column 'lable' (is label meant?)"),
+        (",path,speaker\n0,a.wav,s\n", "unknown column '' (pandas writes its index so: to_csv(..., index=False))"),
+        ("Unnamed: 0,path,speaker\n0,a.wav,s\n", "(pandas writes its index so: to_csv(..., index=False))"),
+        ("path\tspeaker\tlabel\na.wav\ts\tx\n", "FILE, line 1: the columns are separated by tabs, expected commas"),
+        ("speaker|path\ns|a.wav\n", "FILE, line 1: the columns are separated by bars, expected commas"),
+        ("Path;Speaker\na.wav;s\n", "FILE, line 1: the columns are separated by semicolons, expected commas"),
         ("path,label\na.wav,x\n", "FILE, line 1: the column speaker is missing, found path, label"),
         (
             "path;speaker\na.wav;x\n",
-            "FILE, line 1: the column path and speaker is missing, found path;speaker",
+            "FILE, line 1: the columns are separated by semicolons, expected commas",
         ),
         (
             "path,speaker,emotion\n",
@@ -178,16 +315,30 @@ def test_no_file(tmp_path):
             "FILE, line 4: the id '1' occurs twice, first in FILE, line 2",
         ),
         ("path,speaker,label\na.wav,s,x\na.wav,s,x\n", "FILE, line 3: the id 'a' occurs twice"),
-        ("path,speaker,valence\na.wav,s,high\n", "FILE, line 2: valence 'high' is not a number"),
-        ('path,speaker,valence\na.wav,s,"3,5"\n', "FILE, line 2: valence '3,5' is not a number"),
+        (
+            "path,speaker,valence\na.wav,s,high\n",
+            "FILE, line 2: valence 'high' is not a number, expected one such as 1.5",
+        ),
+        (
+            'path,speaker,valence\na.wav,s,"3,5"\n',
+            "FILE, line 2: valence '3,5' is not a number, expected one such as 1.5, with a point for the decimals",
+        ),
         ("path,speaker,dominance\na.wav,s,inf\n", "FILE, line 2: dominance 'inf' is not a number"),
-        ("path,speaker,label,start,end\na.wav,s,x,one,2\n", "FILE, line 2: start 'one' is not a number"),
+        ("path,speaker,dominance\na.wav,s,-Infinity\n", "FILE, line 2: dominance '-Infinity' is not a number"),
+        ("path,speaker,dominance\na.wav,s,1e999\n", "FILE, line 2: dominance '1e999' is not a number"),
+        ("path,speaker,dominance\na.wav,s,1_0\n", "FILE, line 2: dominance '1_0' is not a number"),
+        ("path,speaker,dominance\na.wav,s,０\n", "FILE, line 2: dominance '０' is not a number"),
+        ("path,speaker,label,start,end\na.wav,s,x,one,2\n", "FILE, line 2: start 'one' is not a number of seconds"),
+        (
+            "path,speaker,label,start,end\na.wav,s,x,0 days 00:00:00,2\n",
+            "FILE, line 2: start '0 days 00:00:00' is not a number of seconds, expected one such as 1.5",
+        ),
         ("path,speaker,label,start,end\na.wav,s,x,2,1\n", "FILE, line 2: start '2' and end '1' are no span"),
         (
             "path,speaker,label,start,end\na.wav,s,x,-1,1\n",
             "FILE, line 2: start '-1' and end '1' are no span",
         ),
-        ("path,speaker,label,end\na.wav,s,x,0\n", "FILE, line 2: start None and end '0' are no span"),
+        ("path,speaker,label,end\na.wav,s,x,0\n", "FILE, line 2: start '' and end '0' are no span"),
         (
             "path,speaker,label,gender\na.wav,s,x,w\n",
             "FILE, line 2: gender 'w', expected F, M or a blank cell",
@@ -201,12 +352,17 @@ def test_no_file(tmp_path):
             "path,speaker,label,split\na.wav,s,x,\nb.wav,s,x,val\n",
             "FILE, line 3: split is filled, unlike in FILE, line 2",
         ),
-        ("path,speaker,label\n", "FILE has no usable row, 0 were dropped"),
+        ("path,speaker,label\n", "FILE has no row below its header, expected one per utterance"),
         (
-            "path,speaker,label\nz.wav,s,x\n",
-            "FILE has no usable row, 1 were dropped (the first: FILE, line 2",
+            "path,speaker,label\na.wav,s,\n",
+            "FILE has no row with a label or a rating, expected a filled column label, ",
         ),
         ('path,speaker,label\na.wav,s,"x"y\n', "FILE, line 2: cannot be read as CSV"),
+        (
+            'path,speaker,label\na.wav,s,x\nb.wav,s,"x\nc.wav,s,x\n',
+            "FILE, line 3: cannot be read as CSV (a quote is opened and never closed)",
+        ),
+        ("path,speaker,label\na.wav,s," + "x" * 200_000, "FILE, line 2: cannot be read as CSV (field larger than"),
     ],
 )
 def test_each_mistake_has_its_sentence(tmp_path, text, sentence):
@@ -217,11 +373,101 @@ def test_each_mistake_has_its_sentence(tmp_path, text, sentence):
     assert "\n" not in str(caught.value)
 
 
-def test_text_that_is_not_utf8(tmp_path):
+@pytest.mark.parametrize("column", ["path", "speaker", "label", "id", "session", "text", "fold"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sa\rd", "a carriage return"),
+        ("sa\nd", "a line break"),
+        ("sa\r\nd", "a carriage return"),
+        ("sa\td", "a tab"),
+        ("sa\0d", "a NUL"),
+        ("\0sad", "a NUL"),
+        ("sa\x1bd", "the control character U+001B"),
+        ("sa\x7fd", "the control character U+007F"),
+        ("sa\x85d", "the control character U+0085"),
+        ("sa\u2028d", "the control character U+2028"),
+        ("sa\u2029d", "the control character U+2029"),
+    ],
+    ids=ascii,
+)
+def test_control_characters_are_refused_where_they_stand(tmp_path, column, text, said):
+    row = {"path": "b.wav", "speaker": "s", "label": "x", column: text}
+    cells = ",".join(f'"{cell}"' for cell in row.values())
     path = tmp_path / "table.csv"
-    path.write_bytes("path,speaker,label\na.wav,s,Ärger\n".encode("latin-1"))
-    with pytest.raises(InputError, match="is not UTF-8 text"):
+    path.write_text(f"{','.join(row)}\n\na.wav,s,x{',y' * (len(row) - 3)}\n{cells}\n", "utf-8", newline="")
+    (tmp_path / "a.wav").touch()
+    with pytest.raises(InputError) as caught:
         read_corpus("table", str(path))
+    assert f"{path}, line 4: {column} {text!r} has {said} in it" in str(caught.value)
+    assert not set(str(caught.value)) & set("\n\r\0\x85\u2028\u2029")
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "None", "<NA>", "NA", "N/A", "null", "NaT"])
+@pytest.mark.parametrize("column", ["path", "speaker", "label", "id", "session", "text", "gender", "fold", "split"])
+def test_words_for_a_missing_value_are_no_names(tmp_path, column, word):
+    row = {"path": "a.wav", "speaker": "s", "label": "x", column: word}
+    fails(
+        tmp_path,
+        f"{','.join(row)}\n{','.join(row.values())}\n",
+        f"FILE, line 2: {column} {word!r} is a word for a missing value, as in pandas, expected a blank cell",
+    )
+
+
+def test_words_for_a_missing_value_are_missing_numbers_and_none_is_a_name(tmp_path):
+    text = "path,speaker,label,start,end,valence\na.wav,Nan,none,NaN,<NA>,None\n"
+    (utterance,) = read_corpus("table", write(tmp_path, text)).utterances
+    assert (utterance.start, utterance.end, utterance.label, utterance.speaker) == (None, None, "none", "Nan")
+    assert math.isnan(utterance.vad[0])
+
+
+TABLE = "path,speaker,label\na.wav,s,Ärger\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (
+            TABLE.encode("latin-1"),
+            "FILE, line 2: is not UTF-8 text (the byte 0xc4, the letter Ä if it is Windows-1252)",
+        ),
+        (TABLE.replace("Ä", "€").encode("cp1252"), "the byte 0x80, the letter €"),
+        (
+            TABLE.encode("utf-16"),
+            "FILE is text in UTF-16, expected UTF-8 (in Excel: save as 'CSV UTF-8'; elsewhere: iconv",
+        ),
+        (TABLE.encode("utf-16-be"), "FILE is text in UTF-16"),
+        (TABLE.encode("utf-16-le"), "FILE is text in UTF-16"),
+        (TABLE.encode("utf-32"), "FILE is text in UTF-32"),
+        (
+            b"PK\x03\x04\x14\x00\x06\x00[Content_Types].xml",
+            "FILE is a zip archive, expected a CSV file (in Excel: save as",
+        ),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(8) + b"\xfe\xff" * 300, "FILE is no text, expected a CSV file"),
+        (b"\x1f\x8b\x08\x00abc", "FILE is a gzip archive"),
+        (b"<!DOCTYPE html><html>", "FILE is a web page"),
+        (b'{"path": ["a.wav"]}', "FILE is JSON"),
+        (b"RIFF\x24\x00\x00\x00WAVEfmt ", "FILE is a wav file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "FILE is a git-lfs pointer"),
+    ],
+    ids=lambda value: "" if isinstance(value, bytes) else value[:30],
+)
+def test_files_that_are_no_table_in_utf8(tmp_path, data, sentence):
+    path = tmp_path / "table.csv"
+    path.write_bytes(data)
+    with pytest.raises(InputError) as caught:
+        read_corpus("table", str(path))
+    assert sentence.replace("FILE", str(path)) in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_marks_and_line_ends_of_other_programs(tmp_path, encoding, end):
+    path = tmp_path / "table.csv"
+    path.write_bytes("\ufeffpath,\u00a0speaker,label\na.wav,s,\u00c4rger\n".replace("\n", end).encode(encoding))
+    (tmp_path / "a.wav").touch()
+    (utterance,) = read_corpus("table", str(path)).utterances
+    assert (utterance.speaker, utterance.label, utterance.place) == ("s", "Ärger", f"{path}, line 2")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
@@ -235,7 +481,8 @@ def test_whatever_stands_below_the_header_there_is_a_sentence_or_a_corpus(tmp_pa
     try:
         corpus = read_corpus("table", path)
     except InputError as error:
-        assert path in str(error)
+        assert path in str(error) or "the corpus table has no usable audio" in str(error) or "spelling" in str(error)
+        assert str(error).isprintable()
     else:
         assert corpus.utterances
         assert all(utterance.label in (None, *corpus.classes) for utterance in corpus.utterances)

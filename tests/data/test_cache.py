@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 import re
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -279,7 +280,9 @@ def test_bad_files_are_kept_as_sentences(tmp_path: Path) -> None:
     assert len(set(features.digest.values())) == 7
     assert_equal(build(corpus, tmp_path / "cache", made_of=stored(), max_bad_fraction=0.2), features)
     # Files that were allowed when the dataset was built may not be allowed later.
-    with pytest.raises(InputError, match="2 or more bad audio files among 10, expected at most 10 %"):
+    with pytest.raises(
+        InputError, match=r"for at least 2 of 10 utterances \(unusable audio 2\), expected at most 10 %"
+    ):
         build(corpus, tmp_path / "cache", made_of=stored(), max_bad_fraction=0.1)
 
 
@@ -302,8 +305,8 @@ def test_too_many_bad_files_stop_the_build_and_leave_nothing(tmp_path: Path, pro
         build(corpus, tmp_path / "cache", made_of=made_of, max_bad_fraction=0.05, workers=processes)
     path = str(tmp_path / "corpus" / "u0")
     assert str(raised.value) == (
-        "the corpus noise has 3 or more bad audio files among 40, expected at most 5 % "
-        f"(config.max_bad_fraction): {path}20.wav: no such file; {path}21.wav: no such file; {path}22.wav: no such file"
+        "the corpus noise has no usable audio for at least 3 of 40 utterances (unusable audio 3), expected at most 5 % "
+        f"(config.max_bad_fraction); the first: {path}20.wav: no such file"
     )
     assert datasets(tmp_path / "cache") == set()
 
@@ -510,3 +513,67 @@ def test_reading_is_fast(tmp_path: Path) -> None:
     began = time.perf_counter()
     build(corpus, tmp_path / "cache", stream="stf", settings={})
     assert time.perf_counter() - began < 2
+
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES: Mapping[str, Callable[[Path], object]] = {
+    "deleted": Path.unlink,
+    "emptied": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "lengthened": lambda path: path.write_bytes(path.read_bytes() * 2),
+    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "a folder": replace_by_folder,
+    "of another shape": lambda path: path.write_text('{"splits": 3, "pythonClassName": 7}'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_shards_are_computed_again(tmp_path: Path, damage: str, capfd: pytest.CaptureFixture[str]) -> None:
+    corpus, cache = write_corpus(tmp_path / "corpus"), tmp_path / "cache"
+    whole = build(corpus, tmp_path / "other")
+    build(corpus, cache)
+    files = [path for path in sorted(cache.rglob("*")) if path.is_file() and path.name != ".lock"]
+    assert len(files) >= 3
+    for path in files:
+        content = path.read_bytes()
+        capfd.readouterr()
+        DAMAGES[damage](path)
+        assert_equal(build(corpus, cache), whole)
+        said = capfd.readouterr().err
+        if ".array_record" in path.name and damage != "lengthened":
+            assert f"note: {path.parent.parent}: the stored features are damaged (" in said
+            assert path.read_bytes() == content
+        shutil.rmtree(cache)
+        build(corpus, cache)
+
+
+def test_flipped_bits_never_change_a_feature(tmp_path: Path) -> None:
+    corpus, cache = write_corpus(tmp_path / "corpus"), tmp_path / "cache"
+    whole = build(corpus, tmp_path / "other")
+    build(corpus, cache)
+    for path in [path for path in cache.rglob("*") if path.is_file() and path.name != ".lock"]:
+        content = path.read_bytes()
+        written = [place for place, byte in enumerate(content) if byte]  # shards are padded with zeros
+        for place in written[:: len(written) // 15]:
+            path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+            assert_equal(build(corpus, cache), whole)
+            path.write_bytes(content)
+
+
+def test_damaged_shards_that_cannot_be_replaced_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, cache = write_corpus(tmp_path / "corpus"), tmp_path / "cache"
+    build(corpus, cache)
+    next(cache.rglob("*.array_record*")).write_bytes(b"")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "makedirs", full)
+    with pytest.raises(InputError, match=rf"{cache}: the features cannot be stored here \(No space left on device\)"):
+        build(corpus, cache)

@@ -1,9 +1,13 @@
+import json
+import shutil
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sejax.engine.checkpoint import Checkpoints
+from sejax.engine.checkpoint import CHECKSUMS, DAMAGED, Checkpoints
 from sejax.engine.runs import run_sharding
 from sejax.engine.step import State
 from sejax.errors import InputError
@@ -74,4 +78,99 @@ def test_an_array_that_is_not_there_is_named(saved):
     checkpoints = Checkpoints(saved)
     with pytest.raises(InputError, match=r"1/extra is absent there and \(2,\) in this config"):
         checkpoints.restore(15, (make_state(), {"score": jnp.ones((1, 2)), "extra": jnp.ones(2)}))
+    checkpoints.close()
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "deleted": lambda path: path.unlink(),
+    "cut": cut,
+    "emptied": lambda path: path.write_bytes(b""),
+    "flipped": flip,
+}
+
+
+@pytest.fixture
+def copied(saved, tmp_path):
+    return Path(shutil.copytree(saved, tmp_path / "workdir"))
+
+
+def like():
+    return jax.tree.map(jnp.zeros_like, (make_state(), {"score": jnp.ones((1, 2))}))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(copied, damage, capsys):
+    folder = copied / "15"
+    names = [Path(name) for name in (*json.loads((folder / CHECKSUMS).read_text()), CHECKSUMS, "_CHECKPOINT_METADATA")]
+    names = [name for name in names if (folder / name).stat().st_size > 0]
+    assert len(names) > 6
+    for name in names:
+        whole = (folder / name).read_bytes()
+        if damage == "flipped" and name.name == "_CHECKPOINT_METADATA":
+            continue  # only the times of saving
+        DAMAGES[damage](folder / name)
+        checkpoints = Checkpoints(copied)
+        if damage == "deleted" and name.name == CHECKSUMS:  # as in an older version: read unverified
+            assert checkpoints.latest() == 15
+            checkpoints.restore(15, like())
+        else:
+            with pytest.raises(InputError, match=r"newest checkpoint is damaged .*epoch 15.* after epoch 10"):
+                checkpoints.latest(evaluate=True)
+            assert checkpoints.latest() == 10
+            assert "epoch 15" in capsys.readouterr().err
+            checkpoints.save(15, like())  # its place is free
+            checkpoints.wait()
+            shutil.rmtree(folder)
+            shutil.move(copied / DAMAGED / "15", folder)
+        checkpoints.close()
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize("stray", ["20", "20/default", "notes", "7.orbax-checkpoint-tmp"])
+def test_a_stray_folder_is_no_checkpoint(copied, stray):
+    (copied / stray).mkdir(parents=True)
+    checkpoints = Checkpoints(copied)
+    assert checkpoints.latest() == 15
+    checkpoints.restore(15, like())
+    checkpoints.save(20, like())
+    checkpoints.close()
+    assert Checkpoints(copied).latest() == 20
+
+
+def test_a_stray_file_is_no_checkpoint(copied):
+    (copied / "20").write_text("")
+    checkpoints = Checkpoints(copied)
+    assert checkpoints.latest() == 15
+    checkpoints.close()
+
+
+def test_without_a_whole_checkpoint_nothing_starts_anew_unasked(copied):
+    for epoch in ("10", "15"):
+        flip(copied / epoch / "default" / "manifest.ocdbt")
+    checkpoints = Checkpoints(copied)
+    with pytest.raises(InputError, match=r"no checkpoint that is whole .*epoch 10 .*epoch 15 .*remove the folder"):
+        checkpoints.latest()
+    checkpoints.close()
+
+
+# The event loop of tensorstore complains when reading fails.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_unreadable_checkpoint_of_an_older_version_is_named(copied):
+    (copied / "15" / CHECKSUMS).unlink()
+    cut(copied / "15" / "default" / "manifest.ocdbt")
+    checkpoints = Checkpoints(copied)
+    assert checkpoints.latest() == 15
+    with pytest.raises(InputError, match=r"15 cannot be read as a checkpoint .*remove it"):
+        checkpoints.restore(15, like())
     checkpoints.close()

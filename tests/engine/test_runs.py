@@ -14,11 +14,12 @@ from sejax.engine.runs import (
     group_by_structure,
     hparams_of,
     lay_out,
+    learnable,
     run_sharding,
     schemes_of,
     selection_rows,
 )
-from sejax.errors import InputError
+from sejax.engine.tasks import TASKS
 from sejax.protocols.folds import Fold
 
 BASE = {
@@ -51,25 +52,6 @@ def test_grid_without_values_is_the_base_named_by_its_weighting():
     (setting,) = expand_grid({**BASE, "weighting": "dynamic"}, {"alpha": (), "weighting": ()})
     assert setting.name == "dynamic"
     assert setting.values["alpha"] == BASE["alpha"]
-
-
-@pytest.mark.parametrize(
-    ("grid", "words"),
-    [
-        ({"alpha": (0.5, 0.5)}, ("config.grid.alpha", "each value once", "0.5")),
-        ({"alpha": (0.5, 1.5)}, ("alpha", "1.5", "0 to 1")),
-        ({"weighting": ("static", "adaptive")}, ("'adaptive'", "static, dynamic, uncertainty")),
-        ({"tau": (0.0,)}, ("tau", "0.0")),
-        ({"dropout": (1.0,)}, ("dropout", "1.0")),
-        ({"learning_rate": ("fast",)}, ("learning_rate", "'fast'")),
-        ({"weight_decay": (float("nan"),)}, ("weight_decay", "nan")),
-    ],
-)
-def test_grid_refuses(grid, words):
-    with pytest.raises(InputError) as error:
-        expand_grid(BASE, grid)
-    for word in words:
-        assert word in str(error.value)
 
 
 # ------------------------------------------------------------------------------------------- runs and layout
@@ -205,3 +187,23 @@ def test_balanced_class_weight_counts_soft_mass_and_leaves_out_absent_classes_an
 
 def test_balanced_class_weight_without_labels_is_zero():
     assert_array_equal(balanced_class_weight(np.zeros((3, 2), np.float32)), np.zeros(2))
+
+
+# ------------------------------------------------------------------------------------------------------ labels
+
+
+@pytest.mark.parametrize(
+    ("vad_loss", "dimensions"),
+    [("ccc", (True, False, False)), ("mse", (True, True, False)), ("mae", (True, True, False))],
+)
+def test_what_can_be_learned_from_the_labels_of_training(vad_loss, dimensions):
+    nan = np.nan
+    target = np.array([[0, 0], [0, 0], [0, 0], [1, 0]], np.float32)
+    vad = np.array([[0, 0.5, nan], [1, 0.5, nan], [nan, nan, nan], [0, 0, 0.5]], np.float32)
+    trained = np.array([True, True, True, False])
+    found = learnable(target, vad, trained, vad_loss=vad_loss)
+    assert found == (False, dimensions)
+    class_task, *rest = TASKS["class", "valence", "arousal", "dominance"]
+    assert not found.has(class_task) and tuple(map(found.has, rest)) == dimensions
+    assert found.has(TASKS["class", "vad"][1])
+    assert learnable(target, vad, ~trained, vad_loss=vad_loss).label

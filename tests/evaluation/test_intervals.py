@@ -10,7 +10,7 @@ import pytest
 from fabricated import DIMENSIONS, study
 from sklearn.metrics import accuracy_score, f1_score, recall_score, root_mean_squared_error
 
-from sejax.evaluation.intervals import summarise
+from sejax.evaluation.intervals import score_groups, summarise
 from sejax.evaluation.predictions import Predictions
 
 
@@ -224,3 +224,41 @@ def test_a_whole_study_takes_a_second():
     start = time.perf_counter()
     summarise(predictions)
     assert time.perf_counter() - start < 10  # measured 1.0
+
+
+@pytest.mark.parametrize("ratings", ["one", "equal"])
+def test_a_dimension_without_different_ratings_leaves_the_mean_to_the_others(ratings):
+    predictions = study()
+    alone = summarise(predictions, n_bootstrap=30)[0]["metrics"]
+    if ratings == "one":
+        predictions.vad[predictions.id != "u000", 0] = np.nan
+    else:
+        predictions.vad[:, 0] = 3.0
+    (entry, _) = summarise(predictions, n_bootstrap=30)
+    metrics = entry["metrics"]
+    assert "ccc_valence" not in metrics and "rmse_valence" in metrics and "unpredicted" not in entry
+    assert metrics["ccc_arousal"] == alone["ccc_arousal"]
+    two = [metrics[f"ccc_{name}"]["pooled"] for name in ("arousal", "dominance")]
+    assert metrics["ccc_mean"]["pooled"] == pytest.approx(np.mean(two))
+    assert len(metrics["ccc_mean"]["ci95"]) == 2
+    fold = score_groups(predictions.select(predictions.setting == "static").rounded(), "fold")[1]["metrics"]
+    assert fold["ccc_mean"] == pytest.approx((fold["ccc_arousal"] + fold["ccc_dominance"]) / 2)
+
+
+def test_folds_whose_rows_are_all_predicted_keep_their_numbers():
+    predictions = study(settings=("a",))
+    whole = score_groups(predictions.rounded(), "fold")
+    untrained = predictions.fold == "s1"
+    predictions.prob[untrained], predictions.pred_vad[untrained, 0] = np.nan, np.nan
+    (entry,) = summarise(predictions, n_bootstrap=30)
+    rows = 2 * 8
+    assert entry["unpredicted"] == {"class": rows, "valence": rows}
+    assert set(entry["metrics"]) == {f"{m}_{d}" for m in ("ccc", "rmse") for d in ("arousal", "dominance")} | {
+        "ccc_mean"
+    }
+    folds = score_groups(predictions.rounded(), "fold")
+    assert set(folds[1]["metrics"]) == set(entry["metrics"])
+    for before, after in zip(whole, folds, strict=True):
+        for name, value in after["metrics"].items():
+            assert name == "ccc_mean" or value == before["metrics"][name]
+    assert {"wa", "ccc_valence"} <= set(folds[0]["metrics"])

@@ -10,7 +10,7 @@ from fabricated import DIMENSIONS, study
 from sklearn.metrics import confusion_matrix, recall_score
 
 from sejax.corpora.schema import Corpus, Utterance
-from sejax.engine.runs import RunKey, Setting
+from sejax.engine.runs import Learnable, RunKey, Setting
 from sejax.evaluation.intervals import score_groups, summarise
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.results import compute_metrics, with_parts
@@ -109,7 +109,9 @@ def test_metrics_json_of_runs_that_train_one_task_or_diverge():
         runs,
         folds,
         corpus,
-        selection_scores={"both": 0.5},
+        learnable={run.number: Learnable(True, (True, True, True)) for run in runs},
+        best_epoch=np.ones(len(runs), np.int32),
+        history=[{"run": 2, "epoch": 1, "setting": "both", "score": 0.5}],
         protocol={"seeds": 2},
         corpus_facts={"name": "c"},
         audit={"dropped": []},

@@ -6,18 +6,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sejax.corpora.schema import DIMENSIONS
 from sejax.engine import losses
-from sejax.engine.runs import RunKey, Setting
+from sejax.engine.runs import Learnable, RunKey, Setting
 from sejax.errors import InputError
 from sejax.evaluation.selection import (
-    CLASS_METRICS,
-    VAD_METRICS,
+    diverged_epochs,
     read_history,
     score,
     selection_scores,
     validate_runs,
     validation_metrics,
 )
+
+CLASS_METRICS = {"val_loss_class", "val_wa", "val_ua"}
+VAD_METRICS = {f"val_loss_{name}" for name in ("vad", *DIMENSIONS)} | {
+    f"val_ccc_{name}" for name in (*DIMENSIONS, "mean")
+}
+EVERYTHING = Learnable(True, (True, True, True))
 
 
 def outputs(rows=20, rng_seed=0):
@@ -53,13 +59,56 @@ def test_a_run_is_scored_on_the_tasks_that_it_trains(alpha, names):
     columns = np.array([[3, 5, 8, 13, -1], [0, 1, 2, 4, 6]])
     runs = [RunKey(0, 1, 0, Setting("a", {"alpha": 0.5})), RunKey(1, 0, 0, Setting("b", {"alpha": alpha}))]
     stacked = np.stack([prob[columns[run.fold]] for run in runs]), np.stack([vad[columns[run.fold]] for run in runs])
-    both, metrics = validate_runs(runs, columns, *stacked, target, true_vad, vad_loss="mae")
+    both, metrics = validate_runs(runs, [EVERYTHING] * 2, columns, *stacked, target, true_vad, vad_loss="mae")
     assert set(both) == {*CLASS_METRICS, *VAD_METRICS, "score"}
     assert set(metrics) == (names or {*CLASS_METRICS, *VAD_METRICS}) | {"score"}
     rows = columns[0][:4]  # without the padding
     alone = validation_metrics(prob[rows], vad[rows], target[rows], true_vad[rows], vad_loss="mae")
     assert {name: metrics[name] for name in metrics if name != "score"} == {n: alone[n] for n in metrics if n in alone}
     assert metrics["score"] == score({name: alone[name] for name in metrics if name in alone})
+
+
+def validated(learnable, *, alpha=0.5, prob=None, vad=None):
+    default_prob, default_vad, target, true_vad = outputs()
+    prob, vad = default_prob if prob is None else prob, default_vad if vad is None else vad
+    columns = np.array([[*range(20), -1]])
+    run = RunKey(0, 0, 0, Setting("a", {"alpha": alpha}))
+    arrays = prob[columns[0]][None], vad[columns[0]][None]
+    (metrics,) = validate_runs([run], [learnable], columns, *arrays, target, true_vad, vad_loss="ccc")
+    return metrics
+
+
+def test_what_has_no_labels_in_training_is_not_scored():
+    everything = validated(EVERYTHING)
+    without_class = validated(Learnable(False, (True, True, True)))
+    assert set(without_class) == VAD_METRICS | {"score"}
+    assert without_class["score"] == everything["val_ccc_mean"]
+    without_arousal = validated(Learnable(True, (True, False, True)))
+    assert set(everything) - set(without_arousal) == {"val_ccc_arousal", "val_loss_arousal"}
+    two = [everything[f"val_ccc_{name}"] for name in ("valence", "dominance")]
+    assert without_arousal["val_ccc_mean"] == pytest.approx(np.mean(two))
+    assert validated(Learnable(False, (False,) * 3)) == {"score": 0.0}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_run_with_predictions_that_are_not_finite_has_no_score(value):
+    prob, vad, _, _ = outputs()
+    prob[3, 1] = value
+    vad[4, 1] = value
+    for arguments in ({"prob": prob}, {"vad": vad}, {"prob": prob, "vad": vad}):
+        metrics = validated(EVERYTHING, **arguments)
+        assert set(metrics) == {"score"} and np.isnan(metrics["score"])
+    # A head that is not trained may predict anything.
+    assert validated(EVERYTHING, alpha=0.0, prob=prob) == validated(EVERYTHING, alpha=0.0)
+    assert validated(EVERYTHING, alpha=1.0, vad=vad) == validated(EVERYTHING, alpha=1.0)
+    without_arousal = Learnable(True, (True, False, True))
+    assert validated(without_arousal, vad=vad) == validated(without_arousal)
+
+
+def test_the_epoch_in_which_a_run_diverged():
+    scores = {0: (0.1, 0.2, 0.3), 1: (0.1, None, None), 2: (float("nan"),) * 3}
+    rows = [{"run": run, "epoch": e, "score": score} for run, own in scores.items() for e, score in enumerate(own, 1)]
+    assert diverged_epochs(rows) == {1: 2, 2: 1}
 
 
 def test_setting_trains():
@@ -91,11 +140,14 @@ def test_a_broken_history_is_a_sentence(tmp_path, content):
     path = tmp_path / "history.jsonl"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(InputError, match=r"history\.jsonl: cannot be read .*expected the history of a training run"):
+    with pytest.raises(
+        InputError, match=r"history\.jsonl(, line 1)?: .*, expected (the history|a row) of a training run"
+    ):
         read_history(str(path))
 
 
 def test_a_last_line_that_a_killed_process_left_is_skipped(tmp_path):
     path = tmp_path / "history.jsonl"
-    path.write_text('{"epoch": 1}\n{"epo')
-    assert read_history(str(path)) == [{"epoch": 1}]
+    row = {"epoch": 1, "run": 0, "setting": "a", "score": None}
+    path.write_text(json.dumps(row) + '\n{"epo')
+    assert read_history(str(path)) == [row]

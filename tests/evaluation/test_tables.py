@@ -1,6 +1,6 @@
 """Metrics as text."""
 
-from sejax.evaluation.tables import COLUMNS, format_table
+from sejax.evaluation.tables import COLUMNS, format_table, remarks
 
 METRIC = {"pooled": 0.61234, "fold_mean": 0.6, "ci95": [0.55, 0.67]}
 
@@ -33,8 +33,37 @@ def test_the_table_of_the_terminal():
         "class-mean look-up - 0.250",
         "alpha=1.0 - -",
         "majority class 25.0 [25.0, 25.0] -",
-        "alpha=1.0: 7 predictions of class are not finite, so it has no metrics: it diverged",
+        "alpha=1.0: no metrics of class over all folds, for want of 7 predictions",
         "leave one speaker out; 1 fold, 2 seeds; pooled over all test utterances, "
         "[95 % interval, bootstrap over speakers]",
     ]
     assert [line.index("[") for line in (lines[1], lines[5])] == [len("  class-mean look-up") + 2 + 1 + 5] * 2
+
+
+def diverged(*best_epochs):
+    return [{"fold": f"s{n}", "seed": 0, "epoch": best + 1, "best_epoch": best} for n, best in enumerate(best_epochs)]
+
+
+def test_remarks_on_what_is_missing():
+    settings = [
+        {"name": "fine"},
+        {"name": "a", "diverged": diverged(3, 4)},
+        {"name": "b", "diverged": diverged(0, 4), "unpredicted": {"class": 1}},
+        {"name": "c", "diverged": diverged(0, 0, 0, 0, 0, 0)},
+        {"name": "d", "untrained": {"valence": ["s1"], "class": ["s1", "s2", "s3", "s4", "s5"]}},
+        {"name": "e", "ccc_mean_over": ["arousal", "dominance"]},
+    ]
+    assert remarks({"settings": settings, "protocol": {"folds": 3, "seeds": 2}}) == [
+        "a: 2 of 6 runs diverged (fold s0, seed 0, in epoch 4; fold s1, seed 0, in epoch 5), "
+        "tested at the best epoch before",
+        "b: 2 of 6 runs diverged (fold s0, seed 0, in epoch 1; fold s1, seed 0, in epoch 5), "
+        "1 without an epoch before, the others tested at the best epoch before",
+        "b: no metrics of class over all folds, for want of 1 prediction",
+        "c: 6 of 6 runs diverged (fold s0, seed 0, in epoch 1; fold s1, seed 0, in epoch 1; "
+        "fold s2, seed 0, in epoch 1; and 3 more), without an epoch before, so they predict nothing",
+        "d: too few labels of valence to learn from in 1 fold (s1)",
+        "d: too few labels of class to learn from in 5 folds (s1, s2, s3, and 2 more)",
+        "e: the mean CCC is that of arousal and dominance, because other ratings have none",
+    ]
+    (*_, last) = remarks({"settings": settings[3:4], "protocol": {"folds": 3, "seeds": 2}})
+    assert last == "every run of this study diverged: a smaller config.learning_rate may help"

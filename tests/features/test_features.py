@@ -60,15 +60,27 @@ def test_settings_are_completed_and_checked() -> None:
             {"sampling_rate": 8000},
             "config.features.stf has 'sampling_rate', expected one of ('variant', 'win_length', 'hop_length')",
         ),
-        ("mel", {"n_mels": 64.0}, "config.features.mel.n_mels is 64.0, expected a value of type int"),
-        ("mel", {"hop_length": 0}, "config.features.mel.hop_length is 0, expected 1 or more"),
-        ("stf", {"win_length": 0}, "config.features.stf.win_length is 0, expected 1 or more"),
+        ("mel", {"n_mels": 64.0}, "config.features.mel.n_mels is 64.0, expected a whole number from 1 to 65,536"),
+        ("mel", {"hop_length": 0}, "config.features.mel.hop_length is 0, expected a whole number from 1 to 65,536"),
+        ("stf", {"win_length": 0}, "config.features.stf.win_length is 0, expected a whole number from 1 to 65,536"),
         ("mfcc", {"n_mfcc": 50, "n_mels": 40}, "config.features.mfcc.n_mfcc is 50, expected at most n_mels (40)"),
         ("mel", {"n_fft": 256}, "config.features.mel.win_length is 400, expected at most n_fft (256)"),
         (
             "stf",
             {"variant": "other"},
             "config.features.stf.variant is 'other', expected one of ('standard', 'pyaudioanalysis')",
+        ),
+        ("mel", {"n_mels": True}, "config.features.mel.n_mels is True, expected a whole number from 1 to 65,536"),
+        ("mel", {"n_mels": 514}, "config.features.mel.n_mels is 514, expected at most the 513 bins of n_fft"),
+        (
+            "prosody",
+            {"fmax": 8001},
+            "config.features.prosody.fmax is 8001, expected at most half the sampling rate (8000 Hz)",
+        ),
+        (
+            "prosody",
+            {"win_length": 266},
+            "config.features.prosody.win_length is 266, expected an even number from 268, a period of fmin (60 Hz)",
         ),
         ("stf", {"win_length": 19}, "config.features.stf.win_length is 19, expected 20 samples or more"),
     ],
@@ -77,6 +89,38 @@ def test_wrong_settings_are_refused(name: str, settings: dict[str, int | float |
     with pytest.raises(InputError) as raised:
         extract(name, NOISE, settings)
     assert str(raised.value) == said
+
+
+@pytest.mark.filterwarnings("ignore:.*less than two periods of fmin")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"fmin": 60, "fmax": 61},
+        {"fmin": 60, "fmax": 75},
+        {"fmin": 60, "fmax": 76},
+        {"fmin": 7999, "fmax": 8000},
+        {"fmin": 7000, "fmax": 8000, "hop_length": 1},
+        {"win_length": 266},
+        {"win_length": 267},
+        {"win_length": 268},
+        {"win_length": 269},
+        {"hop_length": 1480},
+        {"hop_length": 1499},
+        {"hop_length": 1500},
+        {"fmin": 1},
+    ],
+    ids=str,
+)
+def test_settings_of_the_pitch_are_refused_exactly_where_librosa_fails(settings: dict[str, int]) -> None:
+    complete = defaults("prosody") | settings
+    expected = FEATURES["prosody"].check(complete)
+    try:
+        frames = FEATURES["prosody"].extract(NOISE, **complete)
+    except Exception as error:
+        assert expected, error
+    else:
+        assert np.isfinite(frames).all()
+        assert expected == {}
 
 
 def test_worker_processes_load_neither_jax_nor_what_they_do_not_need() -> None:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from numpy.testing import assert_allclose, assert_array_equal
 from tiny_models import shake, shapes, wide
 
@@ -44,6 +45,17 @@ def test_in_bfloat16_gradients_are_summed_over_many_frames(layer):
     ):
         assert ours.dtype == jnp.float32
         assert_allclose(ours, theirs, atol=0.02 * np.abs(theirs).max(), err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize(("features", "axis"), [(6, -1), ((2, 3), -1), (6, (-2, -1)), ((2, 3), (-2, -1))])
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 5, 4)])
+def test_dense_is_that_of_flax(features, axis, shape):
+    x = jax.random.normal(KEY, shape)
+    theirs = nn.DenseGeneral(features, axis)
+    params = theirs.init(KEY, x)
+    jax.tree.map(assert_array_equal, Dense(features, axis).init(KEY, x), params)
+    params = shake(params)
+    assert_array_equal(Dense(features, axis).apply(params, x), theirs.apply(params, x))
 
 
 @pytest.mark.parametrize("width", [4, 5])

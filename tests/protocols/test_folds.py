@@ -242,7 +242,11 @@ def test_audit_is_json_and_counts():
     assert counts["a"]["train"] == {"angry": 2, "happy": 2}
     assert counts["a"]["unlabelled"] == {"train": 0, "val": 0, "test": 1}
     assert counts["c"]["unlabelled"] == {"train": 1, "val": 0, "test": 0}
-    assert result["dropped"] == [{"id": "u99", "path": "u99.wav", "reason": "The file is silent."}]
+    assert result["dropped"] == [
+        {"id": "u99", "path": "u99.wav", "reason": "The file is silent.", "kind": "unusable audio"}
+    ]
+    assert result["spellings_checked"] == ["speaker", "label", "session", "fold", "id"]
+    assert result["speakers_trained_and_validated"] == []
     assert result["notes"] == {"48000 Hz resampled to 16000 Hz": 1, "clipped": 2}
     assert result["corpus_notes"] == ["3 values lie outside the scale."]
     assert result["duplicates"] == {"across_test": [], "elsewhere": []}
@@ -270,6 +274,36 @@ def test_audit_reports_test_speakers_in_validation():
     fold = Fold("1", train=number == "3", val=number == "2", test=number == "1")
     assert set(speaker[fold.val]) & set(speaker[fold.test]) == {"d"}
     assert no_leaks(utterances, [fold])["speakers_shared_with_validation"] == [{"fold": "1", "speakers": ["d"]}]
+
+
+def test_audit_reports_training_speakers_in_validation():
+    """Two speakers: one is trained and validated on, the other is tested."""
+    utterances = speak("a", "b", split=["train", "test"], each=4)
+    utterances = [dataclasses.replace(row, split="val") if row.id in ("u00", "u02") else row for row in utterances]
+    found = no_leaks(utterances, make_folds(utterances, "official"))
+    assert found["speakers_trained_and_validated"] == [{"fold": "official", "speakers": ["a"]}]
+    assert found["speakers_shared_with_validation"] == []
+
+
+def test_audit_names_classes_that_are_tested_but_not_trained():
+    utterances = [*speak("a", "b", "c", label=["angry"] * 3), utterance(50, "a", label="happy")]
+    found = no_leaks(utterances, make_folds(utterances, "loso"))
+    assert found["classes_untrained"] == [{"fold": "a", "classes": ["happy"]}]
+
+
+def test_audit_refuses_two_spellings():
+    utterances = speak("a", "A", "c", "d")
+    with pytest.raises(InputError, match=r"the speakers 'a' \(u00\.wav\) and 'A' \(u01\.wav\) differ only in case"):
+        no_leaks(utterances, make_folds(utterances, "loso"))
+
+
+def test_a_single_class_is_nothing_to_learn():
+    utterances = speak("a", "b", "c", label=["angry"] * 3)
+    folds = make_folds(utterances, "loso")
+    with pytest.raises(InputError, match="every label of the corpus is 'angry', expected two classes or more, or val"):
+        no_leaks(utterances, folds)
+    rated = [dataclasses.replace(row, vad=(math.nan, 2.0, math.nan)) for row in utterances]
+    assert no_leaks(rated, folds)["speakers_shared"] == []
 
 
 def test_duplicates_across_a_test_set_are_an_error_unless_allowed():

@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from sejax.corpora.schema import DIMENSIONS, Dropped, Utterance
+from sejax.corpora.schema import DIMENSIONS, Dropped, Loss, Utterance
 from sejax.errors import InputError
 from sejax.evaluation.baselines import class_mean_lookup, majority_class
 from sejax.evaluation.intervals import summarise
@@ -533,15 +533,23 @@ def test_folds_of_several_speakers_list_the_speakers_too(tmp_path: Path) -> None
 
 
 def test_the_audit_is_told(tmp_path: Path) -> None:
-    dropped = [Dropped(id=f"lost {n}", path="/x", reason="silent") for n in range(502)]
+    dropped = [Dropped(id=f"lost {n}", path="/x", reason="silent") for n in range(500)]
+    dropped += [Dropped(f"lost {n}", "/y", f"there is no audio file /y/{n}", Loss.ABSENT) for n in (500, 501)]
     root, _, metrics = read(fabricate(tmp_path, dropped=dropped))
     (section,) = [s for s in root.all("section") if s.attributes.get("id") == "audit"]
     text = section.text()
     assert "No speaker is both trained and tested on" in text
     assert "Test utterances say texts that were trained on: up to 100 %" in text
     assert "The same audio twice on one side of every fold: 1 group" in text and "u000, u004" in text
-    assert "502 utterances dropped" in text and "lost 499" in text and "lost 500" not in text
+    assert "502 utterances dropped" in text and "lost 499" in text and "lost 501" not in text
     assert "and 2 more in metrics.json" in text
+    (by_kind,) = (part for part in section.all("details") if "by kind of reason" in part.text())
+    rows = [[cell.text() for cell in (*row.all("th"), *row.all("td"))] for row in by_kind.all("tbody")[0].all("tr")]
+    assert rows == [
+        ["unusable audio", "500", "lost 0", "silent"],
+        ["no such file", "2", "lost 500", "there is no audio file /y/500"],
+    ]
+    assert "No speaker, label, session, fold or id stands there in two spellings" in text
     assert "48000 Hz resampled to 16000 Hz: 1 utterance" in text
     fold = metrics["audit"]["class_counts"][0]
     assert " / ".join(str(fold[split]["angry"]) for split in ("train", "val", "test")) in text

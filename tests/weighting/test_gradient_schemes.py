@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sejax import weighting
@@ -84,6 +84,8 @@ few = settings(max_examples=60)
 
 @few
 @given(some_gradients)
+@example(np.array([[0.0088, 0.0], [-231.0, 264.0]]))  # the share of the second is 2e-5
+@example(np.array([[-170.0, 310.0], [0.003, 0.0085]]))
 def test_mgda_and_upgrad_harm_no_task(matrix):
     for name in ("mgda", "upgrad"):
         combined = weights_of(name, matrix) @ matrix

@@ -303,6 +303,23 @@ def test_a_task_without_prior_has_no_weight_at_all(scheme, kept):
 
 
 @every_scheme
+def test_a_task_that_alone_has_a_prior_weighs_exactly_the_number_of_tasks(scheme):
+    """Whatever its loss and its gradient. A quotient such as x / (x + 0) need not be 1 in a compiled program."""
+
+    @jax.jit
+    @jax.vmap
+    def weights(alpha, losses, updates):
+        transform = scheme(pair(alpha))
+        _, state = transform.update(updates, transform.init(()), losses=losses)
+        return transform.update(updates, state, losses=0.7 * losses)[1].weights
+
+    rng = np.random.default_rng(0)
+    losses, updates = (jnp.asarray(rng.uniform(0.1, 2, shape), jnp.float32) for shape in ((100, 2), (100, 2, 3)))
+    alphas = jnp.tile(jnp.array([0.0, 1.0]), 50)
+    np.testing.assert_array_equal(weights(alphas, losses, updates), 2 * jax.vmap(pair)(alphas))
+
+
+@every_scheme
 def test_only_tasks_without_prior_present(scheme):
     present = jnp.array([[False, True]])
     ((combined, state),) = run(scheme(pair(1.0)), LOSSES[:1, :2], None, present)

@@ -1,0 +1,129 @@
+"""The files of a corpus: whether a path names one, what stands there instead, and their text."""
+
+import errno
+import os
+import re
+import stat
+import unicodedata
+
+from sejax.corpora.schema import Loss
+from sejax.errors import InputError
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.*")
+_HOME = re.compile(r"(?:^|/)(~[^/]*|\$\{?\w+\}?)(?:/|$)")
+
+
+class AudioFiles:
+    """Tells what is wrong with a path that should name an audio file. It opens nothing, and lists a folder once."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[str]] = {}
+        self._alike: dict[tuple[str, bool], dict[str, str]] = {}
+
+    def problem(self, path: str) -> tuple[Loss, str] | None:
+        """Returns the kind of what is wrong and a sentence that names the path, None for a regular file."""
+        try:
+            mode = os.stat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return self._absent(path)
+        except OSError as error:  # a circle of links, a name that is too long, a folder that may not be entered
+            kind = Loss.LINK if error.errno == errno.ELOOP else Loss.ABSENT
+            return kind, f"{path} cannot be looked up ({error.strerror})"
+        if stat.S_ISREG(mode):
+            return None
+        if stat.S_ISDIR(mode):
+            return Loss.FOLDER, f"{path} is a folder, expected an audio file"
+        return Loss.SPECIAL, f"{path} is {_special(mode)}, expected an audio file"
+
+    def _absent(self, path: str) -> tuple[Loss, str]:
+        if url := _URL.search(path):
+            return Loss.URL, f"{url[0]} is a URL, expected a file on this machine (download it first)"
+        if os.path.islink(path):
+            return Loss.LINK, f"{path} is a link to {os.readlink(path)}, which is not there"
+        absent = f"there is no audio file {path}"
+        if other := self._find(path, fold_case=False):
+            form = next((form for form in ("NFC", "NFD") if unicodedata.is_normalized(form, other)), "mixed")
+            return Loss.OTHER_FORM, (
+                f"{absent}, but its name in another Unicode form ({form}) is there: write it in that form, or rename "
+                "the file (for instance with convmv)"
+            )
+        return Loss.ABSENT, absent + self._hint(path)
+
+    def _hint(self, path: str) -> str:
+        """Returns what may be meant by a path that names no file, as the end of a sentence; empty if nothing shows."""
+        if "\\" in path:
+            return " (folders are separated by /, not by \\)"
+        if home := _HOME.search(path):
+            return f" ({home[1]} is not replaced here: write the whole path)"
+        if ".zip::" in path:
+            return " (an archive has to be unpacked)"
+        if other := self._find(path, fold_case=True):
+            return f" (capitals matter: there is {other})"
+        return ""
+
+    def _find(self, path: str, *, fold_case: bool) -> str | None:
+        """Returns the path whose names are those of `path` up to Unicode form, and case if asked; None without one."""
+        folder, name = os.path.split(path)
+        if not name:
+            return folder or None
+        if not os.path.isdir(folder or "."):
+            found = self._find(folder, fold_case=fold_case)
+            if found is None:
+                return None
+            folder = found
+        if (folder, fold_case) not in self._alike:
+            names = self._list(folder)
+            self._alike[folder, fold_case] = {_canonical(name, fold_case): name for name in names}
+        other = self._alike[folder, fold_case].get(_canonical(name, fold_case))
+        return None if other is None else os.path.join(folder, other)
+
+    def _list(self, folder: str) -> list[str]:
+        if folder not in self._names:
+            try:
+                self._names[folder] = sorted(os.listdir(folder or "."))
+            except OSError:
+                self._names[folder] = []
+        return self._names[folder]
+
+
+def _canonical(name: str, fold_case: bool) -> str:
+    canonical = unicodedata.normalize("NFC", name)
+    return canonical.casefold() if fold_case else canonical
+
+
+def _special(mode: int) -> str:
+    kinds = (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket")
+    return next((words for is_kind, words in kinds if is_kind(mode)), "a device")
+
+
+def check_regular(path: str, what: str) -> None:
+    """Checks that a path names a regular file: reading a FIFO could last forever.
+
+    Args:
+      path: the file.
+      what: what is expected there, for messages.
+
+    Raises:
+      InputError: it names none, or cannot be looked up.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise InputError(f"{path} cannot be looked up ({error.strerror}), expected {what}") from error
+    if not stat.S_ISREG(mode):
+        is_what = "a folder" if stat.S_ISDIR(mode) else _special(mode)
+        raise InputError(f"{path} is {is_what}, expected {what}")
+
+
+def read_bytes(path: str, what: str) -> bytes:
+    """Returns the contents of a regular file.
+
+    Raises:
+      InputError: see `check_regular`; or the file may not be read.
+    """
+    check_regular(path, what)
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}), expected {what}") from error

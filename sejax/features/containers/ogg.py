@@ -1,0 +1,71 @@
+"""Ogg: its pages, which are numbered, have checksums, and of which the last says so."""
+
+import struct
+import zlib
+from io import BufferedIOBase
+
+from sejax.errors import InputError
+from sejax.features.containers.layout import Layout, converted, end_before
+
+_CODECS = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"fLaC", b"Speex   ")
+_FIRST, _LAST = 2, 4
+# The bytes with their bits in reverse order, for a checksum that zlib computes the other way round.
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_HEADER = 27
+
+
+def examine_ogg(path: str, file: BufferedIOBase, length: int) -> Layout:
+    """Walks through the pages of a file of `length` bytes.
+
+    Raises:
+      InputError: the file is truncated, has a damaged or missing page, or a second stream behind the first.
+    """
+    position, serial, number, ended, bodies = 0, None, 0, False, False
+    file.seek(0)
+    mended = f"keep what is there with {converted(path)}"
+    while position < length:
+        header = file.read(_HEADER)
+        if header[:4] != b"OggS":
+            break
+        if len(header) < _HEADER:
+            raise _ends_inside(path, position, mended)
+        kind, stream, page, checksum, segments = struct.unpack("<5xB8xIIIB", header)
+        sizes = file.read(segments)
+        body = file.read(sum(sizes))
+        if len(sizes) < segments or len(body) < sum(sizes):
+            raise _ends_inside(path, position, mended)
+        if _checksum(header[:22] + bytes(4) + header[26:] + sizes + body) != checksum:
+            raise InputError(f"{path}: is damaged, the checksum of its ogg page at byte {position} is wrong: {mended}")
+        if kind & _FIRST:
+            if bodies:
+                raise InputError(
+                    f"{path}: holds two ogg streams, of which the second begins at byte {position}, expected one: join "
+                    f"them with {converted(path)}"
+                )
+            if serial is None and body.startswith(_CODECS):
+                serial, number = stream, page
+        else:
+            bodies = True
+        if stream == serial:
+            if page != number:
+                raise InputError(f"{path}: is damaged, ogg page {number} is missing at byte {position}: {mended}")
+            number, ended = page + 1, ended or bool(kind & _LAST)
+        position += _HEADER + segments + len(body)
+    if serial is None:
+        return Layout(known=False)
+    if not ended:
+        raise InputError(f"{path}: is truncated, has no last ogg page, expected one: copy the file again, or {mended}")
+    return Layout(end=end_before(path, file, position, length))
+
+
+def _ends_inside(path: str, position: int, mended: str) -> InputError:
+    return InputError(
+        f"{path}: is truncated, ends inside the ogg page at byte {position}, expected whole pages: copy the file "
+        f"again, or {mended}"
+    )
+
+
+def _checksum(page: bytes) -> int:
+    """Returns the CRC-32 of RFC 3533: zlib's polynomial, most significant bit first, without inversion."""
+    state = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int.from_bytes(state.to_bytes(4, "little").translate(_REVERSED))

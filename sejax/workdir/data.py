@@ -1,0 +1,148 @@
+"""The data that a workdir's runs were trained on: what identifies it, and what has changed since."""
+
+import csv
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sejax.corpora.schema import DIMENSIONS, Corpus, Utterance
+from sejax.errors import InputError
+from sejax.host.atomic import atomic_write
+from sejax.host.wording import count
+
+UTTERANCES = "utterances.csv"
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else repr(float(value))
+
+
+_COLUMNS: Mapping[str, Callable[[Utterance], str]] = {
+    "id": lambda u: u.id,
+    "speaker": lambda u: u.speaker,
+    "label": lambda u: u.label or "",
+    "distribution": lambda u: json.dumps(dict(u.distribution), sort_keys=True) if u.distribution else "",
+    **{name: lambda u, place=place: _number(u.vad[place]) for place, name in enumerate(DIMENSIONS)},  # type: ignore[misc]
+    "session": lambda u: u.session or "",
+    "fold": lambda u: u.fold or "",
+    "split": lambda u: u.split or "",
+}
+"""Everything about an utterance that changes what a run learns or how it is scored, but for its audio."""
+AUDIO = "audio"  # the last column: the digest of the decoded samples
+
+Row = Mapping[str, str]
+
+
+def rows_of(corpus: Corpus, audio: Mapping[str, str]) -> list[Row]:
+    """Returns the row of utterances.csv of each usable utterance.
+
+    Args:
+      corpus: with usable utterances only.
+      audio: the digest of the decoded samples, by utterance id.
+    """
+    return [{**{name: of(u) for name, of in _COLUMNS.items()}, AUDIO: audio[u.id]} for u in corpus.utterances]
+
+
+def identity(corpus: Corpus, rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns what config.json holds of the data: counts, classes in order, VAD scale, a digest of each column."""
+    return {
+        "utterances": len(rows),
+        "classes": list(corpus.classes),
+        "vad_scale": list(corpus.vad_scale),
+        "digests": {name: _digest([row[name] for row in rows]) for name in (*_COLUMNS, AUDIO)},
+    }
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """Returns one digest of an identity, by which metrics.json names its data."""
+    return _digest(identity)
+
+
+def _digest(values: Any) -> str:
+    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def write_rows(workdir: str, rows: Sequence[Row]) -> None:
+    """Writes utterances.csv."""
+    with atomic_write(Path(workdir, UTTERANCES)) as file:
+        writer = csv.DictWriter(file, (*_COLUMNS, AUDIO), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def check_identity(begun: Any, path: Path) -> None:
+    """Checks the shape of an identity that was read from a config.json.
+
+    Raises:
+      InputError: it is not as `identity` returns it.
+    """
+    if not isinstance(begun, dict) or not isinstance(begun.get("digests"), dict):
+        raise InputError(
+            f"{path} has no object 'digests' in 'data', expected what a training run writes; restore it, or use "
+            "another --workdir"
+        )
+
+
+def changes(workdir: str, begun: Mapping[str, Any], here: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
+    """Returns what differs between the data a workdir was begun with and the data that is there now, in words.
+
+    Args:
+      workdir: its utterances.csv says which utterances differ.
+      begun: the identity in its config.json.
+      here: the identity of the data now.
+      rows: the rows of the data now.
+    """
+    found = [
+        f"{name} {_words(here[name])} (there {_words(begun.get(name))})"
+        for name in ("classes", "vad_scale")
+        if here[name] != begun.get(name)
+    ]
+    digests = begun["digests"]
+    columns = [name for name in (*_COLUMNS, AUDIO) if here["digests"][name] != digests.get(name)]
+    if columns:
+        found += _changed_rows(_read_rows(workdir, digests), rows, columns) or [
+            f"the column {name} (of which utterances cannot be said: {UTTERANCES} is not as it was written)"
+            for name in columns
+        ]
+    return found
+
+
+def _read_rows(workdir: str, digests: Mapping[str, str]) -> list[Row] | None:
+    """Returns the rows of utterances.csv, None if it is not the file that config.json was written with."""
+    try:
+        with open(Path(workdir, UTTERANCES), encoding="utf-8", newline="") as file:
+            rows: list[Row] = list(csv.DictReader(file))
+        intact = all(_digest([row[name] for row in rows]) == digests.get(name) for name in (*_COLUMNS, AUDIO))
+    except (OSError, ValueError, KeyError, csv.Error):
+        return None
+    return rows if intact else None
+
+
+def _changed_rows(begun: Sequence[Row] | None, here: Sequence[Row], columns: Sequence[str]) -> list[str]:
+    """Returns what differs by column: in how many utterances, and the first of them."""
+    if begun is None:
+        return []
+    there, now = {row["id"]: row for row in begun}, {row["id"]: row for row in here}
+    found = []
+    for what, ids in (("new", now.keys() - there.keys()), ("gone", there.keys() - now.keys())):
+        if ids:
+            found.append(f"{count(len(ids), 'utterance')} {what} (the first {min(ids)!r})")
+    both = sorted(there.keys() & now.keys())
+    for name in columns:
+        differ = [id_ for id_ in both if there[id_][name] != now[id_][name]]
+        if differ:
+            first = differ[0]
+            shown = "" if name == AUDIO else f" is {_words(now[first][name])}, there {_words(there[first][name])}"
+            more = ", or is decoded by another version of libsndfile or soxr" if len(differ) == len(both) > 1 else ""
+            found.append(
+                f"{name} of {len(differ)} of {count(len(both), 'utterance')} (the first: {first!r}{shown})"
+                f"{more if name == AUDIO else ''}"
+            )
+    return found
+
+
+def _words(value: Any) -> str:
+    return "blank" if value in ("", None) else repr(value)

@@ -1,0 +1,168 @@
+"""Every option has a check, and the check refuses what makes no sense with one sentence."""
+
+import re
+
+import pytest
+from ml_collections import ConfigDict
+from odd_values import odd_values, options, sane, set_option
+
+from sejax.config import CHECKS, STACKED, STRUCTURAL, check_config, default_config
+from sejax.errors import InputError
+
+
+def _refusal(config: ConfigDict) -> str:
+    """The sentence with which a config is refused; empty if it is accepted."""
+    try:
+        check_config(config)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def test_every_option_has_a_check():
+    grid = {f"grid.{name}" for name in (*STACKED, *STRUCTURAL)}
+    assert set(options()) == set(CHECKS) | grid
+    assert {name.removeprefix("grid.") for name in grid} <= set(CHECKS)
+
+
+@pytest.mark.parametrize("name", options())
+def test_defaults_are_sane(name: str):
+    assert sane(name, options()[name])
+
+
+@pytest.mark.parametrize("name", options())
+def test_odd_values_are_refused_by_a_sentence_or_sane(name: str):
+    values = odd_values(name)
+    assert len(values) >= 10
+    refused, config = 0, default_config()
+    for value in values:
+        set_option(config, name, value)
+        sentence = _refusal(config)
+        if not sentence:
+            assert sane(name, value), f"config.{name} = {value!r} is accepted"
+            continue
+        refused += 1
+        assert re.fullmatch(r"[^\n]{10,900}[^.\n]", sentence), sentence
+        last = name.rsplit(".", 1)[-1]
+        assert name in sentence or last in sentence, sentence
+        assert "expected" in sentence
+    assert refused >= 10
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("clip_norm", -1.0, "config.clip_norm is -1.0, expected 0 (no clipping) or a number from 1e-06 to 1e+06"),
+        ("clip_norm", float("nan"), "config.clip_norm is nan, expected 0 (no clipping) or a number from"),
+        ("averaging", 1.0, "config.averaging is 1.0, expected a number from 0 to below 1"),
+        ("patience", -1, "config.patience is -1, expected a whole number from 0 (never stop) to 100,000"),
+        (
+            "speeds",
+            (1.0, 1.0),
+            "config.speeds is (1.0, 1.0), expected a tuple that begins with 1.0, of up to 16 differ",
+        ),
+        ("seed", 2**40, "config.seed is 1099511627776, expected a whole number from 0 to 2,147,483,647"),
+        ("seed", -1, "config.seed is -1, expected a whole number from 0 to 2,147,483,647"),
+        ("seed", 2**31 - 1, ""),
+        ("devices", -1, "config.devices is -1, expected a whole number from 0 (all) to 65,536"),
+        ("bootstrap", -5, "config.bootstrap is -5, expected 0 (no intervals) or a whole number from 20 to 100,000"),
+        ("bootstrap", 10**8, "config.bootstrap is 100000000, expected 0 (no intervals) or a whole number from 20 to"),
+        ("bootstrap", 1, "config.bootstrap is 1, expected 0 (no intervals) or a whole number from 20 to 100,000"),
+        ("max_seconds", 0.001, "config.max_seconds is 0.001, expected 0 (no limit) or a number from 0.1 to 86,400"),
+        ("max_seconds", 0, ""),
+        ("model.heads", 0, "config.model.heads is 0, expected a whole number from 1 to 256"),
+        ("augment.time_masks", -1, "config.augment.time_masks is -1, expected a whole number from 0 to 100"),
+        ("buckets", 1000, "config.buckets is 1000, expected a whole number from 1 to 32"),
+        ("epochs", True, "config.epochs is True, expected a whole number from 1 to 100,000"),
+        ("memory_fraction", 0.0, "config.memory_fraction is 0.0, expected a number from 0.01 to 1"),
+        ("learning_rate", 0.0, "config.learning_rate is 0.0, expected a number above 0 and up to 10"),
+        ("batch_size", 1, "config.batch_size is 1, expected 2 or more: one utterance has no loss ccc"),
+        ("cache_dir", "", "config.cache_dir is '', expected text that is not empty"),
+        ("features.mel.hop_length", 0, "config.features.mel.hop_length is 0, expected a whole number from 1 to 65,536"),
+        ("features.mel.n_mels", 900, "config.features.mel.n_mels is 900, expected at most the 513 bins of n_fft"),
+        ("features.prosody.fmin", 600, "config.features.prosody.fmin is 600, expected below fmax (600 Hz)"),
+        (
+            "features.prosody.fmax",
+            9000,
+            "config.features.prosody.fmax is 9000, expected at most half the sampling rate",
+        ),
+        (
+            "features.prosody.win_length",
+            1025,
+            "config.features.prosody.win_length is 1025, expected an even number from",
+        ),
+        (
+            "features.prosody.hop_length",
+            8000,
+            "config.features.prosody.hop_length is 8000, expected a smaller one: the",
+        ),
+        (
+            "features.ssl.wavlm.max_seconds",
+            1.0,
+            "config.features.ssl.wavlm.max_seconds is 1.0, expected a number from 3",
+        ),
+        (
+            "features.ssl.wavlm.layers",
+            "-1",
+            "config.features.ssl.wavlm.layers is '-1', expected all, last or the number",
+        ),
+        ("grid.alpha", (0.5, -0.1), "a value of config.grid.alpha is -0.1, expected a number from 0 to 1"),
+        ("grid.alpha", (0.5, 0.5), "config.grid.alpha is (0.5, 0.5), expected each value once"),
+        ("grid.alpha", (1, 1.0), "config.grid.alpha is (1, 1.0), expected each value once"),
+        ("grid.alpha", 0.5, "config.grid.alpha is 0.5, expected a tuple of values"),
+        (
+            "grid.model.layers",
+            (1, 1.5),
+            "a value of config.grid.model.layers is 1.5, expected a whole number from 0 to",
+        ),
+        ("grid.streams", ("mfcc", "mel"), "a value of config.grid.streams is 'mfcc', expected a tuple of names out of"),
+        ("grid.batch_size", (8, 2**40), "a value of config.grid.batch_size is 1099511627776, expected a whole number"),
+        (
+            "grid.weighting",
+            ("joint", "best"),
+            "a value of config.grid.weighting is 'best', expected one of static, dyn",
+        ),
+    ],
+)
+def test_sentences(name: str, value: object, sentence: str):
+    config = default_config()
+    set_option(config, name, value)
+    found = _refusal(config)
+    assert found.startswith(sentence) and bool(found) == bool(sentence), found
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"seed": 2**31 - 3, "seeds": 4}, "config.seeds is 4, expected at most 3: the last seed is 2,147,483,647"),
+        (
+            {"features.mfcc.hop_length": 8000, "max_seconds": 0.25},
+            "config.max_seconds is 0.25, expected 0.5 or more, a frame of mfcc, or 0 (no limit)",
+        ),
+        (
+            {"batch_size": 1, "alpha": 1.0, "grid.alpha": (1.0, 0.5)},
+            "config.batch_size is 1, expected 2 or more: one utterance has no loss ccc",
+        ),
+        ({"batch_size": 1, "alpha": 1.0}, ""),
+        ({"batch_size": 1, "loss.vad": "mse"}, ""),
+        (
+            {"model.width": 6},
+            "config.model.width is 6, expected a multiple of 2 * model.heads = 8",
+        ),
+    ],
+)
+def test_options_are_checked_together(changes: dict[str, object], sentence: str):
+    config = default_config()
+    config.update_from_flattened_dict(changes)
+    assert _refusal(config) == sentence
+
+
+def test_missing_and_unknown_options():
+    config = default_config()
+    with config.unlocked():
+        del config.model["width"]
+    assert _refusal(config) == "config.model.width is missing, expected all options of sejax.config.default_config"
+    config = default_config()
+    with config.unlocked():
+        config.loss.vadd = "mse"
+    assert _refusal(config) == "the config has no option 'loss.vadd', did you mean 'loss.vad'?"
