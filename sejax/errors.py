@@ -72,7 +72,7 @@ def whole(low: int, high: int, also: str = "") -> Check:
 
 def number(low: int | float, high: int | float, *, above: bool = False, below: bool = False) -> Check:
     """Returns the check for a number within bounds, which may exclude them (`above` the lower, `below` the upper)."""
-    words = f"a number {'above' if above else 'from'} {low:g} {'and up to' if above else 'to'} "
+    words = f"a number {'above' if above else 'from'} {low:,.12g} {'and up to' if above else 'to'} "
     return Check(
         # Also false for NaN.
         lambda value: (

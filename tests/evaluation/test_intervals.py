@@ -262,3 +262,11 @@ def test_folds_whose_rows_are_all_predicted_keep_their_numbers():
         for name, value in after["metrics"].items():
             assert name == "ccc_mean" or value == before["metrics"][name]
     assert {"wa", "ccc_valence"} <= set(folds[0]["metrics"])
+
+
+def test_without_draws_there_are_no_intervals():
+    drawn, without = summarise(study(), n_bootstrap=20)[0], summarise(study(), n_bootstrap=0)[0]
+    assert all("ci95" in metric for metric in drawn["metrics"].values())
+    for metric in drawn["metrics"].values():
+        del metric["ci95"]
+    assert without == drawn
