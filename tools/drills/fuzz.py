@@ -32,7 +32,7 @@ from tools.drills.parsers import PARSERS, Parser, sentence_problem
 from tools.drills.tally import TAIL, Failure, Tally, rerun, tell
 
 STRIDE = 10**9  # between the first numbers of two seeds
-CHUNK = 10_000  # cases that a process tries
+CHUNK = 4000  # cases that a process tries
 SHOWN = 5  # failures of one parser that are alike and are told; the others are counted
 
 Found = tuple[int, str, list[str]]  # a case, what was wrong, the last lines

@@ -5,6 +5,7 @@ import datetime
 import os
 import platform
 import random
+import shlex
 import subprocess
 import sys
 import time
@@ -113,6 +114,8 @@ def try_all(
         done, _ = wait(pending, return_when=FIRST_COMPLETED)
         for future in done:
             tally.add(pending.pop(future).kind, future.result())
+            if tally.tried.total() % 20 == 0:
+                tell(f"{tally.held.total():,} of {tally.tried.total():,} held")
 
     with ThreadPoolExecutor(jobs) as pool:
         for case in cases:
@@ -128,7 +131,7 @@ def try_all(
 
 def rerun(drill: str, case: str) -> str:
     """Returns the command that tries one case again."""
-    return f"python tools/drill.py {drill} --case {case!r}"
+    return f"python tools/drill.py {drill} --case {shlex.quote(case)}"
 
 
 def last_lines(*outputs: str) -> list[str]:
