@@ -12,8 +12,9 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sejax.host.progress import close_bars
 
@@ -24,6 +25,8 @@ GRACE_SECONDS = {signal.SIGINT: 5.0, signal.SIGTERM: 20.0}
 class Terminated(BaseException):
     """SIGTERM has asked the process to end."""
 
+
+_SIGNALS = {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
 
 _requested = threading.Event()
 _finishing = threading.Event()
@@ -39,6 +42,7 @@ def listen(last_words: Callable[[], str]) -> None:
     writing.setblocking(False)
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.unraisablehook = partial(_send_again, sys.unraisablehook)
     # The system writes here at once, also while the main thread computes.
     signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_end_after_grace, args=(reading, writing, last_words), daemon=True).start()
@@ -80,6 +84,15 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     _requested.set()
     if not _finishing.is_set():
         raise Terminated
+
+
+def _send_again(otherwise: Callable[[Any], object], lost: Any) -> None:
+    """Sends a signal again whose exception Python has dropped, because it came within a destructor or gc callback."""
+    number = _SIGNALS.get(lost.exc_type)
+    if number is None:
+        otherwise(lost)
+    else:
+        threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
 
 
 def _end_after_grace(reading: socket.socket, writing: socket.socket, last_words: Callable[[], str]) -> None:

@@ -65,3 +65,19 @@ def test_a_signal_ends_the_process_in_one_line(work: str, number: signal.Signals
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (128 + number, printed, f"{said}\n")
+
+
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "by Ctrl-C"), (signal.SIGTERM, "by SIGTERM")])
+def test_a_signal_within_a_destructor_is_not_lost(number: signal.Signals, said: str):
+    work = f"""
+    class Dropped:
+        def __del__(self):
+            signal.raise_signal({int(number)})
+    stopping.GRACE_SECONDS = {{}}
+    Dropped()
+    time.sleep(60)
+"""
+    code = PREAMBLE.replace("    WORK", work)
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (128 + number, f"{said}\n")

@@ -91,7 +91,9 @@ def command(workdir: Path, *options: str, table: Path, cache: Path) -> list[str]
 
 def environment() -> dict[str, str]:
     """Returns the variables of the command: on the CPU, and every compiled program is kept."""
-    return os.environ | {
+    # jax sets the level of XLA's log for this process, sejax.main sets another one.
+    inherited = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    return inherited | {
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
