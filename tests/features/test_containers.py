@@ -357,6 +357,10 @@ def test_mp3_files_of_other_writers(tmp_path: Path) -> None:
     vbri += bytes(len(first) - len(vbri))
     assert len(load_audio(write(tmp_path / "c.mp3", vbri + frames)).samples) == 576 * count
     assert refusal(write(tmp_path / "c.mp3", vbri + frames[:-2000])).startswith("is truncated, has ")
+    uncounted = first.replace(b"Info", b"Xing")
+    uncounted = put(uncounted, uncounted.index(b"Xing") + 4, ">I", 0)
+    assert len(load_audio(write(tmp_path / "c.mp3", uncounted + frames)).samples) == 576 * count
+    assert refusal(write(tmp_path / "c.mp3", uncounted)) == "has 0 whole mp3 frames, expected speech"
 
 
 def test_mp3_in_wav_files(tmp_path: Path) -> None:
