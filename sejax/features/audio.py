@@ -138,9 +138,11 @@ def _load(path: str, file: BufferedIOBase, start: float | None, end: float | Non
                 raise InputError(f"{path}: has 0 samples, expected speech")
             first, last = _cut(path, start, end, frames=frames, rate=rate)
             channels = _read(path, sound, first + layout.lead, last - first)
-    except soundfile.SoundFileError as error:
-        if view.error is not None:
+    except (soundfile.SoundFileError, InputError) as error:
+        if view.error is not None:  # of which everything else is a consequence
             raise view.error from error
+        if isinstance(error, InputError):
+            raise
         raise _not_audio(path, file, container, error) from error
     if view.error is not None:
         raise view.error
