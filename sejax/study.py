@@ -17,7 +17,6 @@ from sejax.engine.feed import Tested, open_feed
 from sejax.engine.plan import Planned, format_plan, plan_programs
 from sejax.evaluation.selection import validate_runs
 from sejax.evaluation.tables import format_table
-from sejax.host import stopping
 from sejax.report.page import write_report
 from sejax.workdir import files
 from sejax.workdir.logs import Logs
@@ -108,8 +107,7 @@ def _train(study: build.Study, plan: Planned, workdir: str, checkpoints: Checkpo
 
     if train and done < schedule.epochs and not np.all(done - best_epoch >= patience):
         logs = Logs(workdir, study, program, done) if devices.leads() else None
-        # SIGTERM waits for the end of an epoch, which is saved.
-        with stopping.finish_first():
+        with checkpoints.before_sigterm():
             for epoch in range(done + 1, schedule.epochs + 1):
                 # The guard forbids every transfer that is not explicit.
                 with jax.transfer_guard("disallow"):
@@ -134,7 +132,7 @@ def _train(study: build.Study, plan: Planned, workdir: str, checkpoints: Checkpo
                 improved = (scores >= best_score) & (epoch - 1 - best_epoch < patience)
                 best_score, best_epoch = np.where(improved, scores, best_score), np.where(improved, epoch, best_epoch)
                 best = feed.keep_best(best, states, scores, improved, epoch)
-                stop = bool(np.all(epoch - best_epoch >= patience)) or stopping.is_requested()
+                stop = bool(np.all(epoch - best_epoch >= patience)) or checkpoints.asked_to_end()
 
                 # Log and save.
                 if logs:
@@ -143,7 +141,6 @@ def _train(study: build.Study, plan: Planned, workdir: str, checkpoints: Checkpo
                     checkpoints.save(epoch, (states, best))
                 if stop:
                     break
-            checkpoints.wait()
             if logs:
                 logs.close()
     checkpoints.close()

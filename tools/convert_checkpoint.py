@@ -18,9 +18,14 @@ import argparse
 import json
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from sejax.host.magic import FIRST_BYTES, describe_contents
 
 BIN = "pytorch_model.bin"
 INDEX = f"{BIN}.index.json"
@@ -49,11 +54,26 @@ def parts(folder: Path) -> tuple[list[Path], set[str] | None]:
         files: dict[str, str] = json.loads(index.read_text())["weight_map"]
         shards = [folder / file for file in sorted(set(files.values()))]
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise SystemExit(f"{index} has no weight_map of tensor names to files ({error!r})") from None
+        raise SystemExit(f"{index} has no weight_map of tensor names to files ({error!r}), expected one") from None
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
         raise SystemExit(f"{index} names {', '.join(missing)}, expected beside it, in {folder}")
     return shards, set(files)
+
+
+def check_contents(path: Path) -> None:
+    """Refuses a file that is no pickle by its first bytes, such as a git-lfs pointer or a web page.
+
+    Raises:
+      SystemExit: it is something else, or cannot be opened.
+    """
+    try:
+        with path.open("rb") as file:
+            contents = describe_contents(file.read(FIRST_BYTES))
+    except OSError as error:
+        raise SystemExit(f"{path} cannot be opened ({error.strerror}), expected a PyTorch file") from None
+    if contents and not contents.startswith(("a zip archive", "a pickle")):
+        raise SystemExit(f"{path} is {contents}, expected a PyTorch file")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -73,7 +93,10 @@ def read(path: Path) -> dict[str, Any]:
                 f"{path} holds more than tensors, which could run code when read ({wanted[1]}): it is refused. "
                 "Expected a state dict, as torch.save(model.state_dict()) writes it."
             ) from None
-        raise SystemExit(f"{path} cannot be read ({type(error).__name__}): it is damaged or no PyTorch file") from None
+        raise SystemExit(
+            f"{path} cannot be read ({type(error).__name__}), expected a whole PyTorch file: it is damaged, or of "
+            "something else"
+        ) from None
     if not isinstance(state, dict):
         raise SystemExit(f"{path} holds a {type(state).__name__}, expected a state dict: tensors by their names")
     others = [
@@ -81,7 +104,7 @@ def read(path: Path) -> dict[str, Any]:
     ]
     if others or not state:
         raise SystemExit(
-            f"{path} is not a state dict, which holds tensors by their names: {', '.join(others[:3]) or 'it is empty'}"
+            f"{path}: {', '.join(others[:3]) or 'it is empty'}, expected a state dict: tensors by their names"
         )
     return {str(name): tensor.detach() for name, tensor in state.items()}
 
@@ -92,16 +115,19 @@ def convert(folder: Path, out: Path, *, force: bool) -> int:
     The file appears whole or not at all.
 
     Raises:
-      SystemExit: `out` exists and `force` is not set, or is a folder; PyTorch is missing; tensors that the index
-        names are not in the shards; or what `parts` and `read` refuse.
+      SystemExit: `out` exists and `force` is not set, is a folder or cannot be written; PyTorch is missing; tensors
+        that the index names are not in the shards; or what `parts`, `check_contents` and `read` refuse.
     """
     paths, promised = parts(folder)
     if out.is_dir():
         raise SystemExit(f"{out} is a folder, expected the name of the file to write, such as {out / SAFETENSORS}")
     if out.exists() and not force:
         raise SystemExit(f"{out} exists already, expected a new file, or --force to replace it")
+    for path in paths:
+        check_contents(path)
     try:
         import torch  # noqa: F401
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
     except ImportError as error:
         raise SystemExit(NO_TORCH.format(error=error)) from None
@@ -111,7 +137,8 @@ def convert(folder: Path, out: Path, *, force: bool) -> int:
     if promised is not None and promised - set(tensors):
         lacking = sorted(promised - set(tensors))
         raise SystemExit(
-            f"The shards in {folder} lack {', '.join(lacking[:3])} ({len(lacking)} in all), named by {INDEX}"
+            f"The shards in {folder} lack {', '.join(lacking[:3])} ({len(lacking)} in all), expected every tensor that "
+            f"{INDEX} names"
         )
     storages = set()
     for name, tensor in tensors.items():
@@ -127,6 +154,8 @@ def convert(folder: Path, out: Path, *, force: bool) -> int:
         save_file(tensors, partial, metadata={"format": "pt"})
         shutil.copymode(paths[0], partial)  # safetensors makes it readable for its owner alone
         partial.replace(out)
+    except (OSError, SafetensorError) as error:  # a full disk
+        raise SystemExit(f"{out} cannot be written ({error}), expected room for it") from None
     finally:
         partial.unlink(missing_ok=True)
     return len(tensors)

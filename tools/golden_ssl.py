@@ -23,10 +23,11 @@ and `versions`, those of the packages.
 The weights are drawn here, so that every part of a model matters: the models' own initialisation leaves attention
 almost uniform, relative positions at their default, and norms at one and zero.
 
-Versions of transformers differ in the last hidden state of pre-norm models: up to 4 it is the normalised
-`last_hidden_state`, in 5.24 (`tie_last_hidden_states=False`) the last layer's output before the norm. This also changes
-the weighted layer sum of pre-norm classifiers, whose published checkpoints were trained with the former. So
-`tie_last_hidden_states` is set here, which gives the hidden states and logits of transformers 4.
+Versions of transformers differ in the last hidden state of pre-norm models: before 5.16 it is the normalised
+`last_hidden_state`, from 5.16 on (`tie_last_hidden_states=False`) the last layer's output before the norm. This also
+changes the weighted layer sum of pre-norm classifiers. `tie_last_hidden_states` is set here, which gives the hidden
+states and logits of transformers 4; `wavlm-classifier`, whose config.json says so, has the logits without it too
+(`_untied_logits`).
 
 Names of arrays that are unexpected:
 - save_pretrained of transformers 5 writes the positional convolution's weight norm as
@@ -104,7 +105,7 @@ CHECKPOINTS: dict[str, tuple[str, dict[str, Any]]] = {
     "classifier-last": ("Wav2Vec2ForSequenceClassification", SMALLER | EMOTIONS),
     "wavlm-classifier": (
         "WavLMForSequenceClassification",
-        SMALLER | LARGE | BUCKETS | EMOTIONS | {"use_weighted_layer_sum": True},
+        SMALLER | LARGE | BUCKETS | EMOTIONS | {"use_weighted_layer_sum": True, "tie_last_hidden_states": True},
     ),
     "dimensional": ("Wav2Vec2ForSpeechClassification", SMALLER | LARGE | DIMENSIONS),
 }
@@ -197,6 +198,7 @@ def outputs(model: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
     seen: dict[str, Any] = {}
     encoder = model.base_model
+    both = getattr(encoder.config, "tie_last_hidden_states", False)
     encoder.config.tie_last_hidden_states = True
 
     def keep(name: str) -> Any:
@@ -216,6 +218,11 @@ def outputs(model: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
             if classifies:
                 model(batch)
                 kept = {"pooled": seen["pooled"][0], "logits": seen["logits"][0]}
+                if both:
+                    encoder.config.tie_last_hidden_states = False
+                    model(batch)
+                    kept["untied_logits"] = seen["logits"][0]
+                    encoder.config.tie_last_hidden_states = True
             else:
                 hidden = encoder(batch, output_hidden_states=True).hidden_states
                 kept = {"conv": seen["conv"][0].T, "projected": seen["projected"][0], "hidden": torch.cat(hidden)}

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import orbax.checkpoint as ocp
 
 from sejax.engine import devices
 from sejax.errors import InputError
+from sejax.host import stopping
 from sejax.host.disk import disk_problem
 
 CHECKSUMS = "checksums.json"  # in the folder of an epoch: the digest of each other file there
@@ -121,25 +124,35 @@ class Checkpoints:
                 "this config; use the config it was trained with, or another --workdir"
             )
 
-    def wait(self) -> None:
-        """Waits until everything is written.
+    @contextmanager
+    def before_sigterm(self) -> Iterator[None]:
+        """Defers SIGTERM to the end of the block, when everything is written; the block ends if `asked_to_end`.
 
         Raises:
           InputError: the disk refuses the last checkpoint.
         """
-        try:
-            self._manager.wait_until_finished()
-        except Exception as error:
-            raise self._not_written(error) from error
+        with stopping.finish_first():
+            yield
+            self._wait()
+
+    def asked_to_end(self) -> bool:
+        """Returns whether SIGTERM has come, so that the epoch that is done is the last to be saved."""
+        return stopping.is_requested()
 
     def close(self) -> None:
         """Waits until everything is written, and ends the threads that write.
 
         Raises:
-          InputError: see `wait`.
+          InputError: the disk refuses the last checkpoint.
         """
-        self.wait()
+        self._wait()
         self._manager.close()
+
+    def _wait(self) -> None:
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._not_written(error) from error
 
     def _write_checksums(self) -> None:
         """Writes the checksums of the epoch that is being written, just before its folder gets its name."""

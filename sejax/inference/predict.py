@@ -1,11 +1,12 @@
 """Predicts the emotions of audio files with a published model, and prints them as CSV:
 
-    python -m sejax.predict --model FOLDER_OR_ID [--revision R] FILE...
+    python -m sejax.predict --model FOLDER_OR_ID [--revision R] [--problem_type T] FILE...
 
 FOLDER_OR_ID is an emotion model in Hugging Face's layout (`sejax.pretrained.heads`). A row has the file and a column
-per label: probabilities of classes, or values of dimensions. A file that cannot be used gives a sentence on standard
-error. The other files are printed nevertheless, and the exit status is 1. Each file is read as a whole. Memory grows
-with the square of its duration: cut recordings of more than a few minutes into utterances first.
+per label: probabilities of classes, or values of dimensions; a note on standard error says which. Where the checkpoint
+does not say it, `--problem_type` has to. A file that cannot be used gives a sentence on standard error. The other files
+are printed nevertheless, and the exit status is 1. Audio longer than a minute is read in overlapping windows, whose
+frames are pooled together; a note says so, and what else is unusual about a file.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import csv
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sejax.errors import InputError
 
@@ -21,30 +22,45 @@ if TYPE_CHECKING:
     from sejax.pretrained.heads import Classifier
 
 
-def predict(classifier: "Classifier", path: str) -> list[float]:
+class Prediction(NamedTuple):
+    """The outputs of a model for one file."""
+
+    values: list[float]  # of each label
+    note: str  # what is unusual about the file; "" if nothing is
+
+
+def predict(classifier: "Classifier", path: str) -> Prediction:
     """Returns the value of each label for one file.
 
     Raises:
-      InputError: the file cannot be used (`load_audio`), or is too short for the model.
+      InputError: the file cannot be used (`load_audio`), is too short for the model or too long for the memory, or
+        gives values that are not finite.
     """
-    import jax.numpy as jnp
+    import jax
     import numpy as np
 
     from sejax.corpora.schema import SAMPLING_RATE
     from sejax.features.audio import load_audio
-    from sejax.pretrained.extract import padded_length
-    from sejax.pretrained.heads import classify
+    from sejax.pretrained.heads import WINDOW_SECONDS, classify_utterance
 
-    samples = load_audio(path).samples
-    window = classifier.checkpoint.backbone.window
-    if len(samples) < window:
+    try:
+        samples, note = (audio := load_audio(path)).samples, audio.note
+        seconds, window = len(samples) / SAMPLING_RATE, classifier.checkpoint.backbone.window
+        if len(samples) < window:
+            raise InputError(
+                f"{path}: lasts {1000 * seconds:.1f} ms, expected at least the "
+                f"{1000 * window / SAMPLING_RATE:.1f} ms that the model's first frame sees"
+            )
+        values = np.asarray(classify_utterance(classifier, samples).values[0])
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
         raise InputError(
-            f"{path}: lasts {1000 * len(samples) / SAMPLING_RATE:.1f} ms, expected at least the "
-            f"{1000 * window / SAMPLING_RATE:.1f} ms that the model's first frame sees"
-        )
-    padded = np.pad(samples, (0, padded_length(len(samples)) - len(samples)))
-    scores = classify(classifier, jnp.asarray(padded)[None], jnp.asarray([len(samples)], jnp.int32))
-    return np.asarray(scores.values[0]).tolist()
+            f"{path}: the model cannot be run on it ({' '.join(str(error).split())[:200]}), expected enough memory"
+        ) from error
+    if not np.isfinite(values).all():
+        raise InputError(f"{path}: the model gives {values.tolist()} for it, expected finite values")
+    windows = f"lasts {seconds:.0f} s, read in overlapping windows of {WINDOW_SECONDS:.0f} s"
+    notes = [note] * bool(note) + [windows] * (seconds > WINDOW_SECONDS)
+    return Prediction(values.tolist(), "; ".join(notes))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,26 +71,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--model", required=True, help="a folder in Hugging Face's layout, or a hub id")
     parser.add_argument("--revision", default="main", help="branch, tag or commit on the hub")
+    parser.add_argument(
+        "--problem_type",
+        choices=("regression", "single_label_classification", "multi_label_classification"),
+        help="what the model's outputs are (default: what its config.json or its labels say)",
+    )
     parser.add_argument("files", nargs="+", metavar="FILE", help="audio of any format and rate")
     given = parser.parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from sejax.pretrained.heads import load_classifier
-
     try:
-        classifier = load_classifier(given.model, revision=given.revision)
+        return _predict_all(given.model, given.revision, given.problem_type, given.files)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("error: interrupted, the rows above are complete", file=sys.stderr)
+        return 130
+
+
+def _predict_all(model: str, revision: str, problem_type: str | None, files: Sequence[str]) -> int:
+    """Prints a row per file that can be used and returns the exit status."""
+    from sejax.pretrained.heads import load_classifier
+
+    classifier = load_classifier(model, revision=revision, problem_type=problem_type)
+    for note in classifier.notes:
+        print(f"note: {note}", file=sys.stderr)
     rows = csv.writer(sys.stdout, lineterminator="\n")
     rows.writerow(["file", *classifier.labels])
     status = 0
-    for path in given.files:
+    for path in files:
         try:
-            values = predict(classifier, path)
+            found = predict(classifier, path)
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             status = 1
-        else:
-            rows.writerow([path, *(f"{value:.6g}" for value in values)])
-            sys.stdout.flush()
+            continue
+        rows.writerow([path, *(f"{value:.6g}" for value in found.values)])
+        sys.stdout.flush()
+        if found.note:
+            print(f"note: {path}: {found.note}", file=sys.stderr)
     return status

@@ -143,7 +143,7 @@ class Trunk(nn.Module):
         upper = tuning.upper(tuned_name(name))
         if upper is None:
             return below
-        output: Any = upper(below[..., -tuning.cut_size :], mask.sum(axis=1, dtype=jnp.int32), rates.hidden)
+        output: Any = upper(below[..., -tuning.cut_size :], mask.sum(axis=1, dtype=jnp.int32))
         above = side_by_side(output, tuning).astype(below.dtype)
         return jnp.concatenate([below, above], axis=-1) if tuning.joins_states else above
 

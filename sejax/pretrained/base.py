@@ -68,8 +68,9 @@ class Section:
     dtype: Any = jnp.float32  # of the products; parameters and reductions are float32
     lora: Lora = NO_LORA
     layer_drop: float = 0.0  # probability that a layer is skipped in a training step
-    time_mask_prob: float = 0.0  # share of the frames that masked spans would cover if none overlapped
+    time_mask_prob: float = 0.0  # share of the frames that masked spans would cover if none overlapped; 0: no spans
     time_mask_length: int = 10  # frames of a span
+    final_norm: bool = True  # a norm behind the last layer is a part of the last hidden state
     checkpointing: bool = False  # computes each layer again in the backward pass instead of storing its activations
 
 
@@ -87,7 +88,7 @@ class Backbone(ABC):
 
     RULES: ClassVar[tuple[Rule, ...]]  # where each array of the encoder goes; layers are stacked under STACKED
     PREFIX: ClassVar[str]  # a pattern; what heads put before the encoder's keys
-    LEFT_OUT: ClassVar[str]  # a pattern of the keys, without prefix, that are not read
+    OWN: ClassVar[str]  # a pattern of the encoder's keys, without prefix; all others belong to heads
     OPTIONAL: ClassVar[tuple[str, ...]]  # paths of arrays that a checkpoint may lack; they are zeros then
 
     family: str  # model_type of config.json, a key of BACKBONES
@@ -98,9 +99,11 @@ class Backbone(ABC):
     @classmethod
     @abstractmethod
     def read(cls, config: Mapping[str, Any], preprocessor: Mapping[str, Any], folder: Path) -> "Backbone":
-        """Returns what a checkpoint's config.json and preprocessor_config.json describe.
+        """Returns what a checkpoint's config.json and its preprocessor's settings describe.
 
         Args:
+          config: the content of config.json.
+          preprocessor: the settings of the feature extractor.
           folder: named in errors.
 
         Raises:
@@ -130,10 +133,10 @@ class Backbone(ABC):
     def module(self, section: Section = WHOLE, name: str | None = None) -> nn.Module:
         """Returns the module of a section.
 
-        It is called with `(x, lengths, rate=None)` and returns an `Output`. For the first section, `x` are samples
+        It is called with `(x, lengths)` and returns an `Output`. For the first section, `x` are samples
         [batch, samples] at 16 kHz (after `prepare`) and `lengths` [batch] the valid samples; for a later one they are
-        the last output of the section before, [batch, time, feature], and the valid frames. `rate` is the dropout
-        rate, which needs the random stream "dropout"; time masking needs "masking".
+        the last output of the section before, [batch, time, feature], and the valid frames. In training, the
+        checkpoint's own dropout needs the random stream "dropout", time masking "masking".
         """
 
     @abstractmethod

@@ -1,11 +1,14 @@
 """Loads checkpoints in Hugging Face's layout as a backbone and a tree of parameters, without PyTorch.
 
-The family's `RULES` say where each array goes. Whatever is missing, unexpected or of another shape is named in one
-error.
+The family's `RULES` say where each array goes. Whatever of the encoder is missing, unexpected or of another shape is
+named in one error. Arrays outside the encoder and an emotion head are left out, with a note.
 """
 
+import contextlib
 import hashlib
 import re
+import reprlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,11 +21,17 @@ import numpy as np
 from flax import traverse_util
 
 from sejax.errors import InputError
+from sejax.host.magic import FIRST_BYTES, describe_contents
+from sejax.host.wording import count
 from sejax.pretrained.base import STACKED, Backbone, Rule
-from sejax.pretrained.hub import locate, read_json
+from sejax.pretrained.hub import CONFIG, PREPROCESSORS, locate, preprocessor_files, read_json, weight_files
 from sejax.pretrained.registry import BACKBONES
 
 NAMED = 8  # the largest number of arrays that an error names
+FEW = 3  # the largest number of arrays that are named where all have the same in common
+
+OF_NO_EFFECT = {"feature_extractor_type", "padding_side", "padding_value", "processor_class", "return_attention_mask"}
+"""Settings of feature extractors that change no number here."""
 
 CONVERSIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "same": lambda x: x,
@@ -62,7 +71,7 @@ def find_pretrained(source: str, *, revision: str = "main") -> Pretrained:
     Raises:
       InputError: there is no checkpoint, or it is of another kind.
     """
-    folder = locate(source, revision)
+    folder = locate(source, revision, check=_check_model_type)
     return Pretrained(folder, read_backbone(folder), fingerprint(folder))
 
 
@@ -73,54 +82,94 @@ class Checkpoint:
     folder: Path
     backbone: Backbone
     params: dict[str, Any]
-    head: dict[str, Any]  # of an emotion checkpoint; empty if it has none
+    head: dict[str, Any]  # arrays of an emotion head, as `HEAD_RULES` place them; empty if it has none
+    others: str = ""  # the first of the arrays that are neither the encoder's nor an emotion head's
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what is left out."""
+        note = f"{self.folder}: arrays outside the encoder and an emotion head are not used ({self.others})"
+        return (note,) if self.others else ()
 
 
 def load_checkpoint(source: str, *, revision: str = "main") -> Checkpoint:
     """Loads a checkpoint in Hugging Face's layout: a local folder, or a hub id.
 
     Raises:
-      InputError: there is no checkpoint, it is of another kind, or its arrays are not those of its config.json; all
-        that is wrong with the arrays is in one sentence.
+      InputError: there is no checkpoint, it is of another kind, or the encoder's arrays are not those of its
+        config.json; all that is wrong with them is in one sentence.
     """
-    folder = locate(source, revision)
+    folder = locate(source, revision, check=_check_model_type)
     backbone = read_backbone(folder)
-    arrays = _read_arrays(folder)
-    return Checkpoint(folder, backbone, _convert(arrays, backbone, folder), _convert_head(arrays, backbone))
+    with contextlib.ExitStack() as stack:
+        files = _open_arrays(weight_files(folder), stack)
+        names = _sort_names(list(files), backbone, folder)
+        params = _convert({name: _read_array(files[name], name) for name in names.encoder}, backbone, folder)
+        head = _convert_head({name: _read_array(files[name], name) for name in names.head}, backbone, folder)
+    return Checkpoint(folder, backbone, params, head, _few(names.others))
+
+
+def _few(names: Sequence[str]) -> str:
+    """Returns the first of some names, and how many there are if not all are among them."""
+    return ", ".join(names[:FEW]) + (f", ... {len(names)} in all" if len(names) > FEW else "")
 
 
 def read_backbone(folder: Path) -> Backbone:
     """Returns what the configuration files of a checkpoint describe.
 
     Raises:
-      InputError: another kind of model, or what `Backbone.read` refuses.
+      InputError: another kind of model, no settings of a preprocessor, or what `Backbone.read` refuses.
     """
-    path = folder / "config.json"
+    config = _check_model_type(folder / CONFIG)
+    return BACKBONES[config["model_type"]].read(config, _read_preprocessor(folder), folder)
+
+
+def _check_model_type(path: Path) -> dict[str, Any]:
+    """Returns the content of a config.json of a known family."""
     config = read_json(path)
     family = config.get("model_type")
     if family not in tuple(BACKBONES):
-        raise InputError(f"{path}: model_type is {family!r}, expected one of {', '.join(BACKBONES)}")
-    return BACKBONES[str(family)].read(config, read_json(folder / "preprocessor_config.json"), folder)
+        raise InputError(f"{path}: model_type is {reprlib.repr(family)}, expected one of {', '.join(BACKBONES)}")
+    return config
 
 
-def read_labels(folder: Path) -> tuple[str, ...]:
-    """Returns the names of a head's outputs (`id2label`), in order.
+def _read_preprocessor(folder: Path) -> dict[str, Any]:
+    """Returns the settings of the feature extractor: a file of their own, or a part of processor_config.json.
 
     Raises:
-      InputError: the outputs are not numbered from 0 without a gap.
+      InputError: there are none, or two that differ.
     """
-    path = folder / "config.json"
-    labels = read_json(path).get("id2label") or {}
-    numbers = [str(i) for i in range(len(labels))]
-    if not isinstance(labels, dict) or set(labels) != set(numbers):
-        raise InputError(f"{path}: id2label is {labels!r}, expected names of the outputs by their numbers from 0")
-    return tuple(labels[i] for i in numbers)
+    found: dict[str, dict[str, Any]] = {}
+    for path in preprocessor_files(folder):
+        content = read_json(path)
+        if path.name == PREPROCESSORS[1]:
+            content = content.get("feature_extractor", content.get("audio_processor", {}))
+            if not isinstance(content, dict):
+                raise InputError(f"{path}: feature_extractor is {reprlib.repr(content)}, expected a JSON object")
+        if content:
+            found[path.name] = content
+    if not found:
+        raise InputError(
+            f"{folder}: has no settings of a feature extractor, expected them in {' or '.join(PREPROCESSORS)}"
+        )
+    one, *others = found.values()
+    for other in others:
+        for name in sorted((set(one) | set(other)) - OF_NO_EFFECT):
+            if one.get(name) != other.get(name):
+                raise InputError(
+                    f"{folder}: {name} is {reprlib.repr(one.get(name))} in {PREPROCESSORS[0]} and "
+                    f"{reprlib.repr(other.get(name))} in {PREPROCESSORS[1]}, expected the same in both"
+                )
+    return one
 
 
 def fingerprint(folder: Path) -> str:
-    """Returns the blake2b of a checkpoint's configuration files and of all its weights."""
-    paths = [folder / "config.json", folder / "preprocessor_config.json", *sorted(folder.glob("*.safetensors"))]
-    return _fingerprint(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
+    """Returns the blake2b of a located checkpoint's configuration files and of all its weights."""
+    paths = [folder / CONFIG, *preprocessor_files(folder)[:1], *weight_files(folder)]
+    try:
+        return _fingerprint(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error}), expected a checkpoint") from error
 
 
 @lru_cache(maxsize=16)
@@ -134,37 +183,113 @@ def _fingerprint(files: tuple[tuple[Path, int, int], ...]) -> str:
     return digest.hexdigest()
 
 
-def _read_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """Reads all arrays of a checkpoint, by name.
+class _File(NamedTuple):
+    """An open safetensors file."""
 
-    They are in model.safetensors if that exists (as transformers decides it), else in the files that the index names,
-    else in all files.
+    path: Path
+    arrays: Any
+
+
+def _open_arrays(paths: Sequence[Path], stack: contextlib.ExitStack) -> dict[str, _File]:
+    """Opens the files of a checkpoint's weights and returns the file of each array, by name.
+
+    Raises:
+      InputError: a file is damaged or of another format, or an array is in two files.
     """
-    index = folder / "model.safetensors.index.json"
-    names = [path.name for path in sorted(folder.glob("*.safetensors"))]
-    if "model.safetensors" in names:
-        names = ["model.safetensors"]
-    elif index.is_file():
-        files = read_json(index).get("weight_map")
-        if not isinstance(files, dict) or not files or not all(isinstance(name, str) for name in files.values()):
-            raise InputError(f"{index}: has no weight_map of arrays to files")
-        names = sorted(set(files.values()))
-    arrays: dict[str, np.ndarray] = {}
-    for name in names:
-        if not (folder / name).is_file():
-            raise InputError(f"{folder}: {name} is missing, which {index.name} names")
-        arrays.update(_read_safetensors(folder / name))
-    return arrays
+    from safetensors import safe_open
+
+    files: dict[str, _File] = {}
+    for path in paths:
+        try:
+            file = _File(path, stack.enter_context(safe_open(path, framework="numpy")))
+            names = list(file.arrays.keys())
+        except Exception as error:  # damaged headers fail in many ways
+            raise _unreadable(path, error) from error
+        if twice := sorted(set(names) & set(files)):
+            raise InputError(f"{path}: has {twice[0]}, which {files[twice[0]].path.name} has too, expected it once")
+        files |= dict.fromkeys(names, file)
+    return files
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError, safe_open
+def _read_array(file: _File, name: str) -> np.ndarray:
+    """Returns an array of an open file.
 
+    Raises:
+      InputError: numpy has no such type, or the file is damaged.
+    """
     try:
-        with safe_open(path, framework="numpy") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as safetensors ({error})") from error
+        return file.arrays.get_tensor(name)
+    except Exception as error:  # of types that numpy lacks, and of memory
+        described = _describe(file, name)
+        raise InputError(
+            f"{file.path}: {name} ({described}) cannot be read ({' '.join(str(error).split())}), expected floats of "
+            "16, 32 or 64 bits"
+        ) from error
+
+
+def _describe(file: _File, name: str) -> str:
+    part = file.arrays.get_slice(name)
+    return f"{part.get_dtype()} {part.get_shape()}"
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    """Returns the error of a file that is no safetensors file, or a damaged one."""
+    try:
+        with path.open("rb") as file:
+            contents = describe_contents(file.read(FIRST_BYTES))
+    except OSError as unopened:
+        return InputError(f"{path}: cannot be read ({unopened.strerror or unopened}), expected safetensors")
+    if contents and contents != "a safetensors file":
+        return InputError(f"{path}: is {contents}, expected safetensors")
+    return InputError(
+        f"{path}: cannot be read as safetensors ({' '.join(str(error).split())}), expected a whole file: it is damaged "
+        "or was not copied to its end"
+    )
+
+
+class _Names(NamedTuple):
+    """The names of a checkpoint's arrays by what they belong to."""
+
+    encoder: list[str]
+    head: list[str]  # of emotion heads, as HEAD_RULES know them
+    others: list[str]
+
+
+def _sort_names(keys: Sequence[str], backbone: Backbone, folder: Path) -> _Names:
+    """Returns which arrays are the encoder's: those below its prefix, or if there is none, those with names of its own.
+
+    Raises:
+      InputError: none is, because all have another prefix or are of another model.
+    """
+    placed = {key for key in keys if _place(backbone.RULES, _without_prefix(key, backbone))}
+    if not placed:
+        raise _not_an_encoder(keys, backbone, folder)
+    prefixed = {key for key in keys if _without_prefix(key, backbone) != key}
+    own = placed | prefixed
+    if 2 * len(placed & prefixed) < len(placed):  # a bare encoder
+        own |= {key for key in keys if re.fullmatch(backbone.OWN, key)}
+    own = {key for key in own if key in placed or not _place(HEAD_RULES, _without_prefix(key, backbone))}
+    head = [key for key in keys if key not in own and _place(HEAD_RULES, _without_prefix(key, backbone))]
+    return _Names([key for key in keys if key in own], head, [k for k in keys if k not in own and k not in set(head)])
+
+
+def _not_an_encoder(keys: Sequence[str], backbone: Backbone, folder: Path) -> InputError:
+    """Returns the error of arrays none of which is called as the encoder's are; it names a prefix that they share."""
+    prefixes: Counter[str] = Counter()
+    for key in keys:
+        ends = [match.end() for match in re.finditer(r"\.", key)]
+        if end := next((end for end in ends if _place(backbone.RULES, _without_prefix(key[end:], backbone))), None):
+            prefixes[key[:end]] += 1
+    if prefixes:
+        ((prefix, times),) = prefixes.most_common(1)
+        return InputError(
+            f"{folder}: the names of {count(times, 'array')} of its encoder begin with {prefix!r}, expected "
+            f"{backbone.family + '.'!r} or nothing before them: write the file with other names"
+        )
+    return InputError(
+        f"{folder}: holds {_few(keys) or 'no arrays'}, expected the arrays of a {backbone.family} encoder: they are of "
+        "another model"
+    )
 
 
 class _Place(NamedTuple):
@@ -194,21 +319,13 @@ def _convert(arrays: Mapping[str, np.ndarray], backbone: Backbone, folder: Path)
     expected = _expected_shapes(backbone)
     placed: dict[str, dict[int, np.ndarray]] = {}  # by path and layer
     refused: dict[str, set[int]] = {}  # the layers of arrays that exist, but not as expected
-    wrong = []
+    wrong, infinite = [], []
     for key, x in arrays.items():
-        name = _without_prefix(key, backbone)
-        place = _place(backbone.RULES, name)
-        if place is None:
-            if _place(HEAD_RULES, name):
-                if x.dtype not in _FLOATS:
-                    wrong.append(f"{key} holds {x.dtype}, expected floats")
-            elif not re.fullmatch(backbone.LEFT_OUT, name):
-                wrong.append(f"{key} is unexpected")
-            continue
-        path, layer, convert = place
-        if path not in expected:
+        place = _place(backbone.RULES, _without_prefix(key, backbone))
+        if place is None or place.path not in expected:
             wrong.append(f"{key} is unexpected")
             continue
+        path, layer, convert = place
         try:
             converted = convert(x)
         except ValueError:  # another number of axes
@@ -216,9 +333,11 @@ def _convert(arrays: Mapping[str, np.ndarray], backbone: Backbone, folder: Path)
         shape = expected[path][1:] if _is_stacked(path) else expected[path]
         if x.dtype in _FLOATS and converted.shape == shape:
             layers = placed.setdefault(path, {})
-            converted = converted.astype(np.float32)
+            converted = _as_float32(converted)
             if layer in layers and not np.array_equal(layers[layer], converted, equal_nan=True):
                 wrong.append(f"{key} is there under another name too, with other values")
+            if not np.isfinite(converted).all():
+                infinite.append(key)
             layers[layer] = converted
         else:
             refused.setdefault(path, set()).add(layer)
@@ -242,10 +361,24 @@ def _convert(arrays: Mapping[str, np.ndarray], backbone: Backbone, folder: Path)
     if wrong:
         more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
         raise InputError(
-            f"{folder}: its arrays are not those of its config.json ({backbone.family}, {backbone.layers} "
+            f"{folder}: its arrays differ from those expected by its config.json ({backbone.family}, {backbone.layers} "
             f"layers of {backbone.hidden}): {'; '.join(wrong[:NAMED])}{more}"
         )
+    if infinite:
+        raise _not_finite(infinite, folder)
     return traverse_util.unflatten_dict(tree, sep="/")
+
+
+def _not_finite(keys: Sequence[str], folder: Path) -> InputError:
+    return InputError(
+        f"{folder}: {count(len(keys), 'array')} hold values that are NaN or infinite in float32 ({_few(keys)}), "
+        "expected finite weights: its training diverged or the file is damaged"
+    )
+
+
+def _as_float32(x: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # infinite, which is an error of its own
+        return x.astype(np.float32)
 
 
 def _name_layers(path: str, layers: Sequence[int]) -> str:
@@ -261,12 +394,16 @@ def _name_layers(path: str, layers: Sequence[int]) -> str:
     return f"{numbers}, {path.removeprefix(f'{STACKED}/')}"
 
 
-def _convert_head(arrays: Mapping[str, np.ndarray], backbone: Backbone) -> dict[str, Any]:
-    """Returns the arrays of an emotion head, as `HEAD_RULES` place them."""
+def _convert_head(arrays: Mapping[str, np.ndarray], backbone: Backbone, folder: Path) -> dict[str, Any]:
+    """Returns the arrays of an emotion head; those that are no floats unchanged, for `heads` to refuse."""
     tree: dict[str, np.ndarray] = {}
     for key, x in arrays.items():
-        if place := _place(HEAD_RULES, _without_prefix(key, backbone)):
-            tree[place.path] = np.ascontiguousarray(place.convert(x).astype(np.float32))
+        if (place := _place(HEAD_RULES, _without_prefix(key, backbone))) is None:
+            continue
+        if place.path in tree:
+            raise InputError(f"{folder}: {key} and another array are both {place.path} of the head, expected one")
+        converted = np.ascontiguousarray(place.convert(x))
+        tree[place.path] = _as_float32(converted) if x.dtype in _FLOATS else converted
     return traverse_util.unflatten_dict(tree, sep="/")
 
 

@@ -8,6 +8,7 @@ instead of those of the utterance.
 """
 
 import math
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,8 +28,7 @@ from sejax.errors import InputError
 from sejax.features.extract import Extraction, Loaded, Segment, bad_file, load_segment
 from sejax.features.settings import Setting, complete_settings
 from sejax.pretrained.base import Backbone, Section, stage_behind
-from sejax.pretrained.convert import fingerprint, load_checkpoint, read_backbone
-from sejax.pretrained.hub import locate
+from sejax.pretrained.convert import find_pretrained, load_checkpoint
 
 DEFAULTS: Mapping[str, Setting] = {
     "model": "",  # a folder or a hub id
@@ -142,9 +142,8 @@ def read_settings(settings: Mapping[str, Setting]) -> Wanted:
             f"max_seconds of {full['model']} is {full['max_seconds']:g}, expected "
             f"{LEAST_MAX_SECONDS:g} or more: windows have {CONTEXT_SECONDS:g} s of context on either side"
         )
-    folder = locate(str(full["model"]), str(full["revision"]))
-    backbone = read_backbone(folder)
-    return Wanted(folder, fingerprint(folder), backbone, backbone.state(str(full["layers"])), full)
+    found = find_pretrained(str(full["model"]), revision=str(full["revision"]))
+    return Wanted(found.folder, found.digest, found.backbone, found.backbone.state(str(full["layers"])), full)
 
 
 def extract_hidden_states(
@@ -166,6 +165,8 @@ def extract_hidden_states(
       InputError: the checkpoint cannot be loaded.
     """
     checkpoint = load_checkpoint(str(wanted.folder))
+    for note in checkpoint.notes:
+        print(f"note: {note}", file=sys.stderr)
     backbone, pooled = wanted.backbone, bool(wanted.settings["pooled"])
     stop = stage_behind(backbone.layers if wanted.state is None else wanted.state)
     section = Section(stop=stop, dtype=DTYPES[str(wanted.settings["dtype"])])

@@ -1,63 +1,189 @@
-"""Locates pretrained checkpoints, in a local folder or on the Hugging Face hub, and reads their JSON files."""
+"""Locates pretrained checkpoints, in a local folder or on the Hugging Face hub, and reads their JSON files.
+
+The files of a checkpoint are asked for in the order in which they decide: config.json, which must be of a known kind
+of model, the settings of the preprocessor, and last the weights. Of a hub's repository no other file is downloaded.
+"""
 
 import contextlib
 import json
 import logging
 import os
+import reprlib
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sejax.errors import InputError
+from sejax.host.magic import FIRST_BYTES, describe_contents
 
-FILES = ("config.json", "preprocessor_config.json")
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+CONFIG = "config.json"
+PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
+"""Where the settings of the preprocessor are; transformers 5 writes the second one alone for some models."""
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+LAYOUT = f"{CONFIG}, {PREPROCESSORS[0]} and {WEIGHTS}"
+OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".onnx")
 SECONDS_TO_ANSWER = 10.0
 CONVERTER = "tools/convert_checkpoint.py"
 """The tool that writes model.safetensors; a part of sejax's source, not of the installed package."""
 
+Fetch = Callable[[str], Path | None]
+"""Returns where the file of a checkpoint is, None if the checkpoint does not have it."""
 
-def locate(source: str, revision: str = "main") -> Path:
-    """Returns the folder of a checkpoint, after downloading it if `source` is a hub id that is not in the hub's cache.
+
+class _NotCachedError(InputError):
+    """The hub cannot be reached, and its cache does not have the file."""
+
+
+def locate(source: str, revision: str = "main", *, check: Callable[[Path], object]) -> Path:
+    """Returns the folder of a checkpoint, after downloading what is read of it if `source` is a hub id.
 
     Args:
       source: a folder (it exists, or begins with ".", "/" or "~"), or a hub id such as "facebook/hubert-base-ls960".
       revision: branch, tag or commit on the hub.
+      check: is called with the path of config.json before any other file is looked for, and may refuse it.
 
     Raises:
       InputError: there is no checkpoint, the hub cannot be reached, or a required file is absent.
     """
     if not source:
         raise InputError("the model of a pretrained stream is empty, expected a folder or a Hugging Face id")
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return _check_files(path)
+    try:
+        path = Path(source).expanduser()
+        if path.is_file():
+            raise InputError(f"{source}: is a file, expected the folder that holds {LAYOUT}")
+        if path.is_dir():
+            return _locate(path, partial(_in_folder, path), lambda: [file.name for file in path.iterdir()], check)
+    except (OSError, RuntimeError) as error:  # no permission, a name that is too long, "~" of an unknown user
+        raise InputError(f"{source}: cannot be read ({_line(error)}), expected a folder with {LAYOUT}") from error
+    if "://" in source:
+        raise InputError(
+            f"{source}: is an address, expected a folder or a hub id: the last two parts of the address of a model's "
+            "page, such as facebook/hubert-base-ls960"
+        )
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise InputError(f"{source}: no such folder, expected a checkpoint in Hugging Face's layout, or a hub id")
-    return _check_files(_download(source, revision))
+    return _locate(source, partial(_download, source, revision), partial(_names_on_hub, source, revision), check)
 
 
-def _check_files(folder: Path) -> Path:
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise InputError(f"{folder}: has no {name}, expected {', '.join(FILES)} and model.safetensors")
-    if not any(folder.glob("*.safetensors")):
-        pickled = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
-        if pickled:
-            raise InputError(
-                f"{folder}: its weights are in {pickled[0]}, which only PyTorch can read, expected model.safetensors: "
-                f"write it with {CONVERTER} of sejax's source (python {CONVERTER} {folder})"
-            )
-        raise InputError(f"{folder}: has no model.safetensors, expected its weights there")
+def _locate(source: Path | str, fetch: Fetch, names: Callable[[], list[str]], check: Callable[[Path], object]) -> Path:
+    """Fetches the files of a checkpoint and returns their folder.
+
+    Args:
+      source: named in errors.
+      fetch: gets one file.
+      names: lists all files; it is called where one is absent.
+      check: refuses a config.json.
+    """
+    config = fetch(CONFIG)
+    if config is None:
+        inner = [path.parent.name for path in source.glob(f"*/{CONFIG}")] if isinstance(source, Path) else []
+        hint = f" (the folder {sorted(inner)[0]} in it has one)" if inner else ""
+        raise InputError(f"{source}: has no {CONFIG}, expected {LAYOUT}{hint}")
+    check(config)
+    found = [_fetch_any(fetch, *PREPROCESSORS)]
+    if found[0] is not None and found[0].name == PREPROCESSORS[0]:
+        with contextlib.suppress(_NotCachedError):
+            found.append(fetch(PREPROCESSORS[1]))
+    if found[0] is None:
+        raise InputError(
+            f"{source}: has neither {' nor '.join(PREPROCESSORS)}, which say whether the model reads normalised audio, "
+            f"expected one of them: copy it from the model that this one was trained from, or write "
+            f'{PREPROCESSORS[0]} with {{"do_normalize": true, "sampling_rate": 16000}} or with false'
+        )
+    found.append(_fetch_any(fetch, WEIGHTS, INDEX))
+    if found[-1] is not None and found[-1].name == INDEX:
+        for name in shards(found[-1]):
+            found.append(fetch(name))
+            if found[-1] is None:
+                raise InputError(f"{source}: {name} is missing, expected it beside {INDEX}, which names it")
+    folder = config.parent
+    if found[-1] is None and not (isinstance(source, Path) and any(folder.glob("*.safetensors"))):
+        raise _no_weights(source, names())
+    if any(path is not None and path.parent != folder for path in found):
+        raise InputError(f"{source} was changed on the hub during the download, expected one state: start again")
     return folder
 
 
-def _download(source: str, revision: str) -> Path:
-    """Returns the folder of the hub's snapshot of a repository."""
+def _fetch_any(fetch: Fetch, *names: str) -> Path | None:
+    """Returns the first file that a checkpoint has, None if it is certain to have none."""
+    unknown = None
+    for name in names:
+        try:
+            if path := fetch(name):
+                return path
+        except _NotCachedError as error:
+            unknown = unknown or error
+    if unknown:
+        raise unknown
+    return None
+
+
+def _no_weights(source: Path | str, names: list[str]) -> InputError:
+    """Returns the error of a checkpoint whose weights are in another format, or absent."""
+    others = sorted(name for name in names if name.endswith(OTHER_WEIGHTS))
+    pickled = [name for name in others if Path(name).name.startswith("pytorch_model")]
+    if not pickled:
+        found = f", found {', '.join(others[:3])}" if others else ""
+        return InputError(f"{source}: has no {WEIGHTS}, expected its weights there{found}")
+    folder = str(source) if isinstance(source, Path) else "FOLDER"
+    command = f"{CONVERTER} of sejax's source (python {CONVERTER} {folder})"
+    how = (
+        f"write it with {command}"
+        if isinstance(source, Path)
+        else f"download it and run {command}, or name a converted revision (refs/pr/N) as the revision"
+    )
+    return InputError(
+        f"{source}: its weights are in {pickled[0]}, which only PyTorch can read, expected {WEIGHTS}: {how}"
+    )
+
+
+def shards(index: Path) -> list[str]:
+    """Returns the names of the files that an index of weights names, sorted.
+
+    Raises:
+      InputError: it names none, or others than safetensors files beside it.
+    """
+    files = read_json(index).get("weight_map")
+    if not isinstance(files, dict) or not files or not all(isinstance(name, str) for name in files.values()):
+        raise InputError(f"{index}: has no weight_map of arrays to files, expected one")
+    names = sorted(set(files.values()))
+    if others := [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]:
+        raise InputError(f"{index}: names {others[0]!r}, expected names of safetensors files beside it")
+    return names
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Returns the files that hold a located checkpoint's weights.
+
+    They are model.safetensors if that exists (as transformers decides it), else the files that the index names, else
+    all safetensors files of the folder.
+    """
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        return [folder / name for name in shards(folder / INDEX)]
+    return sorted(folder.glob("*.safetensors"))
+
+
+def preprocessor_files(folder: Path) -> list[Path]:
+    """Returns those of `PREPROCESSORS` that a folder has."""
+    return [folder / name for name in PREPROCESSORS if (folder / name).is_file()]
+
+
+def _in_folder(folder: Path, name: str) -> Path | None:
+    return folder / name if (folder / name).is_file() else None
+
+
+def _download(source: str, revision: str, name: str) -> Path | None:
+    """Returns the path of one file of the hub's repository in the hub's cache, downloaded if it is not there."""
     with without_warnings():
-        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import (
+            EntryNotFoundError,
             GatedRepoError,
             HfHubHTTPError,
             HFValidationError,
@@ -67,50 +193,54 @@ def _download(source: str, revision: str) -> Path:
             RevisionNotFoundError,
         )
 
-        gated = (
-            f"{source} is gated on the hub: accept its terms there and log in (hf auth login), or download it "
-            "and give the folder as the model"
-        )
-        unanswered = "the hub cannot be reached"
         try:
-            # Asks first, so that a missing repository is not searched for file by file.
-            info = HfApi().model_info(source, revision=revision, timeout=SECONDS_TO_ANSWER)
-            names = [file.rfilename for file in info.siblings or ()]
+            return Path(hf_hub_download(source, name, revision=revision, etag_timeout=SECONDS_TO_ANSWER))
         except HFValidationError as error:
-            raise InputError(f"{source!r} is neither a folder nor a hub id ({error})") from error
+            raise InputError(f"{source!r} is neither a folder nor a hub id ({_line(error)})") from error
         except GatedRepoError as error:
-            raise InputError(gated) from error
-        except RepositoryNotFoundError as error:
-            raise InputError(f"{source}: neither a folder here nor a public repository on the hub") from error
-        except RevisionNotFoundError as error:
-            raise InputError(f"{source} has no revision {revision!r} on the hub") from error
-        except HfHubHTTPError as error:  # a wrong token, too many requests, a fault: the cache may be enough
-            names, unanswered = None, f"the hub does not say what it has ({' '.join(str(error).split())})"
-        except Exception:  # anything else that keeps the hub from answering: likewise
-            names = None
-        if names is not None and not any(name.endswith(".safetensors") for name in names):
-            pickled = [name for name in names if name.endswith(".bin")]
-            has = f"only {pickled[0]}" if pickled else "no weights"
             raise InputError(
-                f"{source} has {has} on the hub at revision {revision!r}, expected model.safetensors: download it and "
-                f"run {CONVERTER} of sejax's source (python {CONVERTER} FOLDER), or name a converted revision "
-                "(refs/pr/N) as the revision"
-            )
-        try:
-            folder = snapshot_download(
-                source, revision=revision, allow_patterns=[*FILES, *WEIGHTS], local_files_only=names is None
-            )
-        except GatedRepoError as error:  # most gated repositories list their files and refuse the files alone
-            raise InputError(gated) from error
-        except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-            raise InputError(
-                f"{source} (revision {revision}) is not in the hub's cache and {unanswered}: download "
-                f"{', '.join(FILES)} and model.safetensors of it elsewhere, put them into a folder here, and give "
-                "that folder as the model"
+                f"{source} is gated on the hub: accept its terms there and log in (hf auth login), or download it "
+                "and give the folder as the model"
             ) from error
-        except Exception as error:  # of the hub's HTTP library, which depends on its version, or of the disk
-            raise InputError(f"{source}: the download from the hub failed ({' '.join(str(error).split())})") from error
-    return Path(folder)
+        except RepositoryNotFoundError as error:
+            raise InputError(
+                f"{source}: neither a folder here nor a public repository on the hub, expected one of them (of a "
+                "private repository: log in with hf auth login)"
+            ) from error
+        except RevisionNotFoundError as error:
+            raise InputError(
+                f"{source} has no revision {revision!r} on the hub, expected a branch, tag or commit"
+            ) from (error)
+        except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+            cause = error.__cause__
+            answer = f"does not answer ({_line(cause)})" if isinstance(cause, HfHubHTTPError) else "cannot be reached"
+            raise _NotCachedError(
+                f"{source} (revision {revision}) is not in the hub's cache and the hub {answer}: download {LAYOUT} of "
+                f"it elsewhere, put them into a folder here, and give that folder as the model (there is no folder "
+                f"{source} here)"
+            ) from error
+        except EntryNotFoundError:
+            return None
+        except Exception as error:  # of the hub, of its HTTP library, which depends on its version, or of the disk
+            raise InputError(
+                f"{source}: the download of {name} from the hub failed ({_line(error)}), expected the file: try again, "
+                "or download it elsewhere and give the folder as the model"
+            ) from error
+
+
+def _names_on_hub(source: str, revision: str) -> list[str]:
+    """Returns the names of a repository's files, none if the hub does not say."""
+    with without_warnings():
+        from huggingface_hub import HfApi
+
+        try:
+            return HfApi().list_repo_files(source, revision=revision)
+        except Exception:  # it only makes a sentence more precise
+            return []
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -120,11 +250,29 @@ def read_json(path: Path) -> dict[str, Any]:
       InputError: the file cannot be read, or holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}), expected a JSON object") from error
+    try:
+        content = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=partial(_unique, path))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        contents = describe_contents(raw[:FIRST_BYTES])
+        if contents is None or contents.startswith(("JSON", "a text")):
+            raise InputError(f"{path}: cannot be read as JSON ({_line(error)}), expected a JSON object") from error
+        raise InputError(f"{path}: is {contents}, expected a JSON object") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds {type(content).__name__}, expected a JSON object")
+    return content
+
+
+def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns a JSON object, in which each name may stand once."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        name, times = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise InputError(f"{path}: has {reprlib.repr(name)} {times} times, expected once")
     return content
 
 

@@ -9,7 +9,7 @@ Parameters are float32 in one tree, in which all Transformer layers are stacked 
 the dtype of the products; reductions are float32.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,36 +22,18 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from sejax.corpora.schema import SAMPLING_RATE
-from sejax.errors import InputError
-from sejax.nn.layers import Dropout, mask_frames
+from sejax.nn.layers import Dense, Dropout, add_bias, mask_frames
 from sejax.pretrained.base import NO_LORA, STACKED, WHOLE, Backbone, Lora, Output, Rule, Section, stage_behind
-from sejax.pretrained.hub import without_warnings
+from sejax.pretrained.wav2vec2_config import ACTIVATIONS, read_architecture
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": partial(nn.gelu, approximate=False),
-    "gelu_new": partial(nn.gelu, approximate=True),
-    "gelu_pytorch_tanh": partial(nn.gelu, approximate=True),
-    "relu": nn.relu,
-    "silu": nn.silu,
-}
-"""The activations that config.json may name."""
+ADAPTER_START = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""How an adapter's first matrix starts: uniform up to 1/sqrt(inputs), as in peft (and PyTorch's linear layers)."""
 
+LEAST_SPANS = 2  # masked spans of an utterance that is long enough: transformers' `mask_time_min_masks`
 CONV_EPS = 1e-5  # of the norms in the feature encoder, independent of `layer_norm_eps`
-SIZES = (
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "num_conv_pos_embeddings",
-    "num_conv_pos_embedding_groups",
-)
-WAVLM_SIZES = ("num_buckets", "max_bucket_distance")
-CONVOLUTIONS = ("conv_dim", "conv_kernel", "conv_stride")
-
-_LAYER = r"encoder\.layers\.(?P<layer>\d+)\."
+_LAYER = r"encoder\.layers\.(?P<layer>[0-9]{1,6})\."
 _ATTENTION = _LAYER + r"attention\."
-_CONV = r"feature_extractor\.conv_layers\.(?P<i>\d+)\."
+_CONV = r"feature_extractor\.conv_layers\.(?P<i>[0-9]{1,6})\."
 _POSITION = r"encoder\.pos_conv_embed\.conv\."
 
 
@@ -96,8 +78,7 @@ class Wav2Vec2(Backbone):
         Rule(_LAYER + r"final_layer_norm\.bias", "layers/final_norm/bias"),
     )
     PREFIX = r"(wav2vec2|hubert|wavlm)\."
-    # Heads of pre-training and of speech recognition.
-    LEFT_OUT = r"(quantizer|project_q|project_hid|lm_head|final_proj|label_embs_concat|ctc_proj|dropout_features)\b.*"
+    OWN = r"(feature_extractor|feature_projection|masked_spec_embed|encoder|adapter)\b.*"
     OPTIONAL = ("mask_embedding",)  # absent where training never masked
 
     conv_dim: tuple[int, ...]
@@ -116,43 +97,14 @@ class Wav2Vec2(Backbone):
     projection_norm: bool
     buckets: int  # of WavLM's relative positions; 0 in the other families
     max_distance: int
+    # Rates of dropout in training.
+    dropout: float  # behind positions, attention and feed-forward
+    activation_dropout: float  # inside the feed-forward
+    projection_dropout: float  # behind the feature projection
 
     @classmethod
     def read(cls, config: Mapping[str, Any], preprocessor: Mapping[str, Any], folder: Path) -> "Wav2Vec2":
-        path = folder / "config.json"
-        with without_warnings():
-            from huggingface_hub.errors import StrictDataclassError
-            from transformers import HubertConfig, Wav2Vec2Config, WavLMConfig
-
-            classes: dict[str, Any] = {"wav2vec2": Wav2Vec2Config, "hubert": HubertConfig, "wavlm": WavLMConfig}
-            try:
-                c: Any = classes[config["model_type"]].from_dict(dict(config))
-            except (AttributeError, TypeError, ValueError, StrictDataclassError) as error:
-                raise InputError(f"{path}: transformers cannot read it ({' '.join(str(error).split())})") from error
-        _check_supported(c, path)
-        wavlm = c.model_type == "wavlm"
-        return cls(
-            family=c.model_type,
-            layers=c.num_hidden_layers,
-            hidden=c.hidden_size,
-            normalise=_reads_normalised(preprocessor, folder / "preprocessor_config.json"),
-            conv_dim=tuple(c.conv_dim),
-            conv_kernel=tuple(c.conv_kernel),
-            conv_stride=tuple(c.conv_stride),
-            conv_bias=c.conv_bias,
-            conv_norm=c.feat_extract_norm,
-            conv_activation=c.feat_extract_activation,
-            heads=c.num_attention_heads,
-            intermediate=c.intermediate_size,
-            activation=c.hidden_act,
-            position_width=c.num_conv_pos_embeddings,
-            position_groups=c.num_conv_pos_embedding_groups,
-            pre_norm=c.do_stable_layer_norm,
-            eps=c.layer_norm_eps,
-            projection_norm=getattr(c, "feat_proj_layer_norm", True),
-            buckets=c.num_buckets if wavlm else 0,
-            max_distance=c.max_bucket_distance if wavlm else 0,
-        )
+        return cls(**read_architecture(config, preprocessor, folder))
 
     @property
     def hop_length(self) -> int:
@@ -198,46 +150,9 @@ class Wav2Vec2(Backbone):
         return {"encoder_norm": self.layers if self.pre_norm else 0, "relative_position": 1}.get(part, 0)
 
 
-def _check_supported(c: Any, path: Path) -> None:
-    """Refuses sizes below 1 and parts that `Wav2Vec2Model` does not have, each time all of them in one sentence."""
-    sizes = {name: getattr(c, name) for name in (*SIZES, *(WAVLM_SIZES if c.model_type == "wavlm" else ()))}
-    sizes |= {name: min(getattr(c, name), default=0) for name in CONVOLUTIONS}
-    if small := [f"{name} {size}" for name, size in sizes.items() if size < 1]:
-        raise InputError(f"{path}: has {'; '.join(small)}, expected 1 or more")
-    groups = c.num_conv_pos_embedding_groups
-    unsupported = {
-        "adapters (add_adapter)": getattr(c, "add_adapter", False),
-        "attention adapters (adapter_attn_dim)": getattr(c, "adapter_attn_dim", None) is not None,
-        "batch norm of positions (conv_pos_batch_norm)": getattr(c, "conv_pos_batch_norm", False),
-        f"feat_extract_norm {c.feat_extract_norm!r}": c.feat_extract_norm not in ("group", "layer"),
-        f"hidden_act {c.hidden_act!r}": c.hidden_act not in ACTIVATIONS,
-        f"feat_extract_activation {c.feat_extract_activation!r}": c.feat_extract_activation not in ACTIVATIONS,
-        "conv_dim, conv_kernel and conv_stride of different lengths": len({len(getattr(c, n)) for n in CONVOLUTIONS})
-        > 1,
-        "a hidden_size that num_attention_heads does not divide": c.hidden_size % c.num_attention_heads != 0,
-        "a hidden_size that num_conv_pos_embedding_groups does not divide": c.hidden_size % groups != 0,
-    }
-    if parts := [part for part, present in unsupported.items() if present]:
-        raise InputError(f"{path}: has {'; '.join(parts)}, which sejax does not support")
-
-
-def _reads_normalised(preprocessor: Mapping[str, Any], path: Path) -> bool:
-    """Returns whether the preprocessor normalises waveforms.
-
-    Raises:
-      InputError: it has another sampling rate than 16 kHz, or its input is not samples.
-    """
-    with without_warnings():
-        from transformers import Wav2Vec2FeatureExtractor
-
-        c: Any = Wav2Vec2FeatureExtractor.from_dict(dict(preprocessor))
-    if c.sampling_rate != SAMPLING_RATE:
-        raise InputError(f"{path}: sampling_rate is {c.sampling_rate!r}, expected {SAMPLING_RATE}")
-    if c.feature_size != 1:
-        raise InputError(f"{path}: feature_size is {c.feature_size!r}, expected 1: raw samples")
-    if not isinstance(c.do_normalize, bool):
-        raise InputError(f"{path}: do_normalize is {c.do_normalize!r}, expected true or false")
-    return c.do_normalize
+def drop(x: Float[Array, "batch time feature"], rate: float) -> Float[Array, "batch time feature"]:
+    """Returns `x` after dropout in the calling module, which is the identity without the random stream "dropout"."""
+    return Dropout()(x, jnp.asarray(rate, jnp.float32)) if rate else x
 
 
 class MaskedGroupNorm(nn.Module):
@@ -272,6 +187,23 @@ class LayerNorm(nn.Module):
         return norm(x.astype(jnp.float32)).astype(self.dtype)
 
 
+class Conv(nn.Module):
+    """A convolution over time without padding."""
+
+    features: int
+    width: int
+    stride: int
+    use_bias: bool
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch time feature"]) -> Float[Array, "batch time_out {self.features}"]:
+        product = nn.Conv(self.features, self.width, self.stride, "VALID", use_bias=False, dtype=self.dtype)
+        nn.share_scope(self, product)
+        y = product(x)
+        return add_bias(y, self.param("bias", nn.initializers.zeros, (self.features,))) if self.use_bias else y
+
+
 class FeatureEncoder(nn.Module):
     """The convolutions from samples to frames (stage 0)."""
 
@@ -287,7 +219,7 @@ class FeatureEncoder(nn.Module):
         mask = jnp.arange(x.shape[1], dtype=lengths.dtype)[None] < lengths[:, None]
         x = mask_frames(x, mask)
         for i, (features, width, stride) in enumerate(zip(a.conv_dim, a.conv_kernel, a.conv_stride, strict=True)):
-            x = nn.Conv(features, width, stride, "VALID", use_bias=a.conv_bias, dtype=self.dtype, name=f"conv_{i}")(x)
+            x = Conv(features, width, stride, a.conv_bias, self.dtype, name=f"conv_{i}")(x)
             lengths = (lengths - width) // stride + 1
             mask = jnp.arange(x.shape[1], dtype=lengths.dtype)[None] < lengths[:, None]
             if a.conv_norm == "layer":
@@ -308,7 +240,8 @@ class FeatureProjection(nn.Module):
     def __call__(self, x: Float[Array, "batch time feature"]) -> Float[Array, "batch time hidden"]:
         if self.backbone.projection_norm:
             x = LayerNorm(self.backbone.eps, self.dtype, name="norm")(x)
-        return nn.Dense(self.backbone.hidden, dtype=self.dtype, name="projection")(x)
+        x = Dense(self.backbone.hidden, dtype=self.dtype, name="projection")(x)
+        return drop(x, self.backbone.projection_dropout)
 
 
 class PositionalConv(nn.Module):
@@ -340,7 +273,7 @@ class PositionalConv(nn.Module):
         # On the CPU this is twice as fast as one grouped convolution, and its gradient ten times.
         groups = (jnp.split(values, a.position_groups, axis=-1) for values in (x, kernel))
         y = jnp.concatenate([convolve(*group) for group in zip(*groups, strict=True)], axis=-1)
-        return ACTIVATIONS[a.conv_activation](y + bias.astype(self.dtype)[None, None])
+        return ACTIVATIONS[a.conv_activation](add_bias(y, bias))
 
 
 class Linear(nn.Module):
@@ -352,11 +285,11 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch feature"]) -> Float[Array, "*batch {self.features}"]:
-        y = nn.Dense(self.features, dtype=self.dtype)
+        y = Dense(self.features, dtype=self.dtype)
         nn.share_scope(self, y)
         out = y(x)
         if self.lora.rank and self.name in self.lora.targets:
-            down = self.param("lora_a", nn.initializers.he_uniform(), (x.shape[-1], self.lora.rank))
+            down = self.param("lora_a", ADAPTER_START, (x.shape[-1], self.lora.rank))
             up = self.param("lora_b", nn.initializers.zeros, (self.lora.rank, self.features))
             scale = jnp.asarray(self.lora.alpha / self.lora.rank, self.dtype)
             out = out + scale * ((x @ down.astype(self.dtype)) @ up.astype(self.dtype))
@@ -397,7 +330,7 @@ class SelfAttention(nn.Module):
         linear = partial(Linear, a.hidden, self.lora, self.dtype)
         q, k, v = (linear(name=f"{name}_proj")(x).reshape(heads) for name in "qkv")
         if bias is not None:
-            gates = nn.Dense(8, dtype=self.dtype, name="gate")(x.reshape(heads)).astype(jnp.float32)
+            gates = Dense(8, dtype=self.dtype, name="gate")(x.reshape(heads)).astype(jnp.float32)
             a_gate, b_gate = jnp.moveaxis(nn.sigmoid(gates.reshape(*heads[:3], 2, 4).sum(axis=-1)), -1, 0)
             constant = self.param("gate_constant", nn.initializers.ones, (a.heads,))
             gate = a_gate * (b_gate * constant[None, None] - 1.0) + 2.0
@@ -415,12 +348,10 @@ class FeedForward(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "batch time hidden"], rate: Float[Array, ""]
-    ) -> Float[Array, "batch time hidden"]:
+    def __call__(self, x: Float[Array, "batch time hidden"]) -> Float[Array, "batch time hidden"]:
         a = self.backbone
         y = ACTIVATIONS[a.activation](Linear(a.intermediate, self.lora, self.dtype, name="intermediate")(x))
-        return Linear(a.hidden, self.lora, self.dtype, name="output")(Dropout()(y, rate))
+        return Linear(a.hidden, self.lora, self.dtype, name="output")(drop(y, a.activation_dropout))
 
 
 class Layer(nn.Module):
@@ -437,7 +368,6 @@ class Layer(nn.Module):
         x: Float[Array, "batch time hidden"],
         mask: Bool[Array, "batch time"],
         bias: Float[Array, "head time time"] | None,
-        rate: Float[Array, ""],
     ) -> tuple[Float[Array, "batch time hidden"], Float[Array, "batch time hidden"]]:
         a = self.backbone
         attention = SelfAttention(a, self.lora, self.dtype, name="attention")
@@ -445,11 +375,11 @@ class Layer(nn.Module):
         attention_norm = LayerNorm(a.eps, self.dtype, name="attention_norm")
         final_norm = LayerNorm(a.eps, self.dtype, name="final_norm")
         if a.pre_norm:
-            y = x + Dropout()(attention(attention_norm(x), mask, bias), rate)
-            y = y + Dropout()(feed_forward(final_norm(y), rate), rate)
+            y = x + drop(attention(attention_norm(x), mask, bias), a.dropout)
+            y = y + drop(feed_forward(final_norm(y)), a.dropout)
         else:
-            y = attention_norm(x + Dropout()(attention(x, mask, bias), rate))
-            y = final_norm(y + Dropout()(feed_forward(y, rate), rate))
+            y = attention_norm(x + drop(attention(x, mask, bias), a.dropout))
+            y = final_norm(y + drop(feed_forward(y), a.dropout))
         if self.layer_drop and self.has_rng("dropout"):
             y = jnp.where(jax.random.uniform(self.make_rng("dropout")) < self.layer_drop, x, y)
         return y, y
@@ -469,11 +399,10 @@ class Wav2Vec2Model(nn.Module):
         self,
         x: Float[Array, "batch samples"] | Float[Array, "batch time feature"],
         lengths: Int[Array, " batch"],
-        rate: Float[Array, ""] | None = None,
     ) -> Output:
         """Runs the section's stages: see `Backbone.module`.
 
-        The last hidden state of a pre-norm model is normalised, the others are not, as in transformers 4.
+        The last hidden state of a pre-norm model is normalised, the others are not, as in transformers before 5.16.
         """
         a, dtype, start = self.backbone, self.section.dtype, self.section.start
         end = stage_behind(a.layers)
@@ -491,9 +420,9 @@ class Wav2Vec2Model(nn.Module):
             states.append(x[None])
         first = max(start, stage_behind(0))
         if first < stop:
-            states.append(self._transform(x, mask, stop - first, jnp.zeros(()) if rate is None else rate))
+            states.append(self._transform(x, mask, stop - first))
         hidden = jnp.concatenate(states)
-        if a.pre_norm and stop == end:
+        if a.pre_norm and stop == end and self.section.final_norm:
             last = LayerNorm(a.eps, dtype, name="encoder_norm")(hidden[-1])
             hidden = jnp.concatenate([hidden[:-1], last[None]])
         return Output(hidden, mask)
@@ -506,15 +435,15 @@ class Wav2Vec2Model(nn.Module):
         x = FeatureProjection(a, section.dtype, name="feature_projection")(x)
         embedding = self.param("mask_embedding", nn.initializers.uniform(1.0), (a.hidden,))
         if section.time_mask_prob and self.has_rng("masking"):
-            shape = (x.shape[0], x.shape[1])
-            spans = time_spans(self.make_rng("masking"), shape, section.time_mask_prob, section.time_mask_length)
-            x = jnp.where(spans[..., None], embedding.astype(section.dtype)[None, None], x)
+            spans = time_spans(self.make_rng("masking"), mask, section.time_mask_prob, section.time_mask_length)
+            # In float32, as `add_bias`: the embedding's gradient is a sum over frames.
+            x = jnp.where(spans[..., None], embedding[None, None], x.astype(jnp.float32)).astype(section.dtype)
         x = mask_frames(x, mask)
         x = x + PositionalConv(a, section.dtype, name="position")(x)
-        return x if a.pre_norm else LayerNorm(a.eps, section.dtype, name="encoder_norm")(x)
+        return drop(x if a.pre_norm else LayerNorm(a.eps, section.dtype, name="encoder_norm")(x), a.dropout)
 
     def _transform(
-        self, x: Float[Array, "batch time hidden"], mask: Bool[Array, "batch time"], layers: int, rate
+        self, x: Float[Array, "batch time hidden"], mask: Bool[Array, "batch time"], layers: int
     ) -> Float[Array, "layer batch time hidden"]:
         """Returns the hidden states of so many layers."""
         a, section = self.backbone, self.section
@@ -527,15 +456,32 @@ class Wav2Vec2Model(nn.Module):
             layer,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(nn.broadcast, nn.broadcast),
             length=layers,
         )
-        _, hidden = scanned(a, section.lora, section.layer_drop, section.dtype, name=STACKED)(x, mask, bias, rate)
+        _, hidden = scanned(a, section.lora, section.layer_drop, section.dtype, name=STACKED)(x, mask, bias)
         return hidden
 
 
-def time_spans(key: Key[Array, ""], shape: tuple[int, int], prob: float, length: int) -> Bool[Array, "batch time"]:
-    """Returns True in random spans of `length` frames, which may overlap; `prob` is the share covered if none did."""
-    begins = jax.random.uniform(key, shape) < prob / length
-    begun = jnp.cumsum(begins.astype(jnp.int32), axis=1)
-    return begun > jnp.pad(begun, ((0, 0), (length, 0)))[:, : shape[1]]
+def time_spans(
+    key: Key[Array, ""], mask: Bool[Array, "batch time"], prob: float, length: int
+) -> Bool[Array, "batch time"]:
+    """Returns True in random spans of `length` frames, which may overlap, within each utterance.
+
+    As in transformers, an utterance has the number of spans that would cover a share `prob` of it if none overlapped,
+    rounded up or down at random, and `LEAST_SPANS` at least; fewer where it is too short, none where it is shorter
+    than a span.
+    """
+    time = mask.shape[1]
+    rounding_key, begin_key = jax.random.split(key)
+    frames = mask.sum(axis=1, dtype=jnp.float32)
+    rounding = jax.random.uniform(rounding_key, frames.shape)
+    wanted = jnp.maximum(jnp.floor(prob * frames / length + rounding), LEAST_SPANS)
+    possible = jnp.maximum(frames - (length - 1), 0)
+    spans = jnp.minimum(wanted, jnp.minimum(possible, frames // length)).astype(jnp.int32)
+    # So many of the frames at which a whole span can begin, without repetition: those with the smallest numbers.
+    order = jax.random.uniform(begin_key, mask.shape)
+    order = jnp.where(jnp.arange(time, dtype=jnp.float32)[None] < possible[:, None], order, 2.0)
+    rank = jnp.argsort(jnp.argsort(order, axis=1), axis=1)
+    begun = jnp.cumsum((rank < spans[:, None]).astype(jnp.int32), axis=1)
+    return begun > jnp.pad(begun, ((0, 0), (length, 0)))[:, :time]

@@ -129,7 +129,8 @@ def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(copied, damage, ca
             assert checkpoints.latest() == 10
             assert "epoch 15" in capsys.readouterr().err
             checkpoints.save(15, like())  # its place is free
-            checkpoints.wait()
+            checkpoints.close()
+            checkpoints = Checkpoints(copied)
             shutil.rmtree(folder)
             shutil.move(copied / DAMAGED / "15", folder)
         checkpoints.close()

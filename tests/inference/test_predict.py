@@ -2,11 +2,15 @@
 
 import csv
 import io
+import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import soundfile
@@ -14,6 +18,7 @@ from tiny_study import GOLDEN_SSL, ROOT
 
 from sejax.inference import predict
 from sejax.inference.predict import main
+from sejax.pretrained import heads
 from sejax.pretrained.convert import load_checkpoint
 from sejax.pretrained.heads import load_classifier
 
@@ -51,7 +56,9 @@ def test_prints_what_pytorch_computes(
     assert main(["--model", str(GOLDEN_SSL / model), *files]) == 0
     printed = capsys.readouterr()
     header, named, values = table(printed.out)
-    assert header == ["file", *labels] and named == files and printed.err == ""
+    assert header == ["file", *labels] and named == files
+    kind = "values, not probabilities (as problem_type in config.json says)" if model == "dimensional" else "probab"
+    assert printed.err.startswith(f"note: columns are {kind}") and len(printed.err.splitlines()) == 1
     golden = np.load(GOLDEN_SSL / model / "outputs.npz")
     logits = [golden[f"{name}_logits"] for name in NAMES]
     expected = logits if model == "dimensional" else [softmax(x) for x in logits]
@@ -66,10 +73,72 @@ def test_bad_files_do_not_keep_the_good_ones(files: list[str], tmp_path: Path, c
     assert main(["--model", str(GOLDEN_SSL / "dimensional"), *given]) == 1
     printed = capsys.readouterr()
     assert table(printed.out)[1] == files[:2]
-    silence, absence, nonsense = printed.err.splitlines()
+    _, silence, absence, nonsense = printed.err.splitlines()
     assert silence.startswith(f"error: {silent}: is silent")
     assert absence == f"error: {tmp_path / 'none.wav'}: no such file"
     assert nonsense.startswith(f"error: {text}: cannot be read as audio")
+
+
+def test_what_is_unusual_about_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    clipped, long = tmp_path / "clipped.wav", tmp_path / "long.wav"
+    time = np.arange(16_000 * 60) / 16_000
+    loud = np.clip(3 * np.sin(2000 * time), -1, 1)
+    soundfile.write(clipped, np.stack([loud, loud], axis=1)[:8000], 16_000)
+    soundfile.write(long, 0.3 * np.sin(2000 * time), 16_000)
+    assert main(["--model", str(GOLDEN_SSL / "dimensional"), str(long), str(clipped)]) == 0
+    printed = capsys.readouterr()
+    assert table(printed.out)[1] == [str(long), str(clipped)]
+    _, of_long, of_clipped = printed.err.splitlines()
+    assert of_long == f"note: {long}: lasts 60 s, read in overlapping windows of 58 s"
+    assert of_clipped.startswith(f"note: {clipped}: stereo mixed to mono; clipped: ")
+
+
+@pytest.mark.parametrize("failure", [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 13\nGB"), MemoryError(), np.nan])
+def test_a_file_that_the_model_fails_on(
+    failure: Any, files: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The files after it are predicted."""
+    compute, calls = heads.classify_utterance, []
+
+    def fail_once(*arguments: Any) -> Any:
+        calls.append(arguments)
+        found = compute(*arguments)
+        if len(calls) > 1:
+            return found
+        if isinstance(failure, Exception):
+            raise failure
+        return found._replace(values=found.values * failure)
+
+    monkeypatch.setattr(heads, "classify_utterance", fail_once)
+    assert main(["--model", str(GOLDEN_SSL / "dimensional"), *files[:2]]) == 1
+    printed = capsys.readouterr()
+    assert table(printed.out)[1] == files[1:2]
+    _, said = printed.err.splitlines()
+    assert said.startswith(f"error: {files[0]}: the model ") and "expected" in said
+
+
+def test_what_the_outputs_are_is_an_option(tmp_path: Path, files: list[str], capsys: pytest.CaptureFixture[str]):
+    folder = shutil.copytree(GOLDEN_SSL / "classifier-last", tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {str(i): f"LABEL_{i}" for i in range(4)}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert main(["--model", str(folder), files[0]]) == 1
+    assert "give it as the option problem_type" in capsys.readouterr().err
+    assert main(["--model", str(folder), "--problem_type", "single_label_classification", files[0]]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == (
+        "note: columns are probabilities of classes that exclude each other (as the option problem_type says)\n"
+    )
+    assert table(printed.out)[2].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_interrupted(files: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(heads, "classify_utterance", interrupt)
+    assert main(["--model", str(GOLDEN_SSL / "dimensional"), files[0]]) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "error: interrupted, the rows above are complete"
 
 
 def test_too_short_for_the_model(files: list[str]):
@@ -89,7 +158,16 @@ def test_a_bad_model_is_a_sentence(model: str, files: list[str], capsys: pytest.
     assert printed.out == "" and printed.err.startswith("error: ") and len(printed.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["--model", "x"], ["a.wav"], ["--model", "x", "--json", "a.wav"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--model", "x"],
+        ["a.wav"],
+        ["--model", "x", "--json", "a.wav"],
+        ["--model", "x", "--problem_type", "y", "a.wav"],
+    ],
+)
 def test_the_command_line_is_checked(arguments: list[str], capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as caught:
         main(arguments)

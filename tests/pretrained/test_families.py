@@ -34,7 +34,7 @@ class Toy(Backbone):
         Rule(r"blocks\.(?P<layer>\d+)\.weight", "layers/kernel", "linear"),
     )
     PREFIX = r"toy\."
-    LEFT_OUT = r"decoder\..*"
+    OWN = r"(input|blocks)\..*"
     OPTIONAL = ()
 
     bands: int
@@ -88,7 +88,7 @@ class ToyModel(nn.Module):
     section: Section
 
     @nn.compact
-    def __call__(self, x, lengths, rate=None) -> Output:
+    def __call__(self, x, lengths) -> Output:
         toy, start = self.backbone, self.section.start
         stop = stage_behind(toy.layers) if self.section.stop is None else self.section.stop
         if start == 0:

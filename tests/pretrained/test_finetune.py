@@ -32,7 +32,8 @@ SPEAKER = np.arange(N) // 4
 TRAINED = np.stack([np.isin(SPEAKER, (0, 1)), np.isin(SPEAKER, (2, 3))])  # of fold 0 and of fold 1
 RECIPE = recipe(epoch_steps=2, total_steps=100, warmup_steps=0, averaging=0.0, augment=Augment(1, 4, 1, 0.3))
 HPARAMS = hyperparameters(learning_rate=0.01, dropout=0.0, statistics_dropout=0.0, label_smoothing=0.0)
-CHECKPOINT = load_checkpoint(str(GOLDEN_SSL / "wavlm-large"))
+LOADED = load_checkpoint(str(GOLDEN_SSL / "wavlm-large"))
+CHECKPOINT = replace(LOADED, params=jax.tree.map(jnp.asarray, LOADED.params))
 LAYERS = CHECKPOINT.backbone.layers
 LORA = Lora(2, 4.0, ("q_proj", "v_proj", "output"))
 TUNINGS = {

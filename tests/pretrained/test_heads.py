@@ -14,7 +14,9 @@ from safetensors.numpy import load_file, save_file
 from tiny_study import GOLDEN_SSL
 
 from sejax.errors import InputError
-from sejax.pretrained.heads import classify, load_classifier
+from sejax.pretrained import heads
+from sejax.pretrained.extract import plan_windows
+from sejax.pretrained.heads import classify, classify_utterance, load_classifier
 
 NAMES = ("short", "middle", "long")
 LABELS = {
@@ -68,7 +70,7 @@ def test_equals_pytorch(name: str):
     for i, utterance in enumerate(NAMES):
         np.testing.assert_allclose(found.pooled[i], golden[f"{utterance}_pooled"], rtol=0, atol=ATOL)
         np.testing.assert_allclose(found.logits[i], golden[f"{utterance}_logits"], rtol=0, atol=ATOL)
-    if classifier.kind == "classification":
+    if classifier.problem_type == "single_label_classification":
         np.testing.assert_allclose(found.values, jax.nn.softmax(found.logits), rtol=1e-6)
         np.testing.assert_allclose(found.values.sum(axis=1), 1.0, rtol=1e-6)
     else:
@@ -76,19 +78,94 @@ def test_equals_pytorch(name: str):
 
 
 @pytest.mark.parametrize(
-    ("config", "kind"),
+    ("config", "given", "found"),
     [
-        ({"problem_type": "regression"}, "regression"),
-        ({"problem_type": None}, "regression"),  # by the names of the labels
-        ({"problem_type": "single_label_classification"}, "classification"),
-        ({"problem_type": None, "id2label": {"2": "ang", "0": "neu", "1": "hap"}}, "classification"),
+        ({"problem_type": "regression"}, None, "regression"),
+        ({"problem_type": None}, None, "regression"),  # by the names of the labels
+        ({"problem_type": "single_label_classification"}, None, "single_label_classification"),
+        ({"problem_type": "multi_label_classification"}, None, "multi_label_classification"),
+        ({"problem_type": "regression"}, "multi_label_classification", "multi_label_classification"),
+        ({"problem_type": None, "id2label": {"2": "V", "0": "A", "1": "D"}}, None, "regression"),
+        ({"problem_type": None, "id2label": {"2": "ang", "0": "neu", "1": "hap"}}, None, "single_label_classification"),
     ],
 )
-def test_kind(tmp_path: Path, config: dict[str, Any], kind: str):
-    classifier = load_classifier(changed(tmp_path, "dimensional", config))
-    assert classifier.kind == kind
+def test_problem_type(tmp_path: Path, config: dict[str, Any], given: str | None, found: str):
+    classifier = load_classifier(changed(tmp_path, "dimensional", config), problem_type=given)
+    assert classifier.problem_type == found
+    assert classifier.notes[-1].startswith(f"columns are {'values' if found == 'regression' else 'probabilities'}")
     if "id2label" in config:
-        assert classifier.labels == ("neu", "hap", "ang")
+        assert classifier.labels == tuple(config["id2label"][i] for i in "012")
+    scores = classify(classifier, *padded(0.0))
+    expected = {
+        "regression": scores.logits,
+        "single_label_classification": jax.nn.softmax(scores.logits),
+        "multi_label_classification": 1 / (1 + np.exp(-scores.logits)),
+    }
+    np.testing.assert_allclose(scores.values, expected[found], rtol=1e-6)
+
+
+def test_where_nothing_says_what_outputs_are(tmp_path: Path):
+    source = changed(
+        tmp_path, "dimensional", {"problem_type": None, "id2label": {str(i): f"LABEL_{i}" for i in range(3)}}
+    )
+    assert "has no problem_type, and its labels (LABEL_0, LABEL_1, LABEL_2) do not say" in refused(source)
+
+
+UNTIED = {"tie_last_hidden_states": None, "transformers_version": "5.16.0"}
+
+
+@pytest.mark.parametrize(
+    ("config", "logits"),
+    [
+        ({}, "logits"),
+        (UNTIED, "untied_logits"),
+        (UNTIED | {"transformers_version": "5.24.0.dev0"}, "untied_logits"),
+        (UNTIED | {"transformers_version": "6"}, "untied_logits"),
+        (UNTIED | {"transformers_version": "5.15.1"}, "logits"),
+        (UNTIED | {"transformers_version": "4.57.6"}, "logits"),
+        (UNTIED | {"tie_last_hidden_states": True}, "logits"),
+        ({"tie_last_hidden_states": False, "transformers_version": "4.57.6"}, "untied_logits"),
+    ],
+)
+def test_the_mixed_states_are_those_of_the_version(tmp_path: Path, config: dict[str, Any], logits: str):
+    """A weighted sum of a pre-norm model: from 5.16 on the last state is the one before the final norm."""
+    classifier = load_classifier(changed(tmp_path, "wavlm-classifier", config))
+    golden = np.load(GOLDEN_SSL / "wavlm-classifier" / "outputs.npz")
+    found = classify(classifier, *padded(0.0)).logits
+    for i, utterance in enumerate(NAMES):
+        np.testing.assert_allclose(found[i], golden[f"{utterance}_{logits}"], rtol=0, atol=ATOL)
+
+
+@pytest.mark.parametrize(
+    "config", [{"transformers_version": "main"}, {"transformers_version": 5}, {"tie_last_hidden_states": "no"}]
+)
+def test_a_version_that_is_none(tmp_path: Path, config: dict[str, Any]):
+    said = refused(changed(tmp_path, "wavlm-classifier", UNTIED | config))
+    assert "they say whether the last of the mixed hidden states is normalised" in said
+
+
+def test_long_audio_is_read_in_windows(monkeypatch: pytest.MonkeyPatch):
+    """Frames of all windows are pooled once each: of a model that sees its neighbourhood alone, those of the whole."""
+    classifier = load_classifier(str(GOLDEN_SSL / "dimensional"))
+    random = np.random.default_rng(0)
+    time = np.arange(16_000 * 9) / 16_000
+    samples = (0.3 * np.sin(400 * time) * np.sin(2 * time) + 0.02 * random.standard_normal(len(time))).astype(
+        np.float32
+    )
+    whole = classify_utterance(classifier, samples)
+    asked = []
+
+    def counted(*arguments: Any) -> Any:
+        asked.append(plan_windows(*arguments))
+        return asked[-1]
+
+    monkeypatch.setattr(heads, "WINDOW_SECONDS", 4.0)
+    monkeypatch.setattr(heads, "plan_windows", counted)
+    cut = classify_utterance(classifier, samples)
+    (windows,) = asked
+    assert len(windows) > 2
+    assert sum(last - first for _, _, first, last in windows) == classifier.checkpoint.backbone.frames(len(samples))
+    assert 0 < np.abs(cut.pooled - whole.pooled).max() < 0.05 * np.abs(whole.pooled).max()
 
 
 def test_a_pretrained_model_has_no_head():
@@ -106,7 +183,7 @@ def test_all_that_is_wrong_with_a_head(tmp_path: Path):
             layer_weights=np.zeros(5, np.float32),
         )
     )
-    assert "head is not that of its config.json (4 labels: neu, hap, ang, sad)" in said
+    assert "head differs from that expected by its config.json (4 labels: neu, hap, ang, sad)" in said
     assert "projector/kernel is [15, 12], expected [16, 12]" in said
     assert "projector/bias is missing" in said
     assert "layer_weights is [5], expected [4]" in said
@@ -115,6 +192,21 @@ def test_all_that_is_wrong_with_a_head(tmp_path: Path):
 def test_the_layout_is_the_configs(tmp_path: Path):
     said = refused(changed(tmp_path, "dimensional", classifier__dense__weight=None, classifier__dense__bias=None))
     assert "dense/kernel is missing" in said and "dense/bias is missing" in said
+
+
+def test_weights_of_a_head_that_are_none(tmp_path: Path):
+    bias = np.array([0, np.nan, 0, 0], np.float32)
+    said = refused(changed(tmp_path, "classifier", classifier__bias=bias, layer_weights=np.zeros(4, np.int64)))
+    assert "output/bias holds values that are NaN or infinite, expected finite weights" in said
+    assert "layer_weights holds int64, expected floats" in said
+
+
+def test_two_classes_without_names(tmp_path: Path):
+    two = {"classifier__weight": np.ones((2, 12), np.float32), "classifier__bias": np.zeros(2, np.float32)}
+    source = changed(tmp_path, "classifier", {"id2label": None}, **two)
+    assert "its labels (LABEL_0, LABEL_1) do not say whether they are classes or values" in refused(source)
+    classifier = load_classifier(source, problem_type="single_label_classification")
+    assert classifier.labels == ("LABEL_0", "LABEL_1")
 
 
 def test_layer_weights_need_the_config(tmp_path: Path):
@@ -133,7 +225,15 @@ def test_labels_that_do_not_fit(tmp_path: Path):
     [
         ("classifier", {"id2label": None}, "config.json: has no id2label"),
         ("dimensional", {"pooling_mode": "max"}, "pooling_mode is 'max'"),
-        ("classifier", {"problem_type": "multi_label_classification"}, "problem_type is 'multi_label_classification'"),
+        ("classifier", {"problem_type": "ranking"}, "problem_type is 'ranking', expected one of regression"),
+        ("classifier", {"use_weighted_layer_sum": "yes"}, "use_weighted_layer_sum is 'yes', expected true or false"),
+        ("classifier", {"classifier_proj_size": 12.0}, "classifier_proj_size is 12.0, expected a whole number"),
+        ("dimensional", {"pooling_mode": None}, "pooling_mode is None, expected a word"),
+        (
+            "classifier",
+            {"id2label": {"0": "neu", "1": None, "2": "a", "3": "b"}},
+            "calls output 1 None, expected a name",
+        ),
     ],
 )
 def test_configs_that_are_not_supported(tmp_path: Path, name: str, config: dict[str, Any], said: str):

@@ -1,11 +1,11 @@
 """Locating checkpoints: the errors of folders, and of a hub that is never really asked."""
 
+import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import huggingface_hub
 import pytest
@@ -14,15 +14,23 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
 from sejax.errors import InputError
-from sejax.pretrained.hub import locate, without_warnings
+from sejax.pretrained import hub
+from sejax.pretrained.convert import find_pretrained
+from sejax.pretrained.hub import read_json, without_warnings
 
 ID = "someone/emotion"
 COMPLETE = ("config.json", "preprocessor_config.json", "model.safetensors")
+INDEX = "model.safetensors.index.json"
+
+
+def locate(source: str, revision: str = "main") -> Path:
+    return hub.locate(source, revision, check=read_json)
 
 
 def write(folder: Path, names: Sequence[str] = COMPLETE) -> Path:
@@ -35,37 +43,41 @@ def write(folder: Path, names: Sequence[str] = COMPLETE) -> Path:
 def refused(source: str | Path, revision: str = "main") -> str:
     with pytest.raises(InputError) as caught:
         locate(str(source), revision)
+    assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def of_the_hub(kind: type[Exception]) -> Exception:
     """An error as the hub's client raises it."""
-    return kind("said the hub", response=SimpleNamespace(headers={}, request=None))  # type: ignore[call-arg]
+    return kind("said\nthe hub", response=SimpleNamespace(headers={}, request=None))  # type: ignore[call-arg]
+
+
+def not_cached(cause: Exception | None = None) -> Exception:
+    error = LocalEntryNotFoundError("not cached")
+    error.__cause__ = cause
+    return error
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, dict[str, Any]]]]:
-    """Puts a hub in place whose two questions are answered, or fail, as given; returns the list of requests."""
+def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[str]]:
+    """Puts a repository in place, whose files have a content or an error; returns the list of downloads."""
 
-    def put(*, info: Sequence[str] | Exception, snapshot: Path | Exception | None = None) -> list[Any]:
-        asked: list[tuple[str, dict[str, Any]]] = []
+    def put(files: Mapping[str, str | Exception], absent: Exception | None = None) -> list[str]:
+        asked: list[str] = []
 
-        def answer(what: str, source: str, told: Any, given: dict[str, Any]) -> Any:
-            asked.append((what, {"source": source} | given))
-            if isinstance(told, Exception):
-                raise told
-            return told
+        def hf_hub_download(source: str, name: str, *, revision: str, etag_timeout: float) -> str:
+            assert source == ID and etag_timeout <= 30
+            asked.append(name)
+            content = files.get(name, absent or of_the_hub(RemoteEntryNotFoundError))
+            if isinstance(content, Exception):
+                raise content
+            path = tmp_path / revision.replace("/", "-") / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(content)
+            return str(path)
 
-        def model_info(_: Any, source: str, **given: Any) -> Any:
-            names = answer("info", source, info, given)
-            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
-
-        def snapshot_download(source: str, **given: Any) -> Any:
-            assert snapshot is not None, "a download was not expected"
-            return str(answer("snapshot", source, snapshot, given))
-
-        monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
-        monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
+        monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", lambda *_, **__: sorted(files))
         return asked
 
     return put
@@ -74,9 +86,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, dict[s
 # -------------------------------------------------------------------------------------------- folders
 
 
-def test_a_folder(tmp_path: Path, hub: Callable[..., Any], monkeypatch: pytest.MonkeyPatch):
+def test_a_folder(tmp_path: Path, ask: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch):
     """Found without the hub, absolute, relative to the home or to where one is."""
-    asked = hub(info=AssertionError("the hub was asked"))
+    asked = ask({})
     folder = write(tmp_path / "model")
     assert locate(str(folder)) == folder
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -87,21 +99,38 @@ def test_a_folder(tmp_path: Path, hub: Callable[..., Any], monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("source", ["./none", "/none/at/all", "~/none", "a/b/c"])
-def test_no_such_folder(source: str, hub: Callable[..., Any]):
-    asked = hub(info=AssertionError("the hub was asked"))
+def test_no_such_folder(source: str, ask: Callable[..., list[str]]):
+    asked = ask({})
     assert f"{source}: no such folder" in refused(source)
     assert asked == []
 
 
-def test_no_source():
+def test_no_source(tmp_path: Path):
     assert "is empty, expected a folder or a Hugging Face id" in refused("")
+    assert "is an address, expected a folder or a hub id" in refused("https://huggingface.co/someone/emotion")
+    (tmp_path / "model.safetensors").write_text("")
+    assert "is a file, expected the folder that holds" in refused(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("source", ["~nobody-of-that-name/model", "./" + "x" * 300])
+def test_paths_that_cannot_be(source: str):
+    assert refused(source).startswith(f"{source}: cannot be read (")
 
 
 @pytest.mark.parametrize("name", COMPLETE)
 def test_a_file_is_absent(name: str, tmp_path: Path):
     write(tmp_path, [other for other in COMPLETE if other != name])
     said = refused(tmp_path)
-    assert said.startswith(f"{tmp_path}: has no {name}")
+    assert said.startswith(f"{tmp_path}: has n") and name in said and "expected" in said
+
+
+def test_the_checkpoint_is_a_folder_inside(tmp_path: Path):
+    write(tmp_path / "checkpoint-500")
+    assert refused(tmp_path).endswith("(the folder checkpoint-500 in it has one)")
+
+
+def test_either_file_of_the_preprocessor(tmp_path: Path):
+    assert locate(str(write(tmp_path, ("config.json", "processor_config.json", "model.safetensors")))) == tmp_path
 
 
 def test_only_pytorchs_weights(tmp_path: Path):
@@ -112,51 +141,72 @@ def test_only_pytorchs_weights(tmp_path: Path):
     assert (Path(__file__).parents[2] / "tools" / "convert_checkpoint.py").is_file()
 
 
+def test_weights_of_another_library(tmp_path: Path):
+    write(tmp_path, ("config.json", "preprocessor_config.json", "flax_model.msgpack"))
+    assert refused(tmp_path).endswith("has no model.safetensors, expected its weights there, found flax_model.msgpack")
+
+
 # ------------------------------------------------------------------------------------------------ hub
 
 
-def test_downloads_what_is_needed(tmp_path: Path, hub: Callable[..., Any]):
-    asked = hub(info=[*COMPLETE, "pytorch_model.bin", "README.md"], snapshot=write(tmp_path))
-    assert locate(ID, "refs/pr/3") == tmp_path
-    (_, info), (_, snapshot) = asked
-    assert info["source"] == snapshot["source"] == ID
-    assert info["revision"] == snapshot["revision"] == "refs/pr/3"
-    assert info["timeout"] <= 30
-    assert snapshot["local_files_only"] is False
-    assert not any("bin" in pattern or pattern == "*" for pattern in snapshot["allow_patterns"])
-    assert {"config.json", "preprocessor_config.json", "*.safetensors"} <= set(snapshot["allow_patterns"])
+def test_downloads_what_is_read_and_nothing_else(tmp_path: Path, ask: Callable[..., list[str]]):
+    others = ("checkpoint-500/model.safetensors", "adapter.deu.safetensors", "pytorch_model.bin", "README.md")
+    asked = ask(dict.fromkeys((*COMPLETE, *others), "{}"))
+    assert locate(ID, "refs/pr/3") == tmp_path / "refs-pr-3"
+    assert sorted(asked) == sorted([*COMPLETE, "processor_config.json"])
+    assert asked[0] == "config.json" and asked[-1] == "model.safetensors"
 
 
-def test_a_snapshot_is_checked_like_a_folder(tmp_path: Path, hub: Callable[..., Any]):
-    hub(info=["config.json", "model.safetensors"], snapshot=write(tmp_path, ("config.json", "model.safetensors")))
-    assert "has no preprocessor_config.json" in refused(ID)
+def test_downloads_the_shards_of_an_index(tmp_path: Path, ask: Callable[..., list[str]]):
+    index = json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors", "c": "one.safetensors"}})
+    files = {"config.json": "{}", "processor_config.json": "{}", INDEX: index, "one.safetensors": ""}
+    asked = ask(files | {"two.safetensors": "", "three.safetensors": ""})
+    assert locate(ID) == tmp_path / "main"
+    assert "one.safetensors" in asked and "two.safetensors" in asked and "three.safetensors" not in asked
+    ask(files)
+    assert "two.safetensors is missing, expected it beside" in refused(ID)
 
 
-@pytest.mark.parametrize(
-    "silence", [OfflineModeIsEnabled("offline"), ConnectionError("no route"), TimeoutError("too slow")]
-)
-def test_offline_reads_the_cache(silence: Exception, tmp_path: Path, hub: Callable[..., Any]):
-    asked = hub(info=silence, snapshot=write(tmp_path))
-    assert locate(ID) == tmp_path
-    assert asked[-1][1]["local_files_only"] is True
+@pytest.mark.parametrize("name", ["../../secret.safetensors", "/etc/passwd", "a/b.safetensors", "model.bin", ""])
+def test_an_index_names_files_beside_it(name: str, ask: Callable[..., list[str]]):
+    files = {"config.json": "{}", "processor_config.json": "{}", INDEX: json.dumps({"weight_map": {"a": name}})}
+    asked = ask(files)
+    assert f"names {name!r}, expected names of safetensors files beside it" in refused(ID)
+    assert name not in asked
 
 
-@pytest.mark.parametrize("nothing", [LocalEntryNotFoundError("not cached"), OfflineModeIsEnabled("offline")])
-def test_offline_and_not_in_the_cache(nothing: Exception, hub: Callable[..., Any]):
-    hub(info=ConnectionError("no route"), snapshot=nothing)
+def test_another_kind_of_model_is_not_downloaded(ask: Callable[..., list[str]]):
+    asked = ask(dict.fromkeys(COMPLETE, "{}") | {"config.json": '{"model_type": "bert"}'})
+    with pytest.raises(InputError, match="model_type is 'bert', expected one of wav2vec2, hubert, wavlm"):
+        find_pretrained(ID)
+    assert asked == ["config.json"]
+
+
+def test_no_preprocessor_on_the_hub(ask: Callable[..., list[str]]):
+    ask({"config.json": "{}", "model.safetensors": "{}"})
+    said = refused(ID)
+    assert said.startswith(f"{ID}: has neither preprocessor_config.json nor processor_config.json") and "16000" in said
+
+
+def test_offline_with_a_cache(tmp_path: Path, ask: Callable[..., list[str]]):
+    """The hub's client gives what is cached; the optional file, which is not, is not missed."""
+    ask(dict.fromkeys(COMPLETE, "{}"), absent=not_cached())
+    assert locate(ID) == tmp_path / "main"
+
+
+@pytest.mark.parametrize("nothing", [not_cached(), OfflineModeIsEnabled("offline")])
+@pytest.mark.parametrize("cached", [(), ("config.json",), ("config.json", "processor_config.json")])
+def test_offline_and_not_in_the_cache(nothing: Exception, cached: Sequence[str], ask: Callable[..., list[str]]):
+    ask(dict.fromkeys(cached, "{}"), absent=nothing)
     said = refused(ID, "v2")
     assert f"{ID} (revision v2) is not in the hub's cache and the hub cannot be reached" in said
     assert all(name in said for name in COMPLETE)
 
 
-def test_an_answer_that_is_none(tmp_path: Path, hub: Callable[..., Any]):
-    """After a wrong token or a fault of the hub, the cache is read; if it has nothing, the error quotes the hub."""
-    hub(info=of_the_hub(HfHubHTTPError), snapshot=write(tmp_path))
-    assert locate(ID) == tmp_path
-    hub(info=of_the_hub(HfHubHTTPError), snapshot=LocalEntryNotFoundError("not cached"))
+def test_an_answer_that_is_none(ask: Callable[..., list[str]]):
+    ask({}, absent=not_cached(of_the_hub(HfHubHTTPError)))
     said = refused(ID)
-    assert "is not in the hub's cache and the hub does not say what it has (said the hub): download" in said
-    assert "cannot be reached" not in said
+    assert "is not in the hub's cache and the hub does not answer (said the hub): download" in said
 
 
 def test_offline_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -177,31 +227,32 @@ def test_offline_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     [
         (RepositoryNotFoundError, f"{ID}: neither a folder here nor a public repository on the hub"),
         (GatedRepoError, f"{ID} is gated on the hub: accept its terms there and log in"),
-        (RevisionNotFoundError, f"{ID} has no revision 'v2' on the hub"),
+        (RevisionNotFoundError, f"{ID} has no revision 'v2' on the hub, expected a branch, tag or commit"),
+        (HfHubHTTPError, f"{ID}: the download of config.json from the hub failed (said the hub)"),
     ],
 )
-def test_what_the_hub_does_not_give(kind: type[Exception], said: str, hub: Callable[..., Any]):
-    asked = hub(info=of_the_hub(kind))
+def test_what_the_hub_does_not_give(kind: type[Exception], said: str, ask: Callable[..., list[str]]):
+    asked = ask({}, absent=of_the_hub(kind))
     assert said in refused(ID, "v2")
-    assert [what for what, _ in asked] == ["info"]
+    assert asked == ["config.json"]
 
 
-def test_gated_files(hub: Callable[..., Any]):
-    """Most gated repositories tell everybody what they have, and refuse the files alone."""
-    asked = hub(info=COMPLETE, snapshot=of_the_hub(GatedRepoError))
+def test_gated_files(ask: Callable[..., list[str]]):
+    """Some repositories give their config to everybody, and the weights to some."""
+    asked = ask(dict.fromkeys(COMPLETE, "{}") | {"model.safetensors": of_the_hub(GatedRepoError)})
     assert f"{ID} is gated on the hub: accept its terms there and log in" in refused(ID)
-    assert [what for what, _ in asked] == ["info", "snapshot"]
+    assert asked[-1] == "model.safetensors"
 
 
 @pytest.mark.parametrize(
-    ("names", "has"),
-    [(["config.json", "pytorch_model.bin"], "only pytorch_model.bin"), (["config.json"], "no weights")],
+    ("name", "said"),
+    [("pytorch_model.bin", "its weights are in pytorch_model.bin"), ("README.md", "has no model.safetensors")],
 )
-def test_no_safetensors_on_the_hub(names: list[str], has: str, hub: Callable[..., Any]):
-    hub(info=names)
-    said = refused(ID, "v2")
-    assert f"{ID} has {has} on the hub at revision 'v2', expected model.safetensors" in said
-    assert "python tools/convert_checkpoint.py FOLDER" in said and "refs/pr/N" in said
+def test_no_safetensors_on_the_hub(name: str, said: str, ask: Callable[..., list[str]]):
+    ask({"config.json": "{}", "processor_config.json": "{}", name: ""})
+    found = refused(ID)
+    assert found.startswith(f"{ID}: {said}")
+    assert ("python tools/convert_checkpoint.py FOLDER" in found and "refs/pr/N" in found) == name.endswith(".bin")
 
 
 def test_no_id(monkeypatch: pytest.MonkeyPatch):
@@ -211,9 +262,43 @@ def test_no_id(monkeypatch: pytest.MonkeyPatch):
     assert "'not an id!' is neither a folder nor a hub id" in said
 
 
-def test_a_download_that_fails(hub: Callable[..., Any]):
-    hub(info=COMPLETE, snapshot=OSError("No space left\non device"))
-    assert refused(ID) == f"{ID}: the download from the hub failed (No space left on device)"
+def test_a_download_that_fails(ask: Callable[..., list[str]]):
+    ask({}, absent=OSError("No space left\non device"))
+    assert refused(ID).startswith(f"{ID}: the download of config.json from the hub failed (No space left on device)")
+
+
+# ----------------------------------------------------------------------------------------------- JSON
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is an empty file, expected a JSON object"),
+        (b"\x00" * 20, "is a file of zero bytes"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a git-lfs pointer"),
+        (b"<!doctype html><html>", "is a web page"),
+        (b"Entry not found", "cannot be read as JSON (Expecting value: line 1 column 1 (char 0))"),
+        (b'{"model_type": "hub', "cannot be read as JSON (Unterminated string"),
+        (b"[1]", "holds list, expected a JSON object"),
+        (b"[" * 100_000, "cannot be read as JSON"),
+        (b'{"a": 1' + b"0" * 5000 + b"}", "cannot be read as JSON"),
+        (b'{"a": "\xff"}', "cannot be read as JSON"),
+        (b'{"0": "sad", "0": "calm"}', "has '0' 2 times, expected once"),
+    ],
+)
+def test_no_json_object(content: bytes, said: str, tmp_path: Path):
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_json(path)
+    assert str(caught.value).startswith(f"{path}: {said}")
+
+
+def test_a_byte_order_mark_is_no_content(tmp_path: Path):
+    (tmp_path / "config.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(tmp_path / "config.json") == {"a": 1}
+    with pytest.raises(InputError, match="cannot be read"):
+        read_json(tmp_path)
 
 
 def test_loggers_are_as_before():

@@ -1,5 +1,6 @@
 """Wav2Vec2, HuBERT and WavLM against transformers' PyTorch models, layer by layer, and against themselves."""
 
+import functools
 import math
 from dataclasses import replace
 from functools import lru_cache
@@ -10,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from tiny_models import shake
 from tiny_study import GOLDEN_SSL
 
-from sejax.pretrained.base import Backbone, Output, Section, normalise_waveform
+from sejax.pretrained.base import Backbone, Lora, Output, Section, normalise_waveform
 from sejax.pretrained.convert import Checkpoint, load_checkpoint
-from sejax.pretrained.finetune import Tuning, divide
-from sejax.pretrained.wav2vec2 import relative_buckets, time_spans
+from sejax.pretrained.finetune import Tuning, divide, merge
+from sejax.pretrained.wav2vec2 import Conv, Linear, relative_buckets, time_spans
 
 NAMES = ("short", "middle", "long")
 ENCODERS = (
@@ -214,16 +216,97 @@ def test_relative_buckets(buckets: int, max_distance: int):
 
 
 def test_time_spans():
-    mask = np.asarray(time_spans(jax.random.key(0), (400, 200), 0.3, 10))
-    assert mask.dtype == bool and mask.shape == (400, 200)
-    # A frame is free if no span began at it or in the nine frames before it.
-    assert mask[:, 20:].mean() == pytest.approx(1 - (1 - 0.03) ** 10, abs=0.01)
-    for row in mask[:50]:
+    """Spans of 10 frames inside the utterance, as many as transformers masks: of 1 s two, of 4 s and 30 % six."""
+    frames = np.array([200, 49, 12, 10, 9, 0])
+    valid = np.arange(200)[None] < np.repeat(frames, 300)[:, None]
+    mask = np.asarray(time_spans(jax.random.key(0), jnp.asarray(valid), 0.3, 10)).reshape(6, 300, 200)
+    assert mask.dtype == bool
+    assert not (mask & ~valid.reshape(6, 300, 200)).any()
+    for row in mask.reshape(-1, 200):
         edges = np.flatnonzero(np.diff(np.pad(row.astype(int), 1)))
-        runs = edges[1::2] - edges[::2]
-        assert (runs[:-1] >= 10).all()  # the last one may end with the row
-    assert not np.asarray(time_spans(jax.random.key(0), (4, 50), 0.0, 10)).any()
-    assert np.asarray(time_spans(jax.random.key(0), (4, 50), 10.0, 10)).all()
+        assert (edges[1::2] - edges[::2] >= 10).all()
+    # A frame in the middle is free if none of the six begins, out of 191, is one of the ten that cover it.
+    assert mask[0, :, 20:180].mean() == pytest.approx(1 - math.comb(181, 6) / math.comb(191, 6), abs=0.01)
+    assert set(mask[1].sum(axis=1)) <= set(range(11, 21)) and len(set(mask[1].sum(axis=1))) > 5
+    assert set(mask[2].sum(axis=1)) == set(mask[3].sum(axis=1)) == {10}
+    assert not mask[4:].any()
+
+
+def test_the_number_of_spans_is_rounded_at_random():
+    """As in transformers: 0.37 of 100 frames in spans of 10 are three or four."""
+    mask = time_spans(jax.random.key(0), jnp.ones((400, 1000), bool), 0.037, 10)
+    covered = np.asarray(mask).mean()
+    assert 0.035 < covered < 0.037
+    fewest = np.asarray(time_spans(jax.random.key(0), jnp.ones((50, 100), bool), 1e-6, 1)).sum(axis=1)
+    assert (fewest == 2).all()
+
+
+def gradients(backbone: Backbone, params: Any, dtype: Any) -> Any:
+    """Gradients of all that is trained, adapters too, of a loss over 3,000 frames whose sums do not cancel."""
+    random = np.random.default_rng(0)
+    x = jnp.asarray(0.3 + 0.5 * random.normal(size=(60, 50, backbone.frame_size)), jnp.float32)
+    lengths = jnp.full(60, 50, jnp.int32)
+    lora = Lora(2, 4.0, ("q_proj", "output"))
+    model = backbone.module(Section(start=1, dtype=dtype, lora=lora, time_mask_prob=0.3))
+    params = merge(model.init(jax.random.key(0), x, lengths)["params"], params)
+    params = shake(params)
+    direction = jnp.asarray(random.normal(size=backbone.hidden), jnp.float32)[None, None]
+
+    def loss(params: Any) -> jax.Array:
+        output: Any = model.apply({"params": params}, x, lengths, rngs={"masking": jax.random.key(1)})
+        last = output.hidden[-1].astype(jnp.float32)
+        return (last * direction + 0.05 * last**2).sum()
+
+    with jax.numpy_dtype_promotion("standard"):  # on the way back jax's attention mixes types
+        return jax.jit(jax.grad(loss))(params)
+
+
+def test_gradients_in_bfloat16_are_summed_over_many_frames():
+    """Of every parameter: a sum over frames in bfloat16 keeps half to three quarters of a bias's gradient."""
+    found = checkpoint("wavlm-large")
+    backbone: Any = replace(found.backbone, layers=1)  # type: ignore[call-arg]
+    params = backbone.select(found.params, 1, 3)
+    exact, rough = (gradients(backbone, params, dtype) for dtype in (jnp.float32, jnp.bfloat16))
+    lost = {}
+    for path, one in jax.tree.leaves_with_path(exact):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        other = np.ravel(functools.reduce(lambda tree, key: tree[key.key], path, rough))
+        left = other @ np.ravel(one) / np.square(one).sum()
+        if not 0.93 < left < 1.07 and name != "layers/attention/k_proj/bias":  # which has no gradient
+            lost[name] = left
+    assert lost == {}
+
+
+def test_biases_of_convolutions_in_bfloat16():
+    model = Conv(4, 3, 2, True, jnp.bfloat16)
+    x = jnp.ones((8, 2001, 2), jnp.float32)
+    params = model.init(jax.random.key(0), x)
+    found: Any = jax.grad(lambda params: model.apply(params, x).astype(jnp.float32).sum())(params)  # type: ignore[union-attr]
+    np.testing.assert_allclose(found["params"]["bias"], 8 * 1000)
+
+
+def test_adapters_start_as_in_peft():
+    """Uniform up to 1/sqrt(inputs), kaiming_uniform(a=sqrt(5)), and zeros."""
+    model = Linear(6, Lora(50, 1.0, ("q_proj",)), name="q_proj")
+    params = model.init(jax.random.key(0), jnp.ones((1, 400)))["params"]
+    assert 0.98 / 20 < np.abs(params["lora_a"]).max() <= 1 / 20
+    assert np.std(params["lora_a"]) == pytest.approx(1 / 20 / math.sqrt(3), rel=0.02)
+    assert not np.any(params["lora_b"])
+
+
+@pytest.mark.parametrize("name", ["wav2vec2-base", "wavlm-large"])
+def test_dropout_is_the_checkpoints(name: str):
+    """In training alone, and none where the checkpoint has none."""
+    found = checkpoint(name)
+    x, lengths = batch(name)
+    backbone: Any = found.backbone
+    assert (backbone.dropout, backbone.activation_dropout, backbone.projection_dropout) == (0.1, 0.1, 0.0)
+    exact = states(name).hidden
+    none = replace(backbone, dropout=0.0, activation_dropout=0.0)
+    params = jax.tree.map(jnp.asarray, found.params)
+    for of, same in ((none, True), (backbone, False)):
+        trained: Any = of.module().apply({"params": params}, x, lengths, rngs={"dropout": jax.random.key(0)})
+        assert bool(np.allclose(trained.hidden[:, :, :5], exact[:, :, :5], atol=1e-4)) == same
 
 
 def real_backbone() -> Backbone:

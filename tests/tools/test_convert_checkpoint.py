@@ -41,7 +41,7 @@ def test_help_needs_no_torch():
 
 def test_says_that_torch_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    (tmp_path / "pytorch_model.bin").write_bytes(b"weights")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"PK\x03\x04")
     said = refused(tmp_path)
     assert "needs PyTorch" in said and "pip install torch" in said
     assert [path.name for path in tmp_path.iterdir()] == ["pytorch_model.bin"]
@@ -72,6 +72,21 @@ def test_a_missing_shard_is_named(tmp_path: Path):
 def test_a_malformed_index(tmp_path: Path, text: str):
     (tmp_path / "pytorch_model.bin.index.json").write_text(text)
     assert "pytorch_model.bin.index.json has no weight_map" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        (b"", "is an empty file, expected a PyTorch file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a git-lfs pointer"),
+        (b"<!doctype html><html>", "is a web page"),
+        (b"Entry not found", "is a text: 'Entry not found', expected a PyTorch file"),
+    ],
+)
+def test_what_is_no_pickle(tmp_path: Path, contents: bytes, said: str):
+    source = tmp_path / "pytorch_model.bin"
+    source.write_bytes(contents)
+    assert refused(tmp_path).startswith(f"{source} {said}")
 
 
 def test_replaces_nothing_unasked(tmp_path: Path):
@@ -230,7 +245,6 @@ def test_a_damaged_file_is_refused(tmp_path: Path):
     for as_zip in (True, False):
         torch.save({"a": torch.ones(1000)}, source, _use_new_zipfile_serialization=as_zip)
         whole = source.read_bytes()
-        for damaged in (b"", whole[:1000], b"version https://git-lfs.github.com/spec/v1\n"):
-            source.write_bytes(damaged)
-            assert f"{source} cannot be read" in refused(tmp_path), damaged[:20]
+        source.write_bytes(whole[:1000])
+        assert f"{source} cannot be read" in refused(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["pytorch_model.bin"]
