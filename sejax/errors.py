@@ -3,14 +3,22 @@
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+_LONGEST = 3000  # characters of a sentence
 _MOST_CHARACTERS = 120  # of a value in a sentence
 
 
 class InputError(ValueError):
     """A mistake in the input: one sentence that says what was found, what was expected and where.
 
-    `sejax.main` prints the sentence without a traceback and exits with status 1.
+    `sejax.main` prints the sentence without a traceback and exits with status 1. Whatever a sentence quotes from a
+    file, it stays one line that a terminal shows as it is: other characters are escaped, and a very long one is cut.
     """
+
+    def __str__(self) -> str:
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().__str__())
+        if len(text) > _LONGEST:
+            text = f"{text[: _LONGEST * 2 // 3]} ... {text[-_LONGEST // 3 :]}"
+        return text
 
 
 class Check(NamedTuple):

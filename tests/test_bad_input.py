@@ -285,3 +285,20 @@ def test_duplicate_audio_and_a_bad_file_are_reported(
     predicted = [row["id"] for row in read_csv(tmp_path / "workdir" / "predictions.csv")]
     assert sorted(predicted) == sorted([*map(str, range(16)), "copy"])
     assert "torn" in (tmp_path / "workdir" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("quoted", ["a\nb", "a\0b", "\x1b[31mred", "\u202eevil", "a\u200bb", "\x85", "\r"])
+def test_a_sentence_stays_one_line_that_a_terminal_shows(quoted: str):
+    sentence = str(InputError(f"x is {quoted}, expected 1"))
+    assert sentence.isprintable()
+    assert sentence.startswith("x is ")
+    assert sentence.endswith(", expected 1")
+    assert ascii(quoted[0]).strip("'") in sentence or quoted[0] in sentence
+
+
+def test_a_very_long_sentence_keeps_its_ends():
+    sentence = str(InputError(f"x is {'y' * 100_000}, expected 1"))
+    assert len(sentence) < 4000
+    assert sentence.startswith("x is yyy")
+    assert sentence.endswith("y, expected 1")
+    assert str(InputError("Müller says 😀, expected 1")) == "Müller says 😀, expected 1"

@@ -243,6 +243,18 @@ def test_chunks_around_the_audio_are_passed_over(tmp_path: Path) -> None:
     assert refusal(write(tmp_path / "a.wav", content + second)).startswith("has a second chunk of audio at byte 16044")
 
 
+@pytest.mark.parametrize("size", [0, 8, 23])
+def test_a_chunk_that_is_smaller_than_its_own_header_ends_the_search(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "x.w64"
+    soundfile.write(path, np.linspace(-0.5, 0.5, 3200), 16_000, format="W64", subtype="ULAW")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"fmt ") + 16
+    content[place : place + 8] = size.to_bytes(8, "little")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.w64"):
+        load_audio(str(path))
+
+
 def test_a_header_may_promise_anything(tmp_path: Path) -> None:
     flac = flac_length(encoded("FLAC", "PCM_16"), 10**10)
     said = refusal(write(tmp_path / "a.flac", flac))

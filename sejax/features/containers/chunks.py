@@ -87,7 +87,8 @@ def examine_chunks(path: str, file: BufferedIOBase, length: int, chunks: Chunks)
     while position < length and (read := chunks.read(file, position)) is not None:
         name, size = read
         content = position + chunks.header
-        if not _is_name(name) or size < -chunks.header:
+        # Audio of unknown length may state less than its own header; any other chunk would be read for ever.
+        if not _is_name(name) or size < (-chunks.header if name == chunks.data else 0):
             break
         if name == chunks.data:
             if wide is not None and size >= 2**32 - 1:
