@@ -336,5 +336,5 @@ def read_json(path: Path, expected: str) -> Any:
 def write_json(path: str | os.PathLike[str], tree: Any) -> None:
     """Writes JSON whole or not at all."""
     with atomic_write(path) as file:
-        json.dump(tree, file, indent=1, ensure_ascii=False)
+        json.dump(tree, file, indent=1, ensure_ascii=False, allow_nan=False)
         file.write("\n")
