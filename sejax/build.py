@@ -46,7 +46,7 @@ from sejax.models.joint import JointModel, StreamSpec, Trunk
 from sejax.pretrained.base import Lora
 from sejax.pretrained.convert import Pretrained, find_pretrained, load_checkpoint
 from sejax.pretrained.finetune import Tuning, divide
-from sejax.protocols.audit import audit
+from sejax.protocols.audit import audit, require_labels
 from sejax.protocols.folds import Fold
 from sejax.protocols.registry import describe_protocol, make_folds
 
@@ -218,8 +218,13 @@ def _prepare_corpus(config: ConfigDict, streams: Sequence[str]) -> Prepared:
     data_dir = os.path.expanduser(config.data_dir)
     if write := CORPORA[config.corpus].prepare:
         data_dir = write(data_dir, cache_dir, config[config.corpus].to_dict(), config.workers or None)
+    corpus = read_corpus(config.corpus, data_dir, labels=config.labels)
+    # Features may take hours: what nobody can use is told before.
+    corpus.require_usable(config.max_bad_fraction)
+    require_labels(corpus.utterances, corpus.classes)
+    make_folds(corpus.utterances, config.protocol)
     return prepare(
-        read_corpus(config.corpus, data_dir, labels=config.labels),
+        corpus,
         streams=streams,
         features={name: _feature(config, name) for name in streams},
         settings={name: _settings(config, name) for name in streams},

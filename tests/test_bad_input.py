@@ -204,7 +204,61 @@ def test_more_bad_audio_than_allowed(tmp_path: Path, cache_dir: str):
     assert "at most 1 % (config.max_bad_fraction)" in sentence
 
 
-def test_duplicate_audio_and_a_bad_file_are_reported(tmp_path: Path, cache_dir: str):
+def test_missing_audio_counts_like_bad_audio(tmp_path: Path, cache_dir: str):
+    """Most of a corpus is absent: three utterances are not a corpus, however well they are learned."""
+    table = labelled_table(tmp_path)
+    rows = read_csv(table)
+    write_table(table, [row if n < 3 else row | {"path": f"gone/{row['path']}"} for n, row in enumerate(rows)])
+    sentence = _problem(table_config(cache_dir, table), tmp_path / "workdir")
+    assert sentence == (
+        "the corpus table has no usable audio for at least 13 of 16 utterances (no such file 13), expected at most 1 % "
+        f"(config.max_bad_fraction); the first: {table}, line 5: there is no audio file {tmp_path}/gone/3.wav"
+    )
+    assert not (tmp_path / "workdir" / "config.json").exists()
+
+
+def test_absent_and_bad_audio_count_together(tmp_path: Path, cache_dir: str):
+    config = table_config(cache_dir, labelled_table(tmp_path))
+    (tmp_path / "5.wav").write_bytes(b"no audio")
+    (tmp_path / "6.wav").unlink()
+    config.max_bad_fraction = 0.1  # one of 16, not two
+    sentence = _problem(config, tmp_path / "workdir")
+    assert "at least 2 of 16 utterances (no such file 1, unusable audio 1), expected at most 10 %" in sentence
+    assert "6.wav" in sentence and "5.wav" in sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "protocol", "expected"),
+    [
+        ({"label": "x"}, "loso", "every label of the corpus is 'x'"),
+        ({"speaker": "s"}, "loso", "1 speaker (s), expected at least 3"),
+        ({"split": "train"}, "official", "no utterance has the split 'val'"),
+        ({}, "table", "16 of 16 utterances have no fold"),
+    ],
+    ids=str,
+)
+def test_what_no_protocol_can_use_is_told_before_the_features(
+    tmp_path: Path, cache_dir: str, capsys: pytest.CaptureFixture[str], changes: dict, protocol: str, expected: str
+):
+    table = labelled_table(tmp_path)
+    write_table(table, [row | changes for row in read_csv(table)])
+    config = table_config(cache_dir, table)
+    config.protocol = protocol
+    assert expected in _problem(config, tmp_path / "workdir")
+    assert capsys.readouterr().err == ""
+
+
+def test_one_speaker_under_two_names_is_refused(tmp_path: Path, cache_dir: str):
+    table = labelled_table(tmp_path)
+    rows = [row | {"speaker": str(n // 4)} for n, row in enumerate(read_csv(table))]
+    write_table(table, [*rows[:-1], rows[-1] | {"speaker": "1.0"}])
+    sentence = _problem(table_config(cache_dir, table), tmp_path / "workdir")
+    assert f"the speakers '1' ({table}, line 6) and '1.0' ({table}, line 17) differ only in case" in sentence
+
+
+def test_duplicate_audio_and_a_bad_file_are_reported(
+    tmp_path: Path, cache_dir: str, capsys: pytest.CaptureFixture[str]
+):
     table = labelled_table(tmp_path)
     write_voice(tmp_path / "copy.wav", seed=3)  # of the first speaker
     (tmp_path / "torn.wav").write_bytes((tmp_path / "0.wav").read_bytes()[:30])
@@ -222,7 +276,11 @@ def test_duplicate_audio_and_a_bad_file_are_reported(tmp_path: Path, cache_dir: 
     (lost,) = found["audit"]["dropped"]
     assert lost["id"] == "torn"
     assert lost["path"] == str(tmp_path / "torn.wav")
-    assert lost["reason"]
+    assert lost["reason"] and lost["kind"] == "unusable audio"
+    line = (
+        f"table: 1 of 18 utterances dropped: unusable audio 1 (the first: {tmp_path}/torn.wav); the report lists them\n"
+    )
+    assert capsys.readouterr().out.startswith(line)
     assert found["corpus"]["utterances"] == 17
     predicted = [row["id"] for row in read_csv(tmp_path / "workdir" / "predictions.csv")]
     assert sorted(predicted) == sorted([*map(str, range(16)), "copy"])

@@ -95,3 +95,19 @@ def test_folds_without_ratings_do_not_predict_them(tmp_path: Path, cache_dir: st
     remark = "static: too few labels of valence to learn from in 2 folds (s0, s3)"
     assert remark in capsys.readouterr().out
     assert remark in (workdir / "report.html").read_text()
+
+
+def test_folds_without_labels_of_validation_say_that_the_last_epoch_is_tested(
+    tmp_path: Path, cache_dir: str, capsys: pytest.CaptureFixture[str]
+):
+    rows = read_csv(labelled_table(tmp_path))
+    for number, row in enumerate(rows):
+        row |= {"valence": number % 7, "label": "" if row["speaker"] == "s2" else row["label"]}
+    config = table_config(cache_dir, write_table(tmp_path / "partly.csv", rows))
+    config.alpha = 1.0
+    config.labels = "0..7"
+    (setting,) = train_and_evaluate(config, str(tmp_path / "workdir"))["settings"]
+    assert setting["unselected"] == ["s1"]  # s2 validates it
+    remark = "static: no labels to choose the epoch by in 1 fold (s1), so the last one is tested there"
+    assert remark in capsys.readouterr().out
+    assert {row["fold"]: row["best_epoch"] for row in read_csv(tmp_path / "workdir" / "runs.csv")}["s1"] == "2"

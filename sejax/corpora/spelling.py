@@ -78,7 +78,7 @@ def printable(text: str) -> str:
 
 
 def unify(corpus: Corpus) -> Corpus:
-    """Returns a corpus whose words are all clean, and in which no word has two spellings.
+    """Returns a corpus whose words are all clean, and in which no word has two spellings, sorted by id.
 
     Texts are compared like other words, but only the audit reads them: spellings of one text are taken as one, and a
     note says so.
@@ -86,13 +86,13 @@ def unify(corpus: Corpus) -> Corpus:
     Raises:
       InputError: a word holds a control character, or a speaker, a label, a session, a fold or an id has two spellings.
     """
-    utterances = tuple(sorted((_cleaned(utterance) for utterance in corpus.utterances), key=lambda u: u.id))
-    require_one_spelling(utterances)
-    utterances, notes = _with_one_spelling_per_text(utterances)
+    cleaned = [_cleaned(utterance) for utterance in corpus.utterances]
+    require_one_spelling(cleaned)
+    utterances, notes = _with_one_spelling_per_text(cleaned)
     return dataclasses.replace(
         corpus,
         classes=tuple(dict.fromkeys(map(clean, corpus.classes))),
-        utterances=utterances,
+        utterances=tuple(sorted(utterances, key=lambda utterance: utterance.id)),
         notes=(*corpus.notes, *notes),
     )
 

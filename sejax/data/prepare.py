@@ -49,7 +49,6 @@ def prepare(
     Raises:
       InputError: see `build_features`, `Corpus.require_usable` and `sejax.data.compute.contents`.
     """
-    corpus.require_usable(max_bad_fraction)
     built: dict[str, list[StreamFeatures]] = {
         stream: [
             build_features(

@@ -13,7 +13,7 @@ from sejax.evaluation.baselines import class_mean_lookup, majority_class
 from sejax.evaluation.intervals import score_groups, summarise
 from sejax.evaluation.metrics import confusion_matrix
 from sejax.evaluation.predictions import Predictions
-from sejax.evaluation.selection import diverged_epochs, selection_scores, trained_outputs
+from sejax.evaluation.selection import diverged_epochs, selection_scores, trained_outputs, unselected_runs
 from sejax.protocols.folds import Fold
 
 
@@ -95,6 +95,7 @@ def compute_metrics(
 
     - `diverged`: the runs that did, each with the first such epoch and the epoch before it that is tested (0: none);
     - `untrained`: by class and dimension, the folds without labels to learn it from, which do not predict it;
+    - `unselected`: the folds without labels to choose the epoch by, of which the last epoch is tested;
     - `unpredicted`: by class and dimension, the number of rows with a truth and no finite prediction;
     - `ccc_mean_over`: the dimensions of `ccc_mean`, if others with ratings have no CCC.
 
@@ -122,7 +123,7 @@ def compute_metrics(
         averaged = summarise(predictions.average_seeds(), n_bootstrap=n_bootstrap)
         ensembles = {entry["name"]: {"seeds_averaged": entry["metrics"]} for entry in averaged}
     history = list(history)
-    diverged = diverged_epochs(history)
+    diverged, unselected = diverged_epochs(history), unselected_runs(history)
     scores = selection_scores(history, dict(enumerate(best_epoch.tolist())))
     settings = []
     for entry in summarise(predictions, n_bootstrap=n_bootstrap):
@@ -147,6 +148,7 @@ def compute_metrics(
                 if run.number in diverged
             ],
             "untrained": _untrained(own, folds, learnable, predictions),
+            "unselected": list(dict.fromkeys(folds[run.fold].name for run in own if run.number in unselected)),
             "unpredicted": {task: n for task, n in entry.get("unpredicted", {}).items() if trains(task)},
             "ccc_mean_over": _mean_over(entry["metrics"], predictions),
         }

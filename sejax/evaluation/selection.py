@@ -14,6 +14,8 @@ from sejax.engine.runs import Learnable, RunKey
 from sejax.errors import InputError
 from sejax.evaluation.metrics import ccc, confusion_matrix, unweighted_accuracy, weighted_accuracy
 
+_SCORED = ("val_ua", "val_ccc_mean")
+
 
 def validation_metrics(
     prob: Float[np.ndarray, "row class"],
@@ -105,7 +107,7 @@ def trained_outputs(run: RunKey, learnable: Learnable) -> tuple[bool, Bool[np.nd
 
 def score(metrics: Mapping[str, float]) -> float:
     """Returns the score that chooses an epoch: the mean of UA and mean CCC, or the one that there is; else 0."""
-    parts = [metrics[name] for name in ("val_ua", "val_ccc_mean") if name in metrics]
+    parts = [metrics[name] for name in _SCORED if name in metrics]
     return float(np.mean(parts)) if parts else 0.0
 
 
@@ -164,3 +166,14 @@ def diverged_epochs(history: Iterable[Mapping[str, Any]]) -> dict[int, int]:
         if row["score"] is None or math.isnan(row["score"]):
             first[row["run"]] = min(row["epoch"], first.get(row["run"], row["epoch"]))
     return first
+
+
+def unselected_runs(history: Iterable[Mapping[str, Any]]) -> set[int]:
+    """Returns the numbers of the runs whose validation utterances have no labels of what they train.
+
+    All their epochs have the same score, 0, so that the last one is tested.
+
+    Args:
+      history: rows of history.jsonl.
+    """
+    return {row["run"] for row in history if row["score"] == 0 and not any(name in row for name in _SCORED)}

@@ -91,6 +91,9 @@ def _gaps(setting: Mapping[str, Any], runs: int) -> list[str]:
         found.append(f"{len(diverged)} of {count(runs, 'run')} diverged ({where}), {rest}")
     for task, folds in setting.get("untrained", {}).items():
         found.append(f"too few labels of {task} to learn from in {count(len(folds), 'fold')} ({_first(folds, ', ')})")
+    if folds := setting.get("unselected"):
+        where = f"{count(len(folds), 'fold')} ({_first(folds, ', ')})"
+        found.append(f"no labels to choose the epoch by in {where}, so the last one is tested there")
     for task, n in setting.get("unpredicted", {}).items():
         found.append(f"no metrics of {task} over all folds, for want of {count(n, 'prediction')}")
     if over := setting.get("ccc_mean_over"):

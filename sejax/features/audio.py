@@ -18,7 +18,7 @@ from jaxtyping import Float32, Int16
 
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError
-from sejax.features.containers.inspect import check_by_log, examine
+from sejax.features.containers.inspect import check_by_log, check_counts, examine
 from sejax.features.containers.layout import Layout, converted, truncated
 from sejax.features.containers.view import Memory, View
 from sejax.features.settings import Settings
@@ -117,27 +117,32 @@ def _load(path: str, file: BufferedIOBase, start: float | None, end: float | Non
         length = file.seek(0, io.SEEK_END)
         file.seek(0)
         if length <= WHOLE_BYTES:
-            file = Memory(file.read(length))
+            file = io.BytesIO(file.read(length))
         container, layout = _examine(path, file)
     else:
         status = os.stat(split_archive(path)[0])
         container, layout = _examine_once(path, status.st_size, status.st_mtime_ns)
-    file.seek(0)
-    view = View(file, layout.head, layout.skip, layout.end)
-    as_it_is = isinstance(file, Memory) and not layout.head and layout.end is None
+    source: View | Memory
+    source = view = View(file, layout.head, layout.skip, layout.end)
+    if isinstance(file, io.BytesIO) and layout.head == b"" and layout.end is None:
+        source = Memory(file.getvalue())  # read faster than through a view
     try:
-        with _Sound(file if as_it_is else view) as sound:
+        with _Sound(source) as sound:
             _check_header(path, sound)
             rate, subtype = sound.samplerate, sound.subtype
             notes = [layout.note if layout.known else check_by_log(path, sound)]
+            if not layout.note:
+                check_counts(path, sound)
             frames = sound.frames if layout.frames is None else layout.frames
             if frames <= 0:
                 raise InputError(f"{path}: has 0 samples, expected speech")
             first, last = _cut(path, start, end, frames=frames, rate=rate)
             channels = _read(path, sound, first + layout.lead, last - first)
-    except soundfile.SoundFileError as error:
-        if view.error is not None:
+    except (soundfile.SoundFileError, InputError) as error:
+        if view.error is not None:  # of which everything else is a consequence
             raise view.error from error
+        if isinstance(error, InputError):
+            raise
         raise _not_audio(path, file, container, error) from error
     if view.error is not None:
         raise view.error
@@ -234,9 +239,9 @@ def _check_and_convert(
             f"{path}: lasts {1000 * len(channels) / rate:.1f} ms, expected at least one window of "
             f"{1000 * MIN_SECONDS:.0f} ms"
         )
-    absolute = np.abs(channels)
-    peak = float(absolute.max())
-    if not np.isfinite(peak):
+    lowest, highest = channels.min(), channels.max()
+    peak = float(max(-lowest, highest))
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
         bad = np.flatnonzero(~np.isfinite(channels).all(axis=1))
         raise InputError(
             f"{path}: has {bad.size} samples that are NaN or infinite, the first at {bad[0] / rate:.3f} s, "
@@ -244,13 +249,14 @@ def _check_and_convert(
         )
     _check_range(path, channels, peak)
     exceeds = peak > 1 and subtype in ("FLOAT", "DOUBLE")
-    at_full_scale = 100 * float((absolute >= FULL_SCALE.get(subtype, FULL_SCALE_DEFAULT)).mean())
+    full_scale = FULL_SCALE.get(subtype, FULL_SCALE_DEFAULT)
+    at_full_scale = float((np.abs(channels) >= full_scale).mean()) if peak >= full_scale else 0.0
     samples = channels[:, 0]
     if channels.shape[1] > 1:
         kind = "stereo" if channels.shape[1] == 2 else f"{channels.shape[1]} channels"
         samples = channels.mean(axis=1)
         notes += [f"{kind} mixed to mono", _check_mix(path, channels, samples)]
-    lowest, highest = samples.min(), samples.max()
+        lowest, highest = samples.min(), samples.max()
     if lowest == highest:
         raise InputError(f"{path}: is silent, every sample is {samples[0]:g}, expected speech")
     if rate != sampling_rate:
@@ -258,8 +264,8 @@ def _check_and_convert(
         samples = soxr.resample(samples, rate, sampling_rate, quality="HQ")
     if exceeds:
         notes.append(f"exceeds full scale: peak {peak:.3g}")
-    elif at_full_scale > 100 * CLIPPED_SHARE:
-        notes.append(f"clipped: {at_full_scale:.1f} % of the samples at full scale")
+    elif at_full_scale > CLIPPED_SHARE:
+        notes.append(f"clipped: {100 * at_full_scale:.1f} % of the samples at full scale")
     if highest - lowest < 2 * QUIET_PEAK:
         notes.append(f"very quiet: peak {20 * np.log10((highest - lowest) / 2):.0f} dB of full scale")
     return Audio(np.ascontiguousarray(samples, np.float32), "; ".join(filter(None, notes)))

@@ -22,7 +22,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from sejax.nn.layers import Dense, Dropout, add_bias, mask_frames
+from sejax.nn.layers import Dense, Dropout, add_bias, mask_frames, product
 from sejax.pretrained.base import NO_LORA, STACKED, WHOLE, Backbone, Lora, Output, Rule, Section, stage_behind
 from sejax.pretrained.wav2vec2_config import ACTIVATIONS, read_architecture
 
@@ -198,9 +198,9 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch time feature"]) -> Float[Array, "batch time_out {self.features}"]:
-        product = nn.Conv(self.features, self.width, self.stride, "VALID", use_bias=False, dtype=self.dtype)
-        nn.share_scope(self, product)
-        y = product(x)
+        convolve = nn.Conv(self.features, self.width, self.stride, "VALID", use_bias=False, dtype=self.dtype)
+        nn.share_scope(self, convolve)
+        y = convolve(x)
         return add_bias(y, self.param("bias", nn.initializers.zeros, (self.features,))) if self.use_bias else y
 
 
@@ -284,7 +284,7 @@ class Linear(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*batch feature"]) -> Float[Array, "*batch {self.features}"]:
+    def __call__(self, x: Float[Array, "batch time feature"]) -> Float[Array, "batch time {self.features}"]:
         y = Dense(self.features, dtype=self.dtype)
         nn.share_scope(self, y)
         out = y(x)
@@ -292,7 +292,8 @@ class Linear(nn.Module):
             down = self.param("lora_a", ADAPTER_START, (x.shape[-1], self.lora.rank))
             up = self.param("lora_b", nn.initializers.zeros, (self.lora.rank, self.features))
             scale = jnp.asarray(self.lora.alpha / self.lora.rank, self.dtype)
-            out = out + scale * ((x @ down.astype(self.dtype)) @ up.astype(self.dtype))
+            x = product("btf,fr->btr", x.astype(self.dtype), down)
+            out = out + scale * product("btr,rf->btf", x, up)
         return out
 
 

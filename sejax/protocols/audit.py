@@ -58,7 +58,7 @@ def audit(
     """
     require_unseen_speakers(utterances, folds)
     require_one_spelling(utterances)
-    _require_known_labels(utterances, classes)
+    require_labels(utterances, classes)
     counts = [_class_counts(utterances, fold, classes) for fold in folds]
     duplicates = _duplicates(utterances, folds, digests)
     if duplicates["across_test"] and not allow_duplicates:
@@ -89,7 +89,12 @@ def audit(
     }
 
 
-def _require_known_labels(utterances: Sequence[Utterance], classes: Sequence[str]) -> None:
+def require_labels(utterances: Sequence[Utterance], classes: Sequence[str]) -> None:
+    """Checks that the labels are classes, and that there is something to tell apart.
+
+    Raises:
+      InputError: a label is not a class, or there is one class, no votes and no valence, arousal or dominance.
+    """
     labels = {utterance.label for utterance in utterances} - {None}
     if len(labels) == 1 and not any(u.distribution or np.isfinite(u.vad).any() for u in utterances):
         raise InputError(

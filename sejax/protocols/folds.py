@@ -120,9 +120,17 @@ def column(utterances: Sequence[Utterance], name: str) -> np.ndarray:
 def _at_least_three(what: str, column: np.ndarray) -> list[str]:
     values = ordered(column.tolist())
     if len(values) < _MINIMUM:
+        hint = "config.protocol=loso needs speakers only"
+        if what == "speaker" and len(values) == 1:
+            hint = "one voice cannot be tested by another"
+        elif what == "speaker":
+            hint = (
+                "with two, config.protocol=official may train and validate on one and test on the other (in a table by "
+                "the column split)"
+            )
         raise InputError(
             f"the utterances have {count(len(values), what)} ({', '.join(values)}), expected at least {_MINIMUM}: "
-            "to train on, to validate on and to test on"
+            f"to train on, to validate on and to test on; {hint}"
         )
     return values
 

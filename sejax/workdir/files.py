@@ -144,7 +144,7 @@ def claim_workdir(workdir: str, options: Mapping[str, Any], study: Study) -> Non
             if different := data.changes(workdir, begun["data"], identity, rows):
                 raise InputError(
                     f"{workdir} was begun with other data than {options['data_dir'] or 'the corpus'} holds now: "
-                    f"{'; '.join(different)}; expected the same data, because its numbers would be of neither; "
+                    f"{'; '.join(different)}; expected the same data: numbers of both together would mean nothing; "
                     "use another --workdir, or restore the data"
                 )
             return
@@ -336,5 +336,5 @@ def read_json(path: Path, expected: str) -> Any:
 def write_json(path: str | os.PathLike[str], tree: Any) -> None:
     """Writes JSON whole or not at all."""
     with atomic_write(path) as file:
-        json.dump(tree, file, indent=1, ensure_ascii=False)
+        json.dump(tree, file, indent=1, ensure_ascii=False, allow_nan=False)
         file.write("\n")

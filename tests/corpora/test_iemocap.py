@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import re
 import string
 from collections import Counter
@@ -538,3 +539,46 @@ def test_a_text_id_needs_words():
     assert text_id(turn, "") is None
     assert text_id(turn, "...?!") is None
     assert text_id(turn, "No.") == text_id(turn, "no")
+
+
+# ---- a release that was unpacked in part
+
+
+def test_a_release_without_most_of_its_audio_names_the_first_path(tmp_path):
+    root = write_tree(
+        tmp_path,
+        {"Ses01F_impro01": "".join(block(f"Ses01F_impro01_F{number:03d}", "ang") for number in range(40))},
+    )
+    wav = tmp_path / "Session1" / "sentences" / "wav" / "Ses01F_impro01"
+    for number in range(40):
+        if number % 5:
+            (wav / f"Ses01F_impro01_F{number:03d}.wav").unlink()
+    (wav / "Ses01F_impro01_F001.wav").mkdir()
+    os.mkfifo(wav / "Ses01F_impro01_F002.wav")
+    with pytest.raises(InputError) as caught:
+        read_corpus("iemocap", root).require_usable(0.01)
+    sentence = str(caught.value)
+    assert (
+        "no usable audio for at least 32 of 40 utterances (no such file 30, a folder 1, no regular file 1)" in sentence
+    )
+    assert f"there is no audio file {wav}/Ses01F_impro01_F003.wav" in sentence
+    for path in wav.glob("*0.wav"):
+        path.unlink()
+    for path in wav.glob("*5.wav"):
+        path.unlink()
+    with pytest.raises(
+        InputError, match=r"at least 40 of 40 utterances .* expected one with audio or more; the first: "
+    ):
+        read_corpus("iemocap", root)
+
+
+def test_what_is_no_text_file_of_the_release_is_refused(tmp_path):
+    root = write_tree(tmp_path, {"Ses01F_impro01": block("Ses01F_impro01_F000", "ang")})
+    stray = tmp_path / "Session1" / "dialog" / "EmoEvaluation" / "Ses01F_impro02.txt"
+    os.mkfifo(stray)
+    with pytest.raises(InputError, match=r"Ses01F_impro02\.txt is a FIFO, expected a text file of the release"):
+        read_corpus("iemocap", root)
+    stray.unlink()
+    stray.mkdir()
+    with pytest.raises(InputError, match=r"Ses01F_impro02\.txt is a folder, expected a text file of the release"):
+        read_corpus("iemocap", root)

@@ -15,6 +15,7 @@ from sejax.evaluation.selection import (
     read_history,
     score,
     selection_scores,
+    unselected_runs,
     validate_runs,
     validation_metrics,
 )
@@ -109,6 +110,16 @@ def test_the_epoch_in_which_a_run_diverged():
     scores = {0: (0.1, 0.2, 0.3), 1: (0.1, None, None), 2: (float("nan"),) * 3}
     rows = [{"run": run, "epoch": e, "score": score} for run, own in scores.items() for e, score in enumerate(own, 1)]
     assert diverged_epochs(rows) == {1: 2, 2: 1}
+
+
+def test_runs_without_labels_in_validation():
+    rows = [
+        {"run": 0, "score": 0.0, "val_ua": 0.0},
+        {"run": 1, "score": 0.0, "val_ccc_mean": 0.0},
+        {"run": 2, "score": 0.0, "loss_class": 1.0},
+        {"run": 3, "score": None},
+    ]
+    assert unselected_runs(rows) == {2}
 
 
 def test_setting_trains():

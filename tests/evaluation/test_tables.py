@@ -51,6 +51,7 @@ def test_remarks_on_what_is_missing():
         {"name": "b", "diverged": diverged(0, 4), "unpredicted": {"class": 1}},
         {"name": "c", "diverged": diverged(0, 0, 0, 0, 0, 0)},
         {"name": "d", "untrained": {"valence": ["s1"], "class": ["s1", "s2", "s3", "s4", "s5"]}},
+        {"name": "d", "unselected": ["s1"]},
         {"name": "e", "ccc_mean_over": ["arousal", "dominance"]},
     ]
     assert remarks({"settings": settings, "protocol": {"folds": 3, "seeds": 2}}) == [
@@ -63,6 +64,7 @@ def test_remarks_on_what_is_missing():
         "fold s2, seed 0, in epoch 1; and 3 more), without an epoch before, so they predict nothing",
         "d: too few labels of valence to learn from in 1 fold (s1)",
         "d: too few labels of class to learn from in 5 folds (s1, s2, s3, and 2 more)",
+        "d: no labels to choose the epoch by in 1 fold (s1), so the last one is tested there",
         "e: the mean CCC is that of arousal and dominance, because other ratings have none",
     ]
     (*_, last) = remarks({"settings": settings[3:4], "protocol": {"folds": 3, "seeds": 2}})

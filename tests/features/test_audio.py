@@ -3,6 +3,7 @@ import io
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -273,18 +274,43 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
     assert refusal(tmp_path / "c.wav").startswith("cannot be opened (Too many levels of symbolic links")
 
 
-def test_an_error_of_the_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["read", "readinto"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_an_error_of_the_disk_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, number: int
+) -> None:
     path = write(tmp_path / "a.wav", sine())
 
-    class Failing(io.BytesIO):
-        def fail(self, *_: object) -> bytes:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+    class Disk(io.BufferedReader):
+        """A file of which the header can be read, and then nothing."""
 
-        read = readinto = fail  # type: ignore[assignment]
+        def fail(self, *given: Any) -> Any:
+            if self.tell() >= 40:
+                raise OSError(number, os.strerror(number))
+            return getattr(super(), method)(*given)
 
+    setattr(Disk, method, Disk.fail)
+    monkeypatch.setattr("sejax.features.audio.WHOLE_BYTES", 0 if method == "readinto" else 2**24)
     whole = open
-    monkeypatch.setattr("builtins.open", lambda *given: Failing(b"0" * 9) if given[0] == path else whole(*given))
-    assert refusal(path) == "cannot be read (Input/output error)"
+    failing = lambda *given: Disk(io.FileIO(path)) if given[0] == path else whole(*given)  # noqa: E731
+    monkeypatch.setattr("builtins.open", failing)
+    said = f"cannot be read ({os.strerror(number)})"
+    if method == "readinto":
+        assert refusal(path) == said
+        assert refusal(path, start=0.1, end=0.2) == said
+    else:
+        monkeypatch.setattr(Disk, "tell", lambda self: 40)
+        assert refusal(path) == said
+
+
+def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.wav", sine())
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("builtins.open", refuse)
+    assert refusal(path) == "cannot be opened (Permission denied)"
 
 
 @pytest.mark.parametrize("value", [0.0, 0.25])

@@ -201,6 +201,21 @@ def test_a_header_that_states_less_than_is_there_is_refused(
     assert remedy in said
 
 
+@pytest.mark.parametrize(
+    ("format", "count"),
+    [("AIFF", lambda content: content.index(b"COMM") + 10), ("RF64", lambda content: content.index(b"ds64") + 24)],
+)
+def test_a_count_of_frames_beside_the_size_is_compared(
+    tmp_path: Path, format: str, count: Callable[[bytes], int]
+) -> None:
+    content = encoded(format, "PCM_16")
+    order = ">I" if format == "AIFF" else "<I"
+    more = write(tmp_path / "a", put(content, count(content), order, 16_000))
+    assert refusal(more).startswith("is truncated, has 8000 frames of audio, expected the 16000 of its header")
+    fewer = write(tmp_path / "b", put(content, count(content), order, 0))
+    assert len(load_audio(fewer).samples) == 8000
+
+
 def test_lengths_of_big_endian_wav_files(tmp_path: Path) -> None:
     samples = (speech(0.5)[:, 0] * 32767).astype(">i2")
     header = (
@@ -354,6 +369,10 @@ def test_mp3_files_of_other_writers(tmp_path: Path) -> None:
     vbri += bytes(len(first) - len(vbri))
     assert len(load_audio(write(tmp_path / "c.mp3", vbri + frames)).samples) == 576 * count
     assert refusal(write(tmp_path / "c.mp3", vbri + frames[:-2000])).startswith("is truncated, has ")
+    uncounted = first.replace(b"Info", b"Xing")
+    uncounted = put(uncounted, uncounted.index(b"Xing") + 4, ">I", 0)
+    assert len(load_audio(write(tmp_path / "c.mp3", uncounted + frames)).samples) == 576 * count
+    assert refusal(write(tmp_path / "c.mp3", uncounted)) == "has 0 whole mp3 frames, expected speech"
 
 
 def test_mp3_in_wav_files(tmp_path: Path) -> None:

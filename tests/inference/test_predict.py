@@ -76,7 +76,7 @@ def test_bad_files_do_not_keep_the_good_ones(files: list[str], tmp_path: Path, c
     _, silence, absence, nonsense = printed.err.splitlines()
     assert silence.startswith(f"error: {silent}: is silent")
     assert absence == f"error: {tmp_path / 'none.wav'}: no such file"
-    assert nonsense.startswith(f"error: {text}: cannot be read as audio")
+    assert nonsense.startswith(f"error: {text}: is a text: 'no audio'")
 
 
 def test_what_is_unusual_about_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

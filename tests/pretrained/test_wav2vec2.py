@@ -288,7 +288,7 @@ def test_biases_of_convolutions_in_bfloat16():
 def test_adapters_start_as_in_peft():
     """Uniform up to 1/sqrt(inputs), kaiming_uniform(a=sqrt(5)), and zeros."""
     model = Linear(6, Lora(50, 1.0, ("q_proj",)), name="q_proj")
-    params = model.init(jax.random.key(0), jnp.ones((1, 400)))["params"]
+    params = model.init(jax.random.key(0), jnp.ones((1, 1, 400)))["params"]
     assert 0.98 / 20 < np.abs(params["lora_a"]).max() <= 1 / 20
     assert np.std(params["lora_a"]) == pytest.approx(1 / 20 / math.sqrt(3), rel=0.02)
     assert not np.any(params["lora_b"])

@@ -6,6 +6,7 @@ from io import BufferedIOBase
 
 from sejax.errors import InputError
 from sejax.features.containers.layout import (
+    AS_IT_IS,
     NO_LENGTH,
     Layout,
     converted,
@@ -33,6 +34,7 @@ class Chunks:
     Args:
       first: Position of the first chunk.
       name: Bytes of a chunk's name.
+      header: Bytes of its name and its size.
       size: struct format of a chunk's size.
       align: Chunks begin at multiples of it.
       data: Name of the chunk with the audio.
@@ -43,16 +45,13 @@ class Chunks:
 
     first: int
     name: int
+    header: int
     size: str
     align: int
     data: bytes
     prefix: int = 0
     whole: tuple[int, int] | None = (4, 8)
     own_header: bool = False
-
-    @property
-    def header(self) -> int:
-        return self.name + struct.calcsize(self.size)
 
     def read(self, file: BufferedIOBase, position: int) -> tuple[bytes, int] | None:
         """Returns the name of the chunk at a position and the bytes of its contents; None at the end of the file."""
@@ -69,12 +68,12 @@ class Chunks:
 
 
 _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
-RIFF = Chunks(first=12, name=4, size="<I", align=2, data=b"data")
-RIFX = Chunks(first=12, name=4, size=">I", align=2, data=b"data")
-W64 = Chunks(first=40, name=16, size="<Q", align=8, data=_W64_DATA, whole=(16, 0), own_header=True)
-AIFF = Chunks(first=12, name=4, size=">I", align=2, data=b"SSND", prefix=8)
-SVX = Chunks(first=12, name=4, size=">I", align=2, data=b"BODY")
-CAF = Chunks(first=8, name=4, size=">Q", align=1, data=b"data", prefix=4, whole=None)
+RIFF = Chunks(first=12, name=4, header=8, size="<I", align=2, data=b"data")
+RIFX = Chunks(first=12, name=4, header=8, size=">I", align=2, data=b"data")
+W64 = Chunks(first=40, name=16, header=24, size="<Q", align=8, data=_W64_DATA, whole=(16, 0), own_header=True)
+AIFF = Chunks(first=12, name=4, header=8, size=">I", align=2, data=b"SSND", prefix=8)
+SVX = Chunks(first=12, name=4, header=8, size=">I", align=2, data=b"BODY")
+CAF = Chunks(first=8, name=4, header=12, size=">Q", align=1, data=b"data", prefix=4, whole=None)
 
 
 def examine_chunks(path: str, file: BufferedIOBase, length: int, chunks: Chunks) -> Layout:
@@ -144,7 +143,7 @@ def _examine_data(
     if stray is None:
         remedy = converted(path, read_options="-ignore_length 1") if chunks is RIFF else ""
         return Layout(end=end_before(path, file, min(end, length), length, remedy=remedy))
-    return Layout()
+    return AS_IT_IS
 
 
 def _chunks_end(path: str, file: BufferedIOBase, length: int, chunks: Chunks, position: int) -> int | None:

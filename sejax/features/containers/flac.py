@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from io import BufferedIOBase
 from typing import NamedTuple
 
-from sejax.features.containers.layout import NO_LENGTH, Layout, end_before, joined, patched, truncated
+from sejax.features.containers.layout import AS_IT_IS, NO_LENGTH, Layout, end_before, joined, patched, truncated
 
 # The beginning of a FLAC file: its marker, and the header of the block STREAMINFO (the last block, or not).
 _BEGINNINGS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
@@ -57,7 +57,7 @@ def examine_flac(path: str, file: BufferedIOBase, length: int, start: int) -> La
         tail = file.read()
         frames = sorted(_frames(tail, header))
         if promised and frames and frames[-1].end == promised:
-            return Layout()
+            return AS_IT_IS
         last = _last_whole(tail, frames)
         if last is not None or begin == start + _HEADER:
             break
@@ -70,7 +70,7 @@ def examine_flac(path: str, file: BufferedIOBase, length: int, start: int) -> La
         raise truncated(path, samples, promised, "samples")
     if samples > promised:
         end_before(path, file, begin + (last.position if last else 0), length)
-    return Layout()
+    return AS_IT_IS
 
 
 def _find(file: BufferedIOBase, position: int, needles: tuple[bytes, ...]) -> int | None:

@@ -18,6 +18,8 @@ _UNTRUSTED = {
     "SDS": "a MIDI sample dump, whose missing parts libsndfile reads as silence",
     "XI": "an instrument of FastTracker, which has no sampling rate",
 }
+# What libsndfile logs when this number is not that of the size.
+_COUNTED = {"AIFF": re.compile(r"'COMM' chunk \((\d+)\) not equal"), "RF64": re.compile(r"'ds64' chunk of (\d+)")}
 # What libsndfile logs when it has shortened a file to what is there.
 _SHORTENED = re.compile(r"truncated|\d+ \(?should be \d+", re.IGNORECASE)
 _FRAMES = re.compile(r"^\s*(?:Frames|.*Cols)\s*:\s*(\d+)\s*$", re.MULTILINE)
@@ -60,6 +62,18 @@ def examine(path: str, file: BufferedIOBase, length: int) -> tuple[str, Layout]:
     if begin > 0 or is_frame(start):
         return "mp3", examine_frames(path, file, start=begin, end=length, tagged=begin > 0)
     return "", Layout(known=False)
+
+
+def check_counts(path: str, sound: SoundFile) -> None:
+    """Compares the number of frames that stands beside the size of the audio in an AIFF or RF64 file.
+
+    Raises:
+      InputError: it is larger.
+    """
+    if sound.format in _COUNTED:
+        promised = max(map(int, _COUNTED[sound.format].findall(sound.extra_info)), default=0)
+        if promised > sound.frames:
+            raise truncated(path, sound.frames, promised, "frames of audio")
 
 
 def check_by_log(path: str, sound: SoundFile) -> str:

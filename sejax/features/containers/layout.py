@@ -40,6 +40,9 @@ class Layout:
     note: str = ""
 
 
+AS_IT_IS = Layout()
+
+
 def is_unknown(length: int) -> bool:
     """Returns whether a length in a header means that its writer did not know it; 0 may also mean empty."""
     return any(-_UNKNOWN_WITHIN <= length - near <= _UNKNOWN_WITHIN for near in _UNKNOWN_NEAR)

@@ -9,7 +9,7 @@ from io import BufferedIOBase
 from typing import NamedTuple
 
 from sejax.errors import InputError
-from sejax.features.containers.layout import Layout, converted, truncated
+from sejax.features.containers.layout import AS_IT_IS, Layout, converted, truncated
 
 _BIT_RATES = {  # in kbit/s, by (MPEG-1 or not, layer)
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -100,7 +100,9 @@ def examine_frames(path: str, file: BufferedIOBase, *, start: int, end: int, tag
                 f"read them all with {converted(path)}"
             )
     if promised is not None and kind != b"VBRI":  # which mpg123 does not read
-        return Layout() if tagged else Layout(head=_TAG, skip=start + first)
+        return AS_IT_IS if tagged else Layout(head=_TAG, skip=start + first)
+    if walk.frames == 0:
+        raise InputError(f"{path}: has 0 whole mp3 frames, expected speech")
     if walk.junk is not None:
         raise InputError(
             f"{path}: is damaged, has no mp3 frame at byte {start + walk.junk}, expected one: keep what is there with "
@@ -112,7 +114,7 @@ def examine_frames(path: str, file: BufferedIOBase, *, start: int, end: int, tag
             f"is there with {converted(path)}"
         )
     return Layout(
-        head=_TAG + _silent_frame(content[begin : begin + 4]),
+        head=_TAG + _silent_frame(content[first : first + 4]),
         skip=start + begin,
         lead=header.samples,
         frames=walk.frames * header.samples,
