@@ -42,7 +42,9 @@ def put(content: bytes, position: int, format: str, number: int) -> bytes:
 
 def raw_samples(format: str, subtype: str) -> np.ndarray:
     """What libsndfile reads of a whole file, without seeks."""
-    with soundfile.SoundFile(io.BytesIO(encoded(format, subtype))) as file:
+    # It opens an mp3 only behind a tag, here an empty one.
+    tag = b"ID3\x03" + bytes(6) if format == "MP3" else b""
+    with soundfile.SoundFile(io.BytesIO(tag + encoded(format, subtype))) as file:
         return file.read(file.frames, dtype="float32")
 
 
