@@ -42,8 +42,8 @@ def put(content: bytes, position: int, format: str, number: int) -> bytes:
 
 def raw_samples(format: str, subtype: str) -> np.ndarray:
     """What libsndfile reads of a whole file, without seeks."""
-    # It opens an mp3 only behind a tag, here an empty one.
-    tag = b"ID3\x03" + bytes(6) if format == "MP3" else b""
+    # It opens an mp3 in memory only behind a tag, here ten bytes of padding.
+    tag = b"ID3\x04\x00\x00\x00\x00\x00\x0a" + bytes(10) if format == "MP3" else b""
     with soundfile.SoundFile(io.BytesIO(tag + encoded(format, subtype))) as file:
         return file.read(file.frames, dtype="float32")
 
