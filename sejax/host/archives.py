@@ -5,13 +5,14 @@ import os
 import shlex
 import stat
 import zipfile
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BufferedIOBase
 
 from sejax.errors import InputError
 
 # The largest member of an archive that is unpacked into memory, in bytes.
 MEMBER_BYTES = 2**30
+_PIECE = 2**20
 
 _KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
@@ -92,7 +93,12 @@ def _read_member(path: str, archive: zipfile.ZipFile, member: str) -> bytes:
             f"{path}: has {info.file_size} bytes unpacked, expected at most {MEMBER_BYTES} in an archive: unpack it "
             "first"
         )
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # Python unpacks bzip2 and LZMA without a bound on memory.
+        raise InputError(f"{path}: is compressed by another method than deflate, unpack the archive first")
     try:
-        return archive.read(info)
+        # In pieces: unpacked at once, a damaged member may take much more memory than its archive says.
+        with archive.open(info) as file:
+            return b"".join(iter(partial(file.read, _PIECE), b""))
     except Exception as error:  # see `open_file`
         raise InputError(f"{path}: cannot be read from its archive ({error})") from error

@@ -1,5 +1,6 @@
 import io
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -114,3 +115,25 @@ def test_commands_can_be_copied() -> None:
     )
     assert split_archive("x.zip::a/c.mp3") == ("x.zip", "a/c.mp3")
     assert split_archive("x.zip") == ("x.zip", None)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_cannot_be_bounded_are_refused(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("a.wav", bytes(1000))
+    with pytest.raises(InputError, match=r"a\.zip::a\.wav: is compressed by another method than deflate, unpack"):
+        open_file(f"{tmp_path}/a.zip::a.wav")
+
+
+def test_a_bomb_with_a_false_size_takes_little_memory(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.wav", bytes(300_000_000))
+    content = (tmp_path / "a.zip").read_bytes()
+    size = (300_000_000).to_bytes(4, "little")
+    assert content.count(size) >= 1
+    (tmp_path / "a.zip").write_bytes(content.replace(size, (1000).to_bytes(4, "little")))
+    tracemalloc.start()
+    with pytest.raises(InputError, match="cannot be read from its archive"):
+        open_file(f"{tmp_path}/a.zip::a.wav")
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
