@@ -301,7 +301,7 @@ def test_frames_are_streamed_where_they_do_not_fit(tmp_path: Path, cache_dir: st
     assert resident.frames_on == "device"
     workdir = str(tmp_path)
     files.write_plan(workdir, [resident], None)
-    begun = files.read_plan(workdir)
+    begun = files.read_plan(workdir, study.programs)
     assert planned_on(1, "auto", begun) == "device"  # as it was begun
     assert planned_on(1 << 40, "host", begun) == "host"  # unless something else is asked for
     # A program may need 0.9 of the free memory.
