@@ -115,7 +115,7 @@ def _in_file(error: Exception, file: str) -> str:
     elif isinstance(error, OSError) and not lines:
         return f"{file}: cannot be read ({error.strerror}), expected a Python file with a function get_config"
     else:
-        problem = _of_option(error) or "".join(traceback.format_exception_only(error))
+        problem = _of_option(error) or "".join(traceback.format_exception_only(error)).strip()
     return f"{file}{f', line {lines[-1]}' if lines else ''}: {problem}"
 
 
