@@ -166,7 +166,8 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         print(f"error: {argv[1]!r} is not an option; expected --config, --workdir, --mode", file=sys.stderr)
         sys.exit(2)
-    logging.set_verbosity(logging.ERROR)
+    # orbax logs an error with its traceback, and then raises it: Ctrl-C too.
+    logging.set_verbosity(logging.FATAL)
     workdir = flags.FLAGS.workdir
     # Of several processes jax itself takes SIGTERM.
     last_words = partial(_last_words, workdir)
