@@ -384,11 +384,15 @@ def audio_bytes(samples: np.ndarray, container: str, subtype: str, rate: int = 1
     return content.getvalue()
 
 
+# No header; a resource fork, for which libsndfile writes a file "._" beside whatever it writes.
+NO_FILES = ("RAW", "SD2")
+
+
 def _every_format(samples: np.ndarray) -> Iterator[tuple[str, bytes]]:
     """Yields a file of every container and coding that says by itself what it is."""
     for container in sorted(soundfile.available_formats()):
         for subtype in sorted(soundfile.available_subtypes(container)):
-            if container != "RAW" and soundfile.check_format(container, subtype):
+            if container not in NO_FILES and soundfile.check_format(container, subtype):
                 # Some codings want 8 kHz, some codecs cannot be written here.
                 with contextlib.suppress(soundfile.LibsndfileError):
                     yield f"{container} {subtype}", audio_bytes(samples, container, subtype)
