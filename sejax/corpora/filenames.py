@@ -184,7 +184,8 @@ def _read_archive(corpus: FileNames, archive: str) -> _Read:
     for member in large:
         reason = f"{prefix}{member} has {sizes[member]:,} bytes unpacked, expected at most {_LARGEST_MEMBER:,}"
         dropped.append(_dropped(prefix + member, reason, Loss.AUDIO))
-    others = [member for member in members if member not in set(chosen)]
+    inside = set(chosen)
+    others = [member for member in members if member not in inside]
     notes = []
     if others:
         notes.append(

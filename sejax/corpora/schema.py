@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from types import MappingProxyType
 
 from sejax.errors import InputError
 from sejax.host.wording import count
@@ -121,21 +122,24 @@ class Corpus:
             dropped=self.dropped + bad,
         )
 
-    def require_usable(self, max_bad_fraction: float) -> None:
+    def require_usable(self, max_bad_fraction: float, errors: Mapping[str, str] = MappingProxyType({})) -> None:
         """Checks that enough of the corpus can be used.
 
         Args:
           max_bad_fraction: the largest share of utterances that may be dropped for their audio. Those that are left
             out by design (`Loss.is_selection`) do not count.
+          errors: of utterances (by id) that have turned out to be unusable too, see `without`.
 
         Raises:
           InputError: more are dropped, or nothing is left. It counts them by kind of reason and quotes the first of
             the three most frequent kinds.
         """
         lost = [dropped for dropped in self.dropped if not dropped.kind.is_selection]
-        listed = len(self.utterances) + len(lost)
-        if self.utterances and len(lost) <= max_bad_fraction * listed:
+        listed, left = len(self.utterances) + len(lost), len(self.utterances) - len(errors)
+        # A build asks after each bad file: only a refusal looks at all utterances.
+        if left and listed - left <= max_bad_fraction * listed:
             return
+        lost += self.without(errors).dropped[len(self.dropped) :]
         if not lost:
             raise InputError(f"the corpus {self.name} has 0 utterances, expected 1 or more")
         first = {dropped.kind: dropped.reason for dropped in reversed(lost)}
@@ -144,7 +148,7 @@ class Corpus:
         # Older caches hold sentences with a full stop.
         quoted = "; ".join(first[kind].rstrip(".") for kind, _ in kinds[:3])
         allowed = "one with audio or more"
-        if self.utterances:
+        if left:
             allowed = f"at most {100 * max_bad_fraction:g} % (config.max_bad_fraction)"
         # The audio of the others may not have been read yet: a build stops at the first that is too much.
         raise InputError(

@@ -34,6 +34,7 @@ from sejax.features.extract import Contents, Segment, statistics_dtype
 from sejax.host.archives import split_archive
 from sejax.host.disk import disk_problem
 from sejax.host.progress import progress_bar
+from sejax.host.wording import first_line
 
 # Raised when the same settings give other numbers than before.
 FEATURES_VERSION = 1
@@ -93,8 +94,8 @@ def build_features(
       InputError: a wrong speed or number of workers, no utterances, a pretrained model that cannot be loaded, a cache
         that cannot be written, or more bad files than allowed (nothing is stored then).
     """
-    check_bad = functools.partial(_check_bad, corpus, max_bad_fraction)
-    check_bad({})
+    check_bad = functools.partial(corpus.require_usable, max_bad_fraction)
+    check_bad()
     if workers is not None and workers < 1:
         raise InputError(f"the number of workers is {workers}, expected 1 or more (None is one per core)")
     check_speed(speed)
@@ -133,7 +134,7 @@ class DatasetConfig(tfds.core.BuilderConfig):
     speed: float
     utterances: Sequence[Utterance]
     workers: int
-    check_bad: Callable[[Mapping[str, str]], None]
+    check_bad: Callable[..., None]  # `Corpus.require_usable`, of the errors by utterance id
     per_shard: int
 
 
@@ -263,11 +264,8 @@ def _stored(cache_dir: str, config: DatasetConfig) -> StreamFeatures | None:
         return _read(FeatureShards(data_dir=cache_dir, config=config))
     # A damaged file can raise anything in TFDS and array_record. All of it can be computed again.
     except Exception as error:
-        problem = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        print(
-            f"note: {_folder(cache_dir, config)}: the stored features are damaged ({problem}): they are computed again",
-            file=sys.stderr,
-        )
+        where, problem = _folder(cache_dir, config), first_line(error)
+        print(f"note: {where}: the stored features are damaged ({problem}): they are computed again", file=sys.stderr)
         return None
 
 
@@ -357,7 +355,3 @@ def _read(builder: FeatureShards) -> StreamFeatures:
 
 def _frames(source: Sequence[Mapping[str, Any]], place: int) -> Num[np.ndarray, "_frames _feature"]:
     return source[place]["frames"]
-
-
-def _check_bad(corpus: Corpus, max_bad_fraction: float, errors: Mapping[str, str]) -> None:
-    corpus.without(errors).require_usable(max_bad_fraction)

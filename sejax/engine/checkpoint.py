@@ -16,6 +16,7 @@ from sejax.engine import devices
 from sejax.errors import InputError
 from sejax.host import stopping
 from sejax.host.disk import disk_problem
+from sejax.host.wording import first_line
 
 CHECKSUMS = "checksums.json"  # in the folder of an epoch: the digest of each other file there
 DAMAGED = "damaged"  # beside the epochs: those that a start has found damaged
@@ -108,7 +109,7 @@ class Checkpoints:
         # Every parser of orbax and tensorstore has errors of its own for a damaged file.
         except Exception as error:
             raise InputError(
-                f"{self.folder / str(epoch)} cannot be read as a checkpoint ({_first_line(error)}), expected the files "
+                f"{self.folder / str(epoch)} cannot be read as a checkpoint ({first_line(error)}), expected the files "
                 "that training has written; remove it, and training continues from the epoch before"
             ) from error
 
@@ -198,7 +199,7 @@ def _damage(checkpoint: Path) -> str:
         digests = _digests(checkpoint)
         json.loads((checkpoint / _TIMES).read_text())
     except (OSError, ValueError, TypeError) as error:
-        return f"cannot be verified ({_first_line(error)})"
+        return f"cannot be verified ({first_line(error)})"
     absent = sorted(expected.keys() - digests.keys())
     if absent:
         return f"lacks {len(absent)} of {len(expected)} files, such as {absent[0]}"
@@ -217,10 +218,6 @@ def _digests(folder: Path) -> dict[str, str]:
             with path.open("rb") as file:
                 digests[name] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     return digests
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -1,6 +1,13 @@
-"""Words around numbers in messages, tables and the report."""
+"""Words around numbers and errors in messages, tables and the report."""
+
+_LONGEST = 200  # characters of a line
 
 
 def count(number: int, noun: str) -> str:
     """Returns a number with its noun: `1 fold`, `3 folds`, `10,039 utterances`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's words, cut if it is long, or its type if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:_LONGEST]

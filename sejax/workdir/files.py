@@ -129,7 +129,7 @@ def claim_workdir(workdir: str, options: Mapping[str, Any], study: Study) -> Non
     """
     checkpoints = {stream: checkpoint.digest for stream, checkpoint in study.checkpoints.items()}
     rows = data.rows_of(study.corpus, study.audio_digests)
-    identity = _identity(study)
+    identity = data.identity(study.corpus, rows)
     begun = _read_config(workdir)
     if begun:
         _check_options(workdir, options, begun)
@@ -165,10 +165,6 @@ def claim_workdir(workdir: str, options: Mapping[str, Any], study: Study) -> Non
     # First the rows: config.json names what they are.
     data.write_rows(workdir, rows)
     write_json(Path(workdir, CONFIG), {**facts, "data": identity})
-
-
-def _identity(study: Study) -> dict[str, Any]:
-    return data.identity(study.corpus, data.rows_of(study.corpus, study.audio_digests))
 
 
 def _read_config(workdir: str) -> dict[str, Any] | None:
@@ -258,6 +254,7 @@ def write_results(
     write_runs(workdir, study, best_epoch)
     if any(of_run.mixing_scores for of_run in tested.values()):
         write_layer_weights(workdir, study, tested)
+    identity = data.identity(study.corpus, data.rows_of(study.corpus, study.audio_digests))
     history = Path(workdir, HISTORY)
     rows = read_history(str(history)) if history.exists() else []
     metrics = compute_metrics(
@@ -269,7 +266,7 @@ def write_results(
         best_epoch=best_epoch,
         history=rows,
         protocol=study.protocol,
-        corpus_facts={**study.corpus_facts, "digest": data.digest(_identity(study))},
+        corpus_facts={**study.corpus_facts, "digest": data.digest(identity)},
         audit=study.audit,
         n_bootstrap=study.n_bootstrap,
     )
