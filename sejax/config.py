@@ -13,6 +13,7 @@ from sejax.corpora.schema import SAMPLING_RATE
 from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.tasks import TASKS
 from sejax.errors import FLAG, SHARE, TEXT, WORDS, Check, InputError, is_number, number, one_of, shown, whole
+from sejax.features.audio import SPEED
 from sejax.features.registry import FEATURES, defaults, full_settings
 from sejax.features.settings import setting_check
 from sejax.models.encoders import ENCODERS
@@ -258,7 +259,6 @@ def _encoder(stream: str) -> Check:
 
 
 _TUPLE = Check(lambda values: isinstance(values, tuple), "a tuple of values")
-_SPEED = number(0.25, 4)
 _MOST_SPEEDS = 16
 _RATE = number(0, 0.99)  # of a dropout: something has to be left
 _PROPER_SHARE = number(0, 1, below=True)
@@ -299,7 +299,7 @@ CHECKS: Mapping[str, Check] = {
     "speeds": Check(
         lambda speeds: (
             isinstance(speeds, tuple)
-            and all(map(_SPEED.holds, speeds))
+            and all(map(SPEED.holds, speeds))
             and speeds[:1] == (1.0,)
             and len(set(speeds)) == len(speeds) <= _MOST_SPEEDS
         ),
@@ -334,7 +334,7 @@ CHECKS: Mapping[str, Check] = {
     "finetune.time_mask_prob": _PROPER_SHARE,
     "finetune.time_mask_length": whole(1, 1000),
     "finetune.checkpointing": FLAG,
-    "finetune.dtype": one_of(("float32", "bfloat16")),
+    "finetune.dtype": one_of(DTYPES),
     "loss.vad": one_of(VAD_LOSSES),
     "loss.class_weight": one_of(("none", "balanced")),
     "loss.soft_labels": FLAG,

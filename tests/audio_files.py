@@ -1,11 +1,16 @@
-"""Small audio files of every container and subtype that libsndfile writes, and damaged copies of them."""
+"""Small audio files of every container and subtype that libsndfile writes, damaged copies, and what is said of them."""
 
 import io
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
+
+from sejax.errors import InputError
+from sejax.features.audio import load_audio
 
 RATE = 16_000
 # Written, but not read back from memory: no header, a resource fork.
@@ -80,3 +85,14 @@ def mutations(content: bytes, seed: int) -> Iterator[bytes]:
             else:
                 copy[place : place + 1] = bytes([copy[place] ^ 1 << int(rng.integers(0, 8))]) if copy else b""
         yield bytes(copy)
+
+
+def refusal(path: str | Path, **cut: float) -> str:
+    """Returns the sentence with which a file is refused, without the name of the file: one line without a full stop."""
+    with pytest.raises(InputError) as raised:
+        load_audio(str(path), **cut)
+    sentence = str(raised.value)
+    assert sentence.startswith(f"{path}: ")
+    assert not sentence.endswith(".")
+    assert "\n" not in sentence
+    return sentence.removeprefix(f"{path}: ")

@@ -17,7 +17,7 @@ import soxr
 from jaxtyping import Float32, Int16
 
 from sejax.corpora.schema import SAMPLING_RATE
-from sejax.errors import InputError
+from sejax.errors import InputError, number
 from sejax.features.containers.inspect import check_by_log, check_counts, examine
 from sejax.features.containers.layout import Layout, converted, truncated
 from sejax.features.containers.view import Memory, View
@@ -67,6 +67,8 @@ QUIET_PEAK = 1e-3
 CANCELLED_SHARE, PARTLY_CANCELLED_SHARE = 0.1, 0.5
 # The options with which ffmpeg takes one channel.
 FIRST_CHANNEL = "-af 'pan=mono|c0=c0'"
+# A factor of speed that is a perturbation rather than a mistake.
+SPEED = number(0.25, 4)
 # The shortest raw audio, in samples: one frame of a pretrained model.
 RAW_WINDOW = 400
 
@@ -333,7 +335,7 @@ def check_speed(speed: float) -> None:
     Raises:
       InputError: the speed is not between 0.25 and 4.
     """
-    if not 0.25 <= speed <= 4:
+    if not SPEED.holds(speed):
         raise InputError(f"config.speeds has {speed}, expected factors between 0.25 and 4 (1 changes nothing)")
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from sejax.errors import InputError
+from sejax.pretrained.labels import PROBLEM_TYPES
 
 if TYPE_CHECKING:
     from sejax.pretrained.heads import Classifier
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--revision", default="main", help="branch, tag or commit on the hub")
     parser.add_argument(
         "--problem_type",
-        choices=("regression", "single_label_classification", "multi_label_classification"),
+        choices=tuple(PROBLEM_TYPES),
         help="what the model's outputs are (default: what its config.json or its labels say)",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="audio of any format and rate")

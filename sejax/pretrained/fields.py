@@ -1,54 +1,34 @@
 """Checks the fields of a checkpoint's JSON files: every value that makes no sense is named in one sentence."""
 
-import math
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from sejax.errors import InputError
-
-
-class Field(NamedTuple):
-    """What a field may hold."""
-
-    expected: str  # a part of a sentence
-    accepts: Callable[[Any], bool]
+from sejax import errors
+from sejax.errors import Check, InputError
 
 
-def whole(least: int, most: int) -> Field:
-    """Returns the field of a whole number in a range."""
-    return Field(f"a whole number from {least} to {most}", lambda x: type(x) is int and least <= x <= most)
+def whole(least: int, most: int) -> Check:
+    """Returns the check for a whole number within bounds, which stand in its words as in JSON."""
+    return errors.whole(least, most)._replace(expected=f"a whole number from {least} to {most}")
 
 
-def number(least: float, below: float) -> Field:
-    """Returns the field of a number from `least` up to but not including `below`."""
-    return Field(
-        f"a number from {least:g} to below {below:g}",
-        lambda x: type(x) in (int, float) and math.isfinite(x) and least <= x < below,
-    )
-
-
-def wholes(least: int, most: int, length: int) -> Field:
-    """Returns the field of a list of at most `length` whole numbers in a range."""
+def wholes(least: int, most: int, length: int) -> Check:
+    """Returns the check for a list of at most `length` whole numbers within bounds."""
     one = whole(least, most)
-    return Field(
+    return Check(
+        lambda x: isinstance(x, (list, tuple)) and 1 <= len(x) <= length and all(map(one.holds, x)),
         f"a list of 1 to {length} whole numbers from {least} to {most}",
-        lambda x: isinstance(x, (list, tuple)) and 1 <= len(x) <= length and all(map(one.accepts, x)),
     )
 
 
-FLAG = Field("true or false", lambda x: isinstance(x, bool))
-WORD = Field("a word", lambda x: isinstance(x, str))
-
-
-def optional(field: Field) -> Field:
-    """Returns a field that may be null too."""
-    return Field(f"{field.expected}, or null", lambda x: x is None or field.accepts(x))
+FLAG = errors.FLAG._replace(expected="true or false")
+WORD = Check(lambda x: isinstance(x, str), "a word")
 
 
 def read_fields(
-    content: Mapping[str, Any], fields: Mapping[str, Field], defaults: Mapping[str, Any], path: Path
+    content: Mapping[str, Any], fields: Mapping[str, Check], defaults: Mapping[str, Any], path: Path
 ) -> dict[str, Any]:
     """Returns the value of each field, or its default where the file does not have it.
 
@@ -59,7 +39,7 @@ def read_fields(
     wrong = [
         f"{name} is {reprlib.repr(values[name])}, expected {field.expected}"
         for name, field in fields.items()
-        if not field.accepts(values[name])
+        if not field.holds(values[name])
     ]
     if wrong:
         raise InputError(f"{path}: {'; '.join(wrong)}")

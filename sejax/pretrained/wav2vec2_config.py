@@ -9,8 +9,8 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from sejax.corpora.schema import SAMPLING_RATE
-from sejax.errors import InputError
-from sejax.pretrained.fields import FLAG, WORD, Field, number, read_fields, whole, wholes
+from sejax.errors import Check, InputError, number
+from sejax.pretrained.fields import FLAG, WORD, read_fields, whole, wholes
 from sejax.pretrained.hub import CONFIG, PREPROCESSORS, without_warnings
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 """The activations that config.json may name."""
 
 CONVOLUTIONS = ("conv_dim", "conv_kernel", "conv_stride")
-FIELDS: dict[str, Field] = {
+FIELDS: dict[str, Check] = {
     "hidden_size": whole(1, 1 << 16),
     "num_hidden_layers": whole(1, 1000),
     "num_attention_heads": whole(1, 1 << 10),
@@ -35,16 +35,16 @@ FIELDS: dict[str, Field] = {
     "conv_stride": wholes(1, 1 << 10, length=32),
     "conv_bias": FLAG,
     "do_stable_layer_norm": FLAG,
-    "layer_norm_eps": number(0.0, 1.0),
+    "layer_norm_eps": number(0, 1, below=True),
     "feat_extract_norm": WORD,
     "feat_extract_activation": WORD,
     "hidden_act": WORD,
-    "hidden_dropout": number(0.0, 1.0),
-    "activation_dropout": number(0.0, 1.0),
-    "feat_proj_dropout": number(0.0, 1.0),
+    "hidden_dropout": number(0, 1, below=True),
+    "activation_dropout": number(0, 1, below=True),
+    "feat_proj_dropout": number(0, 1, below=True),
 }
 """The fields of config.json that every family has."""
-FAMILY_FIELDS: dict[str, dict[str, Field]] = {
+FAMILY_FIELDS: dict[str, dict[str, Check]] = {
     "hubert": {"feat_proj_layer_norm": FLAG},
     # The logarithm of distances needs a bucket of exact ones on either side.
     "wavlm": {"num_buckets": whole(4, 1 << 16), "max_bucket_distance": whole(2, 1 << 20)},

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from audio_files import refusal
 
 from sejax.errors import InputError
 from sejax.features.audio import Audio, change_speed, load_audio
@@ -23,17 +24,6 @@ def sine(hertz: float = 440, seconds: float = 0.5, rate: int = RATE, amplitude: 
 def write(path: Path, samples: np.ndarray, rate: int = RATE, **options: str) -> str:
     soundfile.write(path, samples, rate, **options)
     return str(path)
-
-
-def refusal(path: str | Path, **cut: float) -> str:
-    """The sentence with which a file is refused: one line that names the file."""
-    with pytest.raises(InputError) as raised:
-        load_audio(str(path), **cut)
-    sentence = str(raised.value)
-    assert sentence.startswith(f"{path}: ")
-    assert not sentence.endswith(".")
-    assert "\n" not in sentence
-    return sentence.removeprefix(f"{path}: ")
 
 
 def dominant_hertz(samples: np.ndarray, rate: int = RATE) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from audio_files import RATE, encoded, encodings, mutations, speech
+from audio_files import RATE, encoded, encodings, mutations, refusal, speech
 
 from sejax.errors import InputError
 from sejax.features.audio import load_audio
@@ -25,15 +25,6 @@ ENCODINGS = [pytest.param(*encoding, id="-".join(encoding)) for encoding in enco
 def write(path: Path, content: bytes) -> str:
     path.write_bytes(content)
     return str(path)
-
-
-def refusal(path: str | Path, **cut: float) -> str:
-    with pytest.raises(InputError) as raised:
-        load_audio(str(path), **cut)
-    sentence = str(raised.value)
-    assert sentence.startswith(f"{path}: ")
-    assert "\n" not in sentence
-    return sentence.removeprefix(f"{path}: ")
 
 
 def put(content: bytes, position: int, format: str, number: int) -> bytes:
