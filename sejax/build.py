@@ -203,13 +203,20 @@ def _find_checkpoints(config: ConfigDict, structures: Sequence[ConfigDict]) -> d
     """Looks up the pretrained models of all streams, and checks that they fit before any feature is computed."""
     pretrained = config.features.ssl
     streams = dict.fromkeys(name for structure in structures for name in structure.streams if name in pretrained)
-    checkpoints = {
-        name: find_pretrained(pretrained[name].model, revision=pretrained[name].revision) for name in streams
-    }
+    checkpoints = {name: _find_checkpoint(pretrained[name], name) for name in streams}
     for structure in structures:
         for name in structure.streams:
             _stream_spec(structure, checkpoints, name)
     return checkpoints
+
+
+def _find_checkpoint(options: ConfigDict, stream: str) -> Pretrained:
+    """Looks up the pretrained model of a stream, in the context that its options name."""
+    found = find_pretrained(options.model, revision=options.revision)
+    try:
+        return found._replace(backbone=found.backbone.in_context(options.context))
+    except InputError as error:
+        raise InputError(f"config.features.ssl.{stream}: {error}") from error
 
 
 def _prepare_corpus(config: ConfigDict, streams: Sequence[str]) -> Prepared:
@@ -277,6 +284,12 @@ def _stream_spec(config: ConfigDict, checkpoints: Mapping[str, Pretrained], stre
     stride = max(1, stride // 2)
     if encoder != "finetune":
         return StreamSpec(stream, encoder, layers, stride, mixed)
+    longest = checkpoint.backbone.longest
+    if longest is not None and not 0 < config.max_seconds <= longest / SAMPLING_RATE:
+        raise InputError(
+            f"config.max_seconds is {config.max_seconds:g}, expected a number up to {longest / SAMPLING_RATE:g}: the "
+            f"{checkpoint.backbone.family} model of {stream}, which is fine-tuned, has no longer input"
+        )
     finetune = dict(config.finetune)
     lora = Lora(finetune.pop("lora_rank"), finetune.pop("lora_alpha"), tuple(finetune.pop("lora_targets")))
     tuning = Tuning(checkpoint.backbone, layer=layer, lora=lora, **finetune)

@@ -17,7 +17,7 @@ from sejax.features.audio import SPEED
 from sejax.features.registry import FEATURES, defaults, full_settings
 from sejax.features.settings import setting_check
 from sejax.models.encoders import ENCODERS
-from sejax.pretrained import LORA_TARGETS, MODES, STREAMS
+from sejax.pretrained import CONTEXTS, LORA_TARGETS, MODES, STREAMS
 from sejax.pretrained.extract import DTYPES, LEAST_MAX_SECONDS
 from sejax.protocols.registry import NORMALISATIONS, PROTOCOLS
 from sejax.weighting import SCHEMES
@@ -59,14 +59,15 @@ def _set_data(config: ConfigDict) -> None:
 def _set_streams(config: ConfigDict) -> None:
     """Sets the options of the streams and of their features."""
     config.streams = ("mfcc", "stf", "mel")
-    ssl = {"revision": "main", "layers": "all", "max_seconds": 30.0, "dtype": "float32"}
+    ssl = {"revision": "main", "layers": "all", "context": "utterance", "max_seconds": 30.0, "dtype": "float32"}
     config.features = ConfigDict(
         {
             # The settings of each acoustic feature, with their defaults: lengths in samples at 16 kHz.
             **{name: defaults(name) for name in ACOUSTIC},
             # Pretrained models, each a stream of its name. `model`: a folder or a Hugging Face id; `layers`: all
-            # (mixed by learned weights), last, or the number of one (0 is the input of the first layer). Audio longer
-            # than `max_seconds` is computed in overlapping windows, in `dtype`: float32 or bfloat16.
+            # (mixed by learned weights), last, or the number of one (0 is the input of the first layer). `context`:
+            # what a frame sees, the utterance; of Whisper also padded, the utterance and the silence up to 30 s. Audio
+            # longer than `max_seconds` is computed in overlapping windows, in `dtype`: float32 or bfloat16.
             "ssl": {stream: {"model": checkpoint, **ssl} for stream, checkpoint in STREAMS.items()},
         }
     )
@@ -292,6 +293,7 @@ CHECKS: Mapping[str, Check] = {
                 lambda layers: WORDS.holds(layers) and (layers in ("all", "last") or layers.isdecimal()),
                 "all, last or the number of a layer, as text",
             ),
+            "context": one_of(CONTEXTS),
             "max_seconds": number(LEAST_MAX_SECONDS, 86_400),
             "dtype": one_of(DTYPES),
         }.items()

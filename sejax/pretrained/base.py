@@ -90,6 +90,9 @@ class Backbone(ABC):
     PREFIX: ClassVar[str]  # a pattern; what heads put before the encoder's keys
     OWN: ClassVar[str]  # a pattern of the encoder's keys, without prefix; all others belong to heads
     OPTIONAL: ClassVar[tuple[str, ...]]  # paths of arrays that a checkpoint may lack; they are zeros then
+    NOT_USED: ClassVar[str] = ""  # a pattern of keys of parts that are no loss, such as a decoder; "": none
+    FIXED: ClassVar[tuple[str, ...]] = ()  # parts of the tree outside STACKED that fine-tuning never trains
+    CONTEXTS: ClassVar[tuple[str, ...]] = ("utterance",)  # what frames may see, the default first
 
     family: str  # model_type of config.json, a key of BACKBONES
     layers: int  # Transformer layers
@@ -149,6 +152,23 @@ class Backbone(ABC):
 
         Whatever is below the first layer counts as 0.
         """
+
+    @property
+    def longest(self) -> int | None:
+        """Samples of the longest input; None if any length is possible."""
+        return None
+
+    def in_context(self, context: str) -> "Backbone":
+        """Returns the backbone whose frames see the utterance alone ("utterance"), or another one of `CONTEXTS`.
+
+        Raises:
+          InputError: the family does not have this context.
+        """
+        if context not in self.CONTEXTS:
+            raise InputError(
+                f"the option context is {context!r}, expected {' or '.join(self.CONTEXTS)} for a {self.family} model"
+            )
+        return self
 
     def state(self, layers: str) -> int | None:
         """Returns the number of the hidden state that an option `layers` names, None for "all".

@@ -270,7 +270,8 @@ def _sort_names(keys: Sequence[str], backbone: Backbone, folder: Path) -> _Names
         own |= {key for key in keys if re.fullmatch(backbone.OWN, key)}
     own = {key for key in own if key in placed or not _place(HEAD_RULES, _without_prefix(key, backbone))}
     head = [key for key in keys if key not in own and _place(HEAD_RULES, _without_prefix(key, backbone))]
-    return _Names([key for key in keys if key in own], head, [k for k in keys if k not in own and k not in set(head)])
+    known = own | set(head) | {key for key in keys if re.fullmatch(backbone.NOT_USED, key)}
+    return _Names([key for key in keys if key in own], head, [key for key in keys if key not in known])
 
 
 def _not_an_encoder(keys: Sequence[str], backbone: Backbone, folder: Path) -> InputError:

@@ -34,6 +34,7 @@ DEFAULTS: Mapping[str, Setting] = {
     "model": "",  # a folder or a hub id
     "revision": "main",
     "layers": "all",  # or "last", or the number of a hidden state
+    "context": "utterance",  # or another one of the family's: what a frame may see
     "pooled": False,  # True keeps the statistics alone
     "max_seconds": 30.0,  # longer audio is cut into windows
     "dtype": "float32",  # of the computation; or "bfloat16"
@@ -74,7 +75,7 @@ class Wanted:
         return {
             "fingerprint": self.fingerprint,
             "layers": "all" if self.state is None else self.state,
-            **{name: self.settings[name] for name in ("pooled", "max_seconds", "dtype")},
+            **{name: self.settings[name] for name in ("context", "pooled", "max_seconds", "dtype")},
         }
 
 
@@ -143,7 +144,14 @@ def read_settings(settings: Mapping[str, Setting]) -> Wanted:
             f"{LEAST_MAX_SECONDS:g} or more: windows have {CONTEXT_SECONDS:g} s of context on either side"
         )
     found = find_pretrained(str(full["model"]), revision=str(full["revision"]))
-    return Wanted(found.folder, found.digest, found.backbone, found.backbone.state(str(full["layers"])), full)
+    backbone = found.backbone.in_context(str(full["context"]))
+    longest = backbone.longest
+    if longest is not None and float(full["max_seconds"]) * SAMPLING_RATE > longest:
+        raise InputError(
+            f"max_seconds of {full['model']} is {full['max_seconds']:g}, expected {longest / SAMPLING_RATE:g} or less: "
+            f"a {backbone.family} model has no longer input"
+        )
+    return Wanted(found.folder, found.digest, backbone, backbone.state(str(full["layers"])), full)
 
 
 def extract_hidden_states(

@@ -114,7 +114,8 @@ def divide(params: Mapping[str, Any], tuning: Tuning) -> Parts:
     stop = stage_behind(tuning.top)
     lower = tuning.backbone.select(params, 0, tuning.cut)
     upper = tuning.backbone.select(params, tuning.cut, stop) if tuning.cut < stop else {}
-    return Parts(lower, {}, upper) if tuning.mode == "full" else Parts(lower, upper, {})
+    fixed, start = _part_fixed(upper, tuning)
+    return Parts(lower, fixed, start) if tuning.mode == "full" else Parts(lower, upper, {})
 
 
 def frozen_forward(
@@ -154,9 +155,15 @@ def side_by_side(output: Output, tuning: Tuning) -> Float[Array, "batch time fea
 def trained(params: Mapping[str, Any], tuning: Tuning) -> dict[str, Any]:
     """Returns those parameters of an upper section that a run trains: all ("full") or the adapters."""
     if tuning.mode == "full":
-        return dict(params)
+        return _part_fixed(params, tuning)[1]
     flat = traverse_util.flatten_dict(params)
     return traverse_util.unflatten_dict({path: x for path, x in flat.items() if path[-1].startswith("lora_")})
+
+
+def _part_fixed(params: Mapping[str, Any], tuning: Tuning) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the parts of an upper section that are never trained, and the others."""
+    fixed = {part: params[part] for part in params if part in tuning.backbone.FIXED}
+    return fixed, {part: x for part, x in params.items() if part not in fixed}
 
 
 def merge(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

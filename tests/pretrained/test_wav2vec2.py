@@ -16,8 +16,9 @@ from tiny_study import GOLDEN_SSL
 
 from sejax.pretrained.base import Backbone, Lora, Output, Section, normalise_waveform
 from sejax.pretrained.convert import Checkpoint, load_checkpoint
+from sejax.pretrained.families.transformer import Conv, Linear
+from sejax.pretrained.families.wav2vec2 import relative_buckets, time_spans
 from sejax.pretrained.finetune import Tuning, divide, merge
-from sejax.pretrained.wav2vec2 import Conv, Linear, relative_buckets, time_spans
 
 NAMES = ("short", "middle", "long")
 ENCODERS = (

@@ -1,26 +1,14 @@
 """Reads the architecture of Wav2Vec 2.0, HuBERT and WavLM from the JSON files of a checkpoint."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flax import linen as nn
-from jaxtyping import Array
-
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import Check, InputError, number
+from sejax.pretrained.families.transformer import ACTIVATIONS
 from sejax.pretrained.fields import FLAG, WORD, read_fields, whole, wholes
 from sejax.pretrained.hub import CONFIG, PREPROCESSORS, without_warnings
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": partial(nn.gelu, approximate=False),
-    "gelu_new": partial(nn.gelu, approximate=True),
-    "gelu_pytorch_tanh": partial(nn.gelu, approximate=True),
-    "relu": nn.relu,
-    "silu": nn.silu,
-}
-"""The activations that config.json may name."""
 
 CONVOLUTIONS = ("conv_dim", "conv_kernel", "conv_stride")
 FIELDS: dict[str, Check] = {
@@ -89,6 +77,7 @@ def read_architecture(config: Mapping[str, Any], preprocessor: Mapping[str, Any]
         "position_width": c["num_conv_pos_embeddings"],
         "position_groups": c["num_conv_pos_embedding_groups"],
         "pre_norm": c["do_stable_layer_norm"],
+        "key_bias": True,
         "eps": float(c["layer_norm_eps"]),
         "projection_norm": c.get("feat_proj_layer_norm", True),
         "buckets": c.get("num_buckets", 0),

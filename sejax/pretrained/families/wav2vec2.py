@@ -4,9 +4,6 @@ References: Baevski et al., wav2vec 2.0 (2020); Hsu et al., HuBERT (2021); Chen 
 those of transformers' PyTorch models of a single utterance, with one difference: padding never changes an utterance's
 features. PyTorch's base models normalise their first convolution over all samples of a row, padding included, and so
 give other features in a batch than alone. Here group norm, positions and attention see valid samples only.
-
-Parameters are float32 in one tree, in which all Transformer layers are stacked on a leading axis. `Section.dtype` is
-the dtype of the products; reductions are float32.
 """
 
 from collections.abc import Mapping
@@ -22,12 +19,10 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from sejax.nn.layers import Dense, Dropout, add_bias, mask_frames, product
-from sejax.pretrained.base import NO_LORA, STACKED, WHOLE, Backbone, Lora, Output, Rule, Section, stage_behind
-from sejax.pretrained.wav2vec2_config import ACTIVATIONS, read_architecture
-
-ADAPTER_START = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""How an adapter's first matrix starts: uniform up to 1/sqrt(inputs), as in peft (and PyTorch's linear layers)."""
+from sejax.nn.layers import Dense, add_bias, mask_frames
+from sejax.pretrained.base import WHOLE, Output, Rule, Section, stage_behind
+from sejax.pretrained.families.transformer import ACTIVATIONS, Conv, LayerNorm, Transformer, drop, run_layers
+from sejax.pretrained.families.wav2vec2_config import read_architecture
 
 LEAST_SPANS = 2  # masked spans of an utterance that is long enough: transformers' `mask_time_min_masks`
 CONV_EPS = 1e-5  # of the norms in the feature encoder, independent of `layer_norm_eps`
@@ -38,7 +33,7 @@ _POSITION = r"encoder\.pos_conv_embed\.conv\."
 
 
 @dataclass(frozen=True)
-class Wav2Vec2(Backbone):
+class Wav2Vec2(Transformer):
     """The architecture and the input of a wav2vec 2.0, HuBERT or WavLM checkpoint."""
 
     RULES = (
@@ -87,20 +82,12 @@ class Wav2Vec2(Backbone):
     conv_bias: bool
     conv_norm: str  # "group": after the first convolution, over time; "layer": after each, over channels
     conv_activation: str  # a key of ACTIVATIONS
-    heads: int
-    intermediate: int
-    activation: str
     position_width: int
     position_groups: int
-    pre_norm: bool  # norms before attention and feed-forward (`do_stable_layer_norm`), not after
-    eps: float
     projection_norm: bool
     buckets: int  # of WavLM's relative positions; 0 in the other families
     max_distance: int
-    # Rates of dropout in training.
-    dropout: float  # behind positions, attention and feed-forward
-    activation_dropout: float  # inside the feed-forward
-    projection_dropout: float  # behind the feature projection
+    projection_dropout: float  # rate of dropout in training, behind the feature projection
 
     @classmethod
     def read(cls, config: Mapping[str, Any], preprocessor: Mapping[str, Any], folder: Path) -> "Wav2Vec2":
@@ -135,24 +122,15 @@ class Wav2Vec2(Backbone):
         parts = ["feature_encoder"] if start == 0 else []
         if start <= 1 < stop:
             parts += ["feature_projection", "mask_embedding", "position"]
-        first, last = max(start, stage_behind(0)), stop
-        if first < last:
-            parts += [STACKED, *(["relative_position"] if self.buckets else [])]
+        layers = self.select_layers(params, start, stop)
+        if layers and self.buckets:
+            parts += ["relative_position"]
         if stop == stage_behind(self.layers) if self.pre_norm else start <= 1 < stop:
             parts += ["encoder_norm"]
-        selected = {part: params[part] for part in parts}
-        if STACKED in selected:
-            below = stage_behind(0)
-            selected[STACKED] = jax.tree.map(lambda x: x[first - below : last - below], selected[STACKED])
-        return selected
+        return {part: params[part] for part in parts} | layers
 
     def depth(self, part: str) -> int:
         return {"encoder_norm": self.layers if self.pre_norm else 0, "relative_position": 1}.get(part, 0)
-
-
-def drop(x: Float[Array, "batch time feature"], rate: float) -> Float[Array, "batch time feature"]:
-    """Returns `x` after dropout in the calling module, which is the identity without the random stream "dropout"."""
-    return Dropout()(x, jnp.asarray(rate, jnp.float32)) if rate else x
 
 
 class MaskedGroupNorm(nn.Module):
@@ -172,36 +150,6 @@ class MaskedGroupNorm(nn.Module):
         variance = (mask_frames(x - mean, mask) ** 2).sum(axis=1, keepdims=True) / count
         slope = scale[None, None] * lax.rsqrt(variance + CONV_EPS)
         return (x * slope + (bias[None, None] - mean * slope)).astype(self.dtype)
-
-
-class LayerNorm(nn.Module):
-    """A layer norm over features with moments in float32, computed in two passes."""
-
-    eps: float
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*batch feature"]) -> Float[Array, "*batch feature"]:
-        norm = nn.LayerNorm(epsilon=self.eps, dtype=jnp.float32, use_fast_variance=False)
-        nn.share_scope(self, norm)
-        return norm(x.astype(jnp.float32)).astype(self.dtype)
-
-
-class Conv(nn.Module):
-    """A convolution over time without padding."""
-
-    features: int
-    width: int
-    stride: int
-    use_bias: bool
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch time feature"]) -> Float[Array, "batch time_out {self.features}"]:
-        convolve = nn.Conv(self.features, self.width, self.stride, "VALID", use_bias=False, dtype=self.dtype)
-        nn.share_scope(self, convolve)
-        y = convolve(x)
-        return add_bias(y, self.param("bias", nn.initializers.zeros, (self.features,))) if self.use_bias else y
 
 
 class FeatureEncoder(nn.Module):
@@ -276,27 +224,6 @@ class PositionalConv(nn.Module):
         return ACTIVATIONS[a.conv_activation](add_bias(y, bias))
 
 
-class Linear(nn.Module):
-    """A linear layer with bias, and a low-rank adapter beside it if `lora` names the layer."""
-
-    features: int
-    lora: Lora = NO_LORA
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch time feature"]) -> Float[Array, "batch time {self.features}"]:
-        y = Dense(self.features, dtype=self.dtype)
-        nn.share_scope(self, y)
-        out = y(x)
-        if self.lora.rank and self.name in self.lora.targets:
-            down = self.param("lora_a", ADAPTER_START, (x.shape[-1], self.lora.rank))
-            up = self.param("lora_b", nn.initializers.zeros, (self.lora.rank, self.features))
-            scale = jnp.asarray(self.lora.alpha / self.lora.rank, self.dtype)
-            x = product("btf,fr->btr", x.astype(self.dtype), down)
-            out = out + scale * product("btr,rf->btf", x, up)
-        return out
-
-
 def relative_buckets(time: int, *, buckets: int, max_distance: int) -> Int[np.ndarray, "{time} {time}"]:
     """Returns WavLM's bucket of each distance from query (first axis) to key.
 
@@ -310,80 +237,6 @@ def relative_buckets(time: int, *, buckets: int, max_distance: int) -> Int[np.nd
     ratio = np.log(np.maximum(size, 1).astype(np.float32) / exact) / np.log(max_distance / exact)
     far = np.minimum((exact + ratio.astype(np.float32) * (half - exact)).astype(np.int64), half - 1)
     return ((distance > 0) * half + np.where(size < exact, size, far)).astype(np.int32)
-
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention; in WavLM with a relative position bias that each query gates."""
-
-    backbone: Wav2Vec2
-    lora: Lora = NO_LORA
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "batch time hidden"],
-        mask: Bool[Array, "batch time"],
-        bias: Float[Array, "head time time"] | None,
-    ) -> Float[Array, "batch time hidden"]:
-        a = self.backbone
-        heads = (*x.shape[:2], a.heads, a.hidden // a.heads)
-        linear = partial(Linear, a.hidden, self.lora, self.dtype)
-        q, k, v = (linear(name=f"{name}_proj")(x).reshape(heads) for name in "qkv")
-        if bias is not None:
-            gates = Dense(8, dtype=self.dtype, name="gate")(x.reshape(heads)).astype(jnp.float32)
-            a_gate, b_gate = jnp.moveaxis(nn.sigmoid(gates.reshape(*heads[:3], 2, 4).sum(axis=-1)), -1, 0)
-            constant = self.param("gate_constant", nn.initializers.ones, (a.heads,))
-            gate = a_gate * (b_gate * constant[None, None] - 1.0) + 2.0
-            bias = (gate.transpose(0, 2, 1)[..., None] * bias[None]).astype(self.dtype)
-        with jax.numpy_dtype_promotion("standard"):  # its logits and softmax are float32
-            y = jax.nn.dot_product_attention(q, k, v, bias, mask[:, None, None, :])
-        return linear(name="out_proj")(y.reshape(x.shape))
-
-
-class FeedForward(nn.Module):
-    """Two linear layers with an activation between them."""
-
-    backbone: Wav2Vec2
-    lora: Lora = NO_LORA
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch time hidden"]) -> Float[Array, "batch time hidden"]:
-        a = self.backbone
-        y = ACTIVATIONS[a.activation](Linear(a.intermediate, self.lora, self.dtype, name="intermediate")(x))
-        return Linear(a.hidden, self.lora, self.dtype, name="output")(drop(y, a.activation_dropout))
-
-
-class Layer(nn.Module):
-    """One Transformer layer, post-norm (base models) or pre-norm (large ones)."""
-
-    backbone: Wav2Vec2
-    lora: Lora = NO_LORA
-    layer_drop: float = 0.0
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "batch time hidden"],
-        mask: Bool[Array, "batch time"],
-        bias: Float[Array, "head time time"] | None,
-    ) -> tuple[Float[Array, "batch time hidden"], Float[Array, "batch time hidden"]]:
-        a = self.backbone
-        attention = SelfAttention(a, self.lora, self.dtype, name="attention")
-        feed_forward = FeedForward(a, self.lora, self.dtype, name="feed_forward")
-        attention_norm = LayerNorm(a.eps, self.dtype, name="attention_norm")
-        final_norm = LayerNorm(a.eps, self.dtype, name="final_norm")
-        if a.pre_norm:
-            y = x + drop(attention(attention_norm(x), mask, bias), a.dropout)
-            y = y + drop(feed_forward(final_norm(y)), a.dropout)
-        else:
-            y = attention_norm(x + drop(attention(x, mask, bias), a.dropout))
-            y = final_norm(y + drop(feed_forward(y), a.dropout))
-        if self.layer_drop and self.has_rng("dropout"):
-            y = jnp.where(jax.random.uniform(self.make_rng("dropout")) < self.layer_drop, x, y)
-        return y, y
 
 
 class Wav2Vec2Model(nn.Module):
@@ -452,16 +305,7 @@ class Wav2Vec2Model(nn.Module):
         if a.buckets:
             distances = relative_buckets(x.shape[1], buckets=a.buckets, max_distance=a.max_distance)
             bias = nn.Embed(a.buckets, a.heads, name="relative_position")(jnp.asarray(distances)).transpose(2, 0, 1)
-        layer = nn.remat(Layer, prevent_cse=False) if section.checkpointing else Layer
-        scanned = nn.scan(
-            layer,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(nn.broadcast, nn.broadcast),
-            length=layers,
-        )
-        _, hidden = scanned(a, section.lora, section.layer_drop, section.dtype, name=STACKED)(x, mask, bias)
-        return hidden
+        return run_layers(a, section, layers, x, mask, bias)
 
 
 def time_spans(
