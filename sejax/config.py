@@ -99,7 +99,9 @@ def _set_model(config: ConfigDict) -> None:
             "co_attention": True,
             "guided": "",  # a stream whose frames are pooled by the other streams' vectors (CA-MSER)
             "statistics": True,
-            "deviations": True,  # of pretrained models' statistics; False: their means alone
+            # Of pretrained models' statistics: those of every hidden state side by side, or mixed by learned weights.
+            "joined_states": False,
+            "deviations": True,  # over time, beside the means; False: the means alone
             "activation": True,  # behind the fusion; False and no encoders: a linear probe
         }
     )
@@ -323,6 +325,7 @@ CHECKS: Mapping[str, Check] = {
     "model.co_attention": FLAG,
     "model.guided": TEXT,
     "model.statistics": FLAG,
+    "model.joined_states": FLAG,
     "model.deviations": FLAG,
     "model.activation": FLAG,
     "finetune.mode": one_of(MODES),

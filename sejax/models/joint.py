@@ -50,7 +50,8 @@ def mixing_scores(streams: Iterable[StreamSpec], params: Mapping[str, Any]) -> d
       streams: the model's.
       params: of a `JointModel`, with any leading axes.
     """
-    return {s.name: params["trunk"][mix_name(s.name)][LAYER_WEIGHTS] for s in streams if s.mixed > 1}
+    trunk = params["trunk"]
+    return {s.name: trunk[mix_name(s.name)][LAYER_WEIGHTS] for s in streams if mix_name(s.name) in trunk}
 
 
 class Trunk(nn.Module):
@@ -71,7 +72,8 @@ class Trunk(nn.Module):
     co_attention: bool
     statistics: bool
     guided: str = ""  # the stream whose frames are weighted by the pooled vectors of the others
-    deviations: bool = True  # whether statistics of mixed hidden states include deviations over time beside means
+    joined_states: bool = False  # whether statistics of all hidden states go on side by side; else their mixture
+    deviations: bool = True  # whether statistics of hidden states include deviations over time beside means
     activation: bool = True  # after the fusion; without it and without encoders the model is a linear probe
     dtype: Any = jnp.float32
 
@@ -124,8 +126,8 @@ class Trunk(nn.Module):
             for stream in self.streams:
                 x = statistics[stream.name]
                 if stream.name in mix:
-                    x = mix[stream.name](x)
-                    x = x if self.deviations else x[..., : x.shape[-1] // 2]
+                    x = x if self.joined_states else mix[stream.name](x)
+                    x = x if self.deviations else _means(x, stream.mixed if self.joined_states else 1)
                 fusion.append(Dropout()(x, rates.statistics))
         joined = jnp.concatenate([x.astype(self.dtype) for x in fusion], axis=-1)
         fused = Dense(self.fused, dtype=self.dtype, name="fusion")(joined).astype(jnp.float32)
@@ -146,6 +148,12 @@ class Trunk(nn.Module):
         output: Any = upper(below[..., -tuning.cut_size :], mask.sum(axis=1, dtype=jnp.int32))
         above = side_by_side(output, tuning).astype(below.dtype)
         return jnp.concatenate([below, above], axis=-1) if tuning.joins_states else above
+
+
+def _means(x: Float[Array, "batch _statistic"], states: int) -> Float[Array, "batch _mean"]:
+    """Returns the means of hidden states out of their statistics: of each state the means, then the deviations."""
+    of_states = x.reshape(len(x), states, 2, -1)
+    return of_states[:, :, 0].reshape(len(x), -1)
 
 
 class JointModel(nn.Module):

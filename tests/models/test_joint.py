@@ -322,6 +322,21 @@ def test_frames_and_statistics_share_their_mix():
     assert found["fusion/kernel"] == (2 * WIDTH + 2 + 6, FUSED)
 
 
+def test_statistics_of_states_go_on_side_by_side():
+    """Every state has weights of its own; without deviations, the means of all states alone."""
+    streams = (StreamSpec("a", "none", 1, STRIDE, mixed=5),)
+    values = jax.random.normal(jax.random.key(1), (BATCH, 5, 2, 3))  # five states, means and deviations of three
+    switches = {**SWITCHES, "joined_states": True}
+    for deviations, kept in ((True, values), (False, values[:, :, 0])):
+        trunk = Trunk(streams, WIDTH, FUSED, HEADS, **switches, deviations=deviations, activation=False)
+        statistics = {"a": values.reshape(BATCH, -1)}
+        params = shake(trunk.init(KEY, {}, {}, statistics, NO_DROPOUT))
+        assert not mixing_scores(streams, {"trunk": params["params"]})
+        kernel, bias = (params["params"]["fusion"][name] for name in ("kernel", "bias"))
+        expected = kept.reshape(BATCH, -1) @ kernel + bias[None]
+        np.testing.assert_allclose(trunk.apply(params, {}, {}, statistics, NO_DROPOUT), expected, atol=1e-5)
+
+
 def test_a_probe_is_linear_in_its_statistics():
     probe = Trunk((StreamSpec("a", "none", 1, STRIDE),), WIDTH, FUSED, HEADS, **SWITCHES, activation=False)
     _, _, statistics = make_inputs()
