@@ -17,9 +17,7 @@ accepted: --config.features.ssl.hubert.model=FOLDER. Their hidden states are com
 
 from ml_collections import ConfigDict
 
-from sejax.config import default_config
-from sejax.corpora.read import CORPORA
-from sejax.errors import InputError
+from sejax.config import default_config, read_words
 
 
 def get_config(words: str = "synthetic") -> ConfigDict:
@@ -32,19 +30,9 @@ def get_config(words: str = "synthetic") -> ConfigDict:
       InputError: A word is neither a corpus nor a stream, or there are several corpora.
     """
     config = default_config()
-    pretrained = tuple(config.features.ssl)
-    known = (*(name for name in config.features if name != "ssl"), *pretrained)
-    found = [word.strip() for word in words.split(",")]
-    if unknown := [word for word in found if word not in (*CORPORA, *known)]:
-        raise InputError(
-            f"configs/joint.py:{words} has {unknown[0]!r}, expected a corpus ({', '.join(CORPORA)}) and "
-            f"streams ({', '.join(known)}), with commas between"
-        )
-    corpora = [word for word in found if word in CORPORA]
-    if len(corpora) > 1:
-        raise InputError(f"configs/joint.py:{words} names {len(corpora)} corpora, expected one")
-    streams = tuple(word for word in found if word in known)
-    config.corpus = corpora[0] if corpora else "synthetic"
+    acoustic = tuple(name for name in config.features if name != "ssl")
+    found = read_words("configs/joint.py", words, streams=(*acoustic, *config.features.ssl))
+    config.corpus = found.corpus or "synthetic"
     if config.corpus in ("synthetic", "iemocap"):
         # The joint model and the two single-task ones.
         config.grid.alpha = (0.5, 1.0, 0.0)
@@ -57,8 +45,7 @@ def get_config(words: str = "synthetic") -> ConfigDict:
         config.streams = ("mfcc", "stf", "mel", "prosody")
         config.speeds = (1.0, 0.9, 1.1)
         config.seeds = 5
-    if streams:
-        config.streams = streams
+    config.streams = found.streams or config.streams
     return config
 
 

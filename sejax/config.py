@@ -2,8 +2,8 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
@@ -38,6 +38,43 @@ def default_config() -> ConfigDict:
     _set_training(config)
     config.lock()
     return config
+
+
+class Words(NamedTuple):
+    """What the argument of a config file names."""
+
+    corpus: str  # "": none
+    streams: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+def read_words(file: str, words: str, *, streams: Sequence[str], others: Sequence[str] = ()) -> Words:
+    """Returns what the argument of a config file names, in its order.
+
+    Args:
+      file: the config file, named in errors.
+      words: a corpus of `CORPORA`, streams and other words, with commas between.
+      streams: those that the file knows.
+      others: further words that it knows.
+
+    Raises:
+      InputError: a word is not known, or there are several corpora.
+    """
+    found = tuple(word.strip() for word in words.split(","))
+    if unknown := [word for word in found if word not in (*CORPORA, *streams, *others)]:
+        more = f", {' or '.join(others)}" if others else ""
+        raise InputError(
+            f"{file}:{words} has {unknown[0]!r}, expected a corpus ({', '.join(CORPORA)}) and streams "
+            f"({', '.join(streams)}){more}, with commas between"
+        )
+    corpora = [word for word in found if word in CORPORA]
+    if len(corpora) > 1:
+        raise InputError(f"{file}:{words} names {len(corpora)} corpora, expected one")
+    return Words(
+        corpora[0] if corpora else "",
+        tuple(word for word in found if word in streams),
+        tuple(word for word in found if word in others),
+    )
 
 
 def _set_data(config: ConfigDict) -> None:

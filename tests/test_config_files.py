@@ -99,7 +99,7 @@ def test_files_that_cannot_be_read(tmp_path: Path):
     [
         ("configs/joint.py:emodb,foo", "configs/joint.py:emodb,foo has 'foo', expected a corpus (emodb, iemocap, "),
         ("configs/joint.py:emodb,iemocap", "configs/joint.py:emodb,iemocap names 2 corpora, expected one"),
-        ("configs/superb.py:mfcc", "configs/superb.py:mfcc has 'mfcc', expected one of hubert, wav2vec2, wavlm"),
+        ("configs/probe.py:mfcc", "configs/probe.py:mfcc has 'mfcc', expected a corpus (emodb, iemocap, "),
         ("configs/demo.py:x", "--config is configs/demo.py:x, expected configs/demo.py, because its get_config takes"),
     ],
 )

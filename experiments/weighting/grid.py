@@ -17,7 +17,8 @@ from jaxtyping import Float
 from ml_collections import ConfigDict
 from scipy.stats import permutation_test
 
-from configs.joint import CORPORA, get_config
+from configs.joint import get_config
+from sejax.corpora.read import CORPORA
 from sejax.evaluation.intervals import summarise
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.tables import COLUMNS

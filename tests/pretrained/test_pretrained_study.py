@@ -130,7 +130,7 @@ def test_mistakes_are_named(change: dict, sentence: str, tmp_path: Path, cache_d
 def test_without_a_network_the_sentence_says_what_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    found = run_command("--config", "configs/superb.py:wavlm", "--workdir", str(tmp_path / "workdir"))
+    found = run_command("--config", "configs/probe.py:superb,wavlm", "--workdir", str(tmp_path / "workdir"))
     assert found.returncode == 1
     assert "Traceback" not in found.stderr
     for word in ("microsoft/wavlm-base", "config.json, preprocessor_config.json and model.safetensors", "folder"):
