@@ -39,7 +39,8 @@ def _attend_forward(q, k, v, mask):
         return y.astype(v.dtype), most + jnp.log(total)
 
     heads_mask = jnp.broadcast_to(mask[:, None], k.shape[:3])
-    y, log_total = _in_blocks(forward, q, k, v, heads_mask)
+    in_blocks = _in_blocks if _fitting(q, k) else _in_blocks_of_queries
+    y, log_total = in_blocks(forward, q, k, v, heads_mask)
     return y, (q, k, v, heads_mask, y, log_total)
 
 
@@ -61,14 +62,38 @@ def _attend_backward(kept, dy):
     return *_in_blocks(backward, *kept, dy), None
 
 
+def _fitting(q, k) -> int:
+    """Returns the number of utterances whose attention weights, of all heads, fit into the cache together."""
+    return CACHE_BYTES // (4 * q.shape[1] * q.shape[2] * k.shape[2])
+
+
 def _in_blocks(f, q, k, *more):
-    """Calls `f`, of arrays `[utterance x head, ...]`, on blocks of `[batch, head, ...]` that fit into the cache."""
-    batch, heads, time_q, _ = q.shape
-    fit = max(1, CACHE_BYTES // (4 * heads * time_q * k.shape[2]))
-    size = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= fit)
-    blocks = [x.reshape(batch // size, size * heads, *x.shape[2:]) for x in (q, k, *more)]
+    """Calls `f`, of arrays `[utterance x head, ...]`, on blocks of `[batch, head, ...]` that fit into the cache.
+
+    A head of one utterance is the smallest block.
+    """
+    batch, heads = q.shape[:2]
+    fit = _fitting(q, k)
+    size = heads * max(n for n in range(1, batch + 1) if batch % n == 0 and n <= fit) if fit else 1
+    blocks = [x.reshape(batch * heads // size, size, *x.shape[2:]) for x in (q, k, *more)]
     outputs = lax.map(lambda block: _with_runs_merged(f)(*block), blocks)
     return tuple(x.reshape(batch, heads, *x.shape[2:]) for x in outputs)
+
+
+def _in_blocks_of_queries(f, q, *more):
+    """Does the same for long utterances, where `f` maps each query by itself: blocks are some queries of a head."""
+    batch, heads, time_q, _ = q.shape
+    number = -(-4 * time_q * more[0].shape[2] // CACHE_BYTES)
+    size = -(-time_q // number)
+    q = jnp.pad(q, ((0, 0), (0, 0), (0, number * size - time_q), (0, 0)))
+    rows = [q.reshape(batch * heads, number, 1, size, -1), *(x.reshape(batch * heads, 1, *x.shape[2:]) for x in more)]
+
+    def of_row(row):
+        blocks, *rest = row
+        return lax.map(lambda block: _with_runs_merged(f)(block, *rest), blocks)
+
+    outputs = lax.map(of_row, rows)
+    return tuple(x.reshape(batch, heads, number * size, -1)[:, :, :time_q] for x in outputs)
 
 
 def _with_runs_merged(f):

@@ -158,6 +158,11 @@ class Backbone(ABC):
         """Samples of the longest input; None if any length is possible."""
         return None
 
+    @property
+    def always(self) -> int | None:
+        """Samples that every input is filled up to, however short the utterance; None if any length is possible."""
+        return None
+
     def in_context(self, context: str) -> "Backbone":
         """Returns the backbone whose frames see the utterance alone ("utterance"), or another one of `CONTEXTS`.
 

@@ -136,7 +136,7 @@ def classify_utterance(classifier: Classifier, samples: Float32[np.ndarray, " sa
     prepared = backbone.prepare_utterance(samples)
     total, count = jnp.zeros(()), jnp.zeros(())
     for start, stop, first, last in plan_windows(len(samples), backbone, int(WINDOW_SECONDS * SAMPLING_RATE)):
-        padded = np.zeros((1, padded_length(stop - start)), np.float32)
+        padded = np.zeros((1, padded_length(stop - start, backbone.always)), np.float32)
         padded[0, : stop - start] = prepared[start:stop]
         lengths, kept = jnp.asarray([stop - start], jnp.int32), jnp.asarray([[first, last]], jnp.int32)
         frames = _sum_frames(classifier, jnp.asarray(padded), lengths, kept)

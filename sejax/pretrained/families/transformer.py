@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from sejax.nn.attention import attend
 from sejax.nn.layers import Dense, Dropout, add_bias, product
 from sejax.pretrained.base import NO_LORA, STACKED, Backbone, Lora, Section, stage_behind
 
@@ -136,8 +137,11 @@ class SelfAttention(nn.Module):
             constant = self.param("gate_constant", nn.initializers.ones, (a.heads,))
             gate = a_gate * (b_gate * constant[None, None] - 1.0) + 2.0
             bias = (gate.transpose(0, 2, 1)[..., None] * bias[None]).astype(self.dtype)
-        with jax.numpy_dtype_promotion("standard"):  # its logits and softmax are float32
-            y = jax.nn.dot_product_attention(q, k, v, bias, mask[:, None, None, :])
+        if bias is None:
+            y = attend(q, k, v, mask)
+        else:
+            with jax.numpy_dtype_promotion("standard"):  # its logits and softmax are float32
+                y = jax.nn.dot_product_attention(q, k, v, bias, mask[:, None, None, :])
         return linear(name="out_proj")(y.reshape(x.shape))
 
 

@@ -141,6 +141,10 @@ class Whisper(Transformer):
     def longest(self) -> int:
         return self.positions * self.hop_length
 
+    @property
+    def always(self) -> int | None:
+        return self.longest if self.padded else None
+
     def frames(self, samples: Any) -> Any:
         return -(-samples // self.hop_length)
 

@@ -1,0 +1,130 @@
+"""Measures the hidden states of Whisper's encoder for utterances of mixed lengths, from waveforms.
+
+Transformers' WhisperFeatureExtractor and PyTorch encoder compute the same on the same cores, padded to 30 s as it has
+to be there. sejax computes both contexts: padded, and the utterance alone. PyTorch may be in another environment:
+`--torch-python` is its interpreter (with torch and transformers).
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tools.benchmarks.sides import Facts, Process, Side, has_packages, measure_in_turn, ratio
+
+SAMPLING_RATE = 16_000
+
+
+def jax_side(context: str, model: str, seconds: Sequence[float]) -> tuple[Callable[[], None], Facts]:
+    """Returns a function that computes all utterances with sejax in a context, as features are; and facts about it."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from sejax.pretrained.convert import load_checkpoint
+    from sejax.pretrained.extract import BATCH_SECONDS, Piece, fill_batches
+
+    checkpoint = load_checkpoint(model)
+    backbone = checkpoint.backbone.in_context(context)
+    params = jax.device_put(checkpoint.params)
+    del checkpoint
+    module: Any = backbone.module()
+    compute = jax.jit(lambda params, x, n: module.apply({"params": params}, x, n).hidden)
+    pieces = [Piece(i, 0, samples, 0, 0) for i, samples in enumerate(_waveforms(seconds))]
+    batches = []
+    for length, batch in fill_batches(pieces, int(BATCH_SECONDS["cpu"] * SAMPLING_RATE), backbone.always):
+        rows = np.stack([np.pad(piece.samples, (0, length - len(piece.samples))) for piece in batch])
+        batches.append((jnp.asarray(rows), jnp.asarray([len(piece.samples) for piece in batch], jnp.int32)))
+
+    def run() -> None:
+        for x, n in batches:
+            jax.block_until_ready(compute(params, x, n))
+
+    return run, {"device": jax.devices()[0].device_kind, "dtype": "float32"}
+
+
+def torch_side(model: str, seconds: Sequence[float], rows: int) -> tuple[Callable[[], None], Facts]:
+    """Returns the same for transformers: so many utterances in a batch, all hidden states."""
+    import torch
+    import transformers
+    from safetensors.torch import load_file
+
+    transformers.logging.set_verbosity_error()
+    extractor = transformers.WhisperFeatureExtractor.from_pretrained(model)
+    config = transformers.WhisperConfig.from_pretrained(model)
+    encoder = transformers.models.whisper.modeling_whisper.WhisperEncoder(config).eval().float()
+    arrays = load_file(Path(model, "model.safetensors"))
+    prefix = "model.encoder."
+    encoder.load_state_dict({k.removeprefix(prefix): x.float() for k, x in arrays.items() if k.startswith(prefix)})
+    waveforms = sorted(_waveforms(seconds), key=len)
+
+    def run() -> None:
+        with torch.inference_mode():
+            for first in range(0, len(waveforms), rows):
+                batch = waveforms[first : first + rows]
+                inputs = extractor(batch, sampling_rate=SAMPLING_RATE, return_tensors="pt").input_features
+                encoder(inputs, output_hidden_states=True)
+
+    return run, {"device": "cpu", "dtype": "float32", "rows": rows}
+
+
+def _waveforms(seconds: Sequence[float]) -> list[Any]:
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    return [random.uniform(-0.5, 0.5, int(s * SAMPLING_RATE)).astype(np.float32) for s in seconds]
+
+
+def side(name: str, options: dict[str, Any]) -> Side:
+    """Returns the side of that name."""
+    rows = options.pop("rows")
+    return (lambda: torch_side(**options, rows=rows)) if name == "torch" else (lambda: jax_side(name, **options))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="../shared/models/whisper-base-encoder", help="folder of a checkpoint")
+    lengths = [1.4, 1.8, 2.1, 2.4, 2.6, 2.9, 3.3, 4.2]  # EmoDB's eighths
+    parser.add_argument("--seconds", type=float, nargs="+", default=lengths, help="durations of the utterances")
+    parser.add_argument("--rows", type=int, default=1, help="utterances in a batch of PyTorch's")
+    parser.add_argument("--torch-python", default=sys.executable, help="interpreter that has torch and transformers")
+    parser.add_argument("--rounds", type=int, default=5)
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measures all sides in turn."""
+    options = {"model": arguments.model, "seconds": arguments.seconds, "rows": arguments.rows}
+    sides = {name: Process("whisper", name, options) for name in ("padded", "utterance")}
+    if has_packages(arguments.torch_python, "torch", "transformers"):
+        sides["torch"] = Process("whisper", "torch", options, arguments.torch_python)
+    else:
+        print(f"{arguments.torch_python} has no torch and transformers: sejax is measured alone", file=sys.stderr)
+    measured = measure_in_turn(sides, arguments.rounds)
+    audio = sum(arguments.seconds)
+    result: dict[str, Any] = {
+        "model": Path(arguments.model).name,
+        "seconds": arguments.seconds,
+        "audio_seconds": audio,
+        "sides": {
+            name: timing.summary() | {"audio_seconds_per_second": audio / timing.median}
+            for name, timing in measured.items()
+        },
+    }
+    if "torch" in measured:
+        torch = measured["torch"]
+        for name in ("padded", "utterance"):
+            result[f"{name}_speed_over_torch"] = ratio(torch, measured[name])
+            result[f"{name}_peak_memory_over_torch"] = measured[name].peak_bytes / torch.peak_bytes
+    return result
+
+
+def show(result: dict[str, Any]) -> None:
+    print(f"{result['model']}, {len(result['seconds'])} utterances of {result['audio_seconds']:.0f} s")
+    print(f"{'':11}{'audio s / s':>12}{'peak GB':>9}{'first run s':>13}{'speed of PyTorch':>18}{'memory':>8}")
+    for name, summary in result["sides"].items():
+        speed, memory = (result.get(f"{name}_{what}_over_torch") for what in ("speed", "peak_memory"))
+        ratios = f"{speed:18.2f}{memory:8.2f}" if speed is not None else ""
+        print(
+            f"{name:11}{summary['audio_seconds_per_second']:12.1f}{summary['peak_bytes'] / 1e9:9.2f}"
+            f"{summary['first_seconds']:13.1f}{ratios}"
+        )
