@@ -9,7 +9,7 @@ import hashlib
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -104,7 +104,7 @@ def load_checkpoint(source: str, *, revision: str = "main") -> Checkpoint:
     with contextlib.ExitStack() as stack:
         files = _open_arrays(weight_files(folder), stack)
         names = _sort_names(list(files), backbone, folder)
-        params = _convert({name: _read_array(files[name], name) for name in names.encoder}, backbone, folder)
+        params = _convert(((name, _read_array(files[name], name)) for name in names.encoder), backbone, folder)
         head = _convert_head({name: _read_array(files[name], name) for name in names.head}, backbone, folder)
     return Checkpoint(folder, backbone, params, head, _few(names.others))
 
@@ -315,13 +315,13 @@ def _is_stacked(path: str) -> bool:
     return path.startswith(f"{STACKED}/")
 
 
-def _convert(arrays: Mapping[str, np.ndarray], backbone: Backbone, folder: Path) -> dict[str, Any]:
-    """Returns the tree of the whole model, checked against the shapes of the module itself."""
+def _convert(arrays: Iterable[tuple[str, np.ndarray]], backbone: Backbone, folder: Path) -> dict[str, Any]:
+    """Returns the tree of the whole model, checked against the module's shapes; it reads each array once."""
     expected = _expected_shapes(backbone)
     placed: dict[str, dict[int, np.ndarray]] = {}  # by path and layer
     refused: dict[str, set[int]] = {}  # the layers of arrays that exist, but not as expected
     wrong, infinite = [], []
-    for key, x in arrays.items():
+    for key, x in arrays:
         place = _place(backbone.RULES, _without_prefix(key, backbone))
         if place is None or place.path not in expected:
             wrong.append(f"{key} is unexpected")
@@ -351,7 +351,7 @@ def _convert(arrays: Mapping[str, np.ndarray], backbone: Backbone, folder: Path)
         placed.setdefault(path, {0: np.zeros(expected[path], np.float32)})
     tree: dict[str, np.ndarray] = {}
     for path, shape in expected.items():
-        layers = placed.get(path, {})
+        layers = placed.pop(path, {})  # its memory is free once the layers are stacked
         numbers = range(shape[0]) if _is_stacked(path) else range(1)
         if missing := [i for i in numbers if i not in layers and i not in refused.get(path, ())]:
             wrong.append(f"{_name_layers(path, missing)} is missing")

@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Float32
 
 from sejax.corpora.schema import SAMPLING_RATE
+from sejax.pretrained.hub import without_warnings
 
 WINDOW = 400  # samples of a frame, 25 ms
 HOP = 160  # samples from one frame to the next, 10 ms
@@ -91,6 +92,8 @@ def _fourier() -> tuple[Float[np.ndarray, "201 201"], Float[np.ndarray, "201 201
 @lru_cache
 def _mel_filters(bands: int) -> Float32[np.ndarray, "201 {bands}"]:
     """Returns the weights of mel bands on Slaney's scale, each of area 1."""
-    import librosa
+    with without_warnings():
+        from transformers.audio_utils import mel_filter_bank  # librosa's import takes 120 MB of memory
 
-    return librosa.filters.mel(sr=SAMPLING_RATE, n_fft=WINDOW, n_mels=bands).T.astype(np.float32)
+    weights = mel_filter_bank(BINS, bands, 0.0, SAMPLING_RATE / 2, SAMPLING_RATE, norm="slaney", mel_scale="slaney")
+    return weights.astype(np.float32)
