@@ -1,26 +1,30 @@
-"""Ogg: its pages, which are numbered, have checksums, and of which the last says so."""
+"""Ogg: its pages, which are numbered, have checksums, say at which sample they end, and of which the last says so."""
 
 import struct
 import zlib
 from io import BufferedIOBase
 
 from sejax.errors import InputError
-from sejax.features.containers.layout import Layout, converted, end_before
+from sejax.features.containers.ending import end_before
+from sejax.features.containers.layout import Layout, converted
 
 _CODECS = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"fLaC", b"Speex   ")
 _FIRST, _LAST = 2, 4
 # The bytes with their bits in reverse order, for a checksum that zlib computes the other way round.
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _HEADER = 27
+_NO_SAMPLE = -1  # of a page in which no packet ends
 
 
 def examine_ogg(path: str, file: BufferedIOBase, length: int) -> Layout:
     """Walks through the pages of a file of `length` bytes.
 
     Raises:
-      InputError: the file is truncated, has a damaged or missing page, or a second stream behind the first.
+      InputError: the file is truncated, has a damaged or missing page, one that ends before the samples of those in
+        front of it, or a second stream behind the first.
     """
     position, serial, number, ended, bodies = 0, None, 0, False, False
+    end = 0  # the number of samples up to the page
     file.seek(0)
     mended = f"keep what is there with {converted(path)}"
     while position < length:
@@ -29,7 +33,7 @@ def examine_ogg(path: str, file: BufferedIOBase, length: int) -> Layout:
             break
         if len(header) < _HEADER:
             raise _ends_inside(path, position, mended)
-        kind, stream, page, checksum, segments = struct.unpack("<5xB8xIIIB", header)
+        kind, samples, stream, page, checksum, segments = struct.unpack("<5xBqIIIB", header)
         sizes = file.read(segments)
         body = file.read(sum(sizes))
         if len(sizes) < segments or len(body) < sum(sizes):
@@ -50,6 +54,18 @@ def examine_ogg(path: str, file: BufferedIOBase, length: int) -> Layout:
             if page != number:
                 raise InputError(f"{path}: is damaged, ogg page {number} is missing at byte {position}: {mended}")
             number, ended = page + 1, ended or bool(kind & _LAST)
+            # Decoders stop where the last page says. A page that ends inside a packet has 255 as its last size.
+            if samples == _NO_SAMPLE and kind & _LAST and segments and sizes[-1] < 255:
+                raise InputError(
+                    f"{path}: is damaged, its last ogg page, at byte {position}, does not say at which sample it ends: "
+                    f"{mended}"
+                )
+            if samples != _NO_SAMPLE and samples < end:
+                raise InputError(
+                    f"{path}: is damaged, its ogg page at byte {position} ends at sample {samples}, expected {end} or "
+                    f"more, where the page before ends: {mended}"
+                )
+            end = max(end, samples)
         position += _HEADER + segments + len(body)
     if serial is None:
         return Layout(known=False)
