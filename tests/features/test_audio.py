@@ -289,7 +289,7 @@ def test_formats_that_libsndfile_lacks_are_named_with_the_command_that_converts(
 
 def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.wav")
-    assert refusal(tmp_path / "a.wav").startswith("is a pipe, expected a file")
+    assert refusal(tmp_path / "a.wav").startswith("is a FIFO, expected a file")
     (tmp_path / "b.wav").symlink_to("/dev/zero")
     assert refusal(tmp_path / "b.wav").startswith("is a device, expected a file")
     (tmp_path / "c.wav").symlink_to("c.wav")
