@@ -1,5 +1,6 @@
 import io
 import itertools
+import re
 import resource
 import struct
 import zlib
@@ -13,6 +14,7 @@ from audio_files import RATE, encoded, encodings, mutations, refusal, speech
 
 from sejax.errors import InputError
 from sejax.features.audio import load_audio
+from sejax.features.containers.packets import Packets
 
 NO_LENGTH = "its header states no length, it is read to its end"
 # Containers without a length in their header, or with one that libsndfile does not report.
@@ -349,29 +351,66 @@ def test_pages_of_ogg_files(tmp_path: Path, subtype: str) -> None:
         "is truncated, has no last ogg page, expected one: copy the file again, or keep what is there"
     )
     assert "is missing at byte" in refusal(write(tmp_path / "a.ogg", b"".join(pages[:3] + pages[4:])))
+    renumbered = [with_checksum(put(page, 18, "<I", 3 + number)) for number, page in enumerate(pages[4:])]
+    said = refusal(write(tmp_path / "a.ogg", b"".join(pages[:3] + renumbered)))
+    assert re.match(r"is damaged, \d+ samples are missing in front of its ogg page at byte \d+, expected all", said)
+    late = pages[:2] + [with_checksum(put(page, 18, "<I", 2 + number)) for number, page in enumerate(pages[4:])]
+    note = load_audio(write(tmp_path / "a.ogg", b"".join(late))).note
+    assert re.fullmatch(r"begins at sample \d+ of its stream, what was before is not in the file", note)
     flipped = bytearray(b"".join(pages))
     flipped[len(flipped) // 2] ^= 1
     assert "the checksum of its ogg page at byte" in refusal(write(tmp_path / "a.ogg", bytes(flipped)))
 
 
-def with_granule(page: bytes, samples: int) -> bytes:
-    """A page that ends at another sample, with its checksum."""
-    page = put(put(page, 6, "<q", samples), 22, "<I", 0)
+def with_checksum(page: bytes) -> bytes:
+    page = put(page, 22, "<I", 0)
     return put(page, 22, "<I", ogg_checksum(page))
 
 
+def with_granule(page: bytes, samples: int) -> bytes:
+    """A page that ends at another sample."""
+    return with_checksum(put(page, 6, "<q", samples))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("seconds", [0.5, 4.0])  # on one page, on several
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
-def test_ogg_pages_that_end_before_the_samples_in_front_of_them(tmp_path: Path, subtype: str) -> None:
-    *pages, last = ogg_pages(encoded("OGG", subtype, seconds=4.0))
+def test_ogg_pages_that_end_before_the_samples_in_front_of_them(
+    tmp_path: Path, subtype: str, seconds: float, channels: int
+) -> None:
+    *pages, last = ogg_pages(encoded("OGG", subtype, seconds=seconds, channels=channels))
+    assert "damaged" not in load_audio(write(tmp_path / "whole.ogg", b"".join([*pages, last]))).note
     (samples,) = struct.unpack("<q", last[6:14])
-    before = struct.unpack("<q", pages[-1][6:14])[0]
-    for fewer in (samples // 2, 0, -2):
+    for fewer in (samples // 2, 0, -2, round(0.6 * samples) if seconds < 1 else samples - samples // 16):
         said = refusal(write(tmp_path / "a.ogg", b"".join([*pages, with_granule(last, fewer)])))
         assert said.startswith("is damaged, its ogg page at byte ")
-        assert f" ends at sample {fewer}, expected {before} or more, where the page before ends: keep what" in said
+        assert f" ends at sample {fewer}, expected " in said
+        assert (
+            " or more, which are in it and in front of it: copy the file again, or keep what is there with `f" in said
+        )
     said = refusal(write(tmp_path / "a.ogg", b"".join([*pages, with_granule(last, -1)])))
     assert said.startswith("is damaged, its last ogg page, at byte ")
-    assert " does not say at which sample it ends: keep what is there with `ffmpeg" in said
+    assert " does not say at which sample it ends: copy the file again, or keep what is there with `ffmpeg" in said
+    if len(pages) > 3:
+        said = refusal(write(tmp_path / "a.ogg", b"".join([*pages[:-1], with_granule(pages[-1], 5), last])))
+        assert " ends at sample 5, expected " in said
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 48_000])
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_the_packets_of_ogg_files_are_counted_exactly(subtype: str, rate: int) -> None:
+    for seconds, quality in ((0.05, 0.4), (1.0, 0.0), (3.37, 1.0)):
+        buffer = io.BytesIO()
+        file = soundfile.SoundFile(buffer, "w", rate, 1, subtype, format="OGG", compression_level=quality)
+        with file:
+            file.write(speech(seconds, 1, rate))
+        packets = Packets()
+        for page in ogg_pages(buffer.getvalue()):
+            body = 27 + page[26]
+            packets.add(page[27:body], page[body:])
+            (samples,) = struct.unpack("<q", page[6:14])
+            filling = packets.longest if page[5] & 4 else 0
+            assert packets.samples - filling <= samples <= packets.samples
 
 
 def mp3(mode: str, *, rate: int = RATE, quiet: float = 3.0, loud: float = 3.0, stereo: bool = False) -> bytes:

@@ -158,9 +158,9 @@ def _check_description(path: str, description: bytes) -> None:
 
 
 def _check_frame(path: str, channels: int, bits: int, block: int) -> None:
-    """Refuses a frame of another number of bytes than its samples have; 0 is not stated."""
+    """Refuses a frame of another number of bytes than its samples have; 0 is not stated, or told by libsndfile."""
     expected = channels * _sample_bytes(bits)
-    if block not in (0, expected):
+    if expected and block not in (0, expected):
         raise InputError(
             f"{path}: has a header that contradicts itself: {count(channels, 'sample')} of {bits} bits in each frame "
             f"of {count(block, 'byte')}, expected {count(expected, 'byte')}: copy the file again, or correct its header"
