@@ -12,7 +12,7 @@ from sejax.corpora.read import CORPORA
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.tasks import TASKS
-from sejax.errors import FLAG, SHARE, TEXT, WORDS, Check, InputError, is_number, number, one_of, shown, whole
+from sejax.errors import FLAG, SHARE, TEXT, WORDS, Check, InputError, is_number, number, one_of, shown, single, whole
 from sejax.features.audio import SPEED
 from sejax.features.registry import FEATURES, defaults, full_settings
 from sejax.features.settings import setting_check
@@ -342,7 +342,7 @@ CHECKS: Mapping[str, Check] = {
             isinstance(speeds, tuple)
             and all(map(SPEED.holds, speeds))
             and speeds[:1] == (1.0,)
-            and len(set(speeds)) == len(speeds) <= _MOST_SPEEDS
+            and len(set(map(single, speeds))) == len(speeds) <= _MOST_SPEEDS
         ),
         f"a tuple that begins with 1.0, of up to {_MOST_SPEEDS} different numbers from 0.25 to 4",
     ),
@@ -370,7 +370,7 @@ CHECKS: Mapping[str, Check] = {
     "finetune.lora_rank": whole(1, 4096),
     "finetune.lora_alpha": number(0, 1e6, above=True),
     "finetune.lora_targets": _names(LORA_TARGETS),
-    "finetune.learning_rate": number(0, 1000, above=True),
+    "finetune.learning_rate": number(1e-6, 1000),
     "finetune.layer_decay": number(0, 10, above=True),
     "finetune.layer_drop": _PROPER_SHARE,
     "finetune.time_mask_prob": _PROPER_SHARE,
@@ -391,7 +391,7 @@ CHECKS: Mapping[str, Check] = {
     "compute_dtype": one_of(("float32", "bfloat16")),
     "epochs": whole(1, 100_000),
     "batch_size": whole(1, 10_000),
-    "learning_rate": number(0, 10, above=True),
+    "learning_rate": number(1e-8, 10),  # smaller steps are lost in float32
     "weight_decay": number(0, 1000),
     "warmup": SHARE,
     "clip_norm": Check(
@@ -474,8 +474,9 @@ def _check_grid(config: ConfigDict) -> None:
         _TUPLE.require(f"config.grid.{name}", values)
         for value in values:
             CHECKS[name].require(f"a value of config.grid.{name}", value)
-        if len(set(values)) < len(values):
-            raise InputError(f"config.grid.{name} is {shown(values)}, expected each value once")
+        if len({single(value) if is_number(value) else value for value in values}) < len(values):
+            same = "" if len(set(values)) < len(values) else " (in float32 some are equal)"
+            raise InputError(f"config.grid.{name} is {shown(values)}, expected each value once{same}")
 
 
 def _check_streams(config: ConfigDict) -> None:

@@ -3,8 +3,12 @@
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 _LONGEST = 3000  # characters of a sentence
 _MOST_CHARACTERS = 120  # of a value in a sentence
+_SMALLEST = float(np.finfo(np.float32).tiny)  # smaller ones are 0 where compiled programs compute with them
+_MOST_EXACT = 2**24  # floats from here on are whole numbers in float32
 
 
 class InputError(ValueError):
@@ -47,13 +51,22 @@ def shown(value: Any) -> str:
 
 
 def _hint(value: Any) -> str:
-    """Returns how to mend a number that is right but of another type than Python's."""
-    return " (a number of Python: .item() gives it)" if type(value).__module__ == "numpy" else ""
+    """Returns what is not plain about a number: another type than Python's, or that it is rounded to a whole one."""
+    if type(value).__module__ == "numpy":
+        return " (a number of Python: .item() gives it)"
+    if isinstance(value, float) and abs(value) < _MOST_EXACT and single(value).is_integer() and not value.is_integer():
+        return f" (in float32 it is {single(value):g})"
+    return ""
 
 
 def is_number(value: Any) -> bool:
     """Returns whether a value is a number of Python; a truth value is none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def single(value: int | float) -> float:
+    """Returns the number that a program in float32 takes for a number of up to 1e38."""
+    return 0.0 if abs(value) < _SMALLEST else float(np.float32(value))
 
 
 def whole(low: int, high: int, also: str = "") -> Check:
@@ -71,15 +84,22 @@ def whole(low: int, high: int, also: str = "") -> Check:
 
 
 def number(low: int | float, high: int | float, *, above: bool = False, below: bool = False) -> Check:
-    """Returns the check for a number within bounds, which may exclude them (`above` the lower, `below` the upper)."""
+    """Returns the check for a number within bounds, which may exclude them (`above` the lower, `below` the upper).
+
+    Programs compute in float32: a number that is a bound there and not here is refused, because 0 and 1 often turn
+    something off.
+    """
+
+    def holds(value: Any) -> bool:
+        if not (is_number(value) and low <= value <= high):  # also false for NaN
+            return False
+        rounded = single(value)
+        return (rounded == value or rounded not in (low, high)) and not (
+            (above and value == low) or (below and value == high)
+        )
+
     words = f"a number {'above' if above else 'from'} {low:,.12g} {'and up to' if above else 'to'} "
-    return Check(
-        # Also false for NaN.
-        lambda value: (
-            is_number(value) and low <= value <= high and not (above and value == low) and not (below and value == high)
-        ),
-        words + f"{'below ' if below else ''}{high:,.12g}",
-    )
+    return Check(holds, words + f"{'below ' if below else ''}{high:,.12g}")
 
 
 def one_of(choices: Iterable[str]) -> Check:

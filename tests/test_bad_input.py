@@ -253,7 +253,7 @@ def test_one_speaker_under_two_names_is_refused(tmp_path: Path, cache_dir: str):
     rows = [row | {"speaker": str(n // 4)} for n, row in enumerate(read_csv(table))]
     write_table(table, [*rows[:-1], rows[-1] | {"speaker": "1.0"}])
     sentence = _problem(table_config(cache_dir, table), tmp_path / "workdir")
-    assert f"the speakers '1' ({table}, line 6) and '1.0' ({table}, line 17) differ only in case" in sentence
+    assert f"the speakers '1' ({table}, line 6) and '1.0' ({table}, line 17) are the same number" in sentence
 
 
 def test_duplicate_audio_and_a_bad_file_are_reported(

@@ -21,6 +21,7 @@ from sejax.corpora.labels import LabelScheme, find_scheme
 from sejax.corpora.schema import Corpus, Dropped, Loss, Utterance
 from sejax.corpora.spelling import printable
 from sejax.errors import InputError
+from sejax.host.archives import describe_damage
 from sejax.host.wording import count
 
 FIELDS = ("speaker", "text", "label", "gender", "session", "split")
@@ -180,7 +181,7 @@ def _read_archive(corpus: FileNames, archive: str) -> _Read:
     except InputError:
         raise
     except _ARCHIVE_ERRORS as error:
-        raise InputError(f"{archive} cannot be read as a zip archive ({error}), {expected}") from error
+        raise InputError(f"{archive} {describe_damage(archive, error)}") from error
     for member in large:
         reason = f"{prefix}{member} has {sizes[member]:,} bytes unpacked, expected at most {_LARGEST_MEMBER:,}"
         dropped.append(_dropped(prefix + member, reason, Loss.AUDIO))

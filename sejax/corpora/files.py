@@ -8,6 +8,7 @@ import unicodedata
 
 from sejax.corpora.schema import Loss
 from sejax.errors import InputError
+from sejax.host.archives import special_kind
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.*")
 _HOME = re.compile(r"(?:^|/)(~[^/]*|\$\{?\w+\}?)(?:/|$)")
@@ -33,7 +34,7 @@ class AudioFiles:
             return None
         if stat.S_ISDIR(mode):
             return Loss.FOLDER, f"{path} is a folder, expected an audio file"
-        return Loss.SPECIAL, f"{path} is {_special(mode)}, expected an audio file"
+        return Loss.SPECIAL, f"{path} is {special_kind(mode)}, expected an audio file"
 
     def _absent(self, path: str) -> tuple[Loss, str]:
         if url := _URL.search(path):
@@ -91,11 +92,6 @@ def _canonical(name: str, fold_case: bool) -> str:
     return canonical.casefold() if fold_case else canonical
 
 
-def _special(mode: int) -> str:
-    kinds = (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket")
-    return next((words for is_kind, words in kinds if is_kind(mode)), "a device")
-
-
 def check_regular(path: str, what: str) -> None:
     """Checks that a path names a regular file: reading a FIFO could last forever.
 
@@ -111,7 +107,7 @@ def check_regular(path: str, what: str) -> None:
     except OSError as error:
         raise InputError(f"{path} cannot be looked up ({error.strerror}), expected {what}") from error
     if not stat.S_ISREG(mode):
-        is_what = "a folder" if stat.S_ISDIR(mode) else _special(mode)
+        is_what = "a folder" if stat.S_ISDIR(mode) else special_kind(mode)
         raise InputError(f"{path} is {is_what}, expected {what}")
 
 

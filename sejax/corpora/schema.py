@@ -147,7 +147,7 @@ class Corpus:
         counts = ", ".join(f"{kind.value} {n:,}" for kind, n in kinds)
         # Older caches hold sentences with a full stop.
         quoted = "; ".join(first[kind].rstrip(".") for kind, _ in kinds[:3])
-        allowed = "one with audio or more"
+        allowed = "audio for at least one"
         if left:
             allowed = f"at most {100 * max_bad_fraction:g} % (config.max_bad_fraction)"
         # The audio of the others may not have been read yet: a build stops at the first that is too much.

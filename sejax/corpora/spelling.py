@@ -1,15 +1,17 @@
 """Spellings: one speaker, label, session or fold has to be written in one way, or it counts as two.
 
-Words are compared in three steps. `clean` brings them into the normal form NFC and trims them; that is always done.
-What is then equal without case, form of numbers and compatibility form is two spellings of one word: an error.
+`clean` brings words into the normal form NFC and trims them; that is always done. Two words that are then equal up to a
+few steps are two spellings of one: an error. For names these are Unicode form, case, the form of numbers, and blanks.
+Ids are names of files, where `sA/u1` and `sa/u1`, `1.1` and `1.10`, and the hashes `100` and `1e2` are different: only
+what no eye tells apart is an error.
 """
 
 import dataclasses
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from sejax.corpora.schema import Corpus, Utterance
 from sejax.errors import InputError
@@ -20,7 +22,15 @@ FIELDS = ("speaker", "label", "session", "fold", "id")
 
 # Characters that change no word, beside blanks and the category Cf (U+200B, U+FEFF, ...): fillers and selectors.
 _NO_WIDTH = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufe00-\ufe0f\U000e0100-\U000e01ef]")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?")
+# Characters that look alike and have no common compatibility form.
+_ALIKE = str.maketrans({"\u2212": "-", **dict.fromkeys("\u2018\u2019\u02bc", "'")})
+_NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?0*\d{1,3})?")
+_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+_NO_DECIMALS = re.compile(r"(?<![\d.,])(\d+)[.,]0+(?![\d.,])")
+_LEADING_ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)")
+_GAP = re.compile(r"[\s_]+")
+# A gap beside a letter changes no name; between two digits it does.
+_GAP_AT_A_LETTER = re.compile(r"(?<=[^\W\d_]) (?=\w)|(?<=\w) (?=[^\W\d_])")
 _LONGEST_WORD = 60  # characters of a word that a message shows
 
 
@@ -39,22 +49,79 @@ def trim(text: str) -> str:
     return text[start:end]
 
 
-def spelling_key(text: str, *, padded: bool = True) -> str:
-    """Returns a form that two spellings of one word share: `1`, `1.0`, `01`, `1e0`; `Anna`, `ANNA`.
+def spelling_key(text: str) -> str:
+    """Returns a form that two spellings of one name share: `1`, `1.0`, `01`, `1e0`; `Anna`, `ANNA`; `s 1`, `s_1`, `s1`.
 
-    Args:
-      text: the word.
-      padded: whether numbers within the word are equal up to leading zeros too (`s1`, `s01`).
+    Decimals count (`1.1` and `1.10` are names of dialogs) unless all are zeros, which programs append to whole numbers.
     """
-    plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    plain = " ".join("".join(c for c in _NO_WIDTH.sub("", plain) if c.isspace() or not _is_blank(c)).split())
-    if _NUMBER.fullmatch(plain):
-        _, digits, exponent = Decimal(plain).as_tuple()
-        sign = "-" if plain.startswith("-") else ""
-        whole = "".join(map(str, digits)).lstrip("0")
+    return _key(text, _NAMES)
+
+
+def _key(text: str, steps: Sequence["_Step"]) -> str:
+    for step in steps:
+        text = step.simplify(text)
+    return text
+
+
+def _with_one_look(text: str) -> str:
+    text = unicodedata.normalize("NFKC", _NO_WIDTH.sub("", unicodedata.normalize("NFKC", text).translate(_ALIKE)))
+    return "".join(_plain(c) for c in text if c.isspace() or not _is_blank(c))
+
+
+def _plain(character: str) -> str:
+    if unicodedata.category(character) == "Pd":
+        return "-"
+    return character if character.isascii() else str(unicodedata.decimal(character, character))
+
+
+def _with_single_blanks(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _without_case(text: str) -> str:
+    # Turkish has a dotless i, whose capital is I, and a dotted I, which other languages fold to two characters.
+    return unicodedata.normalize("NFKC", text.casefold()).replace("i\u0307", "i").replace("\u0131", "i")
+
+
+def _with_plain_numbers(text: str) -> str:
+    text = _ungrouped(text)
+    if not _NUMBER.fullmatch(text):
+        return _LEADING_ZEROS.sub("", _NO_DECIMALS.sub(r"\1", text))
+    _, digits, exponent = Decimal(text.replace(",", ".")).as_tuple()
+    whole, exponent = "".join(map(str, digits)).lstrip("0"), int(exponent)
+    if exponent >= 0 or not whole[exponent:].strip("0"):
         significant = whole.rstrip("0")
-        return f"{sign}{significant}e{int(exponent) + len(whole) - len(significant)}" if significant else "0"
-    return re.sub(r"(?<![\d.,])0+(?=\d)", "", plain) if padded else plain
+        whole, exponent = significant, exponent + len(whole) - len(significant)
+    return f"{'-' if text.startswith('-') else ''}{whole}e{exponent}" if whole else "0"
+
+
+def _ungrouped(text: str) -> str:
+    return _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
+
+
+def _without_gaps(text: str) -> str:
+    return _GAP_AT_A_LETTER.sub("", _GAP.sub(" ", text))
+
+
+class _Step(NamedTuple):
+    """A step that makes spellings of a word equal. `difference` is what it takes away, for messages."""
+
+    difference: str
+    simplify: Callable[[str], str]
+
+
+_LOOK = (_Step("Unicode form", _with_one_look), _Step("blanks", _with_single_blanks))
+_NUMBERS = _Step("the form of numbers", _with_plain_numbers)
+_NAMES = (*_LOOK, _Step("case", _without_case), _NUMBERS, _Step("blanks or _", _without_gaps))
+
+
+def _difference(one: str, other: str, steps: Sequence[_Step]) -> str:
+    """Returns what tells two spellings of one word apart, as a verb phrase."""
+    enough = next((step for step in steps if step.simplify(one) == step.simplify(other)), None)
+    if enough is _NUMBERS and all(_NUMBER.fullmatch(_ungrouped(word)) for word in (one, other)):
+        return "are the same number"
+    needed = [step for step in steps if len({_key(word, [s for s in steps if s != step]) for word in (one, other)}) > 1]
+    return f"differ only in {' and '.join(step.difference for step in ([enough] if enough else needed or steps))}"
 
 
 def find_control(text: str) -> str | None:
@@ -114,13 +181,14 @@ def require_one_spelling(utterances: Sequence[Utterance]) -> None:
                 )
             if spelling is not None:
                 first.setdefault(spelling, utterance)
-        pairs = _spellings(first, padded=name != "id")
+        steps = _LOOK if name == "id" else _NAMES
+        pairs = _spellings(first, steps)
         if pairs:
             (one, other), more = pairs[0], len(pairs) - 1
-            also = f", and so do {count(more, 'more pair')}" if more else ""
+            also = f" (and there {'is' if more == 1 else 'are'} {count(more, 'more pair')})" if more else ""
             raise InputError(
-                f"the {name}s {show(one)} ({_place(first[one])}) and {show(other)} ({_place(first[other])}) differ "
-                f"only in case, form of numbers or Unicode form{also}, expected one spelling of each {name}"
+                f"the {name}s {show(one)} ({_place(first[one])}) and {show(other)} ({_place(first[other])}) "
+                f"{_difference(one, other, steps)}{also}, expected one spelling of each {name}"
             )
 
 
@@ -133,19 +201,19 @@ def _with_one_spelling_per_text(utterances: Sequence[Utterance]) -> tuple[tuple[
         return tuple(utterances), []
     one, other = next((first[key], text) for text, key in texts.items() if first[key] != text)
     note = (
-        f"{count(len(texts) - len(first), 'text')} differ from others only in case, form of numbers or Unicode form "
-        f"and are taken as the same: {show(other)} as {show(one)}"
+        f"{count(len(texts) - len(first), 'text')} differ from others only in case, blanks, form of numbers or "
+        f"Unicode form and are taken as the same: {show(other)} as {show(one)}"
     )
     unified = (u if u.text is None else dataclasses.replace(u, text=first[texts[u.text]]) for u in utterances)
     return tuple(unified), [note]
 
 
-def _spellings(words: Iterable[str], *, padded: bool) -> list[tuple[str, str]]:
+def _spellings(words: Iterable[str], steps: Sequence[_Step]) -> list[tuple[str, str]]:
     """Returns the pairs of words that are spellings of one, each with the first of them."""
     first: dict[str, str] = {}
     pairs = []
     for word in words:
-        one = first.setdefault(spelling_key(word, padded=padded), word)
+        one = first.setdefault(_key(word, steps), word)
         if one != word:
             pairs.append((one, word))
     return pairs

@@ -11,7 +11,7 @@ from sejax.corpora.files import AudioFiles
 from sejax.corpora.rows import read_rows
 from sejax.corpora.schema import DIMENSIONS, SPLITS, Corpus, Dropped, Loss, Utterance
 from sejax.corpora.spelling import clean, show, trim
-from sejax.errors import InputError
+from sejax.errors import InputError, shown
 from sejax.host.wording import count
 
 REQUIRED = ("path", "speaker")
@@ -33,6 +33,8 @@ NUMBERS = ("start", "end", *DIMENSIONS)
 MISSING = ("nan", "NaN", "-nan", "-NaN", "NaT", "None", "null", "NULL", "NA", "N/A", "n/a", "<NA>", "#N/A", "#NA")
 # VAD scales, tried in this order unless the user gives one.
 SCALES = ((1.0, 5.0), (1.0, 7.0), (0.0, 1.0), (-1.0, 1.0))
+# A scale that is believed: its ends, and how far they are apart.
+LARGEST_END, LEAST_SPAN = 10_000, 0.01
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _SCALE = re.compile(r"(-?\d+(?:\.\d+)?)\.\.(-?\d+(?:\.\d+)?)")
@@ -63,7 +65,7 @@ def read_table(data_dir: str, labels: str = "default") -> Corpus:
       InputError: names the file and the line of what `read_rows` refuses, a missing path or speaker, a word for a
         missing value in place of a name, a value that is not a number, times that are no span, an unknown gender or
         split, or a `fold` or `split` in some rows only. Also raised without a usable row and for values on no known
-        scale.
+        scale or far outside the given one.
     """
     given_scale = parse_vad_scale(labels)
     if not os.path.exists(data_dir):
@@ -96,17 +98,23 @@ def parse_vad_scale(labels: str) -> tuple[float, float] | None:
     The scale is a property of the questionnaire. The values alone do not determine it.
 
     Raises:
-      InputError: `labels` is neither "default" nor of the form `lowest..highest`.
+      InputError: `labels` is neither "default" nor of the form `lowest..highest`, or nobody has such a scale.
     """
     if labels == "default":
         return None
     match = _SCALE.fullmatch(labels)
-    if match is None or not float(match[1]) < float(match[2]):
+    low, high = map(float, match.groups()) if match else (0.0, 0.0)
+    if not low < high:
         raise InputError(
-            f"config.labels is {labels!r}, expected default or the scale of valence, arousal and dominance, "
+            f"config.labels is {shown(labels)}, expected default or the scale of valence, arousal and dominance, "
             "lowest..highest, such as 1..7"
         )
-    return float(match[1]), float(match[2])
+    if max(-low, high) > LARGEST_END or high - low < LEAST_SPAN:
+        raise InputError(
+            f"config.labels is {shown(labels)}, expected a scale from {-LARGEST_END:,} or more to {LARGEST_END:,} or "
+            f"less, of which the ends are {LEAST_SPAN} or more apart"
+        )
+    return low, high
 
 
 def _usable(path: str) -> tuple[list[Utterance], list[Dropped]]:
@@ -218,6 +226,7 @@ def _vad_scale(
     """Returns the given scale, or the first of `SCALES` that contains all values, and notes."""
     values = [value for utterance in utterances for value in utterance.vad if not math.isnan(value)]
     if given is not None:
+        _refuse_far_ratings(utterances, *given)
         outside = sum(not given[0] <= value <= given[1] for value in values)
         note = (
             f"{outside} values of valence, arousal and dominance lie outside the scale {given[0]:g} to "
@@ -236,3 +245,15 @@ def _vad_scale(
         f"{path}: valence, arousal and dominance run from {min(values):g} to {max(values):g}, which is on "
         f"none of the scales {known}, expected theirs as config.labels (lowest..highest)"
     )
+
+
+def _refuse_far_ratings(utterances: Sequence[Utterance], low: float, high: float) -> None:
+    """Refuses a rating that is further outside a scale than the scale is wide: a mistake, or of another scale."""
+    span = high - low
+    for utterance in utterances:
+        for dimension, value in zip(DIMENSIONS, utterance.vad, strict=True):
+            if value < low - span or value > high + span:
+                raise InputError(
+                    f"{utterance.place}: {dimension} {value:g} is far outside the scale {low:g} to {high:g} of "
+                    "config.labels, expected a rating on that scale: correct it, or name another scale"
+                )

@@ -19,7 +19,7 @@ from jaxtyping import Float32, Int16
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError, number
 from sejax.features.containers.inspect import check_by_log, check_counts, examine
-from sejax.features.containers.layout import Layout, converted, truncated
+from sejax.features.containers.layout import NO_LENGTH, Layout, converted, truncated
 from sejax.features.containers.view import Memory, View
 from sejax.features.settings import Settings
 from sejax.host.archives import open_file, split_archive
@@ -59,12 +59,18 @@ FULL_SCALE = {
 FULL_SCALE_DEFAULT = 1 - 2**-15
 # Floats above this are integers that were stored as floats: mistakes of a mixer are smaller.
 MAX_PEAK = 8.0
-# The range, from 0, of the integers that floats are taken for.
+# The range, from 0, of the integers that floats are taken for: resampling and mixing exceed it by up to a factor.
 INTEGER_RANGES = {16: 2**15, 24: 2**23, 32: 2**31}
+MAX_OVERSHOOT = 2
 # Half the range of the samples under which a file is noted as quiet.
 QUIET_PEAK = 1e-3
 # Power of the mix to mono, as a share of that of uncorrelated channels: 1 + the correlation of two equally loud ones.
 CANCELLED_SHARE, PARTLY_CANCELLED_SHARE = 0.1, 0.5
+# The windows in which this is compared again, in seconds; those far below the power of the loudest are pauses.
+MIX_SECONDS = 0.1
+PAUSE_POWER = 1e-3
+# Share of the other windows whose channels may cancel.
+MAX_CANCELLED_WINDOWS = 0.1
 # The options with which ffmpeg takes one channel.
 FIRST_CHANNEL = "-af 'pan=mono|c0=c0'"
 # A factor of speed that is a perturbation rather than a mistake.
@@ -133,7 +139,7 @@ def _load(path: str, file: BufferedIOBase, start: float | None, end: float | Non
             _check_header(path, sound)
             rate, subtype = sound.samplerate, sound.subtype
             notes = [layout.note if layout.known else check_by_log(path, sound)]
-            if not layout.note:
+            if NO_LENGTH not in layout.note:
                 check_counts(path, sound)
             frames = sound.frames if layout.frames is None else layout.frames
             if frames <= 0:
@@ -196,7 +202,8 @@ def _not_audio(path: str, file: BufferedIOBase, container: str, error: Exception
 def _check_header(path: str, sound: soundfile.SoundFile) -> None:
     if not MIN_RATE <= sound.samplerate <= MAX_RATE:
         raise InputError(
-            f"{path}: has a sampling rate of {sound.samplerate} Hz in its header, expected {MIN_RATE} to {MAX_RATE}"
+            f"{path}: has a sampling rate of {sound.samplerate} Hz in its header, expected {MIN_RATE} to {MAX_RATE}: "
+            f"give it its true one, here 16000, with {converted(path, options='-af asetrate=16000')}"
         )
     if sound.channels > MAX_CHANNELS:
         raise InputError(f"{path}: has {sound.channels} channels, expected at most {MAX_CHANNELS}")
@@ -257,7 +264,7 @@ def _check_and_convert(
     if channels.shape[1] > 1:
         kind = "stereo" if channels.shape[1] == 2 else f"{channels.shape[1]} channels"
         samples = channels.mean(axis=1)
-        notes += [f"{kind} mixed to mono", _check_mix(path, channels, samples)]
+        notes += [f"{kind} mixed to mono", _check_mix(path, channels, samples, rate)]
         lowest, highest = samples.min(), samples.max()
     if lowest == highest:
         raise InputError(f"{path}: is silent, every sample is {samples[0]:g}, expected speech")
@@ -277,7 +284,7 @@ def _check_range(path: str, channels: Float32[np.ndarray, "frames channels"], pe
     """Refuses integers that were stored as floats, which are meant to lie in [-1, 1]."""
     if peak <= 1 or (peak <= MAX_PEAK and not np.array_equal(channels, np.rint(channels))):
         return
-    bits, full_scale = next((item for item in INTEGER_RANGES.items() if peak <= item[1]), (0, 0))
+    bits, full_scale = next((item for item in INTEGER_RANGES.items() if peak <= MAX_OVERSHOOT * item[1]), (0, 0))
     if not bits:
         raise InputError(f"{path}: has floats up to {peak:g}, expected samples in [-1, 1]: scale it")
     raise InputError(
@@ -286,16 +293,37 @@ def _check_range(path: str, channels: Float32[np.ndarray, "frames channels"], pe
     )
 
 
-def _check_mix(path: str, channels: Float32[np.ndarray, "frames channels"], mix: Float32[np.ndarray, " frames"]) -> str:
-    """Refuses channels that cancel each other, and notes those that do so in part."""
+def _check_mix(
+    path: str, channels: Float32[np.ndarray, "frames channels"], mix: Float32[np.ndarray, " frames"], rate: int
+) -> str:
+    """Refuses channels that cancel each other, and notes those that do so a little."""
     power = sum(map(_power, channels.T)) / channels.shape[1] ** 2
     share = _power(mix) / power if power else 1.0
-    if share < CANCELLED_SHARE:
+    cancelled = _cancelled_windows(channels, mix, rate)
+    if share < CANCELLED_SHARE or cancelled > MAX_CANCELLED_WINDOWS:
+        place = "" if share < CANCELLED_SHARE else f" in {100 * cancelled:.0f} % of the file"
         raise InputError(
-            f"{path}: has channels of opposite sign, which cancel when they are mixed to mono, expected channels that "
-            f"add up: take one with {converted(path, options=FIRST_CHANNEL)}"
+            f"{path}: has channels of opposite sign, which cancel when they are mixed to mono{place}, expected "
+            f"channels that add up: take one with {converted(path, options=FIRST_CHANNEL)}"
         )
-    return "its channels partly cancel in the mix" if share < PARTLY_CANCELLED_SHARE else ""
+    if share < PARTLY_CANCELLED_SHARE:
+        return "its channels partly cancel in the mix"
+    return f"its channels cancel in {100 * cancelled:.1f} % of the mix" if cancelled else ""
+
+
+def _cancelled_windows(
+    channels: Float32[np.ndarray, "frames channels"], mix: Float32[np.ndarray, " frames"], rate: int
+) -> float:
+    """Returns the share of the windows, pauses apart, in which the channels cancel."""
+    size = round(MIX_SECONDS * rate)
+    windows = len(mix) // size
+    if not windows:
+        return 0.0
+    variances = channels[: windows * size].reshape(windows, size, -1).var(axis=1, dtype=np.float64)
+    power = variances.sum(axis=1) / channels.shape[1] ** 2
+    mixed = mix[: windows * size].reshape(windows, size).var(axis=1, dtype=np.float64)
+    loud = power > PAUSE_POWER * power.max()
+    return float((mixed[loud] < CANCELLED_SHARE * power[loud]).mean()) if loud.any() else 0.0
 
 
 def _power(samples: Float32[np.ndarray, " samples"]) -> float:

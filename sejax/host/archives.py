@@ -1,5 +1,6 @@
 """Files to read: regular files and members of zip archives."""
 
+import errno
 import io
 import os
 import shlex
@@ -9,12 +10,15 @@ from functools import lru_cache, partial
 from io import BufferedIOBase
 
 from sejax.errors import InputError
+from sejax.host.magic import FIRST_BYTES, describe_contents
+from sejax.host.wording import first_line
 
 # The largest member of an archive that is unpacked into memory, in bytes.
 MEMBER_BYTES = 2**30
 _PIECE = 2**20
+_NO_DIRECTORY = "File is not a zip file"  # in the words of zipfile
 
-_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+_KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
 def split_archive(path: str) -> tuple[str, str | None]:
@@ -45,14 +49,33 @@ def open_file(path: str) -> BufferedIOBase:
     if stat.S_ISDIR(mode):
         raise InputError(f"{path}: is a folder, expected a file")
     if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "not a regular file")
-        raise InputError(f"{path}: is {kind}, expected a file: write its contents to one first")
+        raise InputError(f"{path}: is {special_kind(mode)}, expected a file: write its contents to one first")
     assert member is not None
     try:
         archive = _archive(file, status.st_size, status.st_mtime_ns)
     except Exception as error:  # zipfile raises anything from struct.error to OverflowError for damaged archives
-        raise InputError(f"{path}: cannot be read from its archive ({error})") from error
+        raise InputError(f"{path}: its archive {describe_damage(file, error)}") from error
     return io.BytesIO(_read_member(path, archive, member))
+
+
+def special_kind(mode: int) -> str:
+    """Returns what a file of that mode is, which is neither a regular one nor a folder."""
+    return _KINDS.get(stat.S_IFMT(mode), "not a regular file")
+
+
+def describe_damage(archive: str, error: Exception) -> str:
+    """Returns what is wrong with an archive that zipfile does not read, as the predicate of a sentence."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        return f"cannot be read ({error.strerror}), expected a zip archive"
+    with open(archive, "rb") as file:
+        start = file.read(FIRST_BYTES)
+    remedy = "expected a whole zip archive: download it again"
+    if not start.startswith(b"PK"):
+        return f"is {describe_contents(start) or 'no zip archive'}, {remedy}"
+    if str(error) == _NO_DIRECTORY:
+        return f"is cut short or damaged (no directory at its end), {remedy}"
+    # A place in front of the file is an invalid argument to the system.
+    return f"is damaged ({'a wrong place in it' if isinstance(error, OSError) else first_line(error)}), {remedy}"
 
 
 def shell_command(program: str, path: str, arguments: str) -> str:
@@ -101,4 +124,4 @@ def _read_member(path: str, archive: zipfile.ZipFile, member: str) -> bytes:
         with archive.open(info) as file:
             return b"".join(iter(partial(file.read, _PIECE), b""))
     except Exception as error:  # see `open_file`
-        raise InputError(f"{path}: cannot be read from its archive ({error})") from error
+        raise InputError(f"{path}: its archive {describe_damage(str(archive.filename), error)}") from error

@@ -65,6 +65,7 @@ _RIFF = {
     b"RMID": ("MIDI notes", False),
 }
 _MP4 = {b"qt": "a QuickTime movie (mov)", b"3g": "3GP audio or video", b"M4": "MP4 audio (m4a)"}
+_WEB_PAGE = "a web page (an error or a login page in place of the file: download it again)"
 _SHOWN = 40
 
 
@@ -139,9 +140,9 @@ def _describe_text(start: bytes) -> str | None:
         return None
     lowered = words.lower()
     if re.match(r"<(!doctype html|html|head|body|!--)", lowered):
-        return "a web page (an error or a login page saved in place of the file?)"
+        return _WEB_PAGE
     if lowered.startswith("<?xml") or re.match(r"<\w", lowered):
-        return "a web page (an error or a login page saved in place of the file?)" if "<html" in lowered else "XML"
+        return _WEB_PAGE if "<html" in lowered else "XML"
     shown = " ".join(words.split())
     shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
     if re.match(r"""[\[{]\s*["\[{\]}]""", words):

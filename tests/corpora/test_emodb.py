@@ -126,7 +126,7 @@ def test_nothing_there(tmp_path):
 def test_a_file_that_is_no_archive(tmp_path):
     path = tmp_path / "emodb.zip"
     path.write_bytes(b"<html>not found</html>")
-    with pytest.raises(InputError, match=r"emodb\.zip cannot be read as a zip archive"):
+    with pytest.raises(InputError, match=r"emodb\.zip is a web page .*download it again"):
         read_corpus("emodb", str(path))
 
 

@@ -567,7 +567,7 @@ def test_a_release_without_most_of_its_audio_names_the_first_path(tmp_path):
     for path in wav.glob("*5.wav"):
         path.unlink()
     with pytest.raises(
-        InputError, match=r"at least 40 of 40 utterances .* expected one with audio or more; the first: "
+        InputError, match=r"at least 40 of 40 utterances .* expected audio for at least one; the first: "
     ):
         read_corpus("iemocap", root)
 

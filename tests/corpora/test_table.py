@@ -180,8 +180,8 @@ def test_a_table_of_absent_files_names_the_first(tmp_path):
     with pytest.raises(InputError) as caught:
         read_corpus("table", path)
     assert str(caught.value) == (
-        "the corpus table has no usable audio for at least 5 of 5 utterances (no such file 5), expected one with audio "
-        f"or more; the first: {path}, line 2: there is no audio file {tmp_path}/gone/0.wav"
+        "the corpus table has no usable audio for at least 5 of 5 utterances (no such file 5), expected audio for at "
+        f"least one; the first: {path}, line 2: there is no audio file {tmp_path}/gone/0.wav"
     )
 
 
@@ -234,12 +234,12 @@ def test_the_scale_is_guessed_from_the_values_and_the_guess_is_told(tmp_path, va
 
 @pytest.mark.parametrize(("labels", "scale"), [("1..7", (1.0, 7.0)), ("-1..1", (-1.0, 1.0)), ("0..100", (0.0, 100.0))])
 def test_the_scale_can_be_given(tmp_path, labels, scale):
-    text = "path,speaker,arousal,valence\na.wav,s,0.5,\nb.wav,s,5.5,1\n"
+    text = "path,speaker,arousal,valence\na.wav,s,0.5,\nb.wav,s,2.5,1\n"
     corpus = read_corpus("table", write(tmp_path, text), labels=labels)
     assert corpus.vad_scale == scale
-    outside = sum(not scale[0] <= value <= scale[1] for value in (0.5, 5.5, 1))
+    outside = sum(not scale[0] <= value <= scale[1] for value in (0.5, 2.5, 1))
     assert len(corpus.notes) == bool(outside)
-    assert [utterance.vad[1] for utterance in corpus.utterances] == [0.5, 5.5]
+    assert [utterance.vad[1] for utterance in corpus.utterances] == [0.5, 2.5]
     if outside:
         assert corpus.notes[0].startswith(f"{outside} values")
 
@@ -258,6 +258,35 @@ def test_a_scale_that_is_none(tmp_path, labels):
         "path,speaker,label\na.wav,s,x\n",
         f"config.labels is {labels!r}",
         "such as 1..7",
+        labels=labels,
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ("0.." + 300 * "9", " ..., expected a scale from -10,000 or more to 10,000 or less"),
+        ("0.." + 400 * "9", " ..., expected a scale from -10,000 or more to 10,000 or less"),
+        (
+            "0..0." + 55 * "0" + "1",
+            "1', expected a scale from -10,000 or more to 10,000 or less, of which the ends are",
+        ),
+        ("-1000000..0", "config.labels is '-1000000..0', expected a scale from -10,000"),
+    ],
+)
+def test_a_scale_that_nobody_has(tmp_path, labels, said):
+    fails(tmp_path, "path,speaker,label\na.wav,s,x\n", said, labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "rating", "shown"), [("1..5", "1e300", "1e+300"), ("1..5", "55", "55"), ("-1..1", "4", "4")]
+)
+def test_a_rating_far_outside_the_scale(tmp_path, labels, rating, shown):
+    low, high = labels.split("..")
+    fails(
+        tmp_path,
+        f"path,speaker,arousal\na.wav,s,1\nb.wav,s,{rating}\n",
+        f"FILE, line 3: arousal {shown} is far outside the scale {low} to {high} of config.labels, expected a",
         labels=labels,
     )
 

@@ -1,5 +1,6 @@
 import io
 import itertools
+import re
 import resource
 import struct
 import zlib
@@ -13,6 +14,7 @@ from audio_files import RATE, encoded, encodings, mutations, refusal, speech
 
 from sejax.errors import InputError
 from sejax.features.audio import load_audio
+from sejax.features.containers.packets import Packets
 
 NO_LENGTH = "its header states no length, it is read to its end"
 # Containers without a length in their header, or with one that libsndfile does not report.
@@ -205,8 +207,72 @@ def test_a_count_of_frames_beside_the_size_is_compared(
     order = ">I" if format == "AIFF" else "<I"
     more = write(tmp_path / "a", put(content, count(content), order, 16_000))
     assert refusal(more).startswith("is truncated, has 8000 frames of audio, expected the 16000 of its header")
-    fewer = write(tmp_path / "b", put(content, count(content), order, 0))
-    assert len(load_audio(fewer).samples) == 8000
+    unsaid = write(tmp_path / "b", put(content, count(content), order, 0))
+    assert len(load_audio(unsaid).samples) == 8000
+    fewer = write(tmp_path / "c", put(content, count(content), order, 7000))
+    said = refusal(fewer)
+    assert said.startswith(
+        "has a header that contradicts itself: 7000 frames of audio, whose bytes make 8000, expected"
+    )
+
+
+def wav_format(content: bytes, offset: int) -> int:
+    """The position of a number of the format of a wav or W64 file."""
+    place = content.index(b"fmt ")
+    return place + offset + (24 if content.startswith(b"riff") else 8)
+
+
+def aiff_format(content: bytes, offset: int) -> int:
+    return content.index(b"COMM") + 8 + offset
+
+
+def caf_format(content: bytes, offset: int) -> int:
+    return content.index(b"desc") + 12 + offset
+
+
+@pytest.mark.parametrize(
+    ("encoding", "place", "offset", "order", "number", "said"),
+    [
+        (("WAV", "PCM_16"), wav_format, 14, "<H", 24, "1 sample of 24 bits in each frame of 2 bytes, expected 3 bytes"),
+        (("WAV", "PCM_16"), wav_format, 14, "<H", 8, "1 sample of 8 bits in each frame of 2 bytes, expected 1 byte"),
+        (("WAV", "PCM_16"), wav_format, 2, "<H", 2, "2 samples of 16 bits in each frame of 2 bytes, expected 4 bytes"),
+        (("WAV", "PCM_16"), wav_format, 12, "<H", 4, "1 sample of 16 bits in each frame of 4 bytes, expected 2 bytes"),
+        (("WAV", "FLOAT"), wav_format, 14, "<H", 64, "1 sample of 64 bits in each frame of 4 bytes, expected 8 bytes"),
+        (("WAV", "ULAW"), wav_format, 2, "<H", 2, "2 samples of 8 bits in each frame of 1 byte, expected 2 bytes"),
+        (("WAVEX", "PCM_16"), wav_format, 14, "<H", 24, "1 sample of 24 bits in each frame of 2 bytes"),
+        (("RF64", "PCM_16"), wav_format, 14, "<H", 8, "1 sample of 8 bits in each frame of 2 bytes"),
+        (("W64", "PCM_16"), wav_format, 14, "<H", 8, "1 sample of 8 bits in each frame of 2 bytes"),
+        (("AIFF", "PCM_16"), aiff_format, 6, ">H", 8, "8000 frames of audio, whose bytes make 16000"),
+        (("CAF", "PCM_16"), caf_format, 28, ">I", 8, "1 sample of 8 bits in each frame of 2 bytes"),
+        (("CAF", "PCM_16"), caf_format, 24, ">I", 2, "2 samples of 16 bits in each frame of 2 bytes"),
+    ],
+)
+def test_a_header_that_contradicts_itself_is_refused(
+    tmp_path: Path,
+    encoding: tuple[str, str],
+    place: Callable[[bytes, int], int],
+    offset: int,
+    order: str,
+    number: int,
+    said: str,
+) -> None:
+    content = encoded(*encoding)
+    sentence = refusal(write(tmp_path / "a.wav", put(content, place(content, offset), order, number)))
+    assert sentence.startswith(f"has a header that contradicts itself: {said}")
+    assert sentence.endswith(": copy the file again, or correct its header")
+
+
+def test_numbers_that_writers_get_wrong_and_no_decoder_needs(tmp_path: Path) -> None:
+    content = encoded("WAV", "PCM_16")
+    audio = load_audio(write(tmp_path / "a.wav", put(content, wav_format(content, 8), "<I", 16_000)))
+    assert audio.note == "its header states 16000 bytes per second, which at 16000 Hz would be 32000"
+    np.testing.assert_array_equal(audio.samples, raw_samples("WAV", "PCM_16"))
+    unsaid = put(put(content, wav_format(content, 8), "<I", 0), wav_format(content, 12), "<H", 0)
+    assert load_audio(write(tmp_path / "b.wav", unsaid)).note == ""
+    killed = load_audio(write(tmp_path / "c.wav", put(wav_length(content, 0), wav_format(content, 8), "<I", 1)))
+    assert killed.note.startswith("its header states no length, it is read to its end; its header states 1 bytes per")
+    # Twelve bits in the upper part of two bytes.
+    assert load_audio(write(tmp_path / "d.wav", put(content, wav_format(content, 14), "<H", 12))).note == ""
 
 
 def test_lengths_of_big_endian_wav_files(tmp_path: Path) -> None:
@@ -285,9 +351,66 @@ def test_pages_of_ogg_files(tmp_path: Path, subtype: str) -> None:
         "is truncated, has no last ogg page, expected one: copy the file again, or keep what is there"
     )
     assert "is missing at byte" in refusal(write(tmp_path / "a.ogg", b"".join(pages[:3] + pages[4:])))
+    renumbered = [with_checksum(put(page, 18, "<I", 3 + number)) for number, page in enumerate(pages[4:])]
+    said = refusal(write(tmp_path / "a.ogg", b"".join(pages[:3] + renumbered)))
+    assert re.match(r"is damaged, \d+ samples are missing in front of its ogg page at byte \d+, expected all", said)
+    late = pages[:2] + [with_checksum(put(page, 18, "<I", 2 + number)) for number, page in enumerate(pages[4:])]
+    note = load_audio(write(tmp_path / "a.ogg", b"".join(late))).note
+    assert re.fullmatch(r"begins at sample \d+ of its stream, what was before is not in the file", note)
     flipped = bytearray(b"".join(pages))
     flipped[len(flipped) // 2] ^= 1
     assert "the checksum of its ogg page at byte" in refusal(write(tmp_path / "a.ogg", bytes(flipped)))
+
+
+def with_checksum(page: bytes) -> bytes:
+    page = put(page, 22, "<I", 0)
+    return put(page, 22, "<I", ogg_checksum(page))
+
+
+def with_granule(page: bytes, samples: int) -> bytes:
+    """A page that ends at another sample."""
+    return with_checksum(put(page, 6, "<q", samples))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("seconds", [0.5, 4.0])  # on one page, on several
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_ogg_pages_that_end_before_the_samples_in_front_of_them(
+    tmp_path: Path, subtype: str, seconds: float, channels: int
+) -> None:
+    *pages, last = ogg_pages(encoded("OGG", subtype, seconds=seconds, channels=channels))
+    assert "damaged" not in load_audio(write(tmp_path / "whole.ogg", b"".join([*pages, last]))).note
+    (samples,) = struct.unpack("<q", last[6:14])
+    for fewer in (samples // 2, 0, -2, round(0.6 * samples) if seconds < 1 else samples - samples // 16):
+        said = refusal(write(tmp_path / "a.ogg", b"".join([*pages, with_granule(last, fewer)])))
+        assert said.startswith("is damaged, its ogg page at byte ")
+        assert f" ends at sample {fewer}, expected " in said
+        assert (
+            " or more, which are in it and in front of it: copy the file again, or keep what is there with `f" in said
+        )
+    said = refusal(write(tmp_path / "a.ogg", b"".join([*pages, with_granule(last, -1)])))
+    assert said.startswith("is damaged, its last ogg page, at byte ")
+    assert " does not say at which sample it ends: copy the file again, or keep what is there with `ffmpeg" in said
+    if len(pages) > 3:
+        said = refusal(write(tmp_path / "a.ogg", b"".join([*pages[:-1], with_granule(pages[-1], 5), last])))
+        assert " ends at sample 5, expected " in said
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000, 48_000])
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_the_packets_of_ogg_files_are_counted_exactly(subtype: str, rate: int) -> None:
+    for seconds, quality in ((0.05, 0.4), (1.0, 0.0), (3.37, 1.0)):
+        buffer = io.BytesIO()
+        file = soundfile.SoundFile(buffer, "w", rate, 1, subtype, format="OGG", compression_level=quality)
+        with file:
+            file.write(speech(seconds, 1, rate))
+        packets = Packets()
+        for page in ogg_pages(buffer.getvalue()):
+            body = 27 + page[26]
+            packets.add(page[27:body], page[body:])
+            (samples,) = struct.unpack("<q", page[6:14])
+            filling = packets.longest if page[5] & 4 else 0
+            assert packets.samples - filling <= samples <= packets.samples
 
 
 def mp3(mode: str, *, rate: int = RATE, quiet: float = 3.0, loud: float = 3.0, stereo: bool = False) -> bytes:
@@ -338,8 +461,9 @@ def test_mp3_files_that_are_cut_joined_or_mixed_are_refused(tmp_path: Path) -> N
     assert said.startswith("is truncated, has ")
     assert f"mp3 frames, expected the {count} of its header" in said
     assert refusal(write(tmp_path / "a.mp3", frames[:-20])).startswith("is truncated, ends inside an mp3 frame")
-    said = refusal(write(tmp_path / "a.mp3", whole + whole))
-    assert f"mp3 frames, expected the {count} of its header (two files joined?)" in said
+    more = put(whole, whole.index(b"Xing") + 8, ">I", count - 9)
+    said = refusal(write(tmp_path / "a.mp3", more))
+    assert f"has {count} mp3 frames, expected the {count - 9} of its header (two files joined?)" in said
     joined = load_audio(write(tmp_path / "a.mp3", frames + frames)).samples
     assert len(joined) == 2 * 576 * count
     other = without_count(mp3("VARIABLE", rate=44_100, quiet=1, loud=1, stereo=True))[0]
@@ -347,6 +471,38 @@ def test_mp3_files_that_are_cut_joined_or_mixed_are_refused(tmp_path: Path) -> N
     assert said.startswith("changes from 16000 Hz mono to 44100 Hz stereo at byte ")
     said = refusal(write(tmp_path / "a.mp3", frames + bytes(500) + frames))
     assert said.startswith(f"is damaged, has no mp3 frame at byte {len(frames)}, expected one")
+
+
+ID3 = b"ID3\x04\x00\x00\x00\x00\x00\x0aTIT2\0\0\0\0\0\0"
+APE = b"APETAGEX" + struct.pack("<4I8x", 2000, 8, 0, 0xA0000000) + bytes(8)
+LYRICS = b"LYRICSBEGINla la la000020LYRICS200"
+
+
+@pytest.mark.parametrize("tags", [b"", ID3, b"TAG" + b"x" * 125, APE, LYRICS, LYRICS + b"TAG" + b"x" * 125 + ID3])
+def test_joined_files_are_refused_whatever_tags_are_between(tmp_path: Path, tags: bytes) -> None:
+    whole = mp3("VARIABLE", quiet=0.3, loud=1)
+    frames = without_count(whole)[0]
+    wav, flac = encoded("WAV", "PCM_16"), encoded("FLAC", "PCM_16")
+    pairs = [(wav, frames), (wav, whole), (wav, wav), (wav, flac), (encoded("OGG", "VORBIS"), frames), (frames, whole)]
+    pairs += [(flac, frames), (flac, wav), (whole, wav), (whole, flac), (frames, wav)]
+    if tags:  # frames alone do not tell where a file begins
+        pairs += [(frames, frames)]
+        assert load_audio(write(tmp_path / "a", wav + tags + bytes(900))).note == ""
+        assert load_audio(write(tmp_path / "a", frames + tags)).note == ""
+        assert load_audio(write(tmp_path / "a", flac + tags)).note == ""
+    for one, other in pairs:
+        said = refusal(write(tmp_path / "a", one + tags + other))
+        assert said.startswith(
+            f"holds two audio files, of which the second begins at byte {len(one + tags)}, expected one"
+        )
+
+
+def test_an_mp3_file_of_a_recorder_that_was_killed_is_read_to_its_end(tmp_path: Path) -> None:
+    whole = mp3("VARIABLE")
+    _, frames = without_count(whole)
+    audio = load_audio(write(tmp_path / "a.mp3", put(whole, whole.index(b"Xing") + 8, ">I", 0)))
+    assert len(audio.samples) == 576 * frames
+    assert audio.note == "its header states no length, it is read to its end"
 
 
 def test_mp3_files_of_other_writers(tmp_path: Path) -> None:

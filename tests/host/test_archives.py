@@ -58,13 +58,28 @@ def test_members_of_archives(tmp_path: Path) -> None:
 def test_broken_archives_are_refused(tmp_path: Path) -> None:
     archive = tmp_path / "corpus.zip"
     archive.write_bytes(b"no archive")
-    assert refusal(f"{archive}::a.wav").startswith("cannot be read from its archive")
+    said = refusal(f"{archive}::a.wav")
+    assert said == "its archive is a text: 'no archive', expected a whole zip archive: download it again"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("a.wav", b"x" * 2000)
     content = bytearray(archive.read_bytes())
     content[500] ^= 0xFF
     archive.write_bytes(content)
-    assert refusal(f"{archive}::a.wav").startswith("cannot be read from its archive (Bad CRC-32")
+    assert refusal(f"{archive}::a.wav").startswith("its archive is damaged (Bad CRC-32")
+    cut = tmp_path / "cut.zip"
+    cut.write_bytes(content[: len(content) // 2])
+    said = refusal(f"{cut}::a.wav")
+    assert said == (
+        "its archive is cut short or damaged (no directory at its end), expected a whole zip archive: download it again"
+    )
+    end = content.index(b"PK\x05\x06")  # which says where the directory is
+    for offset, number in ((12, 2**31), (16, 2**31), (16, 7)):
+        changed = bytearray(content)
+        struct.pack_into("<I", changed, end + offset, number)
+        cut.write_bytes(changed)
+        said = refusal(f"{cut}::a.wav")
+        assert said.startswith("its archive is damaged (") and said.endswith("zip archive: download it again")
+        assert "Errno" not in said
 
 
 def test_encrypted_and_huge_members_are_refused_before_they_are_read(tmp_path: Path) -> None:
@@ -133,7 +148,7 @@ def test_a_bomb_with_a_false_size_takes_little_memory(tmp_path: Path) -> None:
     assert content.count(size) >= 1
     (tmp_path / "a.zip").write_bytes(content.replace(size, (1000).to_bytes(4, "little")))
     tracemalloc.start()
-    with pytest.raises(InputError, match="cannot be read from its archive"):
+    with pytest.raises(InputError, match="its archive is damaged"):
         open_file(f"{tmp_path}/a.zip::a.wav")
     assert tracemalloc.get_traced_memory()[1] < 20_000_000
     tracemalloc.stop()

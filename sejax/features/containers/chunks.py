@@ -5,24 +5,30 @@ from dataclasses import dataclass, replace
 from io import BufferedIOBase
 
 from sejax.errors import InputError
+from sejax.features.containers.ending import end_before
 from sejax.features.containers.layout import (
     AS_IT_IS,
     NO_LENGTH,
     Layout,
     converted,
-    end_before,
     is_unknown,
     joined,
     patched,
     truncated,
 )
 from sejax.features.containers.mpeg import examine_frames
+from sejax.host.wording import count
 
 # What begins a file, and no chunk.
 _FILES = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"riff")
 # Format tags of wav files: MPEG audio; GSM 6.10, in blocks of so many bytes and frames.
 _MPEG_TAGS, _GSM_TAG = (0x50, 0x55), 0x31
 _GSM_BYTES, _GSM_FRAMES = 65, 320
+# Format tags of samples that each have bytes of their own: PCM and float, which state their bits, and A-law and mu-law
+# of 8; the last stands for one that follows.
+_PLAIN_TAGS, _LAW_TAGS, _EXTENSIBLE_TAG = (1, 3), (6, 7), 0xFFFE
+# Bytes of the description of a format that are looked at.
+_FORMAT_BYTES = 40
 # A chunk's header before the data, if it says more than that: nobody writes so much.
 _HEADER_BYTES = 2**26
 
@@ -80,9 +86,9 @@ def examine_chunks(path: str, file: BufferedIOBase, length: int, chunks: Chunks)
     """Compares the size of the chunk with the audio with the file, which has `length` bytes.
 
     Raises:
-      InputError: the file is truncated, or holds more than its header states.
+      InputError: the file is truncated, holds more than its header states, or has a header that contradicts itself.
     """
-    position, tag = chunks.first, 0
+    position, tag, note = chunks.first, 0, ""
     wide: tuple[int, int] | None = None  # where the sizes of an RF64 file stand, and that of its audio
     while position < length and (read := chunks.read(file, position)) is not None:
         name, size = read
@@ -96,6 +102,7 @@ def examine_chunks(path: str, file: BufferedIOBase, length: int, chunks: Chunks)
             layout = _examine_data(
                 path, file, length, chunks, position=position, size=size, wide=None if wide is None else wide[0]
             )
+            layout = replace(layout, note="; ".join(filter(None, (layout.note, note))))
             end = length if layout.head else content + size
             if tag in _MPEG_TAGS:
                 return examine_frames(path, file, start=content, end=end)
@@ -105,11 +112,63 @@ def examine_chunks(path: str, file: BufferedIOBase, length: int, chunks: Chunks)
         if name == b"ds64":  # the sizes of an RF64 file, which do not fit in their own fields
             file.seek(content)
             wide = content, int.from_bytes(file.read(16)[8:], "little")
-        if name == b"fmt " and chunks is RIFF:
+        if name[:4] == b"fmt ":
             file.seek(content)
-            tag = int.from_bytes(file.read(2), "little")
+            tag, note = _check_format(path, file.read(min(size, _FORMAT_BYTES)), chunks)
+        if name == b"desc" and chunks is CAF:
+            file.seek(content)
+            _check_description(path, file.read(min(size, _FORMAT_BYTES)))
         position = chunks.after(content, size)
     return Layout(known=False)
+
+
+def _check_format(path: str, format: bytes, chunks: Chunks) -> tuple[int, str]:
+    """Compares the numbers of the format of a wav file, which state the size of a frame twice.
+
+    Returns:
+      The format tag, and a note about the bytes per second: no decoder needs them, and some writers get them wrong.
+
+    Raises:
+      InputError: they contradict each other.
+    """
+    if len(format) < 16:
+        return int.from_bytes(format[:2], "little"), ""
+    order = chunks.size[0]
+    tag, channels, rate, bytes_per_second, block, bits = struct.unpack(f"{order}HHIIHH", format[:16])
+    coding = tag
+    if tag == _EXTENSIBLE_TAG:
+        (coding,) = struct.unpack(f"{order}H", format[24:26].ljust(2, b"\0"))
+    if coding in _LAW_TAGS:
+        bits = 8
+    elif coding not in _PLAIN_TAGS:
+        return tag, ""
+    _check_frame(path, channels, bits, block)
+    right = rate * channels * _sample_bytes(bits)
+    if bytes_per_second in (0, right):
+        return tag, ""
+    return tag, f"its header states {bytes_per_second} bytes per second, which at {rate} Hz would be {right}"
+
+
+def _check_description(path: str, description: bytes) -> None:
+    """Compares the numbers of the format of a Core Audio file, see `_check_format`."""
+    if len(description) >= 32 and description[8:12] == b"lpcm":
+        block, frames, channels, bits = struct.unpack(">4I", description[16:32])
+        if frames == 1:
+            _check_frame(path, channels, bits, block)
+
+
+def _check_frame(path: str, channels: int, bits: int, block: int) -> None:
+    """Refuses a frame of another number of bytes than its samples have; 0 is not stated, or told by libsndfile."""
+    expected = channels * _sample_bytes(bits)
+    if expected and block not in (0, expected):
+        raise InputError(
+            f"{path}: has a header that contradicts itself: {count(channels, 'sample')} of {bits} bits in each frame "
+            f"of {count(block, 'byte')}, expected {count(expected, 'byte')}: copy the file again, or correct its header"
+        )
+
+
+def _sample_bytes(bits: int) -> int:
+    return -(-bits // 8)
 
 
 def _examine_data(

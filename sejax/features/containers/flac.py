@@ -1,11 +1,15 @@
 """FLAC: the number of samples in its header, and the last frame of the file."""
 
+import re
 import struct
 from collections.abc import Iterator
 from io import BufferedIOBase
 from typing import NamedTuple
 
-from sejax.features.containers.layout import AS_IT_IS, NO_LENGTH, Layout, end_before, joined, patched, truncated
+from sejax.features.containers.ending import end_before
+from sejax.features.containers.layout import AS_IT_IS, NO_LENGTH, Layout, joined, patched, truncated
+from sejax.features.containers.mpeg import begins_with_frames
+from sejax.features.containers.tags import BEGINNINGS, TAGS
 
 # The beginning of a FLAC file: its marker, and the header of the block STREAMINFO (the last block, or not).
 _BEGINNINGS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
@@ -16,6 +20,8 @@ _TAIL, _LONG_TAIL = 2**16, 2**22
 # Bytes inside a frame that look like the header of one, at most.
 _COINCIDENCES = 4
 _BLOCK_SIZES = {1: 192, **{2 + i: 576 << i for i in range(4)}, **{8 + i: 256 << i for i in range(8)}}
+# What may begin behind the last frame: tags, another file, an MPEG frame.
+_BEHIND = re.compile(b"|".join(map(re.escape, (*TAGS, *BEGINNINGS, b"\xff"))))
 
 
 def _crc_table(polynomial: int, bits: int) -> list[int]:
@@ -57,6 +63,7 @@ def examine_flac(path: str, file: BufferedIOBase, length: int, start: int) -> La
         tail = file.read()
         frames = sorted(_frames(tail, header))
         if promised and frames and frames[-1].end == promised:
+            _check_behind(path, file, begin, tail, frames[-1])
             return AS_IT_IS
         last = _last_whole(tail, frames)
         if last is not None or begin == start + _HEADER:
@@ -70,7 +77,18 @@ def examine_flac(path: str, file: BufferedIOBase, length: int, start: int) -> La
         raise truncated(path, samples, promised, "samples")
     if samples > promised:
         end_before(path, file, begin + (last.position if last else 0), length)
+    elif last is not None:
+        _check_behind(path, file, begin, tail, last)
     return AS_IT_IS
+
+
+def _check_behind(path: str, file: BufferedIOBase, begin: int, tail: bytes, last: _Frame) -> None:
+    """Refuses a second file behind the last frame, whose checksum tells where it ends."""
+    rest = tail[last.position :]
+    for match in _BEHIND.finditer(rest):
+        place = match.start()
+        if (match[0] != b"\xff" or begins_with_frames(rest[place:])) and _crc(_CRC16, 16, rest[:place]) == 0:
+            end_before(path, file, begin + last.position + place, begin + len(tail))
 
 
 def _find(file: BufferedIOBase, position: int, needles: tuple[bytes, ...]) -> int | None:

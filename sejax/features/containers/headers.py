@@ -4,11 +4,11 @@ import struct
 from io import BufferedIOBase
 
 from sejax.errors import InputError
+from sejax.features.containers.ending import end_before
 from sejax.features.containers.layout import (
     NO_LENGTH,
     Layout,
     converted,
-    end_before,
     is_unknown,
     patched,
     truncated,

@@ -10,8 +10,9 @@ from sejax.features.containers.chunks import AIFF, CAF, RIFF, RIFX, SVX, W64, ex
 from sejax.features.containers.flac import examine_flac
 from sejax.features.containers.headers import examine_au, examine_nist
 from sejax.features.containers.layout import Layout, converted, truncated
-from sejax.features.containers.mpeg import examine_frames, id3_end, is_frame
+from sejax.features.containers.mpeg import examine_frames, is_frame
 from sejax.features.containers.ogg import examine_ogg
+from sejax.features.containers.tags import id3_end
 
 _FORMS = {b"AIFF": AIFF, b"AIFC": AIFF, b"8SVX": SVX, b"16SV": SVX}
 _UNTRUSTED = {
@@ -68,12 +69,17 @@ def check_counts(path: str, sound: SoundFile) -> None:
     """Compares the number of frames that stands beside the size of the audio in an AIFF or RF64 file.
 
     Raises:
-      InputError: it is larger.
+      InputError: it is another; 0 is not stated.
     """
-    if sound.format in _COUNTED:
+    if sound.format in _COUNTED and sound.subtype != "IMA_ADPCM":  # whose number is that of blocks
         promised = max(map(int, _COUNTED[sound.format].findall(sound.extra_info)), default=0)
         if promised > sound.frames:
             raise truncated(path, sound.frames, promised, "frames of audio")
+        if 0 < promised < sound.frames:
+            raise InputError(
+                f"{path}: has a header that contradicts itself: {promised} frames of audio, whose bytes make "
+                f"{sound.frames}, expected one number: copy the file again, or correct its header"
+            )
 
 
 def check_by_log(path: str, sound: SoundFile) -> str:

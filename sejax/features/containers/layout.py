@@ -4,7 +4,6 @@ import os
 import shlex
 import struct
 from dataclasses import dataclass
-from io import BufferedIOBase
 
 from sejax.errors import InputError
 from sejax.host.archives import shell_command, split_archive
@@ -13,10 +12,6 @@ from sejax.host.archives import shell_command, split_archive
 # their field, or of a signed one, less some header; sox writes 0x7F000000 in AIFF files.
 _UNKNOWN_NEAR = (0x7F000000, 2**31, 2**32, 2**63, 2**64)
 _UNKNOWN_WITHIN = 2**16
-# Bytes behind the audio that are allowed whatever they are: less than one window at 16 kHz and 16 bits.
-_STRAY_BYTES = 800
-_TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
-_BLOCK = 2**20
 
 NO_LENGTH = "its header states no length, it is read to its end"
 
@@ -72,41 +67,6 @@ def joined(path: str, position: int) -> InputError:
         f"with {shell_command(f'head -c {position}', path, '> first')} and "
         f"{shell_command(f'tail -c +{position + 1}', path, '> second')}"
     )
-
-
-def end_before(path: str, file: BufferedIOBase, position: int, length: int, *, remedy: str = "") -> int | None:
-    """Returns where the audio ends, None for the end of the file, and refuses bytes behind it that may be audio too.
-
-    Zeros (padding) and tags are none.
-
-    Args:
-      position: Where the audio ends, in bytes.
-      length: Of the file, in bytes.
-      remedy: What mends it, for the sentence.
-
-    Raises:
-      InputError: there is more.
-    """
-    if length - position <= _STRAY_BYTES:
-        return position if position < length else None
-    file.seek(position)
-    block = file.read(_BLOCK)
-    if block.startswith(_TAGS):
-        return position
-    if block[:4] in (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"caff", b"fLaC", b"OggS", b"NIST"):
-        raise joined(path, position)
-    while block:
-        if block.strip(b"\0"):
-            raise InputError(
-                f"{path}: has {length - position} bytes behind the audio that its header states, expected none"
-                + (
-                    f": read them as audio too with {remedy}"
-                    if remedy
-                    else ": its header is wrong, or it was appended to"
-                )
-            )
-        block = file.read(_BLOCK)
-    return position
 
 
 def patched(content: bytes, values: dict[int, tuple[str, int]]) -> bytes:

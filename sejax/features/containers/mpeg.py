@@ -4,12 +4,14 @@ libsndfile (mpg123) believes the number of frames in the header, and estimates i
 where there is none. A file of variable bit rate is then read in part.
 """
 
+import io
 from functools import lru_cache
 from io import BufferedIOBase
 from typing import NamedTuple
 
 from sejax.errors import InputError
-from sejax.features.containers.layout import AS_IT_IS, Layout, converted, truncated
+from sejax.features.containers.layout import AS_IT_IS, NO_LENGTH, Layout, converted, joined, truncated
+from sejax.features.containers.tags import BEGINNINGS, TAGS, tags_end
 
 _BIT_RATES = {  # in kbit/s, by (MPEG-1 or not, layer)
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -27,7 +29,6 @@ _SEARCHED = 2**16
 _IN_A_ROW = 3
 # The largest file whose frames are counted, in bytes: it is read into memory.
 _BYTES = 2**30
-_TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3")
 # libsndfile recognises MPEG audio in memory by an ID3 tag in front of it: ten bytes of padding.
 _TAG = b"ID3\x04\x00\x00\x00\x00\x00\x0a" + bytes(10)
 
@@ -48,23 +49,17 @@ class _Walk(NamedTuple):
     end: int  # where the last whole frame ends
     cut: bool  # whether a frame ends behind the end
     junk: int | None  # position of bytes between frames that are no frame
-
-
-def id3_end(file: BufferedIOBase, position: int = 0) -> int:
-    """Returns where the ID3v2 tags end that begin at a position."""
-    while True:
-        file.seek(position)
-        header = file.read(10)
-        if len(header) < 10 or header[:3] != b"ID3" or max(header[6:10]) > 127:
-            return position
-        size = int.from_bytes(header[6:10])
-        size = (size >> 24 & 127) << 21 | (size >> 16 & 127) << 14 | (size >> 8 & 127) << 7 | size & 127
-        position += 10 + size + 10 * bool(header[5] & 0x10)
+    second: int | None = None  # where the frames of a second file begin
 
 
 def is_frame(header: bytes) -> bool:
     """Returns whether bytes begin with the header of an MPEG frame."""
     return _header(header[:4]) is not None
+
+
+def begins_with_frames(content: bytes) -> bool:
+    """Returns whether bytes begin with MPEG frames, of which several show that they are no coincidence."""
+    return _row(content, 0) == _IN_A_ROW
 
 
 def examine_frames(path: str, file: BufferedIOBase, *, start: int, end: int, tagged: bool = False) -> Layout:
@@ -88,8 +83,13 @@ def examine_frames(path: str, file: BufferedIOBase, *, start: int, end: int, tag
     header = _header(content[first : first + 4])
     assert header is not None
     kind, promised = _information(content[first : first + header.size], header)
+    note = ""
+    if promised == 0:  # the writer did not come back to it
+        promised, note = None, NO_LENGTH
     begin = first + header.size if kind else first
     walk = _walk(path, content, begin, header)
+    if walk.second is not None:
+        raise joined(path, start + walk.second)
     if promised is not None:
         whole = walk.frames >= promised - 1 and (walk.frames >= promised or not (walk.cut or walk.junk))
         if not whole:
@@ -118,6 +118,7 @@ def examine_frames(path: str, file: BufferedIOBase, *, start: int, end: int, tag
         skip=start + begin,
         lead=header.samples,
         frames=walk.frames * header.samples,
+        note=note,
     )
 
 
@@ -156,7 +157,7 @@ def _row(content: bytes, place: int) -> int:
         header = _header(content[place : place + 4])
         if header is None or first is None or not header.sounds_like(first):
             # A row may end with the file, or with its tags.
-            ends = count > 0 and (place >= len(content) or content.startswith(_TAGS, place))
+            ends = count > 0 and (place >= len(content) or content.startswith(TAGS, place))
             return _IN_A_ROW if ends else count
         place += header.size
     return _IN_A_ROW
@@ -189,6 +190,8 @@ def _walk(path: str, content: bytes, place: int, first: _Header) -> _Walk:
         if header is not None and header.sounds_like(first):
             if place + header.size > end:
                 return _Walk(frames, place, True, junk)
+            if _information(content[place : place + header.size], header)[0]:
+                return _Walk(frames, place, False, junk, second=place)
             place += header.size
             frames += 1
             continue
@@ -199,10 +202,15 @@ def _walk(path: str, content: bytes, place: int, first: _Header) -> _Walk:
             )
         following = _next_frame(content, place, first)
         if following is None:
-            is_rest = content.startswith(_TAGS, place) or not content[place:].strip(b"\0")
+            rest = tags_end(io.BytesIO(content), place)
+            if content.startswith(BEGINNINGS, rest):
+                return _Walk(frames, place, False, junk, second=rest)
+            is_rest = content.startswith(TAGS, place) or not content[place:].strip(b"\0")
             # A header that is cut, too, is the rest of a frame.
             return _Walk(frames, place, False, junk if is_rest or junk is not None else place)
-        if junk is None and not content.startswith(_TAGS, place):
+        if content.startswith(TAGS, place):
+            return _Walk(frames, place, False, junk, second=following)
+        if junk is None:
             junk = place
         place = following
     return _Walk(frames, place, False, junk)
