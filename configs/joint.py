@@ -10,8 +10,8 @@ Names of streams after the corpus replace its default streams:
 python -m sejax.main --config configs/joint.py:iemocap,mfcc,stf,mel,hubert,wav2vec2 \
     --config.data_dir=IEMOCAP_full_release --workdir runs/iemocap_ssl
 
-hubert, wav2vec2 and wavlm are pretrained models, by default the base ones of the Hugging Face hub. A folder is also
-accepted: --config.features.ssl.hubert.model=FOLDER. Their hidden states are computed once and mixed by learned weights.
+hubert, wav2vec2, wavlm and whisper are pretrained models, by default the base ones of the Hugging Face hub. A folder is
+also accepted: --config.features.ssl.hubert.model=FOLDER. Their hidden states are computed once.
 --config.model.encoder.hubert=finetune trains adapters in the pretrained model instead (config.finetune).
 """
 
@@ -46,6 +46,14 @@ def get_config(words: str = "synthetic") -> ConfigDict:
         config.speeds = (1.0, 0.9, 1.1)
         config.seeds = 5
     config.streams = found.streams or config.streams
+    pretrained = [name for name in config.streams if name in config.features.ssl]
+    if config.corpus == "emodb" and pretrained:
+        # The same holds for hidden states: their means over time, of every layer.
+        for name in pretrained:
+            config.model.encoder[name] = "none"
+        config.model.joined_states = True
+        config.model.deviations = False
+        config.model.fused = 128
     return config
 
 

@@ -42,6 +42,12 @@ class Predictions:
         """Returns the rows of a mask, or the rows at these places in this order."""
         return replace(self, **{name: getattr(self, name)[rows] for name in _COLUMNS})
 
+    @staticmethod
+    def concatenate(parts: "Sequence[Predictions]") -> "Predictions":
+        """Returns the rows of all parts, which have the same classes, in order."""
+        columns: dict[str, Any] = {name: np.concatenate([getattr(x, name) for x in parts]) for name in _COLUMNS}
+        return replace(parts[0], **columns)
+
     def by(self, column: str) -> "dict[Any, Predictions]":
         """Returns the rows of each value of a key column, in the order in which the values first occur."""
         values = getattr(self, column)
