@@ -5,10 +5,11 @@ python -m sejax.main --config configs/probe.py:table,wavlm --config.data_dir=my.
 python -m sejax.main --config configs/probe.py:iemocap,superb,hubert --config.data_dir=IEMOCAP_full_release \
     --workdir runs/superb
 
-An utterance is one vector: means and deviations over time of every hidden state, side by side, so that the layers that
-know emotion, which are seldom the last ones, have weights of their own. A linear map with dropout reads it. Nothing is
-tuned to a corpus: layers are weighted by training, the epoch is chosen on validation. Copies of the training data at
-other speeds stand for speakers who are not there.
+An utterance is one vector: the means over time of every hidden state, side by side, so that the layers that know
+emotion, which are seldom the last ones, have weights of their own. A linear map with dropout reads it. Nothing is tuned
+to a corpus: layers are weighted by training, the epoch is chosen on validation. Copies of the training data at other
+speeds stand for speakers who are not there. Deviations beside the means do not improve validation
+(experiments/pretrained).
 
 With `superb` it is SUPERB's probe (Yang et al., 2021). All hidden states are mixed by learned weights, projected to 256
 and averaged over time; one linear layer follows. The three maps are linear, so the average can come first. There are
@@ -41,7 +42,7 @@ def get_config(words: str = "emodb,whisper") -> ConfigDict:
     config.streams = found.streams or ("whisper",)
     for stream in config.streams:
         config.model.encoder[stream] = "none"
-    config.model.activation = False
+    config.model.activation = config.model.deviations = False
     if SUPERB in found.others:
         _superb(config)
         return config
@@ -60,7 +61,6 @@ def _superb(config: ConfigDict) -> None:
     """Sets SUPERB's rules."""
     config.protocol = "loso_session"
     config.model.fused = 256
-    config.model.deviations = False
     config.dropout = config.statistics_dropout = 0.0
     config.label_smoothing = 0.0
     config.weight_decay = 0.0
