@@ -285,7 +285,7 @@ def _not_an_encoder(keys: Sequence[str], backbone: Backbone, folder: Path) -> In
         ((prefix, times),) = prefixes.most_common(1)
         return InputError(
             f"{folder}: the names of {count(times, 'array')} of its encoder begin with {prefix!r}, expected "
-            f"{backbone.family + '.'!r} or nothing before them: write the file with other names"
+            f"{backbone.family + '.'!r} or nothing before them: drop {prefix!r} from the names in it"
         )
     return InputError(
         f"{folder}: holds {_few(keys) or 'no arrays'}, expected the arrays of a {backbone.family} encoder: they are of "
@@ -366,13 +366,15 @@ def _convert(arrays: Mapping[str, np.ndarray], backbone: Backbone, folder: Path)
             f"layers of {backbone.hidden}): {'; '.join(wrong[:NAMED])}{more}"
         )
     if infinite:
-        raise _not_finite(infinite, folder)
+        raise not_finite(infinite, folder)
     return traverse_util.unflatten_dict(tree, sep="/")
 
 
-def _not_finite(keys: Sequence[str], folder: Path) -> InputError:
+def not_finite(keys: Sequence[str], folder: Path) -> InputError:
+    """Returns the error of arrays that hold NaN or infinite values."""
+    hold = "holds" if len(keys) == 1 else "hold"
     return InputError(
-        f"{folder}: {count(len(keys), 'array')} hold values that are NaN or infinite in float32 ({_few(keys)}), "
+        f"{folder}: {count(len(keys), 'array')} {hold} values that are NaN or infinite in float32 ({_few(keys)}), "
         "expected finite weights: its training diverged or the file is damaged"
     )
 

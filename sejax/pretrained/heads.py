@@ -25,7 +25,7 @@ from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError
 from sejax.nn.layers import mask_frames
 from sejax.pretrained.base import WHOLE, Backbone, Section
-from sejax.pretrained.convert import Checkpoint, load_checkpoint
+from sejax.pretrained.convert import Checkpoint, load_checkpoint, not_finite
 from sejax.pretrained.extract import padded_length, plan_windows
 from sejax.pretrained.fields import FLAG, WORD, read_fields, whole
 from sejax.pretrained.hub import read_json
@@ -85,7 +85,7 @@ def load_classifier(source: str, *, revision: str = "main", problem_type: str | 
     _check_head(checkpoint, labels, config, c)
     found, source_of_it = read_problem_type(labels, config, path, problem_type)
     notes = (*checkpoint.notes, f"columns are {PROBLEM_TYPES[found]} ({source_of_it})")
-    section = Section(final_norm=not c["use_weighted_layer_sum"] or _normalises_last(config, path))
+    section = Section(final_norm="layer_weights" not in checkpoint.head or _normalises_last(config, path))
     head, params = jax.device_put((checkpoint.head, checkpoint.params))
     return Classifier(replace(checkpoint, head=head, params=params), labels, found, notes, section)
 
@@ -253,6 +253,7 @@ def _check_head(
             expected["layer_weights"] = (checkpoint.backbone.layers + 1,)
     expected |= {"output/kernel": (width, len(labels)), "output/bias": (len(labels),)}
     wrong = [f"{name} is missing" for name in expected if name not in arrays]
+    infinite = [name for name, x in arrays.items() if x.dtype == np.float32 and not np.isfinite(x).all()]
     for name, x in arrays.items():
         if name not in expected:
             wrong.append(f"{name} is unexpected")
@@ -260,11 +261,11 @@ def _check_head(
             wrong.append(f"{name} holds {x.dtype}, expected floats")
         elif x.shape != expected[name]:
             wrong.append(f"{name} is {list(x.shape)}, expected {list(expected[name])}")
-        elif not np.isfinite(x).all():
-            wrong.append(f"{name} holds values that are NaN or infinite, expected finite weights")
     if wrong:
         few = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
         raise InputError(
             f"{checkpoint.folder}: its head differs from that expected by its config.json ({len(labels)} labels: "
             f"{few}): {'; '.join(wrong)}"
         )
+    if infinite:
+        raise not_finite([f"{name} of its head" for name in infinite], checkpoint.folder)

@@ -279,15 +279,13 @@ def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 @contextlib.contextmanager
 def without_warnings() -> Iterator[None]:
     """Silences transformers, which warns on import that PyTorch is absent, and the hub, which logs its retries."""
-    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    # Both libraries set the level of their loggers when they are imported, which may be inside.
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.WARNING))
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(disabled)

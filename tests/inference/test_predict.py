@@ -123,11 +123,11 @@ def test_what_the_outputs_are_is_an_option(tmp_path: Path, files: list[str], cap
     config["id2label"] = {str(i): f"LABEL_{i}" for i in range(4)}
     (folder / "config.json").write_text(json.dumps(config))
     assert main(["--model", str(folder), files[0]]) == 1
-    assert "give it as the option problem_type" in capsys.readouterr().err
+    assert "give it as the option --problem_type" in capsys.readouterr().err
     assert main(["--model", str(folder), "--problem_type", "single_label_classification", files[0]]) == 0
     printed = capsys.readouterr()
     assert printed.err == (
-        "note: columns are probabilities of classes that exclude each other (as the option problem_type says)\n"
+        "note: columns are probabilities of classes that exclude each other (as the option --problem_type says)\n"
     )
     assert table(printed.out)[2].sum() == pytest.approx(1, abs=1e-5)
 

@@ -196,9 +196,21 @@ def test_the_layout_is_the_configs(tmp_path: Path):
 
 def test_weights_of_a_head_that_are_none(tmp_path: Path):
     bias = np.array([0, np.nan, 0, 0], np.float32)
-    said = refused(changed(tmp_path, "classifier", classifier__bias=bias, layer_weights=np.zeros(4, np.int64)))
-    assert "output/bias holds values that are NaN or infinite, expected finite weights" in said
+    source = changed(tmp_path, "classifier", classifier__bias=bias)
+    said = refused(source)
+    assert said.startswith(
+        f"{source}: 1 array holds values that are NaN or infinite in float32 (output/bias of its head)"
+    )
+    said = refused(changed(tmp_path / "other", "classifier", layer_weights=np.zeros(4, np.int64)))
     assert "layer_weights holds int64, expected floats" in said
+
+
+def test_a_dimensional_head_mixes_no_layers(tmp_path: Path):
+    """Whatever the config says of a weighted sum, which belongs to another head: the final norm stays."""
+    source = changed(tmp_path, "dimensional", {"use_weighted_layer_sum": True, "tie_last_hidden_states": False})
+    golden = np.load(GOLDEN_SSL / "dimensional" / "outputs.npz")
+    found = classify(load_classifier(source), *padded(0.0)).logits
+    np.testing.assert_allclose(found[1], golden["middle_logits"], rtol=0, atol=ATOL)
 
 
 def test_two_classes_without_names(tmp_path: Path):
