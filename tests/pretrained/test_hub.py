@@ -29,7 +29,7 @@ INDEX = "model.safetensors.index.json"
 
 
 def locate(source: str, revision: str = "main") -> Path:
-    return hub.locate(source, revision, check=read_json)
+    return hub.locate(source, revision, check=lambda path: read_json(path) is not None)
 
 
 def write(folder: Path, names: Sequence[str] = COMPLETE) -> Path:
