@@ -9,6 +9,9 @@ Each folder holds a checkpoint in the layout of a published model and `outputs.n
 utterance alone. `architecture.json` is the config.json of the pretrained model inside, which the published checkpoints
 only name.
 
+There is one more utterance, `cut`: the first 4900 samples of the longest. Whisper has one frame more of it than
+Vox-Profile counts.
+
 - `odyssey`: 3loi/SER-Odyssey-Baseline-WavLM-*. Arousal, dominance, valence.
 - `vox-wavlm`: tiantiaf's Vox-Profile emotion models on WavLM, with loralib's adapters in the upper layers. Nine
   classes, then arousal, valence, dominance.
@@ -83,6 +86,12 @@ VOX: dict[str, Any] = {
 BRANCHES = ("arousal", "valence", "dominance")
 
 Outputs = Callable[[np.ndarray], dict[str, Any]]
+
+
+def utterances() -> dict[str, np.ndarray]:
+    """Returns the samples of each utterance."""
+    samples = waveforms()
+    return samples | {"cut": samples["long"][:4900]}
 
 
 def draw_all(module: Any, name: str) -> None:
@@ -308,7 +317,7 @@ def make(out: Path) -> None:
             preprocessor = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": config["num_mel_bins"]}
             (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2, sort_keys=True) + "\n")
         arrays: dict[str, Any] = {}
-        for utterance, samples in waveforms().items():
+        for utterance, samples in utterances().items():
             with torch.no_grad():
                 arrays |= {f"{utterance}_{key}": value.numpy() for key, value in compute(samples).items()}
         np.savez_compressed(folder / "outputs.npz", versions=np.array(made_with), **arrays)

@@ -14,6 +14,7 @@ unusual about a file.
 
 import argparse
 import csv
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -62,9 +63,13 @@ def predict(classifier: "Classifier", path: str) -> Prediction:
         ) from error
     if not np.isfinite(values).all():
         raise InputError(f"{path}: the model gives {values.tolist()} for it, expected finite values")
-    longest = classifier.window_seconds
-    windows = f"lasts {seconds:.0f} s, read in overlapping windows of {longest:.0f} s"
-    notes = [note] * bool(note) + [windows] * (seconds > longest)
+    notes = [note] if note else []
+    if seconds > classifier.window_seconds:
+        notes.append(f"lasts {seconds:.0f} s, read in overlapping windows of {classifier.window_seconds:.0f} s")
+    shortest, longest = classifier.head.TRAINED_SECONDS or (0.0, math.inf)
+    if not shortest <= seconds <= longest:
+        trained = f"{shortest:.0f} to {longest:.0f} s" if shortest else f"up to {longest:.0f} s"
+        notes.append(f"lasts {seconds:.1f} s, the model was trained on {trained}")
     return Prediction(values.tolist(), "; ".join(notes))
 
 

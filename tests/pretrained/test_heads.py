@@ -16,6 +16,7 @@ from tiny_study import GOLDEN_SSL
 from sejax.errors import InputError
 from sejax.pretrained.extract import plan_windows
 from sejax.pretrained.heads import classifier as classifiers
+from sejax.pretrained.heads.architectures import read_architecture
 from sejax.pretrained.heads.classifier import classify, classify_utterance, load_classifier
 
 NAMES = ("short", "middle", "long")
@@ -227,6 +228,19 @@ def test_a_dimensional_head_mixes_no_layers(tmp_path: Path):
     golden = np.load(GOLDEN_SSL / "dimensional" / "outputs.npz")
     found = classify(load_classifier(source), *padded(0.0)).logits
     np.testing.assert_allclose(found[1], golden["middle_logits"], rtol=0, atol=ATOL)
+
+
+@pytest.mark.parametrize(
+    ("name", "preprocessor", "expected"),
+    [
+        ("microsoft/wavlm-large", {"do_normalize": True}, (24, 1024, True)),
+        ("openai/whisper-large-v3", {"feature_size": 128}, (32, 1280, False)),
+    ],
+)
+def test_pretrained_models_that_are_known_by_name(name: str, preprocessor: dict[str, Any], expected: tuple[Any, ...]):
+    backbone: Any = read_architecture(name, GOLDEN_SSL / "config.json", preprocessor)
+    assert (backbone.layers, backbone.hidden, backbone.normalise) == expected
+    assert backbone.pre_norm and backbone.hidden == 64 * backbone.heads
 
 
 def test_two_classes_without_names(tmp_path: Path):

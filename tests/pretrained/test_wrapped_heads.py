@@ -9,18 +9,21 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import soundfile
 from safetensors.numpy import load_file, save_file
 from tiny_study import GOLDEN_SSL
 
 from sejax.errors import InputError
+from sejax.inference.predict import main
 from sejax.pretrained.convert import find_pretrained
 from sejax.pretrained.extract import plan_windows
 from sejax.pretrained.heads import classifier as classifiers
 from sejax.pretrained.heads.architectures import ARCHITECTURES
 from sejax.pretrained.heads.classifier import Scores, classify, classify_utterance, load_classifier
 
-NAMES = ("short", "middle", "long")
-WAVEFORMS = np.load(GOLDEN_SSL / "waveforms.npz")
+NAMES = ("short", "middle", "long", "cut")
+WAVEFORMS = dict(np.load(GOLDEN_SSL / "waveforms.npz"))
+WAVEFORMS["cut_samples"] = WAVEFORMS["long_samples"][:4900]  # Whisper has a frame more of it than Vox-Profile counts
 PRETRAINED = {
     "odyssey": "microsoft/wavlm-large",
     "vox-wavlm": "microsoft/wavlm-large",
@@ -95,8 +98,8 @@ def test_equals_pytorch(name: str):
 def test_one_utterance_is_as_in_a_batch(name: str):
     classifier = load_classifier(str(GOLDEN_SSL / name))
     golden = np.load(GOLDEN_SSL / name / "outputs.npz")
-    found = classify_utterance(classifier, WAVEFORMS["middle_samples"])
-    np.testing.assert_allclose(found.logits[0], golden["middle_logits"], rtol=0, atol=ATOL)
+    found = classify_utterance(classifier, WAVEFORMS["cut_samples"])
+    np.testing.assert_allclose(found.logits[0], golden["cut_logits"], rtol=0, atol=ATOL)
 
 
 def test_columns_and_scale_of_the_challenge():
@@ -124,6 +127,29 @@ def test_columns_of_classes_and_dimensions():
     golden = np.load(GOLDEN_SSL / "vox-wavlm" / "outputs.npz")["short_logits"]
     np.testing.assert_allclose(found.values[0, :9], jax.nn.softmax(golden[:9]), rtol=0, atol=ATOL)
     np.testing.assert_allclose(found.values[0, 9:], golden[[10, 9, 11]], rtol=0, atol=ATOL)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("vox-whisper", "lasts 0.3 s, the model was trained on 3 to 15 s"),
+        ("odyssey", None),
+        ("whisper-classifier", None),
+    ],
+)
+def test_the_command_prints_them(model: str, said: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Its header, its numbers, and a note where audio is unlike that of the training."""
+    path = tmp_path / "cut.wav"
+    soundfile.write(path, WAVEFORMS["cut_samples"], 16_000, subtype="PCM_16")
+    assert main(["--model", str(GOLDEN_SSL / model), str(path)]) == 0
+    printed = capsys.readouterr()
+    header, row = (line.split(",") for line in printed.out.splitlines())
+    classifier = load_classifier(str(GOLDEN_SSL / model))
+    assert header == ["file", *classifier.labels]
+    expected = classify_utterance(classifier, WAVEFORMS["cut_samples"]).values[0]
+    np.testing.assert_allclose([float(x) for x in row[1:]], expected, rtol=0, atol=1e-5)
+    notes = [f"note: {note}" for note in classifier.notes] + [f"note: {path}: {said}"] * bool(said)
+    assert printed.err.splitlines() == notes
 
 
 def test_outputs_that_were_never_trained_are_left_out():

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,10 @@ class Group(NamedTuple):
 @dataclass(frozen=True)
 class Head(ABC):
     """One checkpoint's head, without its arrays. Hashable: programs are compiled for it."""
+
+    TRAINED_SECONDS: ClassVar[tuple[float, float] | None] = (
+        None  # the shortest and the longest training audio, if known
+    )
 
     groups: tuple[Group, ...]  # in the order of the outputs
 

@@ -47,6 +47,8 @@ DEFAULTS = {"ssl_type": "microsoft/wavlm-large", "sampling_rate": SAMPLING_RATE,
 class OdysseyHead(Head):
     """Attentive statistics pooling and dense layers."""
 
+    TRAINED_SECONDS = (0.0, 12.0)
+
     mean: float  # of all training samples
     std: float
     layers: int  # dense layers

@@ -49,6 +49,8 @@ DEFAULTS = {"pretrain_model": "wavlm_large", "hidden_dim": 256, "output_class_nu
 class VoxProfileHead(Head):
     """Linear layers before and behind the mean over frames."""
 
+    TRAINED_SECONDS = (3.0, 15.0)
+
     branches: tuple[str, ...]  # kinds of outputs, in their order
     mixes: bool  # the hidden states are mixed
     first: int  # the first of the mixed hidden states
