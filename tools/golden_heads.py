@@ -1,13 +1,13 @@
-r"""Writes tests/golden/ssl: tiny random emotion models in layouts of their own, and their outputs in PyTorch.
+r"""Writes tests/golden/heads: tiny random emotion models in layouts of their own, and their outputs in PyTorch.
 
 sejax does not need PyTorch, so this runs in the environment of `tools/golden_ssl.py`:
 
     /tmp/ssl/bin/python tools/golden_heads.py
 
 Each folder holds a checkpoint in the layout of a published model and `outputs.npz`: per utterance of
-`waveforms.npz`, `_logits` [label], the outputs in the order of the model's own code, computed from the samples of this
-utterance alone. `architecture.json` is the config.json of the pretrained model inside, which the published checkpoints
-only name.
+`tests/golden/ssl/waveforms.npz`, `_logits` [label], the outputs in the order of the model's own code, computed from the
+samples of this utterance alone. `architecture.json` is the config.json of the pretrained model inside, which the
+published checkpoints only name.
 
 There is one more utterance, `cut`: the first 4900 samples of the longest. Whisper has one frame more of it than
 Vox-Profile counts.
@@ -34,8 +34,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tools.golden import describe, run_tool, versions
-from tools.golden_ssl import BUCKETS, EMOTIONS, GOLDEN, LARGE, PACKAGES, SAMPLING_RATE, SMALLER, draw, waveforms
+from tools.golden import FOLDER, describe, run_tool, versions
+from tools.golden_ssl import BUCKETS, EMOTIONS, LARGE, PACKAGES, SAMPLING_RATE, SMALLER, draw, waveforms
 
 WAVLM: dict[str, Any] = SMALLER | LARGE | BUCKETS | {"conv_bias": False}
 WHISPER: dict[str, Any] = {
@@ -328,7 +328,7 @@ def make(out: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    run_tool(make, out=GOLDEN, needs="PyTorch or transformers", description=__doc__, arguments=arguments)
+    run_tool(make, out=FOLDER / "heads", needs="PyTorch or transformers", description=__doc__, arguments=arguments)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from sejax.pretrained.heads import classifier as classifiers
 from sejax.pretrained.heads.architectures import ARCHITECTURES
 from sejax.pretrained.heads.classifier import Scores, classify, classify_utterance, load_classifier
 
+GOLDEN_HEADS = GOLDEN_SSL.parent / "heads"
 NAMES = ("short", "middle", "long", "cut")
 WAVEFORMS = dict(np.load(GOLDEN_SSL / "waveforms.npz"))
 WAVEFORMS["cut_samples"] = WAVEFORMS["long_samples"][:4900]  # Whisper has a frame more of it than Vox-Profile counts
@@ -41,7 +42,7 @@ def tiny_architectures(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
     """Makes the pretrained model that a golden checkpoint names as tiny as the checkpoint is."""
 
     def put(name: str) -> None:
-        content = json.loads((GOLDEN_SSL / name / "architecture.json").read_text())
+        content = json.loads((GOLDEN_HEADS / name / "architecture.json").read_text())
         monkeypatch.setitem(ARCHITECTURES, PRETRAINED[name], content)
 
     put("vox-whisper")
@@ -55,7 +56,7 @@ def changed(
     """A copy of a golden checkpoint with other fields of its config (None removes one) and other arrays."""
     folder = tmp_path / "changed"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(GOLDEN_SSL / name, folder)
+    shutil.copytree(GOLDEN_HEADS / name, folder)
     path = folder / "config.json"
     content = json.loads(path.read_text()) | dict(config or {})
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
@@ -83,7 +84,7 @@ def batched(source: str) -> Scores:
 
 
 def assert_parity(found: Scores, name: str, key: str = "logits", rows: slice = slice(None)) -> None:
-    golden = np.load(GOLDEN_SSL / name / "outputs.npz")
+    golden = np.load(GOLDEN_HEADS / name / "outputs.npz")
     expected = [golden[f"{utterance}_{key}"] for utterance in NAMES]
     np.testing.assert_allclose(found.logits, np.array(expected)[:, rows], rtol=0, atol=ATOL)
 
@@ -91,20 +92,20 @@ def assert_parity(found: Scores, name: str, key: str = "logits", rows: slice = s
 @pytest.mark.parametrize("name", ["odyssey", "vox-wavlm", "vox-whisper", "whisper-classifier"])
 def test_equals_pytorch(name: str):
     """All utterances in one padded batch; PyTorch had each alone."""
-    assert_parity(batched(str(GOLDEN_SSL / name)), name)
+    assert_parity(batched(str(GOLDEN_HEADS / name)), name)
 
 
 @pytest.mark.parametrize("name", ["odyssey", "vox-whisper", "whisper-classifier"])
 def test_one_utterance_is_as_in_a_batch(name: str):
-    classifier = load_classifier(str(GOLDEN_SSL / name))
-    golden = np.load(GOLDEN_SSL / name / "outputs.npz")
+    classifier = load_classifier(str(GOLDEN_HEADS / name))
+    golden = np.load(GOLDEN_HEADS / name / "outputs.npz")
     found = classify_utterance(classifier, WAVEFORMS["cut_samples"])
     np.testing.assert_allclose(found.logits[0], golden["cut_logits"], rtol=0, atol=ATOL)
 
 
 def test_columns_and_scale_of_the_challenge():
     """The checkpoint's order is arousal, dominance, valence."""
-    classifier = load_classifier(str(GOLDEN_SSL / "odyssey"))
+    classifier = load_classifier(str(GOLDEN_HEADS / "odyssey"))
     assert classifier.columns == (("valence", 2), ("arousal", 0), ("dominance", 1))
     assert classifier.notes == (
         "columns are values, not probabilities (by the names of the labels); their scale: 0 to 1, which are the ends 1 "
@@ -116,7 +117,7 @@ def test_columns_and_scale_of_the_challenge():
 
 def test_columns_of_classes_and_dimensions():
     """The checkpoint's order is arousal, valence, dominance."""
-    classifier = load_classifier(str(GOLDEN_SSL / "vox-wavlm"))
+    classifier = load_classifier(str(GOLDEN_HEADS / "vox-wavlm"))
     assert classifier.labels == CLASSES + DIMENSIONS
     assert classifier.notes == (
         "columns Anger to Other are probabilities of classes that exclude each other (by the layout of Vox-Profile)",
@@ -124,7 +125,7 @@ def test_columns_of_classes_and_dimensions():
         "to 1",
     )
     found = classify_utterance(classifier, WAVEFORMS["short_samples"])
-    golden = np.load(GOLDEN_SSL / "vox-wavlm" / "outputs.npz")["short_logits"]
+    golden = np.load(GOLDEN_HEADS / "vox-wavlm" / "outputs.npz")["short_logits"]
     np.testing.assert_allclose(found.values[0, :9], jax.nn.softmax(golden[:9]), rtol=0, atol=ATOL)
     np.testing.assert_allclose(found.values[0, 9:], golden[[10, 9, 11]], rtol=0, atol=ATOL)
 
@@ -141,10 +142,10 @@ def test_the_command_prints_them(model: str, said: str | None, tmp_path: Path, c
     """Its header, its numbers, and a note where audio is unlike that of the training."""
     path = tmp_path / "cut.wav"
     soundfile.write(path, WAVEFORMS["cut_samples"], 16_000, subtype="PCM_16")
-    assert main(["--model", str(GOLDEN_SSL / model), str(path)]) == 0
+    assert main(["--model", str(GOLDEN_HEADS / model), str(path)]) == 0
     printed = capsys.readouterr()
     header, row = (line.split(",") for line in printed.out.splitlines())
-    classifier = load_classifier(str(GOLDEN_SSL / model))
+    classifier = load_classifier(str(GOLDEN_HEADS / model))
     assert header == ["file", *classifier.labels]
     expected = classify_utterance(classifier, WAVEFORMS["cut_samples"]).values[0]
     np.testing.assert_allclose([float(x) for x in row[1:]], expected, rtol=0, atol=1e-5)
@@ -153,7 +154,7 @@ def test_the_command_prints_them(model: str, said: str | None, tmp_path: Path, c
 
 
 def test_outputs_that_were_never_trained_are_left_out():
-    assert load_classifier(str(GOLDEN_SSL / "vox-whisper")).labels == DIMENSIONS
+    assert load_classifier(str(GOLDEN_HEADS / "vox-whisper")).labels == DIMENSIONS
 
 
 @pytest.mark.parametrize(("labels", "problem"), [(("Angry", "Sad", "Happy"), "single_label_classification")])
@@ -224,7 +225,7 @@ def test_without_the_input_of_the_first_layer(tmp_path: Path):
 
 def test_windows_of_attentive_pooling_join(monkeypatch: pytest.MonkeyPatch):
     """The softmax of the weights is over the frames of all windows."""
-    classifier = load_classifier(str(GOLDEN_SSL / "odyssey"))
+    classifier = load_classifier(str(GOLDEN_HEADS / "odyssey"))
     checkpoint, backbone = classifier.checkpoint, classifier.checkpoint.backbone
     samples = np.concatenate([level * WAVEFORMS["long_samples"] for level in (0.01, 1.0, 0.2, 3.0, 0.5)])
     scaled = classifier.head.rescale(samples)
@@ -248,7 +249,7 @@ def test_windows_of_attentive_pooling_join(monkeypatch: pytest.MonkeyPatch):
 def test_a_stream_is_no_wrapper():
     """A frozen or fine-tuned stream would lack the wrapper's own scaling of the waveform."""
     with pytest.raises(InputError, match="model_type is 'ser', expected one of wav2vec2, hubert"):
-        find_pretrained(str(GOLDEN_SSL / "odyssey"))
+        find_pretrained(str(GOLDEN_HEADS / "odyssey"))
 
 
 @pytest.mark.parametrize(
@@ -299,5 +300,5 @@ def test_an_adapter_that_does_not_fit(tmp_path: Path):
 
 
 def test_a_model_that_says_what_its_outputs_are():
-    said = refused(str(GOLDEN_SSL / "vox-whisper"), problem_type="regression")
+    said = refused(str(GOLDEN_HEADS / "vox-whisper"), problem_type="regression")
     assert said.startswith("the option --problem_type is regression, expected none: ")
