@@ -41,7 +41,8 @@ CLASSES = {
     "English": "neutral neutrality calm calmness happy happiness joy joyful sad sadness angry anger fear fearful "
     "afraid scared disgust disgusted surprise surprised boredom bored contempt frustration frustrated excitement "
     "excited anxiety anxious amusement amused amuse sleepy sleepiness sarcasm sarcastic love pain confusion confused "
-    "other others unknown unk xxx positive negative ps",
+    "enthusiasm enthusiastic irritation irritated aggression aggressive despair elation panic shame guilt pride proud "
+    "relief interest hate tenderness other others unknown unk xxx positive negative ps",
     "abbreviations": "neu neut hap ang sad fea dis sur cal bor fru exc con oth anx amu neg pos",
     "German": "neutral ruhig glücklich freude froh fröhlich traurig trauer wut wütend ärger zorn angst ängstlich ekel "
     "überraschung überrascht langeweile verachtung",

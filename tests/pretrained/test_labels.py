@@ -92,6 +92,8 @@ def test_dimensions_by_their_names(label: str, found: str | None):
         (("female_angry", "male_angry", "female_calm", "male_calm"), "single_label_classification"),
         (("生气/angry", "开心/happy", "其他/other", "<unk>"), "single_label_classification"),
         (("Wut", "Freude", "Trauer"), "single_label_classification"),
+        (("anger", "disgust", "enthusiasm", "fear", "happiness", "neutral", "sadness"), "single_label_classification"),
+        (("Angry", "Sad", "Happy", "Surprise", "Fear", "Disgust", "Contempt"), "single_label_classification"),
         (("colère", "joie", "peur", "tristesse"), "single_label_classification"),
         (("anger", "pleasant surprise", "ps", "noia"), "single_label_classification"),
     ],

@@ -229,13 +229,11 @@ def test_windows_of_attentive_pooling_join(monkeypatch: pytest.MonkeyPatch):
     checkpoint, backbone = classifier.checkpoint, classifier.checkpoint.backbone
     samples = np.concatenate([level * WAVEFORMS["long_samples"] for level in (0.01, 1.0, 0.2, 3.0, 0.5)])
     scaled = classifier.head.rescale(samples)
-    frames = []
+    frames, run = [], jax.jit(backbone.module().apply)
     windows = plan_windows(len(samples), backbone, 4 * 16_000)
     for start, stop, first, last in windows:
         lengths = jax.numpy.asarray([stop - start], jax.numpy.int32)
-        output: Any = backbone.module().apply(
-            {"params": checkpoint.params}, jax.numpy.asarray(scaled[None, start:stop]), lengths
-        )
+        output: Any = run({"params": checkpoint.params}, jax.numpy.asarray(scaled[None, start:stop]), lengths)
         frames.append(np.asarray(output.hidden[-1, 0, first:last], np.float64))
     x, head = np.concatenate(frames), checkpoint.head
     logits = np.tanh(x @ head["pool"]["kernel"] + np.asarray(head["pool"]["bias"])[None]) @ head["attention"]

@@ -53,9 +53,7 @@ class Group(NamedTuple):
 class Head(ABC):
     """One checkpoint's head, without its arrays. Hashable: programs are compiled for it."""
 
-    TRAINED_SECONDS: ClassVar[tuple[float, float] | None] = (
-        None  # the shortest and the longest training audio, if known
-    )
+    TRAINED_SECONDS: ClassVar[tuple[float, float] | None] = None  # the least and the most of training audio
 
     groups: tuple[Group, ...]  # in the order of the outputs
 
