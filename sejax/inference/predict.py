@@ -2,15 +2,19 @@
 
     python -m sejax.predict --model FOLDER_OR_ID [--revision R] [--problem_type T] FILE...
 
-FOLDER_OR_ID is an emotion model in Hugging Face's layout (`sejax.pretrained.heads`). A row has the file and a column
-per label: probabilities of classes, or values of dimensions; a note on standard error says which. Where the checkpoint
-does not say it, `--problem_type` has to. A file that cannot be used gives a sentence on standard error. The other files
-are printed nevertheless, and the exit status is 1. Audio longer than a minute is read in overlapping windows, whose
-frames are pooled together; a note says so, and what else is unusual about a file.
+FOLDER_OR_ID is an emotion model on the Hugging Face hub, or a folder with its files (`sejax.pretrained.heads` lists the
+layouts). A row has the file and a column per label: probabilities of classes, or values of dimensions; a note on
+standard error says which. Columns of dimensions are called valence, arousal and dominance and are in this order,
+whatever the model's names and order are; their scale is the model's, and the note says it. Where the checkpoint does
+not say what its outputs are, `--problem_type` has to. A file that cannot be used gives a sentence on standard error.
+The other files are printed nevertheless, and the exit status is 1. Audio longer than a minute, or than the model's
+longest input, is read in overlapping windows, whose frames are pooled together; a note says so, and what else is
+unusual about a file.
 """
 
 import argparse
 import csv
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -20,7 +24,7 @@ from sejax.errors import InputError
 from sejax.pretrained.labels import PROBLEM_TYPES
 
 if TYPE_CHECKING:
-    from sejax.pretrained.heads import Classifier
+    from sejax.pretrained.heads.classifier import Classifier
 
 
 class Prediction(NamedTuple):
@@ -42,7 +46,7 @@ def predict(classifier: "Classifier", path: str) -> Prediction:
 
     from sejax.corpora.schema import SAMPLING_RATE
     from sejax.features.audio import load_audio
-    from sejax.pretrained.heads import WINDOW_SECONDS, classify_utterance
+    from sejax.pretrained.heads.classifier import classify_utterance
 
     try:
         samples, note = (audio := load_audio(path)).samples, audio.note
@@ -59,8 +63,13 @@ def predict(classifier: "Classifier", path: str) -> Prediction:
         ) from error
     if not np.isfinite(values).all():
         raise InputError(f"{path}: the model gives {values.tolist()} for it, expected finite values")
-    windows = f"lasts {seconds:.0f} s, read in overlapping windows of {WINDOW_SECONDS:.0f} s"
-    notes = [note] * bool(note) + [windows] * (seconds > WINDOW_SECONDS)
+    notes = [note] if note else []
+    if seconds > classifier.window_seconds:
+        notes.append(f"lasts {seconds:.0f} s, read in overlapping windows of {classifier.window_seconds:.0f} s")
+    shortest, longest = classifier.head.TRAINED_SECONDS or (0.0, math.inf)
+    if not shortest <= seconds <= longest:
+        trained = f"{shortest:.0f} to {longest:.0f} s" if shortest else f"up to {longest:.0f} s"
+        notes.append(f"lasts {seconds:.1f} s, the model was trained on {trained}")
     return Prediction(values.tolist(), "; ".join(notes))
 
 
@@ -92,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _predict_all(model: str, revision: str, problem_type: str | None, files: Sequence[str]) -> int:
     """Prints a row per file that can be used and returns the exit status."""
-    from sejax.pretrained.heads import load_classifier
+    from sejax.pretrained.heads.classifier import load_classifier
 
     classifier = load_classifier(model, revision=revision, problem_type=problem_type)
     for note in classifier.notes:

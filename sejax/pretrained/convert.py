@@ -11,7 +11,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ CONVERSIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "same": lambda x: x,
     "linear": lambda x: x.T,  # [out, in] -> [in, out]
     "conv": lambda x: x.transpose(2, 1, 0),  # [out, in, width] -> [width, in, out]
+    "pointwise": lambda x: x.transpose(2, 1, 0)[0],  # of a convolution of width 1: [out, in, 1] -> [in, out]
     "flat": lambda x: x.reshape(-1),  # of weight norm's size [1, 1, width], and of [1, head, 1, 1]
 }
 """How an array changes from PyTorch's layout to Flax's, by `Rule.convert`."""
@@ -44,17 +45,33 @@ CONVERSIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 HEAD_RULES = (
     Rule(r"classifier\.dense\.weight", "dense/kernel", "linear"),
     Rule(r"classifier\.dense\.bias", "dense/bias"),
-    Rule(r"classifier\.out_proj\.weight", "output/kernel", "linear"),
-    Rule(r"classifier\.out_proj\.bias", "output/bias"),
+    Rule(r"classifier\.(out_proj|output)\.weight", "output/kernel", "linear"),
+    Rule(r"classifier\.(out_proj|output)\.bias", "output/bias"),
     Rule(r"projector\.weight", "projector/kernel", "linear"),
     Rule(r"projector\.bias", "projector/bias"),
     Rule(r"classifier\.weight", "output/kernel", "linear"),
     Rule(r"classifier\.bias", "output/bias"),
     Rule(r"layer_weights", "layer_weights"),
 )
-"""The arrays of emotion heads, alike in all families (`sejax.pretrained.heads`)."""
+"""The arrays of transformers' emotion heads, alike in all families (`sejax.pretrained.heads.linear`)."""
 
 _FLOATS = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)
+
+
+class Wrapped(NamedTuple):
+    """The pretrained model inside a wrapper."""
+
+    backbone: Backbone
+    renames: tuple[tuple[str, str], ...]  # patterns and replacements that give the names of transformers
+
+
+class Wrapper(NamedTuple):
+    """A kind of checkpoint whose config.json names a pretrained model instead of describing it."""
+
+    holds: Callable[[Mapping[str, Any]], bool]  # whether a config.json is of this kind
+    read: Callable[[Mapping[str, Any], Path], Wrapped]  # of the content of config.json and its path
+    rules: tuple[Rule, ...]  # where the arrays of its head go
+    not_used: str = ""  # a pattern of names that are no loss
 
 
 class Pretrained(NamedTuple):
@@ -71,7 +88,7 @@ def find_pretrained(source: str, *, revision: str = "main") -> Pretrained:
     Raises:
       InputError: there is no checkpoint, or it is of another kind.
     """
-    folder = locate(source, revision, check=_check_model_type)
+    folder = locate(source, revision, check=partial(_has_preprocessor, ()))
     return Pretrained(folder, read_backbone(folder), fingerprint(folder))
 
 
@@ -82,7 +99,7 @@ class Checkpoint:
     folder: Path
     backbone: Backbone
     params: dict[str, Any]
-    head: dict[str, Any]  # arrays of an emotion head, as `HEAD_RULES` place them; empty if it has none
+    head: dict[str, Any]  # arrays of an emotion head, as its rules place them; empty if it has none
     others: str = ""  # the first of the arrays that are neither the encoder's nor an emotion head's
 
     @property
@@ -92,21 +109,89 @@ class Checkpoint:
         return (note,) if self.others else ()
 
 
-def load_checkpoint(source: str, *, revision: str = "main") -> Checkpoint:
+class _Layout(NamedTuple):
+    """What a checkpoint's configuration says of its arrays."""
+
+    backbone: Backbone
+    renames: tuple[tuple[str, str], ...] = ()
+    head_rules: tuple[Rule, ...] = HEAD_RULES
+    not_used: str = ""
+
+    def renamed(self, key: str) -> str:
+        for pattern, replacement in self.renames:
+            key = re.sub(pattern, replacement, key)
+        return key
+
+    def bare(self, key: str) -> str:
+        """Returns a name as the encoder's rules know it."""
+        return re.sub(f"^(?:{self.backbone.PREFIX})", "", self.renamed(key))
+
+    def is_left_out(self, key: str) -> bool:
+        """Returns whether an array is known and of no use."""
+        return any(re.fullmatch(pattern, self.renamed(key)) for pattern in (self.backbone.NOT_USED, self.not_used))
+
+
+def load_checkpoint(source: str, *, revision: str = "main", wrappers: Sequence[Wrapper] = ()) -> Checkpoint:
     """Loads a checkpoint in Hugging Face's layout: a local folder, or a hub id.
+
+    Args:
+      source: the folder or the hub id.
+      revision: branch, tag or commit on the hub.
+      wrappers: kinds of checkpoints that are read beside those whose config.json describes a pretrained model.
 
     Raises:
       InputError: there is no checkpoint, it is of another kind, or the encoder's arrays are not those of its
         config.json; all that is wrong with them is in one sentence.
     """
-    folder = locate(source, revision, check=_check_model_type)
-    backbone = read_backbone(folder)
+    folder = locate(source, revision, check=partial(_has_preprocessor, wrappers))
+    layout = _read_layout(folder, wrappers)
     with contextlib.ExitStack() as stack:
         files = _open_arrays(weight_files(folder), stack)
-        names = _sort_names(list(files), backbone, folder)
-        params = _convert(((name, _read_array(files[name], name)) for name in names.encoder), backbone, folder)
-        head = _convert_head({name: _read_array(files[name], name) for name in names.head}, backbone, folder)
-    return Checkpoint(folder, backbone, params, head, _few(names.others))
+        names = _sort_names(list(files), layout, folder)
+        encoder: Iterable[tuple[str, np.ndarray]] = ((name, _read_array(files[name], name)) for name in names.encoder)
+        if layout.renames:
+            encoder = _merge_adapters(dict(encoder)).items()
+        params = _convert(encoder, layout, folder)
+        head = _convert_head({name: _read_array(files[name], name) for name in names.head}, layout, folder)
+    return Checkpoint(folder, layout.backbone, params, head, _few(names.others))
+
+
+def _has_preprocessor(wrappers: Sequence[Wrapper], path: Path) -> bool:
+    """Returns whether a config.json of a known kind needs the settings of a preprocessor beside it."""
+    if _find_wrapper(read_json(path), wrappers):
+        return False
+    _check_model_type(path)
+    return True
+
+
+def _find_wrapper(config: Mapping[str, Any], wrappers: Sequence[Wrapper]) -> Wrapper | None:
+    return next((wrapper for wrapper in wrappers if wrapper.holds(config)), None)
+
+
+def _read_layout(folder: Path, wrappers: Sequence[Wrapper]) -> _Layout:
+    path = folder / CONFIG
+    config = read_json(path)
+    if (wrapper := _find_wrapper(config, wrappers)) is None:
+        return _Layout(read_backbone(folder))
+    return _Layout(*wrapper.read(config, path), wrapper.rules, wrapper.not_used)
+
+
+def _merge_adapters(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the arrays with the low-rank adapters of loralib (of factor 1/rank) added to their weights.
+
+    An adapter that does not fit stays, and is an unexpected array.
+    """
+    merged = dict(arrays)
+    for key in arrays:
+        layer = key.removesuffix(".lora_A")
+        parts = [f"{layer}.{name}" for name in ("lora_A", "lora_B", "weight")]
+        if layer == key or not all(name in arrays and arrays[name].dtype in _FLOATS for name in parts):
+            continue
+        down, up, weight = (arrays[name].astype(np.float32) for name in parts)
+        if down.ndim == up.ndim == 2 and len(down) == up.shape[1] and weight.shape == (len(up), down.shape[1]):
+            merged[parts[2]] = weight + up @ down / np.float32(len(down))
+            del merged[parts[0]], merged[parts[1]]
+    return merged
 
 
 def _few(names: Sequence[str]) -> str:
@@ -255,37 +340,38 @@ class _Names(NamedTuple):
     others: list[str]
 
 
-def _sort_names(keys: Sequence[str], backbone: Backbone, folder: Path) -> _Names:
+def _sort_names(keys: Sequence[str], layout: _Layout, folder: Path) -> _Names:
     """Returns which arrays are the encoder's: those below its prefix, or if there is none, those with names of its own.
 
     Raises:
       InputError: none is, because all have another prefix or are of another model.
     """
-    placed = {key for key in keys if _place(backbone.RULES, _without_prefix(key, backbone))}
+    placed = {key for key in keys if _place(layout.backbone.RULES, layout.bare(key))}
     if not placed:
-        raise _not_an_encoder(keys, backbone, folder)
-    prefixed = {key for key in keys if _without_prefix(key, backbone) != key}
+        raise _not_an_encoder(keys, layout, folder)
+    prefixed = {key for key in keys if layout.bare(key) != layout.renamed(key)}
     own = placed | prefixed
     if 2 * len(placed & prefixed) < len(placed):  # a bare encoder
-        own |= {key for key in keys if re.fullmatch(backbone.OWN, key)}
-    own = {key for key in own if key in placed or not _place(HEAD_RULES, _without_prefix(key, backbone))}
-    head = [key for key in keys if key not in own and _place(HEAD_RULES, _without_prefix(key, backbone))]
-    known = own | set(head) | {key for key in keys if re.fullmatch(backbone.NOT_USED, key)}
+        own |= {key for key in keys if re.fullmatch(layout.backbone.OWN, layout.renamed(key))}
+    own = {key for key in own if key in placed or not _place(layout.head_rules, layout.bare(key))}
+    head = [key for key in keys if key not in own and _place(layout.head_rules, layout.bare(key))]
+    known = own | set(head) | {key for key in keys if layout.is_left_out(key)}
     return _Names([key for key in keys if key in own], head, [key for key in keys if key not in known])
 
 
-def _not_an_encoder(keys: Sequence[str], backbone: Backbone, folder: Path) -> InputError:
+def _not_an_encoder(keys: Sequence[str], layout: _Layout, folder: Path) -> InputError:
     """Returns the error of arrays none of which is called as the encoder's are; it names a prefix that they share."""
+    backbone = layout.backbone
     prefixes: Counter[str] = Counter()
     for key in keys:
         ends = [match.end() for match in re.finditer(r"\.", key)]
-        if end := next((end for end in ends if _place(backbone.RULES, _without_prefix(key[end:], backbone))), None):
+        if end := next((end for end in ends if _place(backbone.RULES, layout.bare(key[end:]))), None):
             prefixes[key[:end]] += 1
     if prefixes:
         ((prefix, times),) = prefixes.most_common(1)
         return InputError(
             f"{folder}: the names of {count(times, 'array')} of its encoder begin with {prefix!r}, expected "
-            f"{backbone.family + '.'!r} or nothing before them: write the file with other names"
+            f"{backbone.family + '.'!r} or nothing before them: drop {prefix!r} from the names in it"
         )
     return InputError(
         f"{folder}: holds {_few(keys) or 'no arrays'}, expected the arrays of a {backbone.family} encoder: they are of "
@@ -315,14 +401,15 @@ def _is_stacked(path: str) -> bool:
     return path.startswith(f"{STACKED}/")
 
 
-def _convert(arrays: Iterable[tuple[str, np.ndarray]], backbone: Backbone, folder: Path) -> dict[str, Any]:
+def _convert(arrays: Iterable[tuple[str, np.ndarray]], layout: _Layout, folder: Path) -> dict[str, Any]:
     """Returns the tree of the whole model, checked against the module's shapes; it reads each array once."""
+    backbone = layout.backbone
     expected = _expected_shapes(backbone)
     placed: dict[str, dict[int, np.ndarray]] = {}  # by path and layer
     refused: dict[str, set[int]] = {}  # the layers of arrays that exist, but not as expected
     wrong, infinite = [], []
     for key, x in arrays:
-        place = _place(backbone.RULES, _without_prefix(key, backbone))
+        place = _place(backbone.RULES, layout.bare(key))
         if place is None or place.path not in expected:
             wrong.append(f"{key} is unexpected")
             continue
@@ -366,13 +453,15 @@ def _convert(arrays: Iterable[tuple[str, np.ndarray]], backbone: Backbone, folde
             f"layers of {backbone.hidden}): {'; '.join(wrong[:NAMED])}{more}"
         )
     if infinite:
-        raise _not_finite(infinite, folder)
+        raise not_finite(infinite, folder)
     return traverse_util.unflatten_dict(tree, sep="/")
 
 
-def _not_finite(keys: Sequence[str], folder: Path) -> InputError:
+def not_finite(keys: Sequence[str], folder: Path) -> InputError:
+    """Returns the error of arrays that hold NaN or infinite values."""
+    hold = "holds" if len(keys) == 1 else "hold"
     return InputError(
-        f"{folder}: {count(len(keys), 'array')} hold values that are NaN or infinite in float32 ({_few(keys)}), "
+        f"{folder}: {count(len(keys), 'array')} {hold} values that are NaN or infinite in float32 ({_few(keys)}), "
         "expected finite weights: its training diverged or the file is damaged"
     )
 
@@ -395,21 +484,20 @@ def _name_layers(path: str, layers: Sequence[int]) -> str:
     return f"{numbers}, {path.removeprefix(f'{STACKED}/')}"
 
 
-def _convert_head(arrays: Mapping[str, np.ndarray], backbone: Backbone, folder: Path) -> dict[str, Any]:
+def _convert_head(arrays: Mapping[str, np.ndarray], layout: _Layout, folder: Path) -> dict[str, Any]:
     """Returns the arrays of an emotion head; those that are no floats unchanged, for `heads` to refuse."""
     tree: dict[str, np.ndarray] = {}
     for key, x in arrays.items():
-        if (place := _place(HEAD_RULES, _without_prefix(key, backbone))) is None:
+        if (place := _place(layout.head_rules, layout.bare(key))) is None:
             continue
         if place.path in tree:
             raise InputError(f"{folder}: {key} and another array are both {place.path} of the head, expected one")
-        converted = np.ascontiguousarray(place.convert(x))
+        try:
+            converted = np.ascontiguousarray(place.convert(x))
+        except ValueError:  # another number of axes
+            converted = x
         tree[place.path] = _as_float32(converted) if x.dtype in _FLOATS else converted
     return traverse_util.unflatten_dict(tree, sep="/")
-
-
-def _without_prefix(key: str, backbone: Backbone) -> str:
-    return re.sub(f"^(?:{backbone.PREFIX})", "", key)
 
 
 def _expected_shapes(backbone: Backbone) -> dict[str, tuple[int, ...]]:

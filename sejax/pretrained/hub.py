@@ -38,13 +38,14 @@ class _NotCachedError(InputError):
     """The hub cannot be reached, and its cache does not have the file."""
 
 
-def locate(source: str, revision: str = "main", *, check: Callable[[Path], object]) -> Path:
+def locate(source: str, revision: str = "main", *, check: Callable[[Path], bool]) -> Path:
     """Returns the folder of a checkpoint, after downloading what is read of it if `source` is a hub id.
 
     Args:
       source: a folder (it exists, or begins with ".", "/" or "~"), or a hub id such as "facebook/hubert-base-ls960".
       revision: branch, tag or commit on the hub.
-      check: is called with the path of config.json before any other file is looked for, and may refuse it.
+      check: is called with the path of config.json before any other file is looked for. It may refuse it, and returns
+        whether settings of a preprocessor have to be there too.
 
     Raises:
       InputError: there is no checkpoint, the hub cannot be reached, or a required file is absent.
@@ -69,31 +70,21 @@ def locate(source: str, revision: str = "main", *, check: Callable[[Path], objec
     return _locate(source, partial(_download, source, revision), partial(_names_on_hub, source, revision), check)
 
 
-def _locate(source: Path | str, fetch: Fetch, names: Callable[[], list[str]], check: Callable[[Path], object]) -> Path:
+def _locate(source: Path | str, fetch: Fetch, names: Callable[[], list[str]], check: Callable[[Path], bool]) -> Path:
     """Fetches the files of a checkpoint and returns their folder.
 
     Args:
       source: named in errors.
       fetch: gets one file.
       names: lists all files; it is called where one is absent.
-      check: refuses a config.json.
+      check: see `locate`.
     """
     config = fetch(CONFIG)
     if config is None:
         inner = [path.parent.name for path in source.glob(f"*/{CONFIG}")] if isinstance(source, Path) else []
         hint = f" (the folder {sorted(inner)[0]} in it has one)" if inner else ""
         raise InputError(f"{source}: has no {CONFIG}, expected {LAYOUT}{hint}")
-    check(config)
-    found = [_fetch_any(fetch, *PREPROCESSORS)]
-    if found[0] is not None and found[0].name == PREPROCESSORS[0]:
-        with contextlib.suppress(_NotCachedError):
-            found.append(fetch(PREPROCESSORS[1]))
-    if found[0] is None:
-        raise InputError(
-            f"{source}: has neither {' nor '.join(PREPROCESSORS)}, which say whether the model reads normalised audio, "
-            f"expected one of them: copy it from the model that this one was trained from, or write "
-            f'{PREPROCESSORS[0]} with {{"do_normalize": true, "sampling_rate": 16000}} or with false'
-        )
+    found = _fetch_preprocessor(source, fetch) if check(config) else []
     found.append(_fetch_any(fetch, WEIGHTS, INDEX))
     if found[-1] is not None and found[-1].name == INDEX:
         for name in shards(found[-1]):
@@ -106,6 +97,21 @@ def _locate(source: Path | str, fetch: Fetch, names: Callable[[], list[str]], ch
     if any(path is not None and path.parent != folder for path in found):
         raise InputError(f"{source} was changed on the hub during the download, expected one state: start again")
     return folder
+
+
+def _fetch_preprocessor(source: Path | str, fetch: Fetch) -> list[Path | None]:
+    """Returns the files that hold the settings of the preprocessor."""
+    found = [_fetch_any(fetch, *PREPROCESSORS)]
+    if found[0] is not None and found[0].name == PREPROCESSORS[0]:
+        with contextlib.suppress(_NotCachedError):
+            found.append(fetch(PREPROCESSORS[1]))
+    if found[0] is None:
+        raise InputError(
+            f"{source}: has neither {' nor '.join(PREPROCESSORS)}, which say whether the model reads normalised audio, "
+            f"expected one of them: copy it from the model that this one was trained from, or write "
+            f'{PREPROCESSORS[0]} with {{"do_normalize": true, "sampling_rate": 16000}} or with false'
+        )
+    return found
 
 
 def _fetch_any(fetch: Fetch, *names: str) -> Path | None:
@@ -279,15 +285,13 @@ def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 @contextlib.contextmanager
 def without_warnings() -> Iterator[None]:
     """Silences transformers, which warns on import that PyTorch is absent, and the hub, which logs its retries."""
-    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    # Both libraries set the level of their loggers when they are imported, which may be inside.
+    disabled = logging.root.manager.disable
+    logging.disable(max(disabled, logging.WARNING))
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(disabled)

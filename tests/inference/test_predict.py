@@ -18,9 +18,9 @@ from tiny_study import GOLDEN_SSL, ROOT
 
 from sejax.inference import predict
 from sejax.inference.predict import main
-from sejax.pretrained import heads
 from sejax.pretrained.convert import load_checkpoint
-from sejax.pretrained.heads import load_classifier
+from sejax.pretrained.heads import classifier as classifiers
+from sejax.pretrained.heads.classifier import load_classifier
 
 # Samples of the golden utterances, which the tiny models' PyTorch outputs belong to.
 NAMES = ("short", "middle", "long")
@@ -48,7 +48,7 @@ def table(printed: str) -> tuple[list[str], list[str], np.ndarray]:
 
 @pytest.mark.parametrize(
     ("model", "labels"),
-    [("wavlm-classifier", ["neu", "hap", "ang", "sad"]), ("dimensional", ["arousal", "dominance", "valence"])],
+    [("wavlm-classifier", ["neu", "hap", "ang", "sad"]), ("dimensional", ["valence", "arousal", "dominance"])],
 )
 def test_prints_what_pytorch_computes(
     model: str, labels: list[str], files: list[str], capsys: pytest.CaptureFixture[str]
@@ -61,7 +61,8 @@ def test_prints_what_pytorch_computes(
     assert printed.err.startswith(f"note: columns are {kind}") and len(printed.err.splitlines()) == 1
     golden = np.load(GOLDEN_SSL / model / "outputs.npz")
     logits = [golden[f"{name}_logits"] for name in NAMES]
-    expected = logits if model == "dimensional" else [softmax(x) for x in logits]
+    # The model's own order is arousal, dominance, valence.
+    expected = [x[[2, 0, 1]] for x in logits] if model == "dimensional" else [softmax(x) for x in logits]
     np.testing.assert_allclose(values, expected, rtol=0, atol=3e-5)
 
 
@@ -98,7 +99,7 @@ def test_a_file_that_the_model_fails_on(
     failure: Any, files: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """The files after it are predicted."""
-    compute, calls = heads.classify_utterance, []
+    compute, calls = classifiers.classify_utterance, []
 
     def fail_once(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -109,7 +110,7 @@ def test_a_file_that_the_model_fails_on(
             raise failure
         return found._replace(values=found.values * failure)
 
-    monkeypatch.setattr(heads, "classify_utterance", fail_once)
+    monkeypatch.setattr(classifiers, "classify_utterance", fail_once)
     assert main(["--model", str(GOLDEN_SSL / "dimensional"), *files[:2]]) == 1
     printed = capsys.readouterr()
     assert table(printed.out)[1] == files[1:2]
@@ -123,11 +124,11 @@ def test_what_the_outputs_are_is_an_option(tmp_path: Path, files: list[str], cap
     config["id2label"] = {str(i): f"LABEL_{i}" for i in range(4)}
     (folder / "config.json").write_text(json.dumps(config))
     assert main(["--model", str(folder), files[0]]) == 1
-    assert "give it as the option problem_type" in capsys.readouterr().err
+    assert "give it as the option --problem_type" in capsys.readouterr().err
     assert main(["--model", str(folder), "--problem_type", "single_label_classification", files[0]]) == 0
     printed = capsys.readouterr()
     assert printed.err == (
-        "note: columns are probabilities of classes that exclude each other (as the option problem_type says)\n"
+        "note: columns are probabilities of classes that exclude each other (as the option --problem_type says)\n"
     )
     assert table(printed.out)[2].sum() == pytest.approx(1, abs=1e-5)
 
@@ -136,7 +137,7 @@ def test_interrupted(files: list[str], monkeypatch: pytest.MonkeyPatch, capsys: 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(heads, "classify_utterance", interrupt)
+    monkeypatch.setattr(classifiers, "classify_utterance", interrupt)
     assert main(["--model", str(GOLDEN_SSL / "dimensional"), files[0]]) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "error: interrupted, the rows above are complete"
 
@@ -177,11 +178,11 @@ def test_the_command_line_is_checked(arguments: list[str], capsys: pytest.Captur
 def test_the_revision_is_handed_on(monkeypatch: pytest.MonkeyPatch, files: list[str]):
     asked = []
 
-    def load(source: str, *, revision: str):
+    def load(source: str, *, revision: str, wrappers: Any):
         asked.append((source, revision))
         return load_checkpoint(str(GOLDEN_SSL / "dimensional"))
 
-    monkeypatch.setattr("sejax.pretrained.heads.load_checkpoint", load)
+    monkeypatch.setattr("sejax.pretrained.heads.classifier.load_checkpoint", load)
     assert main(["--model", "someone/emotion", "--revision", "v2", files[0]]) == 0
     assert main(["--model", "someone/emotion", files[0]]) == 0
     assert asked == [("someone/emotion", "v2"), ("someone/emotion", "main")]

@@ -326,6 +326,7 @@ def test_a_prefix_that_all_arrays_share(tmp_path: Path):
 
     said = refused(copy(tmp_path, "hubert-base", rename))
     assert "arrays of its encoder begin with 'module.ssl_model.', expected 'hubert.' or nothing before them" in said
+    assert said.endswith("before them: drop 'module.ssl_model.' from the names in it")
 
 
 def test_another_model_altogether(tmp_path: Path):

@@ -14,16 +14,17 @@ from safetensors.numpy import load_file, save_file
 from tiny_study import GOLDEN_SSL
 
 from sejax.errors import InputError
-from sejax.pretrained import heads
 from sejax.pretrained.extract import plan_windows
-from sejax.pretrained.heads import classify, classify_utterance, load_classifier
+from sejax.pretrained.heads import classifier as classifiers
+from sejax.pretrained.heads.architectures import read_architecture
+from sejax.pretrained.heads.classifier import classify, classify_utterance, load_classifier
 
 NAMES = ("short", "middle", "long")
 LABELS = {
     "classifier": ("neu", "hap", "ang", "sad"),
     "classifier-last": ("neu", "hap", "ang", "sad"),
     "wavlm-classifier": ("neu", "hap", "ang", "sad"),
-    "dimensional": ("arousal", "dominance", "valence"),
+    "dimensional": ("valence", "arousal", "dominance"),
 }
 # Logits are sums of order one over some ten float32 numbers, summed in another order than PyTorch's.
 ATOL = 2e-5
@@ -70,11 +71,11 @@ def test_equals_pytorch(name: str):
     for i, utterance in enumerate(NAMES):
         np.testing.assert_allclose(found.pooled[i], golden[f"{utterance}_pooled"], rtol=0, atol=ATOL)
         np.testing.assert_allclose(found.logits[i], golden[f"{utterance}_logits"], rtol=0, atol=ATOL)
-    if classifier.problem_type == "single_label_classification":
+    if name != "dimensional":
         np.testing.assert_allclose(found.values, jax.nn.softmax(found.logits), rtol=1e-6)
         np.testing.assert_allclose(found.values.sum(axis=1), 1.0, rtol=1e-6)
     else:
-        np.testing.assert_array_equal(found.values, found.logits)
+        np.testing.assert_array_equal(found.values, found.logits[:, jnp.array([2, 0, 1])])
 
 
 @pytest.mark.parametrize(
@@ -91,13 +92,14 @@ def test_equals_pytorch(name: str):
 )
 def test_problem_type(tmp_path: Path, config: dict[str, Any], given: str | None, found: str):
     classifier = load_classifier(changed(tmp_path, "dimensional", config), problem_type=given)
-    assert classifier.problem_type == found
+    assert classifier.head.groups[0].problem_type == found
     assert classifier.notes[-1].startswith(f"columns are {'values' if found == 'regression' else 'probabilities'}")
     if "id2label" in config:
-        assert classifier.labels == tuple(config["id2label"][i] for i in "012")
+        names = ("valence", "arousal", "dominance") if found == "regression" else ("neu", "hap", "ang")
+        assert classifier.labels == names
     scores = classify(classifier, *padded(0.0))
     expected = {
-        "regression": scores.logits,
+        "regression": scores.logits[:, jnp.array([2, 0, 1])],
         "single_label_classification": jax.nn.softmax(scores.logits),
         "multi_label_classification": 1 / (1 + np.exp(-scores.logits)),
     }
@@ -159,8 +161,8 @@ def test_long_audio_is_read_in_windows(monkeypatch: pytest.MonkeyPatch):
         asked.append(plan_windows(*arguments))
         return asked[-1]
 
-    monkeypatch.setattr(heads, "WINDOW_SECONDS", 4.0)
-    monkeypatch.setattr(heads, "plan_windows", counted)
+    monkeypatch.setattr(classifiers, "WINDOW_SECONDS", 4.0)
+    monkeypatch.setattr(classifiers, "plan_windows", counted)
     cut = classify_utterance(classifier, samples)
     (windows,) = asked
     assert len(windows) > 2
@@ -196,9 +198,49 @@ def test_the_layout_is_the_configs(tmp_path: Path):
 
 def test_weights_of_a_head_that_are_none(tmp_path: Path):
     bias = np.array([0, np.nan, 0, 0], np.float32)
-    said = refused(changed(tmp_path, "classifier", classifier__bias=bias, layer_weights=np.zeros(4, np.int64)))
-    assert "output/bias holds values that are NaN or infinite, expected finite weights" in said
+    source = changed(tmp_path, "classifier", classifier__bias=bias)
+    said = refused(source)
+    assert said.startswith(
+        f"{source}: 1 array holds values that are NaN or infinite in float32 (output/bias of its head)"
+    )
+    said = refused(changed(tmp_path / "other", "classifier", layer_weights=np.zeros(4, np.int64)))
     assert "layer_weights holds int64, expected floats" in said
+
+
+def test_the_other_name_of_a_dense_heads_output(tmp_path: Path):
+    """As in ehcalabres' model of RAVDESS's classes: `classifier.output` in place of `classifier.out_proj`."""
+    arrays = load_file(GOLDEN_SSL / "dimensional" / "model.safetensors")
+    renamed: dict[str, np.ndarray | None] = {}
+    for name in ("weight", "bias"):
+        renamed[f"classifier__output__{name}"] = arrays[f"classifier.out_proj.{name}"]
+        renamed[f"classifier__out_proj__{name}"] = None
+    config = {"id2label": {"0": "angry", "1": "calm", "2": "fearful"}, "problem_type": None}
+    classifier = load_classifier(changed(tmp_path, "dimensional", config, **renamed))
+    golden = np.load(GOLDEN_SSL / "dimensional" / "outputs.npz")
+    found = classify(classifier, *padded(0.0))
+    np.testing.assert_allclose(found.logits[1], golden["middle_logits"], rtol=0, atol=ATOL)
+    np.testing.assert_allclose(found.values[1], jax.nn.softmax(golden["middle_logits"]), rtol=0, atol=ATOL)
+
+
+def test_a_dimensional_head_mixes_no_layers(tmp_path: Path):
+    """Whatever the config says of a weighted sum, which belongs to another head: the final norm stays."""
+    source = changed(tmp_path, "dimensional", {"use_weighted_layer_sum": True, "tie_last_hidden_states": False})
+    golden = np.load(GOLDEN_SSL / "dimensional" / "outputs.npz")
+    found = classify(load_classifier(source), *padded(0.0)).logits
+    np.testing.assert_allclose(found[1], golden["middle_logits"], rtol=0, atol=ATOL)
+
+
+@pytest.mark.parametrize(
+    ("name", "preprocessor", "expected"),
+    [
+        ("microsoft/wavlm-large", {"do_normalize": True}, (24, 1024, True)),
+        ("openai/whisper-large-v3", {"feature_size": 128}, (32, 1280, False)),
+    ],
+)
+def test_pretrained_models_that_are_known_by_name(name: str, preprocessor: dict[str, Any], expected: tuple[Any, ...]):
+    backbone: Any = read_architecture(name, GOLDEN_SSL / "config.json", preprocessor)
+    assert (backbone.layers, backbone.hidden, backbone.normalise) == expected
+    assert backbone.pre_norm and backbone.hidden == 64 * backbone.heads
 
 
 def test_two_classes_without_names(tmp_path: Path):

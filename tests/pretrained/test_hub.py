@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +29,7 @@ INDEX = "model.safetensors.index.json"
 
 
 def locate(source: str, revision: str = "main") -> Path:
-    return hub.locate(source, revision, check=read_json)
+    return hub.locate(source, revision, check=lambda path: read_json(path) is not None)
 
 
 def write(folder: Path, names: Sequence[str] = COMPLETE) -> Path:
@@ -301,10 +300,15 @@ def test_a_byte_order_mark_is_no_content(tmp_path: Path):
         read_json(tmp_path)
 
 
-def test_loggers_are_as_before():
-    logger = logging.getLogger("transformers")
-    before = logger.level
+def test_libraries_are_silent_inside_and_as_before_outside(caplog: pytest.LogCaptureFixture):
+    """Also where a library is imported inside, which sets the level of its loggers."""
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    root = logging.getLogger("huggingface_hub")
+    before = root.level
     with without_warnings():
-        assert logger.level == logging.ERROR
-    assert logger.level == before
-    assert os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] == "1"
+        root.setLevel(logging.WARNING)
+        logger.warning("Retrying in 8s [Retry 5/5].")
+        logger.error("heard")
+    logger.warning("heard again")
+    root.setLevel(before)
+    assert [record.message for record in caplog.records] == ["heard", "heard again"]

@@ -84,6 +84,18 @@ def test_dimensions_by_their_names(label: str, found: str | None):
         (("a", "d", "f", "h", "n", "sa", "su"), "single_label_classification"),  # of SAVEE
         (("low arousal", "high arousal"), "single_label_classification"),
         (("W", "L", "E", "A", "F", "T", "N"), "single_label_classification"),  # of EmoDB
+        (("VAD_valence", "VAD_arousal", "VAD_dominance"), "regression"),
+        (("EMOVAL", "EMOACT", "EMODOM"), "regression"),
+        (("PAD_P", "PAD_A", "PAD_D"), "regression"),
+        (("reg_valence", "reg_arousal"), "regression"),
+        (("negative", "neutral", "positive"), "single_label_classification"),
+        (("female_angry", "male_angry", "female_calm", "male_calm"), "single_label_classification"),
+        (("生气/angry", "开心/happy", "其他/other", "<unk>"), "single_label_classification"),
+        (("Wut", "Freude", "Trauer"), "single_label_classification"),
+        (("anger", "disgust", "enthusiasm", "fear", "happiness", "neutral", "sadness"), "single_label_classification"),
+        (("Angry", "Sad", "Happy", "Surprise", "Fear", "Disgust", "Contempt"), "single_label_classification"),
+        (("colère", "joie", "peur", "tristesse"), "single_label_classification"),
+        (("anger", "pleasant surprise", "ps", "noia"), "single_label_classification"),
     ],
 )
 def test_what_the_names_say(labels: tuple[str, ...], found: str):
@@ -99,10 +111,27 @@ def test_what_the_names_say(labels: tuple[str, ...], found: str):
         ("output 1", "output 2"),
         ("valence", "arousal", "happy"),
         ("a", "d"),  # arousal and dominance, or anger and disgust
+        ("valence_z", "arousal_z"),
+        ("self-valence", "self-arousal"),
+        ("valence_iemocap", "arousal_iemocap"),
+        ("valance", "arousel", "dominence"),
+        ("Vale", "Arou", "Domi"),
+        ("Positive", "Active", "Dominant"),
+        ("anger_intensity", "joy_intensity"),
+        ("target_0", "target_1", "target_2"),
+        ("y0", "y1"),
+        ("class_0", "class_1"),
+        ("regression_0", "regression_1"),
+        ("#0", "#1", "#2"),
+        ("foo", "bar", "baz"),
+        ("x", "y", "z"),
+        ("happy", "sad", "score"),
     ],
 )
 def test_where_the_names_say_nothing(labels: tuple[str, ...]):
-    with pytest.raises(InputError, match=r"has no problem_type, and its labels .* give it as the option problem_type$"):
+    with pytest.raises(
+        InputError, match=r"has no problem_type, and its labels .* give it as the option --problem_type$"
+    ):
         read_problem_type(labels, {}, PATH)
     for given in ("regression", "multi_label_classification"):
         assert read_problem_type(labels, {}, PATH, given)[0] == given
@@ -113,7 +142,7 @@ def test_the_user_goes_before_the_config():
     config = {"problem_type": "single_label_classification"}
     assert read_problem_type(("x", "y"), config, PATH, "regression") == (
         "regression",
-        "as the option problem_type says",
+        "as the option --problem_type says",
     )
     assert read_problem_type(("arousal", "valence"), config, PATH)[0] == "single_label_classification"
 

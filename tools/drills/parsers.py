@@ -178,7 +178,7 @@ class Checkpoint(Parser):
         self.sources = [golden / name for name in ("classifier", "dimensional", "wavlm-classifier", "classifier-last")]
 
     def attempt(self, random: Random) -> str:
-        from sejax.pretrained.heads import load_classifier
+        from sejax.pretrained.heads.classifier import load_classifier
 
         source, folder = random.choice(self.sources), self.folder / "checkpoint"
         shutil.rmtree(folder, ignore_errors=True)
