@@ -51,7 +51,7 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
     begun = files.read_plan(workdir, study.programs)
     devices.wait_for_all("workdir read")
     if devices.leads():
-        files.write_runs(workdir, study, best_epoch=None)
+        files.begin_runs(workdir, study)
         print(*filter(None, (study.corpus.describe_losses(), study.size)), sep="\n", flush=True)
 
     # ------------------------------------------------------------------ plan: stacks, memory, compiled programs
@@ -67,7 +67,10 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
     tested: dict[int, Tested] = {}
     best_epoch = np.zeros(len(study.runs), np.int32)
     for number, plan in enumerate(planned, 1):
-        checkpoints = Checkpoints(files.checkpoint_folder(workdir, number, of=len(planned)))
+        checkpoints = Checkpoints(
+            files.checkpoint_folder(workdir, number, of=len(planned)),
+            study=files.program_identity(workdir, plan.placed.program),
+        )
         trained = _train(study, plan, workdir, checkpoints, train)
         for place, run in enumerate(plan.placed.program.runs):
             tested[run.number], best_epoch[run.number] = trained.tested[place], trained.best_epoch[place]
@@ -76,8 +79,8 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
     if not devices.leads():
         return {}
     metrics = files.write_results(workdir, study, tested, best_epoch)
-    print(format_table(metrics))
-    print(f"report: {write_report(workdir)}")
+    report = write_report(workdir)
+    print(f"{format_table(metrics)}\nreport: {report}")
     return metrics
 
 

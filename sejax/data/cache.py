@@ -116,7 +116,12 @@ def build_features(
         )
         with _silent_tfds():
             features = _stored(cache_dir, config) or _read(_build(cache_dir, config))
-    except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
+    except InputError:
+        raise
+    except Exception as error:
+        # array_record has errors of its own for a disk that is full; NotImplementedError: a file system without locks.
+        if not (isinstance(error, OSError | NotImplementedError) or disk_problem(error)):
+            raise
         raise InputError(
             f"{cache_dir}: the features cannot be stored here ({disk_problem(error) or error}), expected a folder with "
             "room that can be written to (config.cache_dir)"

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from jaxtyping import Int
 
 from sejax.build import Study
-from sejax.config import differences
+from sejax.config import differences, unchangeable
 from sejax.corpora.schema import SPLITS
 from sejax.engine import devices
 from sejax.engine.feed import Tested
@@ -187,7 +187,8 @@ def _read_config(workdir: str) -> dict[str, Any] | None:
 def _check_options(workdir: str, options: Mapping[str, Any], begun: Mapping[str, Any]) -> None:
     if different := differences(options, begun["config"]):
         raise InputError(
-            f"{workdir} belongs to another config: here {'; '.join(different)}; use another --workdir, or remove it"
+            f"{workdir} belongs to another config ({'; '.join(different)}), expected the same; use another --workdir, "
+            "or remove it"
         )
 
 
@@ -203,6 +204,22 @@ def _git_revision() -> str | None:
 def checkpoint_folder(workdir: str, number: int, *, of: int) -> Path:
     """Returns the folder of a program's checkpoints; programs are numbered from 1."""
     return Path(workdir, CHECKPOINTS, *([f"program-{number}"] if of > 1 else []))
+
+
+def program_identity(workdir: str, program: Program) -> str:
+    """Returns a digest of what a program is trained on: the options, data and pretrained models of config.json.
+
+    It stays the same when the workdir is continued by a newer version, with other options of `CHANGEABLE`.
+    """
+    begun = _read_config(workdir) or {}
+    return data.digest(
+        {
+            "config": unchangeable(begun["config"]),
+            "data": {name: begun["data"][name] for name in ("digests", "classes", "vad_scale")},
+            "pretrained": begun.get("pretrained", {}),
+            "structure": program.structure,
+        }
+    )
 
 
 # The plan
@@ -274,8 +291,17 @@ def write_results(
     return metrics
 
 
+def begin_runs(workdir: str, study: Study) -> None:
+    """Writes runs.csv before the training, unless the workdir has it: a finished study keeps its best epochs."""
+    if not Path(workdir, RUNS).exists():
+        write_runs(workdir, study, best_epoch=None)
+
+
 def write_runs(workdir: str, study: Study, best_epoch: Int[np.ndarray, " run"] | None) -> None:
-    """Writes runs.csv: each run's hyperparameters, the speakers of its splits, its best epoch (blank before)."""
+    """Writes runs.csv: each run's hyperparameters, the speakers of its splits, its best epoch (blank before).
+
+    Speakers are separated by blanks and quoted as the words of a shell: `shlex.split` reads them.
+    """
     speakers = np.array([u.speaker for u in study.corpus.utterances])
     options = list(study.runs[0].setting.values)
     with atomic_write(Path(workdir, RUNS)) as file:
@@ -284,7 +310,7 @@ def write_runs(workdir: str, study: Study, best_epoch: Int[np.ndarray, " run"] |
         for run in study.runs:
             fold = study.folds[run.fold]
             values = [written(run.setting.values[name]) for name in options]
-            members = [" ".join(sorted(set(speakers[getattr(fold, split)]))) for split in SPLITS]
+            members = [shlex.join(sorted(set(speakers[getattr(fold, split)]))) for split in SPLITS]
             epoch = "" if best_epoch is None else int(best_epoch[run.number])
             writer.writerow([*_run_cells(run, study), *values, *members, epoch])
 
