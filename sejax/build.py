@@ -63,6 +63,11 @@ class Schedule:
     checkpoint_every: int  # epochs
     tensorboard: bool
 
+    @property
+    def stops_after(self) -> int:
+        """Epochs without a better validation score after which a run stops; more than there are if it never does."""
+        return self.patience or self.epochs + 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Study:

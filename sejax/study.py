@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
 from sejax import build
@@ -15,10 +15,12 @@ from sejax.engine import devices
 from sejax.engine.checkpoint import Checkpoints
 from sejax.engine.feed import Tested, open_feed
 from sejax.engine.plan import Planned, format_plan, plan_programs
+from sejax.evaluation.results import Outcome
 from sejax.evaluation.selection import validate_runs
 from sejax.evaluation.tables import format_table
 from sejax.report.page import write_report
 from sejax.workdir import files
+from sejax.workdir.history import check_history, history_of
 from sejax.workdir.logs import Logs
 
 
@@ -65,7 +67,7 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
 
     # ------------------------------------------------------------------ train and test, program by program
     tested: dict[int, Tested] = {}
-    best_epoch = np.zeros(len(study.runs), np.int32)
+    outcomes: dict[int, Outcome] = {}
     for number, plan in enumerate(planned, 1):
         checkpoints = Checkpoints(
             files.checkpoint_folder(workdir, number, of=len(planned)),
@@ -73,12 +75,14 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
         )
         trained = _train(study, plan, workdir, checkpoints, train)
         for place, run in enumerate(plan.placed.program.runs):
-            tested[run.number], best_epoch[run.number] = trained.tested[place], trained.best_epoch[place]
+            tested[run.number] = trained.tested[place]
+            outcomes[run.number] = Outcome(*(of_runs[place] for of_runs in trained.outcome))
 
     # ------------------------------------------------------------------ predictions, metrics, report
     if not devices.leads():
         return {}
-    metrics = files.write_results(workdir, study, tested, best_epoch)
+    outcome = Outcome(*map(np.array, zip(*(outcomes[run.number] for run in study.runs), strict=True)))
+    metrics = files.write_results(workdir, study, tested, outcome, history_of(workdir, study, outcome))
     report = write_report(workdir)
     print(f"{format_table(metrics)}\nreport: {report}")
     return metrics
@@ -88,14 +92,14 @@ class _Trained(NamedTuple):
     """The results of a program, in the order of its runs."""
 
     tested: list[Tested]
-    best_epoch: Int[np.ndarray, " run"]
+    outcome: Outcome
 
 
 def _train(study: build.Study, plan: Planned, workdir: str, checkpoints: Checkpoints, train: bool) -> _Trained:
     """Trains the runs of one program from its newest checkpoint on, and tests each at its best epoch."""
     program, layout, schedule = plan.placed.program, plan.placed.layout, study.schedule
     runs, target, vad = program.runs, np.asarray(program.data.target), np.asarray(program.data.vad)
-    patience = schedule.patience or schedule.epochs + 1
+    patience = schedule.stops_after
 
     # Data, once for all runs; states.
     feed = open_feed(plan)
@@ -108,7 +112,11 @@ def _train(study: build.Study, plan: Planned, workdir: str, checkpoints: Checkpo
             print(f"continuing after epoch {done}", flush=True)
     best_score, best_epoch = layout.collect((best.score, best.epoch))
 
-    if train and done < schedule.epochs and not np.all(done - best_epoch >= patience):
+    outcome = _outcome(schedule, done, best_epoch, best_score)
+    if devices.leads():
+        check_history(workdir, study, program, outcome)
+
+    if train and not outcome.finished.all():
         logs = Logs(workdir, study, program, done) if devices.leads() else None
         with checkpoints.before_sigterm():
             for epoch in range(done + 1, schedule.epochs + 1):
@@ -135,16 +143,25 @@ def _train(study: build.Study, plan: Planned, workdir: str, checkpoints: Checkpo
                 improved = (scores >= best_score) & (epoch - 1 - best_epoch < patience)
                 best_score, best_epoch = np.where(improved, scores, best_score), np.where(improved, epoch, best_epoch)
                 best = feed.keep_best(best, states, scores, improved, epoch)
-                stop = bool(np.all(epoch - best_epoch >= patience)) or checkpoints.asked_to_end()
+                outcome = _outcome(schedule, epoch, best_epoch, best_score)
+                stop = bool(outcome.finished.all()) or checkpoints.asked_to_end()
 
                 # Log and save.
                 if logs:
                     logs.write(epoch, metrics, validation)
-                if epoch % schedule.checkpoint_every == 0 or epoch == schedule.epochs or stop:
+                if epoch % schedule.checkpoint_every == 0 or stop:
                     checkpoints.save(epoch, (states, best))
                 if stop:
                     break
             if logs:
                 logs.close()
     checkpoints.close()
-    return _Trained(feed.test(best), best_epoch)
+    return _Trained(feed.test(best), outcome)
+
+
+def _outcome(
+    schedule: build.Schedule, epoch: int, best_epoch: Int[np.ndarray, " run"], best_score: Float[np.ndarray, " run"]
+) -> Outcome:
+    """Returns what the runs of a program have come to after an epoch; they end together."""
+    finished = epoch >= schedule.epochs or bool(np.all(epoch - best_epoch >= schedule.stops_after))
+    return Outcome(best_epoch, best_score, np.full_like(best_epoch, epoch), np.full(best_epoch.shape, finished))

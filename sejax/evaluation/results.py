@@ -1,10 +1,10 @@
 """The results of a study, from the arrays of its programs: the test predictions and the tree of metrics.json."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 
 from sejax.corpora.schema import DIMENSIONS, Corpus
 from sejax.engine.feed import Tested
@@ -15,6 +15,15 @@ from sejax.evaluation.metrics import confusion_matrix
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.selection import diverged_epochs, selection_scores, trained_outputs, unselected_runs
 from sejax.protocols.folds import Fold
+
+
+class Outcome(NamedTuple):
+    """How the training of runs has ended."""
+
+    best_epoch: Int[np.ndarray, " run"]  # which is tested; 0 for none
+    best_score: Float[np.ndarray, " run"]  # on validation, in that epoch
+    trained: Int[np.ndarray, " run"]  # epochs
+    finished: Bool[np.ndarray, " run"]  # whether these are all epochs that the run trains
 
 
 def gather_predictions(
@@ -81,7 +90,8 @@ def compute_metrics(
     corpus: Corpus,
     *,
     learnable: Mapping[int, Learnable],
-    best_epoch: Int[np.ndarray, " run"],
+    outcome: Outcome,
+    epochs: int,
     history: Iterable[Mapping[str, Any]],
     protocol: Mapping[str, Any],
     corpus_facts: Mapping[str, Any],
@@ -93,6 +103,7 @@ def compute_metrics(
     With several seeds a setting also has `seeds_averaged`: the metrics of the mean of their predictions. Where
     something is missing, a setting has
 
+    - `unfinished`: the epochs that are trained, and those of the config, if some are still to be trained;
     - `diverged`: the runs that did, each with the first such epoch and the epoch before it that is tested (0: none);
     - `untrained`: by class and dimension, the folds without labels to learn it from, which do not predict it;
     - `unselected`: the folds without labels to choose the epoch by, of which the last epoch is tested;
@@ -105,7 +116,8 @@ def compute_metrics(
       folds: of the protocol.
       corpus: with the truths from which the baselines are made.
       learnable: by the run's number.
-      best_epoch: by the run's number; 0 for none.
+      outcome: by the run's number.
+      epochs: of the config.
       history: rows of history.jsonl.
       protocol: stored as it is.
       corpus_facts: stored as they are.
@@ -124,7 +136,7 @@ def compute_metrics(
         ensembles = {entry["name"]: {"seeds_averaged": entry["metrics"]} for entry in averaged}
     history = list(history)
     diverged, unselected = diverged_epochs(history), unselected_runs(history)
-    scores = selection_scores(history, dict(enumerate(best_epoch.tolist())))
+    scores = selection_scores(history, dict(enumerate(outcome.best_epoch.tolist())))
     settings = []
     for entry in summarise(predictions, n_bootstrap=n_bootstrap):
         name = entry["name"]
@@ -136,13 +148,16 @@ def compute_metrics(
         }
         trains = setting_of[name].trains
         own = [run for run in runs if run.setting.name == name]
+        numbers = [run.number for run in own]
+        trained = int(outcome.trained[numbers].min())
         gaps = {
+            "unfinished": {} if outcome.finished[numbers].all() else {"trained": trained, "epochs": epochs},
             "diverged": [
                 {
                     "fold": folds[run.fold].name,
                     "seed": run.seed,
                     "epoch": diverged[run.number],
-                    "best_epoch": int(best_epoch[run.number]),
+                    "best_epoch": int(outcome.best_epoch[run.number]),
                 }
                 for run in own
                 if run.number in diverged

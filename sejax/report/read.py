@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from sejax.errors import InputError
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.results import with_parts
-from sejax.evaluation.selection import read_history, selection_scores
+from sejax.evaluation.selection import check_rows, read_history, selection_scores
 from sejax.evaluation.tables import COLUMNS, Column, remarks
 from sejax.workdir.data import digest
 from sejax.workdir.files import CONFIG, HISTORY, LAYER_WEIGHTS, METRICS, PREDICTIONS, RUNS, read_json
@@ -243,6 +243,8 @@ def _read_files(workdir: str, folder: Path) -> Study:
     runs = [
         Run(int(row["run"]), row["fold"], row["setting"], int(row["best_epoch"])) for row in _read_csv(folder / RUNS)
     ]
+    of_runs = {run.number: (run.fold, run.setting) for run in runs}
+    check_rows(history, of_runs, epochs=config["config"]["epochs"], path=str(folder / HISTORY))
     settings = tree["settings"]
     if not all("folds" in setting for setting in settings):
         scores = selection_scores(history, {run.number: run.best_epoch for run in runs})

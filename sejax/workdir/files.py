@@ -28,8 +28,7 @@ from sejax.engine.plan import Planned, describe, is_plan_of
 from sejax.engine.program import Program
 from sejax.engine.runs import RunKey, written
 from sejax.errors import InputError
-from sejax.evaluation.results import compute_metrics, gather_predictions
-from sejax.evaluation.selection import read_history
+from sejax.evaluation.results import Outcome, compute_metrics, gather_predictions
 from sejax.host.atomic import atomic_write
 from sejax.workdir import data
 
@@ -254,34 +253,39 @@ def write_plan(workdir: str, planned: Sequence[Planned], begun: Sequence[Mapping
 
 
 def write_results(
-    workdir: str, study: Study, tested: Mapping[int, Tested], best_epoch: Int[np.ndarray, " run"]
+    workdir: str,
+    study: Study,
+    tested: Mapping[int, Tested],
+    outcome: Outcome,
+    history: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Writes predictions.csv, runs.csv, layer_weights.csv (if hidden states are mixed) and metrics.json.
 
     Args:
       tested: the test predictions of each run at its best epoch, by the run's number.
+      outcome: of all runs.
+      history: rows of history.jsonl.
 
     Returns:
       The tree of metrics.json.
     """
     predictions = gather_predictions(
-        study.corpus, study.runs, study.folds, tested, learnable=study.learnable, best_epoch=best_epoch
+        study.corpus, study.runs, study.folds, tested, learnable=study.learnable, best_epoch=outcome.best_epoch
     )
     predictions.write(os.path.join(workdir, PREDICTIONS))
-    write_runs(workdir, study, best_epoch)
+    write_runs(workdir, study, outcome.best_epoch)
     if any(of_run.mixing_scores for of_run in tested.values()):
         write_layer_weights(workdir, study, tested)
     identity = data.identity(study.corpus, data.rows_of(study.corpus, study.audio_digests))
-    history = Path(workdir, HISTORY)
-    rows = read_history(str(history)) if history.exists() else []
     metrics = compute_metrics(
         predictions,
         study.runs,
         study.folds,
         study.corpus,
         learnable=study.learnable,
-        best_epoch=best_epoch,
-        history=rows,
+        outcome=outcome,
+        epochs=study.schedule.epochs,
+        history=history,
         protocol=study.protocol,
         corpus_facts={**study.corpus_facts, "digest": data.digest(identity)},
         audit=study.audit,

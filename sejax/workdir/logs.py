@@ -1,9 +1,8 @@
 """The log of a program while it trains: history.jsonl, TensorBoard scalars, and a progress bar."""
 
-import json
 import math
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ from sejax.engine.epoch import EpochMetrics
 from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.program import Program
 from sejax.engine.tasks import Task
-from sejax.evaluation.selection import read_history
 from sejax.host.progress import progress_bar
 from sejax.host.wording import count
-from sejax.workdir.files import HISTORY, TENSORBOARD
+from sejax.workdir.files import TENSORBOARD
+from sejax.workdir.history import History
 
 _IDENTITY = ("epoch", "run", "fold", "seed", "setting")
 
@@ -66,30 +65,6 @@ class Logs:
                 }
             rows.append({**row, **scores})
         return rows
-
-
-class History:
-    """history.jsonl: a row per epoch and run."""
-
-    def __init__(self, workdir: str, *, runs: Collection[int], epoch: int) -> None:
-        """Opens the file for these runs' epochs after `epoch`; it removes later rows, which a killed process left."""
-        self._path = Path(workdir, HISTORY)
-        kept: list[str] = []
-        if self._path.exists():
-            rows = read_history(str(self._path))
-            kept = [json.dumps(row) + "\n" for row in rows if row["epoch"] <= epoch or row["run"] not in runs]
-        self._path.write_text("".join(kept))
-
-    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Appends rows; floats keep six significant digits, and one that is not finite is null."""
-        with self._path.open("a") as file:
-            for row in rows:
-                short = {k: _short(v) if isinstance(v, float) else v for k, v in row.items()}
-                file.write(json.dumps(short, allow_nan=False) + "\n")
-
-
-def _short(value: float) -> float | None:
-    return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 class TensorBoard:

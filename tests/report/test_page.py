@@ -168,7 +168,7 @@ def fabricate(
         scores = selection_scores(history, {run["run"]: run["best_epoch"] for run in runs})
         tree["settings"] = with_parts(tree["settings"], predictions, scores)
     config = {
-        "config": {"corpus": "<table>", "alpha": 0.5},
+        "config": {"corpus": "<table>", "alpha": 0.5, "epochs": EPOCHS},
         "command": "python -m sejax.main --config 'configs/ä&b.py'",
         "versions": {"jax": "0.9.2"},
         "git": None,

@@ -9,7 +9,8 @@ import pytest
 
 from sejax.engine.tasks import TASKS
 from sejax.workdir import logs
-from sejax.workdir.logs import History, Progress
+from sejax.workdir.history import History
+from sejax.workdir.logs import Progress
 
 
 class Bar:
