@@ -50,6 +50,7 @@ _OTHER_TYPE = re.compile(
 )
 _OPTION_VALUE = re.compile(r"flag --config\.([\w.]+)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"--?(?:no)?config\.([^=]*)")
+_CONFIG_FLAG = re.compile("--?config(=.*)?", re.DOTALL)
 _MISSING_FLAG = re.compile(r"flag --(\w+)=None: .*")
 _TYPES = {
     "int": "a whole number (int)",
@@ -142,8 +143,6 @@ def _of_flag(error: Exception, argv: list[str]) -> str:
     from sejax.config import CHECKS, OPTIONS, at, default_config, unknown_option
 
     problem = str(error)
-    if isinstance(error, flags.DuplicateFlagError):  # each config file defines the flags of its options
-        return "--config is given more than once, expected one file; its options are changed by --config.OPTION=VALUE"
     if missing := _MISSING_FLAG.fullmatch(problem):
         return f"--{missing[1]} is missing, expected --config FILE[:ARGUMENT] and --workdir FOLDER"
     if found := _OPTION_VALUE.fullmatch(problem):
@@ -160,6 +159,10 @@ def _of_flag(error: Exception, argv: list[str]) -> str:
 def _parse(argv: list[str]) -> list[str]:
     """Parses the flags; a wrong option is one sentence, not a traceback."""
     try:
+        if sum(bool(_CONFIG_FLAG.fullmatch(word)) for word in argv) > 1:
+            raise flags.Error(
+                "--config is given more than once, expected one file; its options are changed by --config.OPTION=VALUE"
+            )
         positional = flags.FLAGS(argv)
         if not flags.FLAGS.workdir.strip():
             raise flags.Error("--workdir is empty, expected a folder")

@@ -3,6 +3,7 @@
 import os
 import time
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -47,7 +48,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
 
 def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: str, train: bool) -> dict[str, Any]:
     # ------------------------------------------------------------------ corpus, features, folds, audit, programs
-    study = build.build(config)
+    study = build.build(config, check_corpus=partial(files.check_table, workdir, options))
     if devices.leads():
         files.claim_workdir(workdir, options, study)
     begun = files.read_plan(workdir, study.programs)

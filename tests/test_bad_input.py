@@ -138,8 +138,8 @@ def test_workdir_of_another_config(study: Path, cache_dir: str):
     config.epochs = 3
     config.model.width = 16
     sentence = _problem(config, study)
-    assert "epochs (3, there 10)" in sentence
-    assert "model.width (16, there 8)" in sentence
+    assert "epochs is 3 here, 10 in the workdir" in sentence
+    assert "model.width is 16 here, 8 in the workdir" in sentence
     assert "batch_size" not in sentence
 
 
@@ -150,7 +150,7 @@ def test_an_option_that_an_older_workdir_lacks_counts_as_its_default(study: Path
     (workdir / "config.json").write_text(json.dumps(written))
     config = study_config(cache_dir)
     config.patience = 7
-    assert "here patience (7, there 0); use" in _problem(config, workdir)
+    assert "(patience is 7 here, 0 in the workdir), expected the same; use" in _problem(config, workdir)
     train_and_evaluate(study_config(cache_dir), str(workdir), train=False)
     assert (workdir / "predictions.csv").read_bytes() == (study / "predictions.csv").read_bytes()
 

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -239,23 +240,26 @@ def _folder(cache_dir: str, config: DatasetConfig) -> str:
     return os.path.join(cache_dir, FeatureShards.name, config.name)
 
 
-def _stored(cache_dir: str, config: DatasetConfig) -> StreamFeatures | None:
-    """Returns the features that the cache holds, None if it holds none or they are damaged."""
+def _stored(cache_dir: str, config: DatasetConfig, *, note: bool = True) -> StreamFeatures | None:
+    """Returns the features that the cache holds, None if it holds none or, with a note, if they are damaged."""
     if not os.path.isdir(os.path.join(_folder(cache_dir, config), str(FeatureShards.VERSION))):
         return None
     try:
         return _read(FeatureShards(data_dir=cache_dir, config=config))
     # A damaged file can raise anything in TFDS and array_record. All of it can be computed again.
     except Exception as error:
-        where, problem = _folder(cache_dir, config), first_line(error)
-        print(f"note: {where}: the stored features are damaged ({problem}): they are computed again", file=sys.stderr)
+        if note:
+            folder = Path(_folder(cache_dir, config))
+            empty = sorted(path.name for path in folder.rglob("*") if path.is_file() and not path.stat().st_size)
+            problem = f"{empty[0]} is empty" if empty else first_line(error)
+            print(f"note: {folder}: stored features are damaged ({problem}): they are computed again", file=sys.stderr)
         return None
 
 
 def _build(cache_dir: str, config: DatasetConfig) -> FeatureShards:
     """Computes the features and writes the shards, unless another process has done so meanwhile."""
     with _lock(cache_dir):
-        if _stored(cache_dir, config):
+        if _stored(cache_dir, config, note=False):
             return FeatureShards(data_dir=cache_dir, config=config)
         folder = _folder(cache_dir, config)
         downloads = os.path.join(folder, "downloads")

@@ -13,7 +13,7 @@ from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.runs import Learnable, RunKey
 from sejax.errors import InputError
 from sejax.evaluation.metrics import ccc, confusion_matrix, unweighted_accuracy, weighted_accuracy
-from sejax.host.wording import count
+from sejax.host.wording import count, json_problem
 
 _SCORED = ("val_ua", "val_ccc_mean")
 
@@ -139,8 +139,10 @@ def _history_row(line: str, where: str) -> dict[str, Any]:
         problem = f"{wrong[0]} is no number" if wrong else "setting is no text"
     except KeyError as error:
         problem = f"has no {error}"
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        problem = "holds NUL bytes" if "\0" in line else f"is no JSON object ({error})"
+    except (TypeError, AttributeError):
+        problem = "is no JSON object"
+    except (ValueError, RecursionError) as error:
+        problem = json_problem(line, error)
     raise InputError(f"{where}: {problem}, expected a row of a training run; {_ONE_POINT}")
 
 

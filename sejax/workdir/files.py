@@ -21,7 +21,7 @@ from jaxtyping import Int
 
 from sejax.build import Study
 from sejax.config import differences, unchangeable
-from sejax.corpora.schema import SPLITS
+from sejax.corpora.schema import SPLITS, Corpus
 from sejax.engine import devices
 from sejax.engine.feed import Tested
 from sejax.engine.plan import Planned, describe, is_plan_of
@@ -30,6 +30,7 @@ from sejax.engine.runs import RunKey, written
 from sejax.errors import InputError
 from sejax.evaluation.results import Outcome, compute_metrics, gather_predictions
 from sejax.host.atomic import atomic_write
+from sejax.host.wording import json_problem
 from sejax.workdir import data
 
 CONFIG = "config.json"
@@ -80,8 +81,8 @@ def check_workdir(workdir: str, options: Mapping[str, Any], *, must_exist: bool)
         raise InputError(f"{workdir} has no {CONFIG}, expected the workdir of a training run")
     elif Path(workdir, CHECKPOINTS).exists():
         raise InputError(
-            f"{workdir} has {CHECKPOINTS} and no {CONFIG}, expected the one that says what they were trained on "
-            "and how; restore it, or use another --workdir"
+            f"{workdir} has {CHECKPOINTS} but its {CONFIG} is gone, expected the file that says what they were trained "
+            "on; restore it, or use another --workdir"
         )
     try:
         Path(workdir).mkdir(parents=True, exist_ok=True)
@@ -114,6 +115,21 @@ def only_here(workdir: str) -> Iterator[None]:
         lock.release()
 
 
+def check_table(workdir: str, options: Mapping[str, Any], corpus: Corpus) -> None:
+    """Checks that the workdir was begun with the corpus's labels and speakers, before features are computed.
+
+    Args:
+      options: all options of the config as plain JSON values.
+      corpus: as its reader returns it.
+
+    Raises:
+      InputError: it was begun with other data.
+    """
+    begun = _read_config(workdir) or {}
+    if "data" in begun:
+        _check_data(workdir, options, data.changes_of_table(workdir, _begun_data(workdir, begun), corpus))
+
+
 def claim_workdir(workdir: str, options: Mapping[str, Any], study: Study) -> None:
     """Writes config.json, or checks that the workdir was begun with the same config, data and pretrained checkpoints.
 
@@ -139,13 +155,7 @@ def claim_workdir(workdir: str, options: Mapping[str, Any], study: Study) -> Non
                 f"holds now (stream {changed[0]}), expected the same files; use another --workdir"
             )
         if "data" in begun:
-            data.check_identity(begun["data"], Path(workdir, CONFIG))
-            if different := data.changes(workdir, begun["data"], identity, rows):
-                raise InputError(
-                    f"{workdir} was begun with other data than {options['data_dir'] or 'the corpus'} holds now: "
-                    f"{'; '.join(different)}; expected the same data: numbers of both together would mean nothing; "
-                    "use another --workdir, or restore the data"
-                )
+            _check_data(workdir, options, data.changes(workdir, _begun_data(workdir, begun), identity, rows))
             return
         print(
             f"note: {workdir} was begun by an older version, which did not store what its data were: whether they have "
@@ -164,6 +174,20 @@ def claim_workdir(workdir: str, options: Mapping[str, Any], study: Study) -> Non
     # First the rows: config.json names what they are.
     data.write_rows(workdir, rows)
     write_json(Path(workdir, CONFIG), {**facts, "data": identity})
+
+
+def _begun_data(workdir: str, begun: Mapping[str, Any]) -> Mapping[str, Any]:
+    data.check_identity(begun["data"], Path(workdir, CONFIG))
+    return begun["data"]
+
+
+def _check_data(workdir: str, options: Mapping[str, Any], changes: Sequence[str]) -> None:
+    if changes:
+        raise InputError(
+            f"{workdir} was begun with other data than {options['data_dir'] or 'the corpus'} holds now: "
+            f"{'; '.join(changes)}; expected unchanged data (results of two corpora must not be mixed); use another "
+            "--workdir, or restore the data"
+        )
 
 
 def _read_config(workdir: str) -> dict[str, Any] | None:
@@ -355,9 +379,13 @@ def read_json(path: Path, expected: str) -> Any:
       InputError: it cannot be read or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}), expected {expected}") from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}), expected {expected}") from error
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} {json_problem(text, error)}, expected {expected}") from error
 
 
 def write_json(path: str | os.PathLike[str], tree: Any) -> None:

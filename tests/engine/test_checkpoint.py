@@ -1,3 +1,4 @@
+import asyncio
 import json
 import re
 import shutil
@@ -9,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorstore
 from tiny_study import ROOT, environment
 
-from sejax.engine.checkpoint import CHECKSUMS, DAMAGED, Checkpoints
+from sejax.engine.checkpoint import CHECKSUMS, DAMAGED, Checkpoints, hide_late_complaints
 from sejax.engine.runs import run_sharding
 from sejax.engine.step import State
 from sejax.errors import InputError
@@ -236,3 +238,36 @@ def test_an_unreadable_checkpoint_of_an_older_version_is_named(copied):
     latest, sentence = read.stdout.splitlines()
     assert latest == "15"
     assert re.search(r"15 cannot be read as a checkpoint .*remove it", sentence)
+
+
+def test_arrays_that_nobody_waits_for_complain_to_nobody(monkeypatch):
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: complaints.append(lost.exc_value))
+    hide_late_complaints()
+
+    def set_late(value):
+        """As tensorstore does when orbax has given up: the loop that waited for the array is closed."""
+        promise, future = tensorstore.Promise.new()
+        loop = asyncio.new_event_loop()
+
+        async def begin():
+            waiting = loop.create_task(wait())
+            await asyncio.sleep(0)
+            waiting._log_destroy_pending = False
+
+        async def wait():
+            await future
+
+        loop.run_until_complete(begin())
+        loop.close()
+        promise.set_result(value)
+
+    set_late(3)
+    assert complaints == []
+
+    class Broken:
+        def __del__(self):
+            raise RuntimeError("something else")
+
+    Broken()
+    assert [str(complaint) for complaint in complaints] == ["something else"]
