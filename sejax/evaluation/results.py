@@ -136,7 +136,8 @@ def compute_metrics(
         ensembles = {entry["name"]: {"seeds_averaged": entry["metrics"]} for entry in averaged}
     history = list(history)
     diverged, unselected = diverged_epochs(history), unselected_runs(history)
-    scores = selection_scores(history, dict(enumerate(outcome.best_epoch.tolist())))
+    best_epoch = dict(enumerate(outcome.best_epoch.tolist()))
+    scores = selection_scores([*history, *_lost_rows(history, runs, outcome)], best_epoch)
     settings = []
     for entry in summarise(predictions, n_bootstrap=n_bootstrap):
         name = entry["name"]
@@ -175,6 +176,19 @@ def compute_metrics(
         "baselines": {"majority": majority},
         "audit": dict(audit),
     }
+
+
+def _lost_rows(
+    history: Iterable[Mapping[str, Any]], runs: Sequence[RunKey], outcome: Outcome
+) -> list[Mapping[str, Any]]:
+    """Returns, for the runs whose best epoch has no row in the history, one with its score."""
+    there = {(row["run"], row["epoch"]) for row in history}
+    best = [(run, int(outcome.best_epoch[run.number]), float(outcome.best_score[run.number])) for run in runs]
+    return [
+        {"run": run.number, "epoch": epoch, "setting": run.setting.name, "score": score}
+        for run, epoch, score in best
+        if epoch and (run.number, epoch) not in there
+    ]
 
 
 def _untrained(

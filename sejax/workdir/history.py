@@ -64,26 +64,18 @@ def check_history(workdir: str, study: Study, program: Program, outcome: Outcome
             )
     wanted = [(run.number, epoch) for run in program.runs for epoch in range(1, int(outcome.trained.min()) + 1)]
     if missing := [key for key in wanted if key not in rows]:
-        run, epoch = missing[0]
-        lacks = f"lacks {count(len(missing), 'row')} of {len(wanted)} (the first: epoch {epoch} of run {run})"
-        print(f"note: {path} {lacks}: the curves of the report have gaps", file=sys.stderr)
+        number, epoch = missing[0]
+        lacks = f"lacks {count(len(missing), 'row')} of {len(wanted)} (the first: epoch {epoch} of run {number})"
+        print(f"note: {path} {lacks}: the curves have gaps, and no run is told that diverged there", file=sys.stderr)
 
 
 def history_of(workdir: str, study: Study, outcome: Outcome) -> list[dict[str, Any]]:
     """Returns the rows of the epochs that the runs have trained.
 
-    Where the row of a run's best epoch is missing, one with its score from the checkpoint takes its place.
-
     Raises:
       InputError: see `check_history`.
     """
-    rows = [row for row in _read(workdir, study) if row["epoch"] <= outcome.trained[row["run"]]]
-    there = {(row["run"], row["epoch"]) for row in rows}
-    for run in study.runs:
-        epoch, score = int(outcome.best_epoch[run.number]), _short(float(outcome.best_score[run.number]))
-        if epoch and (run.number, epoch) not in there:
-            rows.append({"run": run.number, "epoch": epoch, "setting": run.setting.name, "score": score})
-    return rows
+    return [row for row in _read(workdir, study) if row["epoch"] <= outcome.trained[row["run"]]]
 
 
 def _read(workdir: str, study: Study) -> list[dict[str, Any]]:

@@ -111,7 +111,7 @@ def test_metrics_json_of_runs_that_train_one_task_or_diverge():
         corpus,
         learnable={run.number: Learnable(True, (True, True, True)) for run in runs},
         outcome=Outcome(
-            best_epoch=np.ones(len(runs), np.int32),
+            best_epoch=np.array([0, 0, 1] * 2, np.int32),
             best_score=np.full(len(runs), 0.5),
             trained=np.array([3 if run.setting.name == "vad" else 4 for run in runs]),
             finished=np.array([run.setting.name != "vad" for run in runs]),

@@ -283,7 +283,7 @@ def test_lost_rows_of_the_history_are_noted_and_change_no_number(folder: Path, c
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:kept]))
     after = start(folder, cache_dir, train=False)
     assert f"note: {path} lacks {8 - kept} rows of 8 (the first: epoch " in capsys.readouterr().err
-    for setting in (*before["settings"], *after["settings"]):
+    for setting in before["settings"]:
         setting["selection_score"] = pytest.approx(setting["selection_score"], rel=1e-5)
     assert after == before
 
