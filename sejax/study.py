@@ -14,15 +14,13 @@ from ml_collections import ConfigDict
 from sejax import build
 from sejax.engine import devices
 from sejax.engine.checkpoint import Checkpoints
-from sejax.engine.feed import Tested, open_feed
+from sejax.engine.feed import Outcome, Tested, open_feed
 from sejax.engine.plan import Planned, format_plan, plan_programs
-from sejax.evaluation.results import Outcome
 from sejax.evaluation.selection import validate_runs
 from sejax.evaluation.tables import format_table
 from sejax.report.page import write_report
 from sejax.workdir import files
-from sejax.workdir.history import check_history, history_of
-from sejax.workdir.logs import Logs
+from sejax.workdir.logs import Logs, check_history, history_of
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """The results of a study, from the arrays of its programs: the test predictions and the tree of metrics.json."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 
 from sejax.corpora.schema import DIMENSIONS, Corpus
-from sejax.engine.feed import Tested
+from sejax.engine.feed import Outcome, Tested
 from sejax.engine.runs import Learnable, RunKey
 from sejax.evaluation.baselines import class_mean_lookup, majority_class
 from sejax.evaluation.intervals import score_groups, summarise
@@ -15,15 +15,6 @@ from sejax.evaluation.metrics import confusion_matrix
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.selection import diverged_epochs, selection_scores, trained_outputs, unselected_runs
 from sejax.protocols.folds import Fold
-
-
-class Outcome(NamedTuple):
-    """How the training of runs has ended."""
-
-    best_epoch: Int[np.ndarray, " run"]  # which is tested; 0 for none
-    best_score: Float[np.ndarray, " run"]  # on validation, in that epoch
-    trained: Int[np.ndarray, " run"]  # epochs
-    finished: Bool[np.ndarray, " run"]  # whether these are all epochs that the run trains
 
 
 def gather_predictions(

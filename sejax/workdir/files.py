@@ -23,12 +23,12 @@ from sejax.build import Study
 from sejax.config import differences, unchangeable
 from sejax.corpora.schema import SPLITS, Corpus
 from sejax.engine import devices
-from sejax.engine.feed import Tested
+from sejax.engine.feed import Outcome, Tested
 from sejax.engine.plan import Planned, describe, is_plan_of
 from sejax.engine.program import Program
 from sejax.engine.runs import RunKey, written
 from sejax.errors import InputError
-from sejax.evaluation.results import Outcome, compute_metrics, gather_predictions
+from sejax.evaluation.results import compute_metrics, gather_predictions
 from sejax.host.atomic import atomic_write
 from sejax.host.wording import json_problem
 from sejax.workdir import data

@@ -10,10 +10,11 @@ from fabricated import DIMENSIONS, study
 from sklearn.metrics import confusion_matrix, recall_score
 
 from sejax.corpora.schema import Corpus, Utterance
+from sejax.engine.feed import Outcome
 from sejax.engine.runs import Learnable, RunKey, Setting
 from sejax.evaluation.intervals import score_groups, summarise
 from sejax.evaluation.predictions import Predictions
-from sejax.evaluation.results import Outcome, compute_metrics, with_parts
+from sejax.evaluation.results import compute_metrics, with_parts
 from sejax.protocols.folds import Fold
 
 

@@ -9,8 +9,7 @@ import pytest
 
 from sejax.engine.tasks import TASKS
 from sejax.workdir import logs
-from sejax.workdir.history import History
-from sejax.workdir.logs import Progress
+from sejax.workdir.logs import History, Progress
 
 
 class Bar:
