@@ -1,4 +1,4 @@
-"""The log of a program: what it writes while it trains (history.jsonl, scalars, a progress bar), and what is read of it."""
+"""The log of a program: history.jsonl, TensorBoard scalars and a progress bar, and what is read of the history later."""
 
 import json
 import math
