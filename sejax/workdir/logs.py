@@ -1,4 +1,4 @@
-"""The log of a program: history.jsonl, TensorBoard scalars and a progress bar, and what is read of the history later."""
+"""The log of a program: history.jsonl, TensorBoard scalars, a progress bar, and what is read of the history later."""
 
 import json
 import math
