@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tiny_study import ROOT, run_command
+from tiny_study import ROOT
 
 from sejax.config import default_config
 from sejax.errors import InputError
@@ -34,13 +34,6 @@ def test_a_frozen_config_is_taken_as_any_other(tmp_path: Path):
     assert config == default_config()
     config.epochs = 3  # as --config.epochs=3 does
     assert config.is_locked
-
-
-def test_two_configs_are_refused():
-    refused = run_command("--config=configs/demo.py", "--config", "configs/joint.py:emodb", "--workdir=x")
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("error: --config is given more than once, expected one file;")
-    assert refused.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
