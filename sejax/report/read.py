@@ -18,8 +18,9 @@ from sejax.evaluation.tables import COLUMNS, Column, remarks
 from sejax.workdir.data import digest
 from sejax.workdir.files import CONFIG, HISTORY, LAYER_WEIGHTS, METRICS, PREDICTIONS, RUNS, read_json
 
-FILES = (CONFIG, RUNS, HISTORY, PREDICTIONS, METRICS)
-"""The files of a workdir that a report needs. LAYER_WEIGHTS is read too where hidden states are mixed."""
+FILES = (CONFIG, RUNS, PREDICTIONS, METRICS)
+"""The files of a workdir that a report needs. LAYER_WEIGHTS is read too where hidden states are mixed, and HISTORY,
+without which there are no curves."""
 
 Record = TypeVar("Record")
 
@@ -239,7 +240,7 @@ def _read_files(workdir: str, folder: Path) -> Study:
     )
     _check_same_data(workdir, tree, config)
     predictions = Predictions.read(str(folder / PREDICTIONS))
-    history = read_history(str(folder / HISTORY))
+    history = read_history(str(folder / HISTORY)) if (folder / HISTORY).is_file() else []
     runs = [
         Run(int(row["run"]), row["fold"], row["setting"], int(row["best_epoch"])) for row in _read_csv(folder / RUNS)
     ]

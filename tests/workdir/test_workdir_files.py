@@ -276,14 +276,19 @@ def test_the_history_of_another_study_is_refused(folder: Path, other: Path, cach
     assert results(folder) == before
 
 
-@pytest.mark.parametrize("kept", [0, 1, 5])
-def test_lost_rows_of_the_history_are_noted_and_change_no_number(folder: Path, cache_dir: str, kept: int, capsys):
+@pytest.mark.parametrize("kept", [None, 0, 5])
+def test_lost_rows_of_the_history_are_noted_and_change_no_number(
+    folder: Path, cache_dir: str, kept: int | None, capsys
+):
     path = folder / "workdir" / "history.jsonl"
     before = start(folder, cache_dir, train=False)
     capsys.readouterr()
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:kept]))
+    if kept is None:
+        path.unlink()
+    else:
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:kept]))
     after = start(folder, cache_dir, train=False)
-    assert f"note: {path} lacks {8 - kept} rows of 8 (the first: epoch " in capsys.readouterr().err
+    assert f"note: {path} lacks {8 - (kept or 0)} rows of 8 (the first: epoch " in capsys.readouterr().err
     for setting in before["settings"]:
         setting["selection_score"] = pytest.approx(setting["selection_score"], rel=1e-5)
     assert after == before
