@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -63,6 +63,11 @@ class Schedule:
     checkpoint_every: int  # epochs
     tensorboard: bool
 
+    @property
+    def stops_after(self) -> int:
+        """Epochs without a better validation score after which a run stops; more than there are if it never does."""
+        return self.patience or self.epochs + 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
@@ -110,8 +115,12 @@ def options(config: ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json_best_effort())
 
 
-def build(config: ConfigDict) -> Study:
+def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None = None) -> Study:
     """Resolves a config: reads the corpus, computes or reads its features, and lays out all runs.
+
+    Args:
+      config: all options.
+      check_corpus: Refuses a corpus before its features are computed.
 
     Raises:
       InputError: an option makes no sense, or the corpus, its audio or a pretrained checkpoint cannot be used.
@@ -127,7 +136,7 @@ def build(config: ConfigDict) -> Study:
     checkpoints = _find_checkpoints(config, structures)
 
     streams = tuple(dict.fromkeys(name for structure in structures for name in structure.streams))
-    prepared = devices.leader_first(lambda: _prepare_corpus(config, streams), "features")
+    prepared = devices.leader_first(lambda: _prepare_corpus(config, streams, check_corpus), "features")
     corpus, features = prepared.corpus, prepared.streams
     folds = make_folds(corpus.utterances, config.protocol)
     audited = audit(
@@ -219,7 +228,9 @@ def _find_checkpoint(options: ConfigDict, stream: str) -> Pretrained:
         raise InputError(f"config.features.ssl.{stream}: {error}") from error
 
 
-def _prepare_corpus(config: ConfigDict, streams: Sequence[str]) -> Prepared:
+def _prepare_corpus(
+    config: ConfigDict, streams: Sequence[str], check_corpus: Callable[[Corpus], None] | None
+) -> Prepared:
     """Reads the corpus and its features, which are computed if the cache lacks them."""
     cache_dir = os.path.expanduser(config.cache_dir)
     data_dir = os.path.expanduser(config.data_dir)
@@ -230,6 +241,8 @@ def _prepare_corpus(config: ConfigDict, streams: Sequence[str]) -> Prepared:
     corpus.require_usable(config.max_bad_fraction)
     require_labels(corpus.utterances, corpus.classes)
     make_folds(corpus.utterances, config.protocol)
+    if check_corpus:
+        check_corpus(corpus)
     return prepare(
         corpus,
         streams=streams,

@@ -500,19 +500,24 @@ def _check_streams(config: ConfigDict) -> None:
 
 
 def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
-    """Returns the options in which two configs (as plain JSON values) differ, each as `name (here, there)`.
+    """Returns the options in which a config and that of a workdir (as plain JSON values) differ, in words.
 
     An option that `there` lacks, because an older version wrote it, counts as its default. Options of `CHANGEABLE`
     do not count.
     """
-    default = _flat(json.loads(default_config().to_json_best_effort()))
-    here, there = _flat(here), _flat(there)
+    default = unchangeable(json.loads(default_config().to_json_best_effort()))
+    here, there = unchangeable(here), unchangeable(there)
     there = {**{name: default[name] for name in here.keys() & default.keys()}, **there}
     return [
-        f"{name} ({here.get(name)!r}, there {there.get(name)!r})"
+        f"{name} is {here.get(name)!r} here, {there.get(name)!r} in the workdir"
         for name in sorted(here.keys() | there.keys())
-        if here.get(name) != there.get(name) and name not in CHANGEABLE
+        if here.get(name) != there.get(name)
     ]
+
+
+def unchangeable(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options (nested) that have to stay the same in a workdir, by their full names."""
+    return {name: value for name, value in _flat(options).items() if name not in CHANGEABLE}
 
 
 def _flat(options: Mapping[str, Any]) -> dict[str, Any]:

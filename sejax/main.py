@@ -6,9 +6,11 @@ import re
 import signal
 import sys
 import traceback
+import warnings
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 # XLA, TFDS and orbax log what concerns no user, such as a false alarm whenever a compiled program is read from
 # the cache on a CPU; what does concern one is printed by sejax.
@@ -18,11 +20,13 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict, FrozenConfigDict, config_flags
 
 from sejax.errors import InputError, shown
 from sejax.host import stopping
 from sejax.host.disk import disk_problem
+from sejax.host.output import discard_output
+from sejax.host.progress import close_bars
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The study, for instance configs/demo.py.")
 flags.DEFINE_string("workdir", None, "Folder for checkpoints, predictions, metrics and the report.")
@@ -46,6 +50,7 @@ _OTHER_TYPE = re.compile(
 )
 _OPTION_VALUE = re.compile(r"flag --config\.([\w.]+)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"--?(?:no)?config\.([^=]*)")
+_CONFIG_FLAG = re.compile("--?config(=.*)?", re.DOTALL)
 _MISSING_FLAG = re.compile(r"flag --(\w+)=None: .*")
 _TYPES = {
     "int": "a whole number (int)",
@@ -83,7 +88,7 @@ def load_config(argument: str) -> ConfigDict:
     sys.modules[module.__name__] = module  # dataclasses look their module up
     try:
         exec(compile(Path(file).read_bytes(), file, "exec"), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(_in_file(error, file)) from error
     get_config = getattr(module, "get_config", None)
     if not callable(get_config):
@@ -96,16 +101,17 @@ def load_config(argument: str) -> ConfigDict:
         raise InputError(f"--config is {argument}, expected {expected}") from None
     try:
         config = get_config(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(_in_file(error, file)) from error
     if not isinstance(config, ConfigDict):
         raise InputError(
             f"{argument}: get_config returns {shown(config)}, expected the config of sejax.config.default_config"
         )
-    return config.lock()
+    # Options of the command line change a config, which a frozen one does not allow.
+    return (config.as_configdict() if isinstance(config, FrozenConfigDict) else config).lock()
 
 
-def _in_file(error: Exception, file: str) -> str:
+def _in_file(error: Exception | SystemExit, file: str) -> str:
     """Returns the sentence for an error that a config file raised."""
     if isinstance(error, InputError):
         return str(error)
@@ -114,6 +120,8 @@ def _in_file(error: Exception, file: str) -> str:
         lines, problem = [error.lineno], error.msg
     elif isinstance(error, OSError) and not lines:
         return f"{file}: cannot be read ({error.strerror}), expected a Python file with a function get_config"
+    elif isinstance(error, SystemExit):
+        problem = "calls sys.exit, expected a file whose function get_config returns a config"
     else:
         problem = _of_option(error) or "".join(traceback.format_exception_only(error)).strip()
     return f"{file}{f', line {lines[-1]}' if lines else ''}: {problem}"
@@ -151,6 +159,10 @@ def _of_flag(error: Exception, argv: list[str]) -> str:
 def _parse(argv: list[str]) -> list[str]:
     """Parses the flags; a wrong option is one sentence, not a traceback."""
     try:
+        if sum(bool(_CONFIG_FLAG.fullmatch(word)) for word in argv) > 1:
+            raise flags.Error(
+                "--config is given more than once, expected one file; its options are changed by --config.OPTION=VALUE"
+            )
         positional = flags.FLAGS(argv)
         if not flags.FLAGS.workdir.strip():
             raise flags.Error("--workdir is empty, expected a folder")
@@ -166,8 +178,10 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         print(f"error: {argv[1]!r} is not an option; expected --config, --workdir, --mode", file=sys.stderr)
         sys.exit(2)
-    # orbax logs an error with its traceback, and then raises it: Ctrl-C too.
+    # orbax logs an error with its traceback, and then raises it: Ctrl-C too. jax warns of compiled programs that a
+    # full disk does not take: it compiles them again.
     logging.set_verbosity(logging.FATAL)
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
     workdir = flags.FLAGS.workdir
     # Of several processes jax itself takes SIGTERM.
     last_words = partial(_last_words, workdir)
@@ -175,30 +189,42 @@ def main(argv: list[str]) -> None:
         stopping.listen(last_words)
     try:
         # jax takes its devices only after the options are known to be right.
-        from sejax.engine import devices
+        from sejax.engine import checkpoint, devices
         from sejax.study import train_and_evaluate
 
+        checkpoint.hide_late_complaints()
         devices.start(distributed=_DISTRIBUTED.value)
         train_and_evaluate(_CONFIG.value, workdir, train=_MODE.value == "train")
+        sys.stdout.flush()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end(str(error))
     except KeyboardInterrupt:
         stopping.end(signal.SIGINT, last_words())
     except stopping.Terminated:
         stopping.end(signal.SIGTERM, last_words())
+    except BrokenPipeError:
+        discard_output()
+        _end(f"standard output is closed, expected a reader that stays to the end; {last_words()}")
     except Exception as error:
         if not (problem := disk_problem(error)):
             raise
-        print(f"error: {problem}, expected a disk that takes and gives files; {last_words()}", file=sys.stderr)
-        sys.exit(1)
+        if isinstance(error, OSError) and not error.filename:  # as that of standard output is
+            discard_output()
+        _end(f"{problem}, expected a disk that takes and gives files; {last_words()}")
+
+
+def _end(problem: str) -> NoReturn:
+    """Prints the sentence on a line of its own, and ends the process."""
+    close_bars()
+    print(f"error: {problem}", file=sys.stderr)
+    sys.exit(1)
 
 
 def _last_words(workdir: str) -> str:
     """Returns the line of a process that ends early: what is saved, and how to continue."""
     checkpoints = Path(workdir, "checkpoints")
     folders = (*checkpoints.glob("[0-9]*"), *checkpoints.glob("program-*/[0-9]*"))
-    saved = [int(folder.name) for folder in folders if folder.name.isdecimal()]
+    saved = [int(folder.name) for folder in folders if re.fullmatch("[1-9][0-9]*", folder.name)]
     what = f"epoch {max(saved)} is saved in {workdir}" if saved else "no epoch is saved yet"
     return f"stopped: {what}, computed features are kept; the same command continues"
 

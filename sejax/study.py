@@ -3,23 +3,24 @@
 import os
 import time
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
 from sejax import build
 from sejax.engine import devices
 from sejax.engine.checkpoint import Checkpoints
-from sejax.engine.feed import Tested, open_feed
+from sejax.engine.feed import Outcome, Tested, open_feed
 from sejax.engine.plan import Planned, format_plan, plan_programs
 from sejax.evaluation.selection import validate_runs
 from sejax.evaluation.tables import format_table
 from sejax.report.page import write_report
 from sejax.workdir import files
-from sejax.workdir.logs import Logs
+from sejax.workdir.logs import Logs, check_history, history_of
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) -> dict[str, Any]:
@@ -45,13 +46,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
 
 def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: str, train: bool) -> dict[str, Any]:
     # ------------------------------------------------------------------ corpus, features, folds, audit, programs
-    study = build.build(config)
+    study = build.build(config, check_corpus=partial(files.check_table, workdir, options))
     if devices.leads():
         files.claim_workdir(workdir, options, study)
     begun = files.read_plan(workdir, study.programs)
     devices.wait_for_all("workdir read")
     if devices.leads():
-        files.write_runs(workdir, study, best_epoch=None)
+        files.begin_runs(workdir, study)
         print(*filter(None, (study.corpus.describe_losses(), study.size)), sep="\n", flush=True)
 
     # ------------------------------------------------------------------ plan: stacks, memory, compiled programs
@@ -65,19 +66,24 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
 
     # ------------------------------------------------------------------ train and test, program by program
     tested: dict[int, Tested] = {}
-    best_epoch = np.zeros(len(study.runs), np.int32)
+    outcomes: dict[int, Outcome] = {}
     for number, plan in enumerate(planned, 1):
-        checkpoints = Checkpoints(files.checkpoint_folder(workdir, number, of=len(planned)))
+        checkpoints = Checkpoints(
+            files.checkpoint_folder(workdir, number, of=len(planned)),
+            study=files.program_identity(workdir, plan.placed.program),
+        )
         trained = _train(study, plan, workdir, checkpoints, train)
         for place, run in enumerate(plan.placed.program.runs):
-            tested[run.number], best_epoch[run.number] = trained.tested[place], trained.best_epoch[place]
+            tested[run.number] = trained.tested[place]
+            outcomes[run.number] = Outcome(*(of_runs[place] for of_runs in trained.outcome))
 
     # ------------------------------------------------------------------ predictions, metrics, report
     if not devices.leads():
         return {}
-    metrics = files.write_results(workdir, study, tested, best_epoch)
-    print(format_table(metrics))
-    print(f"report: {write_report(workdir)}")
+    outcome = Outcome(*map(np.array, zip(*(outcomes[run.number] for run in study.runs), strict=True)))
+    metrics = files.write_results(workdir, study, tested, outcome, history_of(workdir, study, outcome))
+    report = write_report(workdir)
+    print(f"{format_table(metrics)}\nreport: {report}")
     return metrics
 
 
@@ -85,14 +91,14 @@ class _Trained(NamedTuple):
     """The results of a program, in the order of its runs."""
 
     tested: list[Tested]
-    best_epoch: Int[np.ndarray, " run"]
+    outcome: Outcome
 
 
 def _train(study: build.Study, plan: Planned, workdir: str, checkpoints: Checkpoints, train: bool) -> _Trained:
     """Trains the runs of one program from its newest checkpoint on, and tests each at its best epoch."""
     program, layout, schedule = plan.placed.program, plan.placed.layout, study.schedule
     runs, target, vad = program.runs, np.asarray(program.data.target), np.asarray(program.data.vad)
-    patience = schedule.patience or schedule.epochs + 1
+    patience = schedule.stops_after
 
     # Data, once for all runs; states.
     feed = open_feed(plan)
@@ -105,7 +111,11 @@ def _train(study: build.Study, plan: Planned, workdir: str, checkpoints: Checkpo
             print(f"continuing after epoch {done}", flush=True)
     best_score, best_epoch = layout.collect((best.score, best.epoch))
 
-    if train and done < schedule.epochs and not np.all(done - best_epoch >= patience):
+    outcome = _outcome(schedule, done, best_epoch, best_score)
+    if devices.leads():
+        check_history(workdir, study, program, outcome)
+
+    if train and not outcome.finished.all():
         logs = Logs(workdir, study, program, done) if devices.leads() else None
         with checkpoints.before_sigterm():
             for epoch in range(done + 1, schedule.epochs + 1):
@@ -132,16 +142,25 @@ def _train(study: build.Study, plan: Planned, workdir: str, checkpoints: Checkpo
                 improved = (scores >= best_score) & (epoch - 1 - best_epoch < patience)
                 best_score, best_epoch = np.where(improved, scores, best_score), np.where(improved, epoch, best_epoch)
                 best = feed.keep_best(best, states, scores, improved, epoch)
-                stop = bool(np.all(epoch - best_epoch >= patience)) or checkpoints.asked_to_end()
+                outcome = _outcome(schedule, epoch, best_epoch, best_score)
+                stop = bool(outcome.finished.all()) or checkpoints.asked_to_end()
 
                 # Log and save.
                 if logs:
                     logs.write(epoch, metrics, validation)
-                if epoch % schedule.checkpoint_every == 0 or epoch == schedule.epochs or stop:
+                if epoch % schedule.checkpoint_every == 0 or stop:
                     checkpoints.save(epoch, (states, best))
                 if stop:
                     break
             if logs:
                 logs.close()
     checkpoints.close()
-    return _Trained(feed.test(best), best_epoch)
+    return _Trained(feed.test(best), outcome)
+
+
+def _outcome(
+    schedule: build.Schedule, epoch: int, best_epoch: Int[np.ndarray, " run"], best_score: Float[np.ndarray, " run"]
+) -> Outcome:
+    """Returns what the runs of a program have come to after an epoch; they end together."""
+    finished = epoch >= schedule.epochs or bool(np.all(epoch - best_epoch >= schedule.stops_after))
+    return Outcome(best_epoch, best_score, np.full_like(best_epoch, epoch), np.full(best_epoch.shape, finished))

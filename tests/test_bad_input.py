@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 from tiny_study import (
+    EPOCHS,
     config_file,
     labelled_table,
     read_csv,
@@ -19,6 +20,7 @@ from tiny_study import (
     write_voice,
 )
 
+from sejax.engine.checkpoint import CHECKSUMS
 from sejax.errors import InputError
 from sejax.study import train_and_evaluate
 
@@ -51,9 +53,10 @@ def _problem(config: ConfigDict, workdir: Path, *, train: bool = True) -> str:
         (["--mode=test"], "train|evaluate"),
         (["--wrkdir=x"], "Did you mean: workdir"),
         (["stray"], "'stray'"),
-        (["--config=no_such_file.py"], "no_such_file.py"),
+        (["--config=configs/demo.py"], "--config is given more than once, expected one file; its options are changed"),
+        (["--config", "configs/demo.py"], "--config is given more than once, expected one file; its options are"),
     ],
-    ids=lambda value: value if isinstance(value, str) else value[0],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
 def test_wrong_options_end_with_status_2_and_a_sentence(tmp_path: Path, arguments: list[str], expected: str):
     file = config_file(tmp_path, "tiny_config")
@@ -138,8 +141,8 @@ def test_workdir_of_another_config(study: Path, cache_dir: str):
     config.epochs = 3
     config.model.width = 16
     sentence = _problem(config, study)
-    assert "epochs (3, there 10)" in sentence
-    assert "model.width (16, there 8)" in sentence
+    assert "epochs is 3 here, 10 in the workdir" in sentence
+    assert "model.width is 16 here, 8 in the workdir" in sentence
     assert "batch_size" not in sentence
 
 
@@ -148,9 +151,11 @@ def test_an_option_that_an_older_workdir_lacks_counts_as_its_default(study: Path
     written = json.loads((workdir / "config.json").read_text())
     del written["config"]["patience"], written["config"]["model"]["guided"]
     (workdir / "config.json").write_text(json.dumps(written))
+    for checksums in workdir.glob(f"checkpoints/*/{CHECKSUMS}"):  # they name what config.json lacks now
+        checksums.write_text(json.dumps(json.loads(checksums.read_text())["files"]))
     config = study_config(cache_dir)
     config.patience = 7
-    assert "here patience (7, there 0); use" in _problem(config, workdir)
+    assert "(patience is 7 here, 0 in the workdir), expected the same; use" in _problem(config, workdir)
     train_and_evaluate(study_config(cache_dir), str(workdir), train=False)
     assert (workdir / "predictions.csv").read_bytes() == (study / "predictions.csv").read_bytes()
 
@@ -162,7 +167,7 @@ def test_evaluating_without_training(tmp_path: Path, study: Path, cache_dir: str
     assert "no checkpoint" in _problem(study_config(cache_dir), tmp_path, train=False)
 
 
-def test_checkpoint_of_another_model(tmp_path: Path, study: Path, cache_dir: str):
+def test_checkpoints_of_another_config(tmp_path: Path, study: Path, cache_dir: str):
     shutil.copytree(study, tmp_path / "workdir")
     config = study_config(cache_dir)
     config.model.fused = 12
@@ -171,8 +176,7 @@ def test_checkpoint_of_another_model(tmp_path: Path, study: Path, cache_dir: str
     saved["config"]["model"]["fused"] = 12
     file.write_text(json.dumps(saved))
     sentence = _problem(config, tmp_path / "workdir")
-    assert "checkpoint of another model" in sentence
-    assert str(tmp_path / "workdir" / "checkpoints") in sentence
+    assert f"{tmp_path}/workdir/checkpoints/{EPOCHS} belongs to another study, expected" in sentence
     assert (tmp_path / "workdir" / "predictions.csv").read_bytes() == (study / "predictions.csv").read_bytes()
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tiny_study import ROOT
 
+from sejax.config import default_config
 from sejax.errors import InputError
 from sejax.main import load_config
 
@@ -24,6 +25,15 @@ def test_a_config_is_locked_and_takes_its_argument(tmp_path: Path):
     file.write_text(f"{HEAD}    config.labels, = words\n    config.streams = ['mel']\n    return config\n")
     config = load_config(f"{file}:a:b")
     assert (config.labels, config.streams, config.is_locked) == ("a:b", ("mel",), True)
+
+
+def test_a_frozen_config_is_taken_as_any_other(tmp_path: Path):
+    file = tmp_path / "mine.py"
+    file.write_text(f"{HEAD}    from ml_collections import FrozenConfigDict\n    return FrozenConfigDict(config)\n")
+    config = load_config(str(file))
+    assert config == default_config()
+    config.epochs = 3  # as --config.epochs=3 does
+    assert config.is_locked
 
 
 @pytest.mark.parametrize(
@@ -46,6 +56,7 @@ def test_a_config_is_locked_and_takes_its_argument(tmp_path: Path):
         ("unknown", "NameError: name 'unknown' is not defined"),
         ("raise ValueError('no such corpus')", "ValueError: no such corpus"),
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("exit(0)", "calls sys.exit, expected a file whose function get_config returns a config"),
         ("open('/nowhere/x')", "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/x'"),
     ],
 )
@@ -60,6 +71,7 @@ def test_an_error_in_a_config_file_names_file_and_line(tmp_path: Path, line: str
     [
         ("def f(:\n", "", "{file}, line 1: invalid syntax"),
         ("def get_config():\n  x = 1\n    y = 2\n", "", "{file}, line 3: unexpected indent"),
+        ("raise SystemExit\n", "", "{file}, line 1: calls sys.exit, expected a file whose function get_config"),
         ("1 / 0\n", "", "{file}, line 1: ZeroDivisionError: division by zero"),
         ("x = 1\n", "", "{file}: has no function get_config, expected one that returns a config (configs/demo.py)"),
         ("get_config = 3\n", "", "{file}: has no function get_config, expected one that returns a config"),

@@ -3,6 +3,7 @@
 import collections
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -142,7 +143,7 @@ def test_runs_keep_speakers_apart_and_test_their_own(predictions, runs):
     for row in predictions:
         tested[row["run"]].add(row["speaker"])
     for run in runs:
-        train, val, test = (set(run[f"{split}_speakers"].split()) for split in ("train", "val", "test"))
+        train, val, test = (set(shlex.split(run[f"{split}_speakers"])) for split in ("train", "val", "test"))
         assert (len(train), len(val), len(test)) == (8, 1, 1)
         assert len(train | val | test) == 10
         assert tested[run["run"]] == test == {run["fold"]}

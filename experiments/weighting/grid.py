@@ -5,10 +5,11 @@
 
 Two studies of `configs/joint.py`, each one compiled program over all folds and seeds: constant weights at every
 alpha, and every other scheme at alpha 0.5. Prints a Markdown table, also written to table.md in the workdir; a
-workdir that holds finished studies is only read.
+workdir that holds finished studies of the same options is only read.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,10 +19,13 @@ from ml_collections import ConfigDict
 from scipy.stats import permutation_test
 
 from configs.joint import get_config
+from sejax import build
 from sejax.corpora.read import CORPORA
+from sejax.errors import InputError
 from sejax.evaluation.intervals import summarise
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.tables import COLUMNS
+from sejax.host.atomic import atomic_write
 from sejax.study import train_and_evaluate
 from sejax.weighting import SCHEMES
 from sejax.workdir import files
@@ -103,18 +107,34 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--statistics-only", action="store_true", help="no encoders: a twentieth of the cost")
     parser.add_argument("--fraction", type=float, help="of the synthetic corpus, in place of the config's")
     arguments = parser.parse_args(words)
+    try:
+        rows = _results(arguments)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    print(rows)
+
+
+def _results(arguments: argparse.Namespace) -> str:
+    """Trains the studies that are not finished, and returns the table of both."""
     for name, config in study_configs(arguments.corpus, arguments.data_dir).items():
-        config.epochs = arguments.epochs or config.epochs
-        config.seeds = arguments.seeds or config.seeds
-        config.synthetic.fraction = arguments.fraction or config.synthetic.fraction
+        if arguments.epochs is not None:
+            config.epochs = arguments.epochs
+        if arguments.seeds is not None:
+            config.seeds = arguments.seeds
+        if arguments.fraction is not None:
+            config.synthetic.fraction = arguments.fraction
         if arguments.statistics_only:
             for stream in config.streams:
                 config.model.encoder[stream] = "none"
-        if not (arguments.workdir / name / files.METRICS).exists():
-            train_and_evaluate(config, str(arguments.workdir / name))
+        workdir = str(arguments.workdir / name)
+        if Path(workdir, files.METRICS).exists():
+            files.check_workdir(workdir, build.options(config), must_exist=True)
+        else:
+            train_and_evaluate(config, workdir)
     rows = table([Predictions.read(str(arguments.workdir / name / files.PREDICTIONS)) for name in STUDIES])
-    (arguments.workdir / "table.md").write_text(rows + "\n")
-    print(rows)
+    with atomic_write(arguments.workdir / "table.md") as file:
+        file.write(rows + "\n")
+    return rows
 
 
 if __name__ == "__main__":

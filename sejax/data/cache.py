@@ -1,9 +1,9 @@
 """Features of a corpus as TFDS shards: computed once and read back from then on.
 
 There is one dataset per corpus, feature, settings and speed. Its name ends in a hash over everything that changes the
-features: other settings or a changed audio file give another dataset, and stale shards are never read. TFDS builds in
-a temporary folder and renames it when it is complete. An interrupted build is therefore never read, and the next build
-removes it.
+features: other settings or an audio file of other bytes give another dataset, and stale shards are never read. TFDS
+builds in a temporary folder and renames it when it is complete. An interrupted build is therefore never read, and the
+next build removes it.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,11 @@ from filelock import FileLock, Timeout
 from jaxtyping import Float, Num
 
 from sejax.corpora.schema import SAMPLING_RATE, Corpus, Utterance
+from sejax.data.fingerprints import fingerprint_audio
 from sejax.data.stored import Stored
 from sejax.errors import InputError
 from sejax.features.audio import check_speed
 from sejax.features.extract import Contents, Segment, statistics_dtype
-from sejax.host.archives import split_archive
 from sejax.host.disk import disk_problem
 from sejax.host.progress import progress_bar
 from sejax.host.wording import first_line
@@ -99,22 +100,29 @@ def build_features(
     if workers is not None and workers < 1:
         raise InputError(f"the number of workers is {workers}, expected 1 or more (None is one per core)")
     check_speed(speed)
-    config = DatasetConfig(
-        name=_dataset_name(corpus, contents, speed),
-        corpus=corpus.name,
-        stream=stream,
-        contents=contents,
-        speed=speed,
-        utterances=corpus.utterances,
-        workers=workers or os.cpu_count() or 1,
-        check_bad=check_bad,
-        per_shard=per_shard,
-    )
+    workers = workers or os.cpu_count() or 1
     try:
         os.makedirs(cache_dir, exist_ok=True)
+        fingerprints = fingerprint_audio(corpus.utterances, cache_dir, workers=workers)
+        config = DatasetConfig(
+            name=_dataset_name(corpus.name, fingerprints, contents, speed),
+            corpus=corpus.name,
+            stream=stream,
+            contents=contents,
+            speed=speed,
+            utterances=corpus.utterances,
+            workers=workers,
+            check_bad=check_bad,
+            per_shard=per_shard,
+        )
         with _silent_tfds():
             features = _stored(cache_dir, config) or _read(_build(cache_dir, config))
-    except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
+    except InputError:
+        raise
+    except Exception as error:
+        # array_record has errors of its own for a disk that is full; NotImplementedError: a file system without locks.
+        if not (isinstance(error, OSError | NotImplementedError) or disk_problem(error)):
+            raise
         raise InputError(
             f"{cache_dir}: the features cannot be stored here ({disk_problem(error) or error}), expected a folder with "
             "room that can be written to (config.cache_dir)"
@@ -212,11 +220,11 @@ def _title(config: DatasetConfig) -> str:
     return f"{config.stream}  {config.corpus}{speed}  {len(config.utterances)} utterances"
 
 
-def _dataset_name(corpus: Corpus, contents: Contents, speed: float) -> str:
+def _dataset_name(corpus: str, fingerprints: Sequence[Any], contents: Contents, speed: float) -> str:
     """Returns the name of a dataset, which has a hash over everything that changes its features."""
     identity = {
-        "corpus": corpus.name,
-        "utterances": _fingerprints(corpus.utterances),
+        "corpus": corpus,
+        "utterances": fingerprints,
         "stream": contents.feature,
         "settings": dict(sorted(contents.identity.items())),
         "speed": speed,
@@ -224,31 +232,7 @@ def _dataset_name(corpus: Corpus, contents: Contents, speed: float) -> str:
         "version": FEATURES_VERSION,
     }
     digest = hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).hexdigest()
-    return f"{corpus.name}_{contents.feature}_{digest}"
-
-
-def _fingerprints(utterances: Sequence[Utterance]) -> list[list[Any]]:
-    """Returns for every utterance the name, size and time of its file, and its cut: they differ if its audio changed.
-
-    The folder is left out: a corpus may be moved.
-    """
-    status = functools.cache(_size_and_time)
-    fingerprints = []
-    for utterance in utterances:
-        file, _ = split_archive(utterance.path)
-        name = os.path.basename(utterance.path)
-        fingerprints.append([utterance.id, name, *status(file), utterance.start, utterance.end])
-    return fingerprints
-
-
-def _size_and_time(file: str) -> tuple[int, int]:
-    try:
-        status = os.stat(file)
-    except OSError:  # stored as a bad file until the file appears
-        return -1, -1
-    if not os.access(file, os.R_OK):  # or until it may be read
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
+    return f"{corpus}_{contents.feature}_{digest}"
 
 
 def _folder(cache_dir: str, config: DatasetConfig) -> str:
@@ -256,23 +240,26 @@ def _folder(cache_dir: str, config: DatasetConfig) -> str:
     return os.path.join(cache_dir, FeatureShards.name, config.name)
 
 
-def _stored(cache_dir: str, config: DatasetConfig) -> StreamFeatures | None:
-    """Returns the features that the cache holds, None if it holds none or they are damaged."""
+def _stored(cache_dir: str, config: DatasetConfig, *, note: bool = True) -> StreamFeatures | None:
+    """Returns the features that the cache holds, None if it holds none or, with a note, if they are damaged."""
     if not os.path.isdir(os.path.join(_folder(cache_dir, config), str(FeatureShards.VERSION))):
         return None
     try:
         return _read(FeatureShards(data_dir=cache_dir, config=config))
     # A damaged file can raise anything in TFDS and array_record. All of it can be computed again.
     except Exception as error:
-        where, problem = _folder(cache_dir, config), first_line(error)
-        print(f"note: {where}: the stored features are damaged ({problem}): they are computed again", file=sys.stderr)
+        if note:
+            folder = Path(_folder(cache_dir, config))
+            empty = sorted(path.name for path in folder.rglob("*") if path.is_file() and not path.stat().st_size)
+            problem = f"{empty[0]} is empty" if empty else first_line(error)
+            print(f"note: {folder}: stored features are damaged ({problem}): they are computed again", file=sys.stderr)
         return None
 
 
 def _build(cache_dir: str, config: DatasetConfig) -> FeatureShards:
     """Computes the features and writes the shards, unless another process has done so meanwhile."""
     with _lock(cache_dir):
-        if _stored(cache_dir, config):
+        if _stored(cache_dir, config, note=False):
             return FeatureShards(data_dir=cache_dir, config=config)
         folder = _folder(cache_dir, config)
         downloads = os.path.join(folder, "downloads")

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,9 @@ from sejax.engine import devices
 from sejax.errors import InputError
 from sejax.host import stopping
 from sejax.host.disk import disk_problem
-from sejax.host.wording import first_line
+from sejax.host.wording import count, first_line
 
-CHECKSUMS = "checksums.json"  # in the folder of an epoch: the digest of each other file there
+CHECKSUMS = "checksums.json"  # in the folder of an epoch: study, epoch, and the digest of each other file there
 DAMAGED = "damaged"  # beside the epochs: those that a start has found damaged
 _TIMES = "_CHECKPOINT_METADATA"  # JSON, and the only file that orbax changes after the checksums are made
 _WRITING = ".orbax-checkpoint-tmp"  # ends the name of an epoch's folder until it is complete
@@ -31,10 +33,16 @@ class Checkpoints:
     is renamed when complete, so a process killed in mid-save leaves the epoch before.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        """Opens the folder, which need not exist. Damaged checkpoints are only noticed by `latest`."""
+    def __init__(self, folder: str | Path, *, study: str) -> None:
+        """Opens the folder, which need not exist. Wrong checkpoints in it are only noticed by `latest`.
+
+        Args:
+          folder: one for each program.
+          study: a digest of everything that the program is trained on; its checkpoints are those of no other.
+        """
         self.folder = Path(folder).absolute()
-        self._damaged = devices.leader_first(lambda: _damaged_epochs(self.folder), "checkpoints verified")
+        self._study = study
+        self._wrong = devices.leader_first(lambda: _wrong_epochs(self.folder, study), "checkpoints verified")
         options = ocp.CheckpointManagerOptions(
             max_to_keep=2,
             enable_async_checkpointing=True,
@@ -48,7 +56,8 @@ class Checkpoints:
     def latest(self, *, evaluate: bool = False) -> int:
         """Returns the newest complete epoch, 0 if there is none.
 
-        Damaged checkpoints that are newer are put aside with a note: training repeats their epochs, to the same bytes.
+        Newer checkpoints that are damaged or not of this epoch and study are put aside with a note: training repeats
+        their epochs, to the same bytes.
 
         Args:
           evaluate: whether the checkpoint is evaluated. It must exist then, and be the newest that was saved.
@@ -57,27 +66,28 @@ class Checkpoints:
           InputError: no checkpoint is whole although some were saved; or one must exist and there is none, or it is
             damaged.
         """
-        whole = [epoch for epoch in self._manager.all_steps() if epoch not in self._damaged]
+        whole = [epoch for epoch in self._manager.all_steps() if epoch not in self._wrong]
         newest = max(whole, default=0)
-        lost = {epoch: problem for epoch, problem in self._damaged.items() if epoch > newest}
+        lost = sorted(epoch for epoch in self._wrong if epoch > newest)
         if not lost:
             if evaluate and not newest:
                 raise InputError(f"{self.folder} has no checkpoint, expected one to evaluate: train first")
             return newest
-        problems = "; ".join(f"that of epoch {epoch} {problem}" for epoch, problem in sorted(lost.items()))
+        problems = "; ".join(f"{self.folder / str(epoch)} {self._wrong[epoch]}" for epoch in lost)
         if not newest:
             raise InputError(
-                f"{self.folder} has no checkpoint that is whole ({problems}), expected one to continue from; restore "
-                "it, or remove the folder to train from the start"
+                f"{problems}, expected a whole checkpoint of this study to continue from; restore it, or remove "
+                f"{self.folder} to train from the start"
             )
         if evaluate:
             raise InputError(
-                f"{self.folder}: the newest checkpoint is damaged ({problems}), expected a whole one to evaluate; "
-                f"--mode train repeats what comes after epoch {newest}, to the same numbers"
+                f"{problems}, expected a whole checkpoint of this study to evaluate; --mode train continues after "
+                f"epoch {newest}, to the same numbers"
             )
         if devices.leads():
             self._put_aside(lost)
-            print(f"note: {self.folder}: the checkpoint is damaged ({problems}): moved to {DAMAGED}/", file=sys.stderr)
+            moved = f"moved to {self.folder / DAMAGED}, continuing after epoch {newest}"
+            print(f"note: {problems}; {moved}", file=sys.stderr)
         devices.wait_for_all("damaged checkpoints put aside")
         self._manager.reload()
         return newest
@@ -159,9 +169,11 @@ class Checkpoints:
         """Writes the checksums of the epoch that is being written, just before its folder gets its name."""
         if devices.leads():
             for folder in self.folder.glob(f"*{_WRITING}*"):
-                (folder / CHECKSUMS).write_text(json.dumps(_digests(folder), indent=1))
+                epoch = int(folder.name.partition(_WRITING)[0])
+                tree = {"study": self._study, "epoch": epoch, "files": _digests(folder)}
+                (folder / CHECKSUMS).write_text(json.dumps(tree, indent=1))
 
-    def _put_aside(self, epochs: dict[int, str]) -> None:
+    def _put_aside(self, epochs: Sequence[int]) -> None:
         aside = self.folder / DAMAGED
         aside.mkdir(exist_ok=True)
         for epoch in epochs:
@@ -178,34 +190,47 @@ class Checkpoints:
         return error
 
 
-def _damaged_epochs(folder: Path) -> dict[int, str]:
-    """Returns what is wrong with each damaged checkpoint of a folder, by its epoch."""
-    if not folder.is_dir():
-        return {}
-    epochs = (int(name) for name in os.listdir(folder) if name.isdecimal())
-    return {epoch: problem for epoch in epochs if (problem := _damage(folder / str(epoch)))}
+def saved_epochs(folder: Path) -> list[int]:
+    """Returns the epochs that a folder of checkpoints has entries of, whole or not."""
+    names = os.listdir(folder) if folder.is_dir() else []
+    return [int(name) for name in names if re.fullmatch("[1-9][0-9]*", name)]  # orbax writes no 007
 
 
-def _damage(checkpoint: Path) -> str:
-    """Returns what is wrong with the files of a checkpoint, "" if nothing is."""
+def _wrong_epochs(folder: Path, study: str) -> dict[int, str]:
+    """Returns what is wrong with each checkpoint of a folder that is not as it was written, by its epoch."""
+    return {
+        epoch: problem
+        for epoch in saved_epochs(folder)
+        if (problem := _problem(folder / str(epoch), epoch=epoch, study=study))
+    }
+
+
+def _problem(checkpoint: Path, *, epoch: int, study: str) -> str:
+    """Returns what is wrong with a checkpoint, "" if nothing is."""
     if not checkpoint.is_dir():
         return "is no folder"
     checksums = checkpoint / CHECKSUMS
     if not checksums.exists():
         # Written by an older version: `restore` reads it, or says that it cannot.
-        return "" if (checkpoint / _TIMES).exists() else f"has no {_TIMES}"
+        return "" if (checkpoint / _TIMES).exists() else f"is no checkpoint (has no {_TIMES})"
     try:
-        expected = dict(json.loads(checksums.read_text()))
+        tree = dict(json.loads(checksums.read_text()))
+        # An older version wrote the files' digests alone.
+        expected = dict(tree.get("files", tree))
         digests = _digests(checkpoint)
         json.loads((checkpoint / _TIMES).read_text())
     except (OSError, ValueError, TypeError) as error:
-        return f"cannot be verified ({first_line(error)})"
+        return f"is damaged (cannot be verified: {first_line(error)})"
     absent = sorted(expected.keys() - digests.keys())
     if absent:
-        return f"lacks {len(absent)} of {len(expected)} files, such as {absent[0]}"
+        return f"is damaged (lacks {len(absent)} of {count(len(expected), 'file')}, such as {absent[0]})"
     changed = sorted(name for name in expected if digests[name] != expected[name])
     if changed:
-        return f"has {len(changed)} changed files of {len(expected)}, such as {changed[0]}"
+        return f"is damaged ({len(changed)} of its {count(len(expected), 'file')} changed, such as {changed[0]})"
+    if "files" in tree and tree.get("study") != study:
+        return "belongs to another study"
+    if "files" in tree and tree.get("epoch") != epoch:
+        return f"is the checkpoint of epoch {tree.get('epoch')}"
     return ""
 
 
@@ -224,3 +249,13 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every array by its path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def hide_late_complaints() -> None:
+    """Suppresses what tensorstore prints about arrays of a refused checkpoint that nobody waits for any more."""
+    sys.unraisablehook = partial(_unless_late, sys.unraisablehook)
+
+
+def _unless_late(otherwise: Callable[[Any], object], lost: Any) -> None:
+    if not (isinstance(lost.exc_value, RuntimeError) and str(lost.exc_value) == "Event loop is closed"):
+        otherwise(lost)

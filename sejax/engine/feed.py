@@ -29,6 +29,15 @@ class Tested(NamedTuple):
     mixing_scores: dict[str, Float[np.ndarray, " _layer"]]  # by pretrained stream; the weights are their softmax
 
 
+class Outcome(NamedTuple):
+    """How the training of runs has ended."""
+
+    best_epoch: Int[np.ndarray, " run"]  # which is tested; 0 for none
+    best_score: Float[np.ndarray, " run"]  # on validation, in that epoch
+    trained: Int[np.ndarray, " run"]  # epochs
+    finished: Bool[np.ndarray, " run"]  # whether these are all epochs that the run trains
+
+
 class _Feed(ABC):
     """A planned program with its arrays on the devices, all but the frames."""
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from sejax.corpora.schema import DIMENSIONS, Corpus
-from sejax.engine.feed import Tested
+from sejax.engine.feed import Outcome, Tested
 from sejax.engine.runs import Learnable, RunKey
 from sejax.evaluation.baselines import class_mean_lookup, majority_class
 from sejax.evaluation.intervals import score_groups, summarise
@@ -81,7 +81,8 @@ def compute_metrics(
     corpus: Corpus,
     *,
     learnable: Mapping[int, Learnable],
-    best_epoch: Int[np.ndarray, " run"],
+    outcome: Outcome,
+    epochs: int,
     history: Iterable[Mapping[str, Any]],
     protocol: Mapping[str, Any],
     corpus_facts: Mapping[str, Any],
@@ -93,6 +94,7 @@ def compute_metrics(
     With several seeds a setting also has `seeds_averaged`: the metrics of the mean of their predictions. Where
     something is missing, a setting has
 
+    - `unfinished`: the epochs that are trained, and those of the config, if some are still to be trained;
     - `diverged`: the runs that did, each with the first such epoch and the epoch before it that is tested (0: none);
     - `untrained`: by class and dimension, the folds without labels to learn it from, which do not predict it;
     - `unselected`: the folds without labels to choose the epoch by, of which the last epoch is tested;
@@ -105,7 +107,8 @@ def compute_metrics(
       folds: of the protocol.
       corpus: with the truths from which the baselines are made.
       learnable: by the run's number.
-      best_epoch: by the run's number; 0 for none.
+      outcome: by the run's number.
+      epochs: of the config.
       history: rows of history.jsonl.
       protocol: stored as it is.
       corpus_facts: stored as they are.
@@ -124,7 +127,8 @@ def compute_metrics(
         ensembles = {entry["name"]: {"seeds_averaged": entry["metrics"]} for entry in averaged}
     history = list(history)
     diverged, unselected = diverged_epochs(history), unselected_runs(history)
-    scores = selection_scores(history, dict(enumerate(best_epoch.tolist())))
+    best_epoch = dict(enumerate(outcome.best_epoch.tolist()))
+    scores = selection_scores([*history, *_lost_rows(history, runs, outcome)], best_epoch)
     settings = []
     for entry in summarise(predictions, n_bootstrap=n_bootstrap):
         name = entry["name"]
@@ -136,13 +140,16 @@ def compute_metrics(
         }
         trains = setting_of[name].trains
         own = [run for run in runs if run.setting.name == name]
+        numbers = [run.number for run in own]
+        trained = int(outcome.trained[numbers].min())
         gaps = {
+            "unfinished": {} if outcome.finished[numbers].all() else {"trained": trained, "epochs": epochs},
             "diverged": [
                 {
                     "fold": folds[run.fold].name,
                     "seed": run.seed,
                     "epoch": diverged[run.number],
-                    "best_epoch": int(best_epoch[run.number]),
+                    "best_epoch": int(outcome.best_epoch[run.number]),
                 }
                 for run in own
                 if run.number in diverged
@@ -160,6 +167,19 @@ def compute_metrics(
         "baselines": {"majority": majority},
         "audit": dict(audit),
     }
+
+
+def _lost_rows(
+    history: Iterable[Mapping[str, Any]], runs: Sequence[RunKey], outcome: Outcome
+) -> list[Mapping[str, Any]]:
+    """Returns, for the runs whose best epoch has no row in the history, one with its score."""
+    there = {(row["run"], row["epoch"]) for row in history}
+    best = [(run, int(outcome.best_epoch[run.number]), float(outcome.best_score[run.number])) for run in runs]
+    return [
+        {"run": run.number, "epoch": epoch, "setting": run.setting.name, "score": score}
+        for run, epoch, score in best
+        if epoch and (run.number, epoch) not in there
+    ]
 
 
 def _untrained(

@@ -13,6 +13,7 @@ from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.runs import Learnable, RunKey
 from sejax.errors import InputError
 from sejax.evaluation.metrics import ccc, confusion_matrix, unweighted_accuracy, weighted_accuracy
+from sejax.host.wording import count, json_problem
 
 _SCORED = ("val_ua", "val_ccc_mean")
 
@@ -125,20 +126,62 @@ def read_history(path: str) -> list[dict[str, Any]]:
     return [_history_row(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.endswith("\n")]
 
 
+_ONE_POINT = "remove the line: only that point of the curves is lost"
+
+
 def _history_row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-        known = isinstance(row["epoch"], int) and isinstance(row["run"], int) and isinstance(row["setting"], str)
-        if known and isinstance(row["score"], int | float | None):
+        texts = [name for name, value in row.items() if name not in ("fold", "setting") and not _is_number(value)]
+        wrong = [name for name in ("epoch", "run") if not isinstance(row[name], int)] + texts
+        if not wrong and isinstance(row["setting"], str) and _is_number(row["score"]):
             return row
-        problem = "epoch, run and score are no numbers, or setting is no text"
+        problem = f"{wrong[0]} is no number" if wrong else "setting is no text"
     except KeyError as error:
         problem = f"has no {error}"
-    except (ValueError, TypeError, RecursionError) as error:
-        problem = f"is no JSON object ({error})"
-    raise InputError(
-        f"{where}: {problem}, expected a row of a training run; without the line, a point of the curves is lost"
-    )
+    except (TypeError, AttributeError):
+        problem = "is no JSON object"
+    except (ValueError, RecursionError) as error:
+        problem = json_problem(line, error)
+    raise InputError(f"{where}: {problem}, expected a row of a training run; {_ONE_POINT}")
+
+
+def _is_number(value: Any) -> bool:
+    """Returns whether a value of a row is a number that numpy can hold, or null."""
+    return value is None or (isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63))
+
+
+def check_rows(
+    rows: Sequence[Mapping[str, Any]], runs: Mapping[int, tuple[str, str]], *, epochs: int, path: str
+) -> None:
+    """Checks that rows of history.jsonl are those of a study.
+
+    Args:
+      rows: all lines of the file, in order.
+      runs: the names of fold and setting of each run, by its number.
+      epochs: of the study.
+      path: of the file, for the error.
+
+    Raises:
+      InputError: a row is of another run or epoch, or is there twice.
+    """
+    seen = set()
+    for line, row in enumerate(rows, 1):
+        run, epoch, problem = row["run"], row["epoch"], ""
+        if run not in runs:
+            problem = f"is of run {run}, expected one of the study's {count(len(runs), 'run')} (from 0)"
+        elif (row.get("fold"), row["setting"]) != runs[run]:
+            found, here = (
+                f"fold {fold}, setting {setting}" for fold, setting in ((row.get("fold"), row["setting"]), runs[run])
+            )
+            problem = f"is of run {run} of another study ({found}), expected {here}"
+        elif not 1 <= epoch <= epochs:
+            problem = f"is of epoch {epoch}, expected one from 1 to {epochs}"
+        elif (run, epoch) in seen:
+            problem = f"is of run {run} and epoch {epoch}, expected one line of them and not two"
+        if problem:
+            raise InputError(f"{path}, line {line}: {problem}; {_ONE_POINT}")
+        seen.add((run, epoch))
 
 
 def selection_scores(history: Iterable[Mapping[str, Any]], best_epoch: Mapping[int, int]) -> dict[str, float]:

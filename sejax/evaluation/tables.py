@@ -71,10 +71,25 @@ def format_table(metrics: Mapping[str, Any]) -> str:
 def remarks(metrics: Mapping[str, Any]) -> list[str]:
     """Returns a sentence about everything that is missing in the numbers of the tree of metrics.json."""
     runs = metrics["protocol"]["folds"] * metrics["protocol"]["seeds"]  # of a setting
-    sentences = [f"{setting['name']}: {what}" for setting in metrics["settings"] for what in _gaps(setting, runs)]
+    sentences = _unfinished(metrics["settings"])
+    sentences += [f"{setting['name']}: {what}" for setting in metrics["settings"] for what in _gaps(setting, runs)]
     if all(len(setting.get("diverged", ())) == runs for setting in metrics["settings"]):
         sentences.append("every run of this study diverged: a smaller config.learning_rate may help")
     return sentences
+
+
+def _unfinished(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns a sentence for the settings of which so many epochs are trained."""
+    names: dict[tuple[int, int], list[str]] = {}
+    for setting in settings:
+        if unfinished := setting.get("unfinished"):
+            names.setdefault((unfinished["trained"], unfinished["epochs"]), []).append(setting["name"])
+    found = []
+    for (trained, epochs), of_these in names.items():
+        whose = "" if len(of_these) == len(settings) else f"{_first(of_these, ', ')}: "
+        are = "is" if trained == 1 else "are"
+        found.append(f"{whose}only {trained} of {count(epochs, 'epoch')} {are} trained (--mode train continues)")
+    return found
 
 
 def _gaps(setting: Mapping[str, Any], runs: int) -> list[str]:
@@ -95,7 +110,8 @@ def _gaps(setting: Mapping[str, Any], runs: int) -> list[str]:
         where = f"{count(len(folds), 'fold')} ({_first(folds, ', ')})"
         found.append(f"no labels to choose the epoch by in {where}, so the last one is tested there")
     for task, n in setting.get("unpredicted", {}).items():
-        found.append(f"no metrics of {task} over all folds, for want of {count(n, 'prediction')}")
+        lack = f"{count(n, 'test prediction')} of {task} {'is' if n == 1 else 'are'} missing"
+        found.append(f"no metrics of {task} over all folds, because {lack}")
     if over := setting.get("ccc_mean_over"):
         found.append(f"the mean CCC is that of {' and '.join(over)}, because other ratings have none")
     return found

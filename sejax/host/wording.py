@@ -11,3 +11,10 @@ def count(number: int, noun: str) -> str:
 def first_line(error: Exception) -> str:
     """Returns the first line of an error's words, cut if it is long, or its type if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:_LONGEST]
+
+
+def json_problem(text: str, error: Exception) -> str:
+    """Returns why a text is no JSON, as the end of a sentence about its file."""
+    if not text.strip():
+        return "is empty"
+    return "holds NUL bytes" if "\0" in text else f"is no JSON ({first_line(error)})"

@@ -16,11 +16,14 @@ import argparse
 import csv
 import math
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from sejax.errors import InputError
+from sejax.host.disk import disk_problem
+from sejax.host.output import discard_output
 from sejax.pretrained.labels import PROBLEM_TYPES
 
 if TYPE_CHECKING:
@@ -90,13 +93,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        return _predict_all(given.model, given.revision, given.problem_type, given.files)
+        status = _predict_all(given.model, given.revision, given.problem_type, given.files)
+        sys.stdout.flush()
+        return status
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("error: interrupted, the rows above are complete", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # as of any command whose reader wants no more (`| head`)
+        discard_output()
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.filename or not (problem := disk_problem(error)):
+            raise
+        discard_output()
+        print(f"error: standard output cannot be written ({problem}), expected a disk with room", file=sys.stderr)
+        return 1
 
 
 def _predict_all(model: str, revision: str, problem_type: str | None, files: Sequence[str]) -> int:

@@ -13,13 +13,14 @@ from jaxtyping import Float, Int
 from sejax.errors import InputError
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.results import with_parts
-from sejax.evaluation.selection import read_history, selection_scores
+from sejax.evaluation.selection import check_rows, read_history, selection_scores
 from sejax.evaluation.tables import COLUMNS, Column, remarks
 from sejax.workdir.data import digest
 from sejax.workdir.files import CONFIG, HISTORY, LAYER_WEIGHTS, METRICS, PREDICTIONS, RUNS, read_json
 
-FILES = (CONFIG, RUNS, HISTORY, PREDICTIONS, METRICS)
-"""The files of a workdir that a report needs. LAYER_WEIGHTS is read too where hidden states are mixed."""
+FILES = (CONFIG, RUNS, PREDICTIONS, METRICS)
+"""The files of a workdir that a report needs. LAYER_WEIGHTS is read too where hidden states are mixed, and HISTORY,
+without which there are no curves."""
 
 Record = TypeVar("Record")
 
@@ -239,10 +240,12 @@ def _read_files(workdir: str, folder: Path) -> Study:
     )
     _check_same_data(workdir, tree, config)
     predictions = Predictions.read(str(folder / PREDICTIONS))
-    history = read_history(str(folder / HISTORY))
+    history = read_history(str(folder / HISTORY)) if (folder / HISTORY).is_file() else []
     runs = [
         Run(int(row["run"]), row["fold"], row["setting"], int(row["best_epoch"])) for row in _read_csv(folder / RUNS)
     ]
+    of_runs = {run.number: (run.fold, run.setting) for run in runs}
+    check_rows(history, of_runs, epochs=config["config"]["epochs"], path=str(folder / HISTORY))
     settings = tree["settings"]
     if not all("folds" in setting for setting in settings):
         scores = selection_scores(history, {run.number: run.best_epoch for run in runs})

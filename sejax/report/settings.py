@@ -219,7 +219,7 @@ def _curves(study: Study, setting: Setting, runs: Sequence[Run], anchor: str) ->
     history = [row for row in study.history if row["setting"] == setting.name]
     chosen = np.array([run.best_epoch for run in runs])
     row_of = {run.number: row for row, run in enumerate(runs)}
-    n_epochs = max(row["epoch"] for row in history)
+    n_epochs = max([row["epoch"] for row in history] + chosen.tolist())  # rows may have been lost
 
     def values(name: str) -> Float[np.ndarray, "run epoch"]:
         table = np.full((len(runs), n_epochs), np.nan)

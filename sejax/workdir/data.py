@@ -43,7 +43,12 @@ def rows_of(corpus: Corpus, audio: Mapping[str, str]) -> list[Row]:
       corpus: with usable utterances only.
       audio: the digest of the decoded samples, by utterance id.
     """
-    return [{**{name: of(u) for name, of in _COLUMNS.items()}, AUDIO: audio[u.id]} for u in corpus.utterances]
+    return [{**row, AUDIO: audio[row["id"]]} for row in _table(corpus)]
+
+
+def _table(corpus: Corpus) -> list[dict[str, str]]:
+    """Returns the rows of utterances.csv without the column of the audio."""
+    return [{name: of(u) for name, of in _COLUMNS.items()} for u in corpus.utterances]
 
 
 def identity(corpus: Corpus, rows: Sequence[Row]) -> dict[str, Any]:
@@ -95,11 +100,7 @@ def changes(workdir: str, begun: Mapping[str, Any], here: Mapping[str, Any], row
       here: the identity of the data now.
       rows: the rows of the data now.
     """
-    found = [
-        f"{name} {_words(here[name])} (there {_words(begun.get(name))})"
-        for name in ("classes", "vad_scale")
-        if here[name] != begun.get(name)
-    ]
+    found = _changed_scheme(begun, classes=here["classes"], vad_scale=here["vad_scale"])
     digests = begun["digests"]
     columns = [name for name in (*_COLUMNS, AUDIO) if here["digests"][name] != digests.get(name)]
     if columns:
@@ -107,7 +108,37 @@ def changes(workdir: str, begun: Mapping[str, Any], here: Mapping[str, Any], row
             f"the column {name} (of which utterances cannot be said: {UTTERANCES} is not as it was written)"
             for name in columns
         ]
+    if not found and here["utterances"] != begun.get("utterances"):
+        found = [f"{count(here['utterances'], 'utterance')} (config.json names {_words(begun.get('utterances'))})"]
     return found
+
+
+def changes_of_table(workdir: str, begun: Mapping[str, Any], corpus: Corpus) -> list[str]:
+    """Returns what differs before any audio is read: other labels, speakers, folds; utterances that are gone.
+
+    Utterances that are new alone are no change yet: their audio may prove unusable, as it was before.
+
+    Args:
+      workdir: see `changes`.
+      begun: see `changes`.
+      corpus: as its reader returns it.
+    """
+    there, here = _read_rows(workdir, begun["digests"]), _table(corpus)
+    if there is None:
+        return []
+    known = {row["id"] for row in there}
+    found = _changed_scheme(begun, classes=list(corpus.classes), vad_scale=list(corpus.vad_scale))
+    if found or _changed_rows(there, [row for row in here if row["id"] in known], list(_COLUMNS)):
+        found += _changed_rows(there, here, list(_COLUMNS))
+    return found
+
+
+def _changed_scheme(begun: Mapping[str, Any], **here: Any) -> list[str]:
+    return [
+        f"{name} {_words(value)} (was {_words(begun.get(name))})"
+        for name, value in here.items()
+        if value != begun.get(name)
+    ]
 
 
 def _read_rows(workdir: str, digests: Mapping[str, str]) -> list[Row] | None:
@@ -135,7 +166,7 @@ def _changed_rows(begun: Sequence[Row] | None, here: Sequence[Row], columns: Seq
         differ = [id_ for id_ in both if there[id_][name] != now[id_][name]]
         if differ:
             first = differ[0]
-            shown = "" if name == AUDIO else f" is {_words(now[first][name])}, there {_words(there[first][name])}"
+            shown = "" if name == AUDIO else f" is {_words(now[first][name])} now, was {_words(there[first][name])}"
             more = ", or is decoded by another version of libsndfile or soxr" if len(differ) == len(both) > 1 else ""
             found.append(
                 f"{name} of {len(differ)} of {count(len(both), 'utterance')} (the first: {first!r}{shown})"

@@ -20,17 +20,17 @@ from filelock import FileLock, Timeout
 from jaxtyping import Int
 
 from sejax.build import Study
-from sejax.config import differences
-from sejax.corpora.schema import SPLITS
+from sejax.config import differences, unchangeable
+from sejax.corpora.schema import SPLITS, Corpus
 from sejax.engine import devices
-from sejax.engine.feed import Tested
+from sejax.engine.feed import Outcome, Tested
 from sejax.engine.plan import Planned, describe, is_plan_of
 from sejax.engine.program import Program
 from sejax.engine.runs import RunKey, written
 from sejax.errors import InputError
 from sejax.evaluation.results import compute_metrics, gather_predictions
-from sejax.evaluation.selection import read_history
 from sejax.host.atomic import atomic_write
+from sejax.host.wording import json_problem
 from sejax.workdir import data
 
 CONFIG = "config.json"
@@ -81,8 +81,8 @@ def check_workdir(workdir: str, options: Mapping[str, Any], *, must_exist: bool)
         raise InputError(f"{workdir} has no {CONFIG}, expected the workdir of a training run")
     elif Path(workdir, CHECKPOINTS).exists():
         raise InputError(
-            f"{workdir} has {CHECKPOINTS} and no {CONFIG}, expected the one that says what they were trained on "
-            "and how; restore it, or use another --workdir"
+            f"{workdir} has {CHECKPOINTS} but its {CONFIG} is gone, expected the file that says what they were trained "
+            "on; restore it, or use another --workdir"
         )
     try:
         Path(workdir).mkdir(parents=True, exist_ok=True)
@@ -115,6 +115,21 @@ def only_here(workdir: str) -> Iterator[None]:
         lock.release()
 
 
+def check_table(workdir: str, options: Mapping[str, Any], corpus: Corpus) -> None:
+    """Checks that the workdir was begun with the corpus's labels and speakers, before features are computed.
+
+    Args:
+      options: all options of the config as plain JSON values.
+      corpus: as its reader returns it.
+
+    Raises:
+      InputError: it was begun with other data.
+    """
+    begun = _read_config(workdir) or {}
+    if "data" in begun:
+        _check_data(workdir, options, data.changes_of_table(workdir, _begun_data(workdir, begun), corpus))
+
+
 def claim_workdir(workdir: str, options: Mapping[str, Any], study: Study) -> None:
     """Writes config.json, or checks that the workdir was begun with the same config, data and pretrained checkpoints.
 
@@ -140,13 +155,7 @@ def claim_workdir(workdir: str, options: Mapping[str, Any], study: Study) -> Non
                 f"holds now (stream {changed[0]}), expected the same files; use another --workdir"
             )
         if "data" in begun:
-            data.check_identity(begun["data"], Path(workdir, CONFIG))
-            if different := data.changes(workdir, begun["data"], identity, rows):
-                raise InputError(
-                    f"{workdir} was begun with other data than {options['data_dir'] or 'the corpus'} holds now: "
-                    f"{'; '.join(different)}; expected the same data: numbers of both together would mean nothing; "
-                    "use another --workdir, or restore the data"
-                )
+            _check_data(workdir, options, data.changes(workdir, _begun_data(workdir, begun), identity, rows))
             return
         print(
             f"note: {workdir} was begun by an older version, which did not store what its data were: whether they have "
@@ -165,6 +174,20 @@ def claim_workdir(workdir: str, options: Mapping[str, Any], study: Study) -> Non
     # First the rows: config.json names what they are.
     data.write_rows(workdir, rows)
     write_json(Path(workdir, CONFIG), {**facts, "data": identity})
+
+
+def _begun_data(workdir: str, begun: Mapping[str, Any]) -> Mapping[str, Any]:
+    data.check_identity(begun["data"], Path(workdir, CONFIG))
+    return begun["data"]
+
+
+def _check_data(workdir: str, options: Mapping[str, Any], changes: Sequence[str]) -> None:
+    if changes:
+        raise InputError(
+            f"{workdir} was begun with other data than {options['data_dir'] or 'the corpus'} holds now: "
+            f"{'; '.join(changes)}; expected unchanged data (results of two corpora must not be mixed); use another "
+            "--workdir, or restore the data"
+        )
 
 
 def _read_config(workdir: str) -> dict[str, Any] | None:
@@ -187,7 +210,8 @@ def _read_config(workdir: str) -> dict[str, Any] | None:
 def _check_options(workdir: str, options: Mapping[str, Any], begun: Mapping[str, Any]) -> None:
     if different := differences(options, begun["config"]):
         raise InputError(
-            f"{workdir} belongs to another config: here {'; '.join(different)}; use another --workdir, or remove it"
+            f"{workdir} belongs to another config ({'; '.join(different)}), expected the same; use another --workdir, "
+            "or remove it"
         )
 
 
@@ -203,6 +227,22 @@ def _git_revision() -> str | None:
 def checkpoint_folder(workdir: str, number: int, *, of: int) -> Path:
     """Returns the folder of a program's checkpoints; programs are numbered from 1."""
     return Path(workdir, CHECKPOINTS, *([f"program-{number}"] if of > 1 else []))
+
+
+def program_identity(workdir: str, program: Program) -> str:
+    """Returns a digest of what a program is trained on: the options, data and pretrained models of config.json.
+
+    It stays the same when the workdir is continued by a newer version, with other options of `CHANGEABLE`.
+    """
+    begun = _read_config(workdir) or {}
+    return data.digest(
+        {
+            "config": unchangeable(begun["config"]),
+            "data": {name: begun["data"][name] for name in ("digests", "classes", "vad_scale")},
+            "pretrained": begun.get("pretrained", {}),
+            "structure": program.structure,
+        }
+    )
 
 
 # The plan
@@ -237,34 +277,39 @@ def write_plan(workdir: str, planned: Sequence[Planned], begun: Sequence[Mapping
 
 
 def write_results(
-    workdir: str, study: Study, tested: Mapping[int, Tested], best_epoch: Int[np.ndarray, " run"]
+    workdir: str,
+    study: Study,
+    tested: Mapping[int, Tested],
+    outcome: Outcome,
+    history: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Writes predictions.csv, runs.csv, layer_weights.csv (if hidden states are mixed) and metrics.json.
 
     Args:
       tested: the test predictions of each run at its best epoch, by the run's number.
+      outcome: of all runs.
+      history: rows of history.jsonl.
 
     Returns:
       The tree of metrics.json.
     """
     predictions = gather_predictions(
-        study.corpus, study.runs, study.folds, tested, learnable=study.learnable, best_epoch=best_epoch
+        study.corpus, study.runs, study.folds, tested, learnable=study.learnable, best_epoch=outcome.best_epoch
     )
     predictions.write(os.path.join(workdir, PREDICTIONS))
-    write_runs(workdir, study, best_epoch)
+    write_runs(workdir, study, outcome.best_epoch)
     if any(of_run.mixing_scores for of_run in tested.values()):
         write_layer_weights(workdir, study, tested)
     identity = data.identity(study.corpus, data.rows_of(study.corpus, study.audio_digests))
-    history = Path(workdir, HISTORY)
-    rows = read_history(str(history)) if history.exists() else []
     metrics = compute_metrics(
         predictions,
         study.runs,
         study.folds,
         study.corpus,
         learnable=study.learnable,
-        best_epoch=best_epoch,
-        history=rows,
+        outcome=outcome,
+        epochs=study.schedule.epochs,
+        history=history,
         protocol=study.protocol,
         corpus_facts={**study.corpus_facts, "digest": data.digest(identity)},
         audit=study.audit,
@@ -274,8 +319,17 @@ def write_results(
     return metrics
 
 
+def begin_runs(workdir: str, study: Study) -> None:
+    """Writes runs.csv before the training, unless the workdir has it: a finished study keeps its best epochs."""
+    if not Path(workdir, RUNS).exists():
+        write_runs(workdir, study, best_epoch=None)
+
+
 def write_runs(workdir: str, study: Study, best_epoch: Int[np.ndarray, " run"] | None) -> None:
-    """Writes runs.csv: each run's hyperparameters, the speakers of its splits, its best epoch (blank before)."""
+    """Writes runs.csv: each run's hyperparameters, the speakers of its splits, its best epoch (blank before).
+
+    Speakers are separated by blanks and quoted as the words of a shell: `shlex.split` reads them.
+    """
     speakers = np.array([u.speaker for u in study.corpus.utterances])
     options = list(study.runs[0].setting.values)
     with atomic_write(Path(workdir, RUNS)) as file:
@@ -284,7 +338,7 @@ def write_runs(workdir: str, study: Study, best_epoch: Int[np.ndarray, " run"] |
         for run in study.runs:
             fold = study.folds[run.fold]
             values = [written(run.setting.values[name]) for name in options]
-            members = [" ".join(sorted(set(speakers[getattr(fold, split)]))) for split in SPLITS]
+            members = [shlex.join(sorted(set(speakers[getattr(fold, split)]))) for split in SPLITS]
             epoch = "" if best_epoch is None else int(best_epoch[run.number])
             writer.writerow([*_run_cells(run, study), *values, *members, epoch])
 
@@ -325,9 +379,13 @@ def read_json(path: Path, expected: str) -> Any:
       InputError: it cannot be read or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}), expected {expected}") from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}), expected {expected}") from error
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} {json_problem(text, error)}, expected {expected}") from error
 
 
 def write_json(path: str | os.PathLike[str], tree: Any) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from sejax.corpora.schema import Corpus, Utterance
 from sejax.data import cache as builder
 from sejax.data.cache import StreamFeatures, build_features
 from sejax.data.compute import acoustic_contents, contents
+from sejax.data.fingerprints import REMEMBERED
 from sejax.errors import InputError
 from sejax.features.audio import change_speed, load_audio
 from sejax.features.extract import Contents, Extraction, Segment, statistics_dtype
@@ -79,9 +81,9 @@ def stored(stream: str = "mel", settings: Mapping[str, int] = SMALL) -> Contents
 
 
 def datasets(cache: Path) -> set[str]:
-    """What the cache holds, the lock aside."""
+    """What the cache holds, the lock and the remembered digests aside."""
     folder = cache / "acoustic_features"
-    assert set(os.listdir(cache)) <= {".lock", "acoustic_features"}
+    assert set(os.listdir(cache)) <= {".lock", "acoustic_features", REMEMBERED}
     return set(os.listdir(folder)) if folder.exists() else set()
 
 
@@ -194,22 +196,80 @@ def test_whatever_changes_the_result_is_another_dataset(tmp_path: Path) -> None:
     # The default given is the default.
     build(corpus, cache, settings={**SMALL, "hop_length": 160})
     assert datasets(cache) == seen
-    # Another size, another time, another content of the same size.
+    # Another time changes nothing; another content does, of the same size and time too (`cp -p`, `touch -r`).
     os.utime(first.path, ns=(0, 0))
-    is_new()
+    build(corpus, cache, made_of=stored())
     soundfile.write(first.path, np.random.default_rng(1).uniform(-0.5, 0.5, 1600), RATE, subtype="FLOAT")
+    os.utime(first.path, ns=(0, 0))
     changed = is_new()
     np.testing.assert_array_equal(changed.frames[first.id], extract("mel", load_audio(first.path).samples, SMALL))
 
 
-# Of the first revision: other names would leave every cache that exists unread.
+def test_corpora_that_differ_in_their_samples_alone_share_nothing(tmp_path: Path) -> None:
+    corpora = [write_corpus(tmp_path / name) for name in ("speech", "noise")]
+    for utterance in corpora[1].utterances:
+        samples, rate = soundfile.read(utterance.path)
+        soundfile.write(utterance.path, samples[::-1], rate, subtype="FLOAT")
+    for utterance in (*corpora[0].utterances, *corpora[1].utterances):
+        os.utime(utterance.path, (10**9, 10**9))  # as in an archive that is made to be reproducible
+    both = [build(corpus, tmp_path / "cache") for corpus in corpora]
+    for corpus, features in zip(corpora, both, strict=True):
+        for u in corpus.utterances:
+            np.testing.assert_array_equal(features.frames[u.id], extract("mel", load_audio(u.path).samples, SMALL))
+
+
+def test_members_of_an_archive_are_told_by_their_whole_name(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "corpus", 2)
+    with zipfile.ZipFile(tmp_path / "corpus.zip", "w") as archive:
+        for folder, utterance in zip("ab", corpus.utterances, strict=True):
+            archive.write(utterance.path, f"{folder}/u.wav")
+    first = corpus.utterances[0]
+    for folder, utterance in zip("ab", corpus.utterances, strict=True):
+        zipped = replace(corpus, utterances=(replace(first, path=f"{tmp_path}/corpus.zip::{folder}/u.wav"),))
+        expected = extract("mel", load_audio(utterance.path).samples, SMALL)
+        np.testing.assert_array_equal(build(zipped, tmp_path / "cache").frames[first.id], expected)
+
+
+def test_a_file_is_read_again_only_if_the_system_says_that_it_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, cache = write_corpus(tmp_path / "corpus"), tmp_path / "cache"
+    changed = Path(corpus.utterances[0].path)
+    read = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, *rest: read.append(Path(file.name)) or digest(file, *rest))
+
+    def reads() -> list[Path]:
+        read.clear()
+        build(corpus, cache)
+        return sorted(read)
+
+    everything = sorted(Path(utterance.path) for utterance in corpus.utterances)
+    began = time.time()
+    monkeypatch.setattr(time, "time", lambda: began)
+    assert reads() == reads() == everything  # changed within the resolution of a clock
+    monkeypatch.setattr(time, "time", lambda: began + 1000)
+    assert reads() == everything
+    assert reads() == []
+    os.utime(changed, (10**9, 10**9))
+    assert reads() == [changed]
+    status = changed.stat()
+    changed.write_bytes(changed.read_bytes()[:-4] + bytes(4))
+    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))  # as `touch -r`: size, inode and time are equal
+    assert reads() == [changed]
+    for damage in (b"", b"[]", b'{"x": 3}', b"\0\0"):
+        (cache / REMEMBERED).write_bytes(damage)
+        assert reads() == everything
+
+
+# Other names would leave every cache that exists unread.
 NAMES_OF_DATASETS = [
-    ("mel", {}, 1.0, "pinned_mel_deee8530de8d6ad3"),
-    ("mfcc", {"n_mfcc": 13}, 1.0, "pinned_mfcc_e7c2ebc8f96aa5b8"),
-    ("stf", {}, 0.9, "pinned_stf_a78934c67bf4c01a"),
-    ("prosody", {}, 1.0, "pinned_prosody_ae16662685a48a56"),
-    ("raw", {}, 1.0, "pinned_raw_1b3b104b5c82a8a7"),
-    ("ssl", {"model": str(GOLDEN / "ssl" / "hubert-base"), "layers": "1"}, 1.0, "pinned_ssl_73430857c22f9e67"),
+    ("mel", {}, 1.0, "pinned_mel_270ea235ce3a0473"),
+    ("mfcc", {"n_mfcc": 13}, 1.0, "pinned_mfcc_e97095c26fe98f0a"),
+    ("stf", {}, 0.9, "pinned_stf_811048495bba36ff"),
+    ("prosody", {}, 1.0, "pinned_prosody_5b72c54d130a2bfa"),
+    ("raw", {}, 1.0, "pinned_raw_f505377ebf6f0b84"),
+    ("ssl", {"model": str(GOLDEN / "ssl" / "hubert-base"), "layers": "1"}, 1.0, "pinned_ssl_12b84e75b8d948d3"),
 ]
 
 
@@ -221,7 +281,6 @@ def test_caches_of_older_revisions_are_found(
     for i in range(3):
         path = tmp_path / f"u{i}.wav"
         path.write_bytes(bytes(8044))
-        os.utime(path, ns=(0, (i + 1) * 10**9))
         utterances.append(Utterance(id=path.stem, path=str(path), speaker="s"))
     described = contents(feature, settings)
 
@@ -545,7 +604,8 @@ def test_damaged_shards_are_computed_again(tmp_path: Path, damage: str, capfd: p
         assert_equal(build(corpus, cache), whole)
         said = capfd.readouterr().err
         if ".array_record" in path.name and damage != "lengthened":
-            assert f"note: {path.parent.parent}: the stored features are damaged (" in said
+            assert said.count(f"note: {path.parent.parent}: stored features are damaged (") == 1
+            assert damage != "emptied" or f"({path.name} is empty)" in said
             assert path.read_bytes() == content
         shutil.rmtree(cache)
         build(corpus, cache)

@@ -10,6 +10,7 @@ from fabricated import DIMENSIONS, study
 from sklearn.metrics import confusion_matrix, recall_score
 
 from sejax.corpora.schema import Corpus, Utterance
+from sejax.engine.feed import Outcome
 from sejax.engine.runs import Learnable, RunKey, Setting
 from sejax.evaluation.intervals import score_groups, summarise
 from sejax.evaluation.predictions import Predictions
@@ -110,7 +111,13 @@ def test_metrics_json_of_runs_that_train_one_task_or_diverge():
         folds,
         corpus,
         learnable={run.number: Learnable(True, (True, True, True)) for run in runs},
-        best_epoch=np.ones(len(runs), np.int32),
+        outcome=Outcome(
+            best_epoch=np.array([0, 0, 1] * 2, np.int32),
+            best_score=np.full(len(runs), 0.5),
+            trained=np.array([3 if run.setting.name == "vad" else 4 for run in runs]),
+            finished=np.array([run.setting.name != "vad" for run in runs]),
+        ),
+        epochs=4,
         history=[{"run": 2, "epoch": 1, "setting": "both", "score": 0.5}],
         protocol={"seeds": 2},
         corpus_facts={"name": "c"},
@@ -121,7 +128,8 @@ def test_metrics_json_of_runs_that_train_one_task_or_diverge():
     assert list(by_name) == ["class", "vad", "both"]
     keys = ["name", "values", "metrics", "baselines", "seeds_averaged"]
     assert list(by_name["class"]) == [*keys, "confusion", "folds", "speakers"]
-    assert list(by_name["vad"]) == [*keys, "folds", "speakers"]
+    assert list(by_name["vad"]) == [*keys, "unfinished", "folds", "speakers"]
+    assert by_name["vad"]["unfinished"] == {"trained": 3, "epochs": 4}
     assert list(by_name["both"]) == [*keys, "unpredicted", "selection_score", "confusion", "folds", "speakers"]
     assert by_name["both"]["unpredicted"] == {"class": 4}
     assert set(by_name["class"]["folds"][0]["metrics"]) == {"wa", "ua", "macro_f1"}

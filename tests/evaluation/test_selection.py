@@ -11,6 +11,7 @@ from sejax.engine import losses
 from sejax.engine.runs import Learnable, RunKey, Setting
 from sejax.errors import InputError
 from sejax.evaluation.selection import (
+    check_rows,
     diverged_epochs,
     read_history,
     score,
@@ -155,6 +156,36 @@ def test_a_broken_history_is_a_sentence(tmp_path, content):
         InputError, match=r"history\.jsonl(, line 1)?: .*, expected (the history|a row) of a training run"
     ):
         read_history(str(path))
+
+
+ROW = {"epoch": 2, "run": 1, "fold": "f", "setting": "a", "loss_class": 0.5, "score": 0.5}
+
+
+@pytest.mark.parametrize("changed", [{"loss_class": "0.5"}, {"score": [1]}, {"epoch": None}, {"val_ua": 10**400}])
+def test_a_row_holds_numbers(tmp_path, changed):
+    path = tmp_path / "history.jsonl"
+    path.write_text(json.dumps(ROW) + "\n" + json.dumps(ROW | changed) + "\n")
+    name = next(iter(changed))
+    with pytest.raises(InputError, match=rf"history\.jsonl, line 2: {name} is no number, expected .*; remove the line"):
+        read_history(str(path))
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"run": 99}, "is of run 99, expected one of the study's 2 runs"),
+        ({"setting": "b"}, r"is of run 1 of another study \(fold f, setting b\), expected fold f, setting a"),
+        ({"fold": "g"}, r"is of run 1 of another study \(fold g, setting a\)"),
+        ({"epoch": 4}, "is of epoch 4, expected one from 1 to 3"),
+        ({"epoch": 0}, "is of epoch 0"),
+        ({}, "is of run 1 and epoch 2, expected one line of them and not two"),
+    ],
+)
+def test_rows_are_those_of_the_study(changed, problem):
+    runs = {0: ("f", "a"), 1: ("f", "a")}
+    check_rows([ROW, ROW | {"epoch": 3}], runs, epochs=3, path="h")
+    with pytest.raises(InputError, match=f"h, line 2: {problem}.*; remove the line: only that point"):
+        check_rows([ROW, ROW | changed], runs, epochs=3, path="h")
 
 
 def test_a_last_line_that_a_killed_process_left_is_skipped(tmp_path):

@@ -33,7 +33,7 @@ def test_the_table_of_the_terminal():
         "class-mean look-up - 0.250",
         "alpha=1.0 - -",
         "majority class 25.0 [25.0, 25.0] -",
-        "alpha=1.0: no metrics of class over all folds, for want of 7 predictions",
+        "alpha=1.0: no metrics of class over all folds, because 7 test predictions of class are missing",
         "leave one speaker out; 1 fold, 2 seeds; pooled over all test utterances, "
         "[95 % interval, bootstrap over speakers]",
     ]
@@ -59,7 +59,7 @@ def test_remarks_on_what_is_missing():
         "tested at the best epoch before",
         "b: 2 of 6 runs diverged (fold s0, seed 0, in epoch 1; fold s1, seed 0, in epoch 5), "
         "1 without an epoch before, the others tested at the best epoch before",
-        "b: no metrics of class over all folds, for want of 1 prediction",
+        "b: no metrics of class over all folds, because 1 test prediction of class is missing",
         "c: 6 of 6 runs diverged (fold s0, seed 0, in epoch 1; fold s1, seed 0, in epoch 1; "
         "fold s2, seed 0, in epoch 1; and 3 more), without an epoch before, so they predict nothing",
         "d: too few labels of valence to learn from in 1 fold (s1)",

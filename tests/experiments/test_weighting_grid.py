@@ -70,5 +70,13 @@ def test_the_command_trains_prints_and_does_not_train_again(
     for name in ("alpha=1.0", "alpha=0.5", "alpha=0.0", "weighting=uncertainty", "weighting=imtl_g"):
         assert f"\n| {name} |" in table
     monkeypatch.setattr(grid, "train_and_evaluate", None)
-    grid.main(["--workdir", str(tmp_path)])
+    grid.main(["--workdir", str(tmp_path), "--epochs", "1", "--fraction", "0.01"])
     assert capsys.readouterr().out == table
+    for options, problem in (
+        (["--epochs", "3", "--fraction", "0.01"], "epochs is 3 here, 1 in the workdir"),
+        (["--epochs", "1", "--fraction", "0.01", "--seeds", "0"], "config.seeds is 0, expected a whole number from 1"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            grid.main(["--workdir", str(tmp_path), *options])
+        assert str(ended.value).startswith("error: ")
+        assert problem in str(ended.value)

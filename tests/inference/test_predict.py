@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -196,3 +198,19 @@ def test_help_starts_no_jax():
     found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     assert "--model" in found.stdout and "--revision" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("output", "status", "said"),
+    [
+        ("| head -1", 128 + signal.SIGPIPE, ""),
+        ("> /dev/full", 1, "error: standard output cannot be written (No space left on device), expected a disk"),
+    ],
+)
+def test_standard_output_that_takes_no_more(files: list[str], output: str, status: int, said: str):
+    words = [sys.executable, "-m", "sejax.predict", "--model", str(GOLDEN_SSL / "wavlm-classifier"), *files * 3]
+    line = f'{shlex.join(words)} {output}; exit "${{PIPESTATUS[0]}}"'
+    ended = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    last = [line for line in ended.stderr.splitlines() if not line.startswith("note: ")]
+    assert (ended.returncode, len(last)) == (status, bool(said))
+    assert ended.stderr.splitlines()[-1].startswith(said or "note: ")

@@ -168,7 +168,7 @@ def fabricate(
         scores = selection_scores(history, {run["run"]: run["best_epoch"] for run in runs})
         tree["settings"] = with_parts(tree["settings"], predictions, scores)
     config = {
-        "config": {"corpus": "<table>", "alpha": 0.5},
+        "config": {"corpus": "<table>", "alpha": 0.5, "epochs": EPOCHS},
         "command": "python -m sejax.main --config 'configs/ä&b.py'",
         "versions": {"jax": "0.9.2"},
         "git": None,
@@ -583,3 +583,17 @@ def test_an_unfinished_workdir_is_an_input_error(tmp_path: Path, name: str) -> N
     with pytest.raises(InputError, match=re.escape(name)):
         write_report(str(folder))
     assert not (folder / "report.html").exists()
+
+
+def test_a_history_may_be_short_but_not_of_another_study(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path)
+    history = folder / "history.jsonl"
+    lines = history.read_text(encoding="utf-8").splitlines(keepends=True)
+    history.write_text("".join(lines[:-2]), encoding="utf-8")
+    write_report(str(folder))
+    history.write_text("".join(lines).replace('"run": 0', '"run": 99'), encoding="utf-8")
+    with pytest.raises(InputError, match=r"history.jsonl, line 1: is of run 99, expected one of the study's"):
+        write_report(str(folder))
+    history.unlink()
+    write_report(str(folder))
+    assert "Validation scores" not in (folder / "report.html").read_text(encoding="utf-8")

@@ -1,0 +1,89 @@
+"""What tells the audio of a corpus from other audio: the bytes of its files, wherever they lie and whenever changed.
+
+Reading all bytes takes as long as decoding them. A cache therefore remembers the digest of each file, and beside it
+size, inode and times: the time of the last change of the inode (ctime) is the system's own, so that no copy, archive
+or `touch` can set it back. As long as all of them are equal, the file is not read.
+"""
+
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sejax.corpora.schema import Utterance
+from sejax.host.archives import split_archive
+from sejax.host.atomic import atomic_write
+
+REMEMBERED = "audio_digests.json"
+# A file that has changed so lately could change again without another time: clocks of file systems are coarse.
+_SETTLED_SECONDS = 2.0
+
+Known = dict[str, list[Any]]  # by path: what is equal while the file is unchanged, and the digest
+
+
+def fingerprint_audio(utterances: Sequence[Utterance], cache_dir: str, *, workers: int) -> list[list[Any]]:
+    """Returns for every utterance its id, the name and the digest of its file, and its cut.
+
+    They differ if its audio has changed. The folder of a file is left out: a corpus may be moved.
+
+    Args:
+      utterances: Their `path`, `start` and `end` are read.
+      cache_dir: Where the digests are remembered, if it can be written.
+      workers: Number of threads that read files.
+    """
+    remembered = Path(cache_dir, REMEMBERED)
+    known = _read_known(remembered)
+    paths = list(dict.fromkeys(os.path.abspath(split_archive(utterance.path)[0]) for utterance in utterances))
+    with ThreadPoolExecutor(workers) as threads:
+        found = dict(zip(paths, threads.map(partial(_digest, known), paths), strict=True))
+    settled = {path: entry for path, (entry, settled) in found.items() if settled}
+    if any(known.get(path) != entry for path, entry in settled.items()):
+        _write_known(remembered, known | settled)
+    fingerprints = []
+    for utterance in utterances:
+        file, member = split_archive(utterance.path)
+        *_, digest = found[os.path.abspath(file)][0]
+        fingerprints.append([utterance.id, member or os.path.basename(file), digest, utterance.start, utterance.end])
+    return fingerprints
+
+
+def _digest(known: Known, path: str) -> tuple[list[Any], bool]:
+    """Returns what is to be remembered of a file, its digest last, and whether it may be.
+
+    What cannot be read is a bad file in the stored features, until it can be: its digest says only why.
+    """
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for its writer
+            return [stat.filemode(status.st_mode)[0]], False
+        sign = [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+        with open(path, "rb") as file:  # also shows that it may be read
+            if (entry := known.get(path)) and entry[:-1] == sign:
+                return entry, True
+            digest = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+    except (OSError, ValueError):  # ValueError: a path with a NUL
+        return [""], False
+    return [*sign, digest], status.st_ctime < time.time() - _SETTLED_SECONDS
+
+
+def _read_known(path: Path) -> Known:
+    """Returns what is remembered; nothing if the file is absent or damaged."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {path: entry for path, entry in tree.items() if isinstance(entry, list)} if isinstance(tree, dict) else {}
+
+
+def _write_known(path: Path, known: Known) -> None:
+    try:
+        with atomic_write(path) as file:
+            json.dump(known, file, indent=0)
+    except OSError:  # a cache that can only be read
+        pass
