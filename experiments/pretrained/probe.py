@@ -5,10 +5,12 @@
 Studies of `configs/probe.py`, each with another reading of the same frozen hidden states: every layer alone, all mixed
 by learned weights, all side by side (the config's own), the last layer (which is a single layer again), and for each
 run the single layer that is best on its validation speakers. Prints a Markdown table, also written to table.md in the
-workdir. Differences are paired over speakers with "joined". A workdir that holds finished studies is only read.
+workdir. Differences are paired over speakers with "joined". A workdir that holds finished studies
+of the same options is only read.
 """
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,15 +18,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.probe import get_config
-from experiments.weighting.grid import paired_test, speaker_scores
+from experiments.paired import paired_test, speaker_scores, train_once
 from sejax.corpora.read import CORPORA
+from sejax.errors import InputError
 from sejax.evaluation.intervals import summarise
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.selection import read_history
 from sejax.evaluation.tables import COLUMNS
+from sejax.host.atomic import atomic_write
 from sejax.pretrained import STREAMS
 from sejax.pretrained.convert import find_pretrained
-from sejax.study import train_and_evaluate
 from sejax.workdir import files
 
 JOINED, MIXED, CHOSEN = "joined", "mixed", "chosen on validation"
@@ -65,7 +68,7 @@ def choose(
 
 def table(predictions: Mapping[str, Predictions], *, n_bootstrap: int = 1000) -> str:
     """Returns a Markdown table of all readings: pooled accuracies with 95 % intervals, differences to "joined"."""
-    accuracy = {name: speaker_scores(rows)["static", "ua"] for name, rows in predictions.items()}
+    accuracy = {name: speaker_scores(rows, ["ua"])["static", "ua"] for name, rows in predictions.items()}
     lines = ["| | WA % | UA % | UA − joined | p |", "|---|---|---|---|---|"]
     for name, rows in predictions.items():
         metrics = summarise(rows, n_bootstrap=n_bootstrap)[0]["metrics"]
@@ -86,9 +89,19 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--workdir", type=Path, required=True, help="holds a workdir for each reading")
     parser.add_argument("--seeds", type=int, help="in place of the config's")
     arguments = parser.parse_args(words)
+    try:
+        rows = _results(arguments)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    print(rows)
+
+
+def _results(arguments: argparse.Namespace) -> str:
+    """Trains the studies that are not finished, and returns the table of all readings."""
     config = get_config(f"{arguments.corpus},{arguments.stream}")
     config.data_dir = arguments.data_dir
-    config.seeds = arguments.seeds or config.seeds
+    if arguments.seeds is not None:
+        config.seeds = arguments.seeds
     config.cache_dir = arguments.cache_dir or config.cache_dir
     options = config.features.ssl[arguments.stream]
     options.model = arguments.model or options.model
@@ -96,15 +109,15 @@ def main(words: Sequence[str] | None = None) -> None:
     predictions, scores = {}, {}
     for name, reading in readings(config, arguments.stream, layers).items():
         workdir = arguments.workdir / name.replace(" ", "_")
-        if not (workdir / files.METRICS).exists():
-            train_and_evaluate(reading, str(workdir))
+        train_once(reading, workdir)
         predictions[name] = Predictions.read(str(workdir / files.PREDICTIONS))
         if name not in (JOINED, MIXED):
             scores[name] = best_validation(workdir)
     predictions[CHOSEN] = choose(predictions, scores)
     rows = table(predictions)
-    (arguments.workdir / "table.md").write_text(rows + "\n")
-    print(rows)
+    with atomic_write(arguments.workdir / "table.md") as file:
+        file.write(rows + "\n")
+    return rows
 
 
 if __name__ == "__main__":

@@ -13,20 +13,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Float
 from ml_collections import ConfigDict
-from scipy.stats import permutation_test
 
 from configs.joint import get_config
-from sejax import build
+from experiments.paired import paired_test, speaker_scores, train_once
 from sejax.corpora.read import CORPORA
 from sejax.errors import InputError
 from sejax.evaluation.intervals import summarise
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.tables import COLUMNS
 from sejax.host.atomic import atomic_write
-from sejax.study import train_and_evaluate
 from sejax.weighting import SCHEMES
 from sejax.workdir import files
 
@@ -34,7 +30,6 @@ ALPHAS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
 STUDIES = ("alphas", "schemes")
 # The score of each task, and the setting that trains this task alone.
 SINGLE_TASK = {"ua": "alpha=1.0", "ccc_mean": "alpha=0.0"}
-DRAWS = 10_000  # of signs; all of them where there are fewer
 
 
 def study_configs(corpus: str, data_dir: str) -> dict[str, ConfigDict]:
@@ -49,36 +44,10 @@ def study_configs(corpus: str, data_dir: str) -> dict[str, ConfigDict]:
     return configs
 
 
-def speaker_scores(predictions: Predictions) -> dict[tuple[str, str], Float[np.ndarray, " speaker"]]:
-    """Returns the scores on each speaker alone by setting and metric: means over seeds, in the order of names."""
-    scores: dict[tuple[str, str], list[float]] = {}
-    for _, rows in sorted(predictions.by("speaker").items()):
-        for entry in summarise(rows, n_bootstrap=1):
-            for metric in SINGLE_TASK:
-                score = entry["metrics"].get(metric, {"pooled": np.nan})["pooled"]
-                scores.setdefault((entry["name"], metric), []).append(score)
-    return {key: np.array(values) for key, values in scores.items()}
-
-
-def paired_test(scores: Float[np.ndarray, " speaker"], single: Float[np.ndarray, " speaker"]) -> tuple[float, float]:
-    """Returns the mean difference over speakers and the two-sided p of a paired permutation test (of signs).
-
-    Speakers on whom either score is undefined are left out. With fewer than two speakers left, p is 1.
-    """
-    difference = scores - single
-    difference = difference[np.isfinite(difference)]
-    if len(difference) < 2:
-        return float(difference.mean()) if len(difference) else np.nan, 1.0
-    test = permutation_test(
-        (difference,), np.mean, permutation_type="samples", n_resamples=DRAWS, rng=np.random.default_rng(0)
-    )
-    return float(difference.mean()), float(test.pvalue)
-
-
 def table(studies: Sequence[Predictions], *, n_bootstrap: int = 1000) -> str:
     """Returns a Markdown table of all settings: pooled metrics with 95 % intervals, paired differences on speakers."""
     entries = [entry for study in studies for entry in summarise(study, n_bootstrap=n_bootstrap)]
-    scores = {key: values for study in studies for key, values in speaker_scores(study).items()}
+    scores = {key: values for study in studies for key, values in speaker_scores(study, SINGLE_TASK).items()}
     lines = [
         "| | WA % | UA % | CCC mean | UA − class alone | p | CCC − VAD alone | p |",
         "|---|---|---|---|---|---|---|---|",
@@ -126,11 +95,7 @@ def _results(arguments: argparse.Namespace) -> str:
         if arguments.statistics_only:
             for stream in config.streams:
                 config.model.encoder[stream] = "none"
-        workdir = str(arguments.workdir / name)
-        if Path(workdir, files.METRICS).exists():
-            files.check_workdir(workdir, build.options(config), must_exist=True)
-        else:
-            train_and_evaluate(config, workdir)
+        train_once(config, arguments.workdir / name)
     rows = table([Predictions.read(str(arguments.workdir / name / files.PREDICTIONS)) for name in STUDIES])
     with atomic_write(arguments.workdir / "table.md") as file:
         file.write(rows + "\n")

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from tiny_study import shrink
 
+from experiments import paired
+from experiments.paired import paired_test, speaker_scores
 from experiments.weighting import grid
 from sejax.evaluation.intervals import summarise
 from sejax.evaluation.predictions import Predictions
@@ -25,13 +27,13 @@ def test_paired_test_is_that_of_all_signs():
     rng = np.random.default_rng(0)
     single = rng.uniform(0.5, 0.8, 6)
     scores = single + rng.normal(0.05, 0.05, 6)
-    difference, p = grid.paired_test(np.append(scores, np.nan), np.append(single, 0.7))
+    difference, p = paired_test(np.append(scores, np.nan), np.append(single, 0.7))
     d = scores - single
     means = [np.mean(np.array(signs) * d) for signs in itertools.product((1, -1), repeat=6)]
     assert difference == pytest.approx(d.mean())
     assert p == pytest.approx(np.mean(np.abs(means) >= abs(d.mean()) - 1e-12))
-    assert grid.paired_test(single, single) == (0.0, 1.0)
-    assert grid.paired_test(np.array([0.7, np.nan]), np.array([0.5, 0.5])) == (pytest.approx(0.2), 1.0)
+    assert paired_test(single, single) == (0.0, 1.0)
+    assert paired_test(np.array([0.7, np.nan]), np.array([0.5, 0.5])) == (pytest.approx(0.2), 1.0)
 
 
 def test_table_of_a_study(study: Path):
@@ -45,7 +47,7 @@ def test_table_of_a_study(study: Path):
     assert rows["alpha=1.0"][2:] == ["", "", "", "", ""]  # has no dimensions, and is what classes compare with
     assert rows["alpha=0.0"][:2] == ["", ""]
     # The mean over speakers of each speaker's difference.
-    scores = grid.speaker_scores(predictions)
+    scores = speaker_scores(predictions, ["ua"])
     both, alone = scores["alpha=0.5", "ua"], scores["alpha=1.0", "ua"]
     assert len(both) == len(np.unique(predictions.speaker))
     assert rows["alpha=0.5"][3] == f"{100 * np.mean(both - alone):+.1f}"
@@ -69,7 +71,7 @@ def test_the_command_trains_prints_and_does_not_train_again(
     assert printed.endswith(table)
     for name in ("alpha=1.0", "alpha=0.5", "alpha=0.0", "weighting=uncertainty", "weighting=imtl_g"):
         assert f"\n| {name} |" in table
-    monkeypatch.setattr(grid, "train_and_evaluate", None)
+    monkeypatch.setattr(paired, "train_and_evaluate", None)
     grid.main(["--workdir", str(tmp_path), "--epochs", "1", "--fraction", "0.01"])
     assert capsys.readouterr().out == table
     for options, problem in (
