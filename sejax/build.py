@@ -267,8 +267,11 @@ def _settings(config: ConfigDict, stream: str) -> dict[str, Any]:
     feature = _feature(config, stream)
     if feature == "raw":
         return {}
+    if feature == "ssl" and config.model.encoder[stream] == "none":
+        # Statistics are small: one dataset has those of all layers, whichever of them a study reads.
+        return {**config.features.ssl[stream], "layers": "all", "pooled": True}
     if feature == "ssl":
-        return {**config.features.ssl[stream], "pooled": config.model.encoder[stream] == "none"}
+        return {**config.features.ssl[stream], "pooled": False}
     return dict(config.features[stream])
 
 
@@ -309,6 +312,18 @@ def _stream_spec(config: ConfigDict, checkpoints: Mapping[str, Pretrained], stre
     return StreamSpec(stream, "linear", layers, stride, mixed, tuning)
 
 
+def _read_layer(stream: Stream, config: ConfigDict, checkpoints: Mapping[str, Pretrained], name: str) -> Stream:
+    """Returns a stream with the statistics of the hidden states that the config reads alone."""
+    if name not in checkpoints or config.model.encoder[name] != "none":
+        return stream
+    backbone = checkpoints[name].backbone
+    state = backbone.state(config.features.ssl[name].layers)
+    if state is None:
+        return stream
+    size = 2 * backbone.hidden  # means and deviations
+    return stream._replace(statistics=stream.statistics[..., state * size : (state + 1) * size])
+
+
 def _assemble(
     config: ConfigDict, corpus: Corpus, features: Mapping[str, Stream], checkpoints: Mapping[str, Pretrained]
 ) -> tuple[Data, int]:
@@ -317,7 +332,7 @@ def _assemble(
     if not corpus.classes:  # a layer needs an output: the class head has one that is neither trained nor read
         target = np.zeros((len(target), 1), target.dtype)
     return assemble(
-        {name: features[name] for name in config.streams},
+        {name: _read_layer(features[name], config, checkpoints, name) for name in config.streams},
         encoded=[name for name in config.streams if config.model.encoder[name] != "none"],
         target=target,
         vad=vad,

@@ -9,6 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 from tiny_study import GOLDEN_SSL, read_csv, run_command, tiny_config, train_interrupted
 
+from sejax.build import build
 from sejax.errors import InputError
 from sejax.study import train_and_evaluate
 
@@ -135,3 +136,20 @@ def test_without_a_network_the_sentence_says_what_to_fetch(tmp_path: Path, monke
     assert "Traceback" not in found.stderr
     for word in ("microsoft/wavlm-base", "config.json, preprocessor_config.json and model.safetensors", "folder"):
         assert word in found.stderr
+
+
+def test_any_layer_is_read_from_the_one_dataset_of_all_statistics(tmp_path: Path, cache_dir: str):
+    """A sweep over layers computes the model once."""
+    config = tiny_config(str(tmp_path))
+    config.data_dir = cache_dir
+    config.streams = ("hubert",)
+    config.model.encoder.hubert = "none"
+    data = {}
+    for layers in ("all", "0", "2", "last"):
+        config.features.ssl.hubert.layers = layers
+        (program,) = build(config).programs
+        data[layers] = np.asarray(program.data.statistics["hubert"])
+    assert len(list(tmp_path.rglob("features.json"))) == len(config.speeds)
+    states = np.split(data["all"], STATES, axis=-1)
+    for layers, state in (("0", 0), ("2", 2), ("last", 3)):
+        np.testing.assert_array_equal(data[layers], states[state])
