@@ -158,6 +158,11 @@ class Backbone(ABC):
         """Samples of the longest input; None if any length is possible."""
         return None
 
+    @property
+    def least(self) -> int:
+        """Samples that the model computes of any input, however short."""
+        return self.window
+
     def in_context(self, context: str) -> "Backbone":
         """Returns the backbone whose frames see the utterance alone ("utterance"), or another one of `CONTEXTS`.
 

@@ -141,6 +141,10 @@ class Whisper(Transformer):
     def longest(self) -> int:
         return self.positions * self.hop_length
 
+    @property
+    def least(self) -> int:
+        return self.longest if self.padded else self.window
+
     def frames(self, samples: Any) -> Any:
         return -(-samples // self.hop_length)
 
