@@ -8,5 +8,7 @@ BACKBONES: dict[str, type[Backbone]] = {
     "wav2vec2": Wav2Vec2,
     "hubert": Wav2Vec2,
     "wavlm": Wav2Vec2,
+    "unispeech-sat": Wav2Vec2,
+    "data2vec-audio": Wav2Vec2,
     "whisper": Whisper,
 }

@@ -1,4 +1,4 @@
-"""Wav2Vec2, HuBERT and WavLM against transformers' PyTorch models, layer by layer, and against themselves."""
+"""Wav2Vec2 and its relatives against transformers' PyTorch models, layer by layer, and against themselves."""
 
 import functools
 import math
@@ -29,6 +29,10 @@ ENCODERS = (
     "hubert-plain",
     "wavlm-base",
     "wavlm-large",
+    "unispeech-sat-base",
+    "unispeech-sat-large",
+    "data2vec-audio-base",
+    "data2vec-audio-even",
 )
 WAVEFORMS = np.load(GOLDEN_SSL / "waveforms.npz")
 # Hidden states have a standard deviation of about one; float32 sums in another order differ by up to 3.2e-5 here.
@@ -91,7 +95,7 @@ def test_convolutions_equal_pytorch(name: str):
         np.testing.assert_allclose(hidden[0, i, : len(expected)], expected, rtol=0, atol=ATOL)
 
 
-@pytest.mark.parametrize("name", ["wav2vec2-base", "wav2vec2-large", "wavlm-base"])
+@pytest.mark.parametrize("name", ["wav2vec2-base", "wav2vec2-large", "wavlm-base", "data2vec-audio-base"])
 def test_nothing_beyond_the_end_matters(name: str):
     """Not even NaN: bit by bit what zeros give."""
     one, other = states(name, np.nan), states(name, 0.0)
@@ -108,6 +112,8 @@ TORCH: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "hubert": ("HubertModel", {"feat_proj_layer_norm": False}),
     "wavlm": ("WavLMModel", {"num_buckets": 16, "max_bucket_distance": 20}),
+    "unispeech-sat": ("UniSpeechSatModel", {}),
+    "data2vec-audio": ("Data2VecAudioModel", {"num_conv_pos_embeddings": 4, "conv_pos_kernel_size": 5}),
 }
 
 
@@ -128,10 +134,9 @@ def test_equals_pytorch_live(case: str, tmp_path):
         num_hidden_layers=2,
         num_attention_heads=3,
         intermediate_size=20,
-        num_conv_pos_embeddings=6,
         num_conv_pos_embedding_groups=2,
         vocab_size=8,
-        **arguments,
+        **({"num_conv_pos_embeddings": 6} | arguments),
     )
     torch.manual_seed(0)
     model = getattr(transformers, class_name)(config).eval()
@@ -167,7 +172,7 @@ def test_bfloat16_is_close(name: str):
 # -------------------------------------------------------------------------------------------- sections
 
 
-@pytest.mark.parametrize("name", ["wav2vec2-base", "wavlm-large"])
+@pytest.mark.parametrize("name", ["wav2vec2-base", "wavlm-large", "data2vec-audio-base"])
 @pytest.mark.parametrize("cut", [1, 2, 3, 4])
 def test_two_sections_are_the_whole(name: str, cut: int):
     """Wherever a model is cut, and each section has only the parameters of its stages."""

@@ -407,7 +407,8 @@ def test_gradients_in_bfloat16_are_summed_over_many_frames():
 
     def gradients(dtype: Any) -> Any:
         model = backbone.module(Section(1, 3, dtype=dtype, lora=Lora(2, 4.0, ("q_proj", "output"))))
-        start = shake(merge(model.init(jax.random.key(0), x, lengths)["params"], params))
+        fresh = jax.eval_shape(model.init, jax.random.key(0), x, lengths)["params"]
+        start = shake(merge(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), fresh), params))
 
         def loss(params: Any) -> jax.Array:
             output: Any = model.apply({"params": params}, x, lengths)

@@ -1,9 +1,12 @@
-"""Wav2Vec 2.0, HuBERT and WavLM: one family of Linen modules, and how its checkpoints are read.
+"""Wav2Vec 2.0 and its relatives: one family of Linen modules, and how its checkpoints are read.
 
-References: Baevski et al., wav2vec 2.0 (2020); Hsu et al., HuBERT (2021); Chen et al., WavLM (2022). The numbers equal
-those of transformers' PyTorch models of a single utterance, with one difference: padding never changes an utterance's
-features. PyTorch's base models normalise their first convolution over all samples of a row, padding included, and so
-give other features in a batch than alone. Here group norm, positions and attention see valid samples only.
+References: Baevski et al., wav2vec 2.0 (2020); Hsu et al., HuBERT (2021); Chen et al., WavLM (2022); Chen et al.,
+UniSpeech-SAT (2022); Baevski et al., data2vec (2022).
+
+The numbers equal those of transformers' PyTorch models of a single utterance, with one difference: padding never
+changes an utterance's features. PyTorch's base models normalise their first convolution over all samples of a row,
+padding included, and so give other features in a batch than alone. Here group norm, positions and attention see valid
+samples only.
 """
 
 from collections.abc import Mapping
@@ -30,11 +33,12 @@ _LAYER = r"encoder\.layers\.(?P<layer>[0-9]{1,6})\."
 _ATTENTION = _LAYER + r"attention\."
 _CONV = r"feature_extractor\.conv_layers\.(?P<i>[0-9]{1,6})\."
 _POSITION = r"encoder\.pos_conv_embed\.conv\."
+_POSITIONS = r"encoder\.pos_conv_embed\.layers\.(?P<i>[0-9]{1,6})\.conv\."
 
 
 @dataclass(frozen=True)
 class Wav2Vec2(Transformer):
-    """The architecture and the input of a wav2vec 2.0, HuBERT or WavLM checkpoint."""
+    """The architecture and the input of a checkpoint of wav2vec 2.0 or one of its relatives."""
 
     RULES = (
         Rule(_CONV + r"conv\.weight", "feature_encoder/conv_{i}/kernel", "conv"),
@@ -52,6 +56,8 @@ class Wav2Vec2(Transformer):
         Rule(_POSITION + r"weight_g", "position/weight_g", "flat"),
         Rule(_POSITION + r"weight_v", "position/weight_v", "conv"),
         Rule(_POSITION + r"bias", "position/bias"),
+        Rule(_POSITIONS + r"weight", "position/conv_{i}/kernel", "conv"),
+        Rule(_POSITIONS + r"bias", "position/conv_{i}/bias"),
         Rule(r"encoder\.layer_norm\.weight", "encoder_norm/scale"),
         Rule(r"encoder\.layer_norm\.bias", "encoder_norm/bias"),
         # WavLM stores the buckets of all layers in its first one.
@@ -72,7 +78,7 @@ class Wav2Vec2(Transformer):
         Rule(_LAYER + r"final_layer_norm\.weight", "layers/final_norm/scale"),
         Rule(_LAYER + r"final_layer_norm\.bias", "layers/final_norm/bias"),
     )
-    PREFIX = r"(wav2vec2|hubert|wavlm)\."
+    PREFIX = r"(wav2vec2|hubert|wavlm|unispeech_sat|data2vec_audio)\."
     OWN = r"(feature_extractor|feature_projection|masked_spec_embed|encoder|adapter)\b.*"
     OPTIONAL = ("mask_embedding",)  # absent where training never masked
 
@@ -84,6 +90,7 @@ class Wav2Vec2(Transformer):
     conv_activation: str  # a key of ACTIVATIONS
     position_width: int
     position_groups: int
+    position_depth: int  # of data2vec's convolutions for positions; 0: one, whose kernel is weight-normed
     projection_norm: bool
     buckets: int  # of WavLM's relative positions; 0 in the other families
     max_distance: int
@@ -196,8 +203,48 @@ class PositionalConv(nn.Module):
     """A wide grouped convolution whose output, added to its input, encodes positions.
 
     Its kernel is `weight_g * weight_v / |weight_v|`, with one norm per tap (weight normalisation over the last axis
-    of PyTorch's layout). Frames beyond an utterance's end must be zeros.
+    of PyTorch's layout).
     """
+
+    backbone: Wav2Vec2
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch time hidden"], mask: Bool[Array, "batch time"]
+    ) -> Float[Array, "batch time hidden"]:
+        a = self.backbone
+        direction = self.param("weight_v", nn.initializers.he_normal(in_axis=(0, 1)), position_kernel(a))
+        size = self.param("weight_g", nn.initializers.ones, (a.position_width,))
+        bias = self.param("bias", nn.initializers.zeros, (a.hidden,))
+        norm = jnp.sqrt((direction**2).sum(axis=(1, 2), keepdims=True))
+        kernel = (size[:, None, None] * direction / norm).astype(self.dtype)
+        y = grouped_conv(mask_frames(x, mask), kernel, groups=a.position_groups)
+        return ACTIVATIONS[a.conv_activation](add_bias(y, bias))
+
+
+class PositionalConvs(nn.Module):
+    """data2vec's grouped convolutions, each behind the other, whose output, added to the input, encodes positions."""
+
+    backbone: Wav2Vec2
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch time hidden"], mask: Bool[Array, "batch time"]
+    ) -> Float[Array, "batch time hidden"]:
+        a = self.backbone
+        for i in range(a.position_depth):
+            x = GroupedConv(a, self.dtype, name=f"conv_{i}")(mask_frames(x, mask))
+            x = nn.LayerNorm(CONV_EPS, jnp.float32, use_scale=False, use_bias=False, use_fast_variance=False)(
+                x.astype(jnp.float32)
+            )
+            x = ACTIVATIONS[a.conv_activation](x.astype(self.dtype))
+        return x
+
+
+class GroupedConv(nn.Module):
+    """One convolution of `PositionalConvs`."""
 
     backbone: Wav2Vec2
     dtype: Any = jnp.float32
@@ -205,23 +252,30 @@ class PositionalConv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch time hidden"]) -> Float[Array, "batch time hidden"]:
         a = self.backbone
-        shape = (a.position_width, a.hidden // a.position_groups, a.hidden)
-        direction = self.param("weight_v", nn.initializers.he_normal(in_axis=(0, 1)), shape)
-        size = self.param("weight_g", nn.initializers.ones, (a.position_width,))
+        kernel = self.param("kernel", nn.initializers.lecun_normal(in_axis=(0, 1)), position_kernel(a))
         bias = self.param("bias", nn.initializers.zeros, (a.hidden,))
-        norm = jnp.sqrt((direction**2).sum(axis=(1, 2), keepdims=True))
-        kernel = (size[:, None, None] * direction / norm).astype(self.dtype)
-        left = a.position_width // 2
-        convolve = partial(
-            lax.conv_general_dilated,
-            window_strides=(1,),
-            padding=[(left, a.position_width - 1 - left)],
-            dimension_numbers=("NWC", "WIO", "NWC"),
-        )
-        # On the CPU this is twice as fast as one grouped convolution, and its gradient ten times.
-        groups = (jnp.split(values, a.position_groups, axis=-1) for values in (x, kernel))
-        y = jnp.concatenate([convolve(*group) for group in zip(*groups, strict=True)], axis=-1)
-        return ACTIVATIONS[a.conv_activation](add_bias(y, bias))
+        return add_bias(grouped_conv(x, kernel.astype(self.dtype), groups=a.position_groups), bias)
+
+
+def position_kernel(backbone: Wav2Vec2) -> tuple[int, int, int]:
+    """Returns the shape of a positional convolution's kernel."""
+    return (backbone.position_width, backbone.hidden // backbone.position_groups, backbone.hidden)
+
+
+def grouped_conv(
+    x: Float[Array, "batch time hidden"], kernel: Float[Array, "width in hidden"], *, groups: int
+) -> Float[Array, "batch time hidden"]:
+    """Convolves groups of features over time, with zeros around the input, so that frames stay where they are."""
+    left = len(kernel) // 2
+    convolve = partial(
+        lax.conv_general_dilated,
+        window_strides=(1,),
+        padding=[(left, len(kernel) - 1 - left)],
+        dimension_numbers=("NWC", "WIO", "NWC"),
+    )
+    # On the CPU this is twice as fast as one grouped convolution, and its gradient ten times.
+    parts = (jnp.split(values, groups, axis=-1) for values in (x, kernel))
+    return jnp.concatenate([convolve(*part) for part in zip(*parts, strict=True)], axis=-1)
 
 
 def relative_buckets(time: int, *, buckets: int, max_distance: int) -> Int[np.ndarray, "{time} {time}"]:
@@ -293,7 +347,8 @@ class Wav2Vec2Model(nn.Module):
             # In float32, as `add_bias`: the embedding's gradient is a sum over frames.
             x = jnp.where(spans[..., None], embedding[None, None], x.astype(jnp.float32)).astype(section.dtype)
         x = mask_frames(x, mask)
-        x = x + PositionalConv(a, section.dtype, name="position")(x)
+        position = PositionalConvs if a.position_depth else PositionalConv
+        x = x + position(a, section.dtype, name="position")(x, mask)
         return drop(x if a.pre_norm else LayerNorm(a.eps, section.dtype, name="encoder_norm")(x), a.dropout)
 
     def _transform(

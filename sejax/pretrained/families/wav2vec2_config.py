@@ -1,4 +1,4 @@
-"""Reads the architecture of Wav2Vec 2.0, HuBERT and WavLM from the JSON files of a checkpoint."""
+"""Reads the architecture of Wav2Vec 2.0 and its relatives from the JSON files of a checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,9 +22,7 @@ FIELDS: dict[str, Check] = {
     "conv_kernel": wholes(1, 1 << 14, length=32),
     "conv_stride": wholes(1, 1 << 10, length=32),
     "conv_bias": FLAG,
-    "do_stable_layer_norm": FLAG,
     "layer_norm_eps": number(0, 1, below=True),
-    "feat_extract_norm": WORD,
     "feat_extract_activation": WORD,
     "hidden_act": WORD,
     "hidden_dropout": number(0, 1, below=True),
@@ -32,11 +30,17 @@ FIELDS: dict[str, Check] = {
     "feat_proj_dropout": number(0, 1, below=True),
 }
 """The fields of config.json that every family has."""
+_NORMS: dict[str, Check] = {"do_stable_layer_norm": FLAG, "feat_extract_norm": WORD}
 FAMILY_FIELDS: dict[str, dict[str, Check]] = {
-    "hubert": {"feat_proj_layer_norm": FLAG},
+    "wav2vec2": _NORMS,
+    "hubert": _NORMS | {"feat_proj_layer_norm": FLAG},
     # The logarithm of distances needs a bucket of exact ones on either side.
-    "wavlm": {"num_buckets": whole(4, 1 << 16), "max_bucket_distance": whole(2, 1 << 20)},
+    "wavlm": _NORMS | {"num_buckets": whole(4, 1 << 16), "max_bucket_distance": whole(2, 1 << 20)},
+    "unispeech-sat": _NORMS,
+    "data2vec-audio": {"conv_pos_kernel_size": whole(1, 1 << 14)},
 }
+DATA2VEC = {"do_stable_layer_norm": False, "feat_extract_norm": "layer"}
+"""What the other families have as fields, of data2vec-audio."""
 PREPROCESSOR_FIELDS = {"do_normalize": FLAG, "sampling_rate": whole(1, 1 << 20), "feature_size": whole(1, 1 << 16)}
 PREPROCESSOR_DEFAULTS = {"do_normalize": True, "sampling_rate": SAMPLING_RATE, "feature_size": 1}  # transformers'
 
@@ -55,10 +59,12 @@ def read_architecture(config: Mapping[str, Any], preprocessor: Mapping[str, Any]
     """
     path, family = folder / CONFIG, str(config["model_type"])
     with without_warnings():
-        from transformers import HubertConfig, Wav2Vec2Config, WavLMConfig
+        from transformers import AutoConfig
 
-        defaults = vars({"wav2vec2": Wav2Vec2Config, "hubert": HubertConfig, "wavlm": WavLMConfig}[family]())
-    c = read_fields(config, FIELDS | FAMILY_FIELDS.get(family, {}), defaults, path)
+        defaults = vars(AutoConfig.for_model(family))
+    c = read_fields(config, FIELDS | FAMILY_FIELDS[family], defaults, path)
+    stacked = family == "data2vec-audio"  # its number of positional embeddings is one of convolutions
+    c = (DATA2VEC if stacked else {}) | c
     _check_supported(c, config, path)
     return {
         "family": family,
@@ -74,7 +80,8 @@ def read_architecture(config: Mapping[str, Any], preprocessor: Mapping[str, Any]
         "heads": c["num_attention_heads"],
         "intermediate": c["intermediate_size"],
         "activation": c["hidden_act"],
-        "position_width": c["num_conv_pos_embeddings"],
+        "position_width": c["conv_pos_kernel_size" if stacked else "num_conv_pos_embeddings"],
+        "position_depth": c["num_conv_pos_embeddings"] if stacked else 0,
         "position_groups": c["num_conv_pos_embedding_groups"],
         "pre_norm": c["do_stable_layer_norm"],
         "key_bias": True,
