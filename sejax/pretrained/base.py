@@ -92,6 +92,7 @@ class Backbone(ABC):
     OPTIONAL: ClassVar[tuple[str, ...]]  # paths of arrays that a checkpoint may lack; they are zeros then
     NOT_USED: ClassVar[str] = ""  # a pattern of keys of parts that are no loss, such as a decoder; "": none
     FIXED: ClassVar[tuple[str, ...]] = ()  # parts of the tree outside STACKED that fine-tuning never trains
+    VARIANCE_FLOOR: ClassVar[float] = 1e-7  # of `normalise_waveform`; transformers' Wav2Vec2FeatureExtractor's
     CONTEXTS: ClassVar[tuple[str, ...]] = ("utterance",)  # what frames may see, the default first
 
     family: str  # model_type of config.json, a key of BACKBONES
@@ -195,25 +196,22 @@ class Backbone(ABC):
         self, waveform: Float[Array, "batch samples"], lengths: Int[Array, " batch"]
     ) -> Float[Array, "batch samples"]:
         """Returns whole utterances as the first section reads them."""
-        return normalise_waveform(waveform, lengths) if self.normalise else waveform
+        return normalise_waveform(waveform, lengths, floor=self.VARIANCE_FLOOR) if self.normalise else waveform
 
     def prepare_utterance(self, samples: Float32[np.ndarray, " samples"]) -> Float32[np.ndarray, " samples"]:
         """Returns one utterance as `prepare` does, on the host: an utterance is normalised before it is cut."""
         if not self.normalise:
             return samples
         exact = samples.astype(np.float64)
-        return ((exact - exact.mean()) / np.sqrt(exact.var() + VARIANCE_FLOOR)).astype(np.float32)
-
-
-VARIANCE_FLOOR = 1e-7  # of transformers' Wav2Vec2FeatureExtractor
+        return ((exact - exact.mean()) / np.sqrt(exact.var() + self.VARIANCE_FLOOR)).astype(np.float32)
 
 
 def normalise_waveform(
-    waveform: Float[Array, "batch samples"], lengths: Int[Array, " batch"]
+    waveform: Float[Array, "batch samples"], lengths: Int[Array, " batch"], *, floor: float = Backbone.VARIANCE_FLOOR
 ) -> Float[Array, "batch samples"]:
     """Scales each utterance's valid samples to zero mean and unit variance, and puts zeros behind them.
 
-    Equals transformers' Wav2Vec2FeatureExtractor with `do_normalize`.
+    Equals transformers' Wav2Vec2FeatureExtractor with `do_normalize`; `floor` is added to the variance.
     """
     valid = jnp.arange(waveform.shape[1], dtype=lengths.dtype)[None] < lengths[:, None]
     count = jnp.maximum(lengths, 1).astype(waveform.dtype)[:, None]
@@ -221,4 +219,4 @@ def normalise_waveform(
     mean = jnp.where(valid, waveform, zero).sum(axis=1, keepdims=True) / count
     centred = jnp.where(valid, waveform - mean, zero)
     variance = (centred**2).sum(axis=1, keepdims=True) / count
-    return centred * lax.rsqrt(variance + VARIANCE_FLOOR)
+    return centred * lax.rsqrt(variance + floor)

@@ -39,6 +39,7 @@ class Transformer(Backbone):
     activation: str  # a key of ACTIVATIONS
     pre_norm: bool  # norms before attention and feed-forward, not after
     key_bias: bool  # whether the projection to keys has a bias
+    gated_bias: bool  # whether each query gates the bias of its logits (WavLM)
     eps: float  # of the layers' norms
     # Rates of dropout in training.
     dropout: float  # behind positions, attention and feed-forward
@@ -112,7 +113,7 @@ class Linear(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention; in WavLM with a relative position bias that each query gates."""
+    """Multi-head self-attention, in some families with a bias of the logits, which each query may gate."""
 
     backbone: Transformer
     lora: Lora = NO_LORA
@@ -130,12 +131,14 @@ class SelfAttention(nn.Module):
         linear = partial(Linear, a.hidden, self.lora, self.dtype)
         biased = {"q": True, "k": a.key_bias, "v": True}
         q, k, v = (linear(name=f"{n}_proj", use_bias=biased[n])(x).reshape(heads) for n in "qkv")
-        if bias is not None:
+        bias = None if bias is None else bias[None]
+        if bias is not None and a.gated_bias:
             gates = Dense(8, dtype=self.dtype, name="gate")(x.reshape(heads)).astype(jnp.float32)
             a_gate, b_gate = jnp.moveaxis(nn.sigmoid(gates.reshape(*heads[:3], 2, 4).sum(axis=-1)), -1, 0)
             constant = self.param("gate_constant", nn.initializers.ones, (a.heads,))
             gate = a_gate * (b_gate * constant[None, None] - 1.0) + 2.0
-            bias = (gate.transpose(0, 2, 1)[..., None] * bias[None]).astype(self.dtype)
+            bias = gate.transpose(0, 2, 1)[..., None] * bias
+        bias = None if bias is None else bias.astype(self.dtype)
         with jax.numpy_dtype_promotion("standard"):  # its logits and softmax are float32
             y = jax.nn.dot_product_attention(q, k, v, bias, mask[:, None, None, :])
         return linear(name="out_proj")(y.reshape(x.shape))

@@ -325,6 +325,7 @@ class Wav2Vec2Model(nn.Module):
         states = []
         if start <= 1:
             x = self._embed(x, mask)
+            mask = jnp.pad(mask, ((0, 0), (0, x.shape[1] - mask.shape[1])))
             states.append(x[None])
         first = max(start, stage_behind(0))
         if first < stop:
@@ -337,7 +338,7 @@ class Wav2Vec2Model(nn.Module):
 
     def _embed(
         self, x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"]
-    ) -> Float[Array, "batch time hidden"]:
+    ) -> Float[Array, "batch time_out hidden"]:
         """Returns hidden state 0."""
         a, section = self.backbone, self.section
         x = FeatureProjection(a, section.dtype, name="feature_projection")(x)
@@ -348,8 +349,12 @@ class Wav2Vec2Model(nn.Module):
             x = jnp.where(spans[..., None], embedding[None, None], x.astype(jnp.float32)).astype(section.dtype)
         x = mask_frames(x, mask)
         position = PositionalConvs if a.position_depth else PositionalConv
-        x = x + position(a, section.dtype, name="position")(x, mask)
+        x = self._extend(x + position(a, section.dtype, name="position")(x, mask))
         return drop(x if a.pre_norm else LayerNorm(a.eps, section.dtype, name="encoder_norm")(x), a.dropout)
+
+    def _extend(self, x: Float[Array, "batch time hidden"]) -> Float[Array, "batch time_out hidden"]:
+        """Returns the frames and whatever else the layers see, behind them."""
+        return x
 
     def _transform(
         self, x: Float[Array, "batch time hidden"], mask: Bool[Array, "batch time"], layers: int

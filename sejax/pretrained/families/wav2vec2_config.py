@@ -38,9 +38,12 @@ FAMILY_FIELDS: dict[str, dict[str, Check]] = {
     "wavlm": _NORMS | {"num_buckets": whole(4, 1 << 16), "max_bucket_distance": whole(2, 1 << 20)},
     "unispeech-sat": _NORMS,
     "data2vec-audio": {"conv_pos_kernel_size": whole(1, 1 << 14)},
+    "emotion2vec": {"conv_pos_kernel_size": whole(1, 1 << 14)},
 }
+LIKE_DATA2VEC = ("data2vec-audio", "emotion2vec")
+"""The families whose number of positional embeddings is one of convolutions."""
 DATA2VEC = {"do_stable_layer_norm": False, "feat_extract_norm": "layer"}
-"""What the other families have as fields, of data2vec-audio."""
+"""What the other families have as fields."""
 PREPROCESSOR_FIELDS = {"do_normalize": FLAG, "sampling_rate": whole(1, 1 << 20), "feature_size": whole(1, 1 << 16)}
 PREPROCESSOR_DEFAULTS = {"do_normalize": True, "sampling_rate": SAMPLING_RATE, "feature_size": 1}  # transformers'
 
@@ -61,9 +64,9 @@ def read_architecture(config: Mapping[str, Any], preprocessor: Mapping[str, Any]
     with without_warnings():
         from transformers import AutoConfig
 
-        defaults = vars(AutoConfig.for_model(family))
+        defaults = vars(AutoConfig.for_model("data2vec-audio" if family in LIKE_DATA2VEC else family))
     c = read_fields(config, FIELDS | FAMILY_FIELDS[family], defaults, path)
-    stacked = family == "data2vec-audio"  # its number of positional embeddings is one of convolutions
+    stacked = family in LIKE_DATA2VEC
     c = (DATA2VEC if stacked else {}) | c
     _check_supported(c, config, path)
     return {
@@ -85,6 +88,7 @@ def read_architecture(config: Mapping[str, Any], preprocessor: Mapping[str, Any]
         "position_groups": c["num_conv_pos_embedding_groups"],
         "pre_norm": c["do_stable_layer_norm"],
         "key_bias": True,
+        "gated_bias": "num_buckets" in c,
         "eps": float(c["layer_norm_eps"]),
         "projection_norm": c.get("feat_proj_layer_norm", True),
         "buckets": c.get("num_buckets", 0),

@@ -116,6 +116,7 @@ class Whisper(Transformer):
             activation=c["activation_function"],
             pre_norm=True,
             key_bias=False,
+            gated_bias=False,
             eps=EPS,
             dropout=float(c["dropout"]),
             activation_dropout=float(c["activation_dropout"]),
