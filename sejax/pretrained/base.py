@@ -52,6 +52,25 @@ class Lora(NamedTuple):
 NO_LORA = Lora(0, 1.0, ())
 
 
+class Noise(NamedTuple):
+    """What happens to a model's values in training alone: dropout, and masked spans (SpecAugment; Park et al., 2019).
+
+    The fields are options of `config.finetune`. A share is that of the frames or features that the spans would cover if
+    none overlapped.
+    """
+
+    dropout: float = 0.0  # behind positions, attention and feed-forward
+    attention_dropout: float = 0.0  # of attention's probabilities
+    activation_dropout: float = 0.0  # inside the feed-forward
+    projection_dropout: float = 0.0  # behind the feature projection
+    time_mask_prob: float = 0.0  # share of the frames
+    time_mask_length: int = 10  # frames of a span
+    time_mask_min: int = 0  # spans of an utterance that is long enough
+    feature_mask_prob: float = 0.0  # share of the features
+    feature_mask_length: int = 10
+    feature_mask_min: int = 0
+
+
 class Output(NamedTuple):
     """The hidden states of a section, lowest first (of stage 0 alone its frames), and the mask of valid frames."""
 
@@ -68,8 +87,6 @@ class Section:
     dtype: Any = jnp.float32  # of the products; parameters and reductions are float32
     lora: Lora = NO_LORA
     layer_drop: float = 0.0  # probability that a layer is skipped in a training step
-    time_mask_prob: float = 0.0  # share of the frames that masked spans would cover if none overlapped; 0: no spans
-    time_mask_length: int = 10  # frames of a span
     final_norm: bool = True  # a norm behind the last layer is a part of the last hidden state
     checkpointing: bool = False  # computes each layer again in the backward pass instead of storing its activations
 
@@ -99,6 +116,7 @@ class Backbone(ABC):
     layers: int  # Transformer layers
     hidden: int  # features of a hidden state
     normalise: bool  # the model reads utterances of zero mean and unit variance (`normalise_waveform`)
+    noise: Noise  # the checkpoint's own, unless the study has another
 
     @classmethod
     @abstractmethod
@@ -139,8 +157,8 @@ class Backbone(ABC):
 
         It is called with `(x, lengths)` and returns an `Output`. For the first section, `x` are samples
         [batch, samples] at 16 kHz (after `prepare`) and `lengths` [batch] the valid samples; for a later one they are
-        the last output of the section before, [batch, time, feature], and the valid frames. In training, the
-        checkpoint's own dropout needs the random stream "dropout", time masking "masking".
+        the last output of the section before, [batch, time, feature], and the valid frames. Of `noise`, dropout needs
+        the random stream "dropout" and masked spans need "masking"; without these there are none.
         """
 
     @abstractmethod

@@ -15,19 +15,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from sejax.nn.layers import Dense, add_bias, mask_frames
 from sejax.pretrained.base import WHOLE, Output, Rule, Section, stage_behind
+from sejax.pretrained.families.masking import mask_spans
 from sejax.pretrained.families.transformer import ACTIVATIONS, Conv, LayerNorm, Transformer, drop, run_layers
 from sejax.pretrained.families.wav2vec2_config import read_architecture
 
-LEAST_SPANS = 2  # masked spans of an utterance that is long enough: transformers' `mask_time_min_masks`
 CONV_EPS = 1e-5  # of the norms in the feature encoder, independent of `layer_norm_eps`
 _LAYER = r"encoder\.layers\.(?P<layer>[0-9]{1,6})\."
 _ATTENTION = _LAYER + r"attention\."
@@ -94,7 +93,6 @@ class Wav2Vec2(Transformer):
     projection_norm: bool
     buckets: int  # of WavLM's relative positions; 0 in the other families
     max_distance: int
-    projection_dropout: float  # rate of dropout in training, behind the feature projection
 
     @classmethod
     def read(cls, config: Mapping[str, Any], preprocessor: Mapping[str, Any], folder: Path) -> "Wav2Vec2":
@@ -196,7 +194,7 @@ class FeatureProjection(nn.Module):
         if self.backbone.projection_norm:
             x = LayerNorm(self.backbone.eps, self.dtype, name="norm")(x)
         x = Dense(self.backbone.hidden, dtype=self.dtype, name="projection")(x)
-        return drop(x, self.backbone.projection_dropout)
+        return drop(x, self.backbone.noise.projection_dropout)
 
 
 class PositionalConv(nn.Module):
@@ -343,14 +341,10 @@ class Wav2Vec2Model(nn.Module):
         a, section = self.backbone, self.section
         x = FeatureProjection(a, section.dtype, name="feature_projection")(x)
         embedding = self.param("mask_embedding", nn.initializers.uniform(1.0), (a.hidden,))
-        if section.time_mask_prob and self.has_rng("masking"):
-            spans = time_spans(self.make_rng("masking"), mask, section.time_mask_prob, section.time_mask_length)
-            # In float32, as `add_bias`: the embedding's gradient is a sum over frames.
-            x = jnp.where(spans[..., None], embedding[None, None], x.astype(jnp.float32)).astype(section.dtype)
-        x = mask_frames(x, mask)
+        x = mask_frames(mask_spans(self, a.noise, x, mask, embedding), mask)
         position = PositionalConvs if a.position_depth else PositionalConv
         x = self._extend(x + position(a, section.dtype, name="position")(x, mask))
-        return drop(x if a.pre_norm else LayerNorm(a.eps, section.dtype, name="encoder_norm")(x), a.dropout)
+        return drop(x if a.pre_norm else LayerNorm(a.eps, section.dtype, name="encoder_norm")(x), a.noise.dropout)
 
     def _extend(self, x: Float[Array, "batch time hidden"]) -> Float[Array, "batch time_out hidden"]:
         """Returns the frames and whatever else the layers see, behind them."""
@@ -366,27 +360,3 @@ class Wav2Vec2Model(nn.Module):
             distances = relative_buckets(x.shape[1], buckets=a.buckets, max_distance=a.max_distance)
             bias = nn.Embed(a.buckets, a.heads, name="relative_position")(jnp.asarray(distances)).transpose(2, 0, 1)
         return run_layers(a, section, layers, x, mask, bias)
-
-
-def time_spans(
-    key: Key[Array, ""], mask: Bool[Array, "batch time"], prob: float, length: int
-) -> Bool[Array, "batch time"]:
-    """Returns True in random spans of `length` frames, which may overlap, within each utterance.
-
-    As in transformers, an utterance has the number of spans that would cover a share `prob` of it if none overlapped,
-    rounded up or down at random, and `LEAST_SPANS` at least; fewer where it is too short, none where it is shorter
-    than a span.
-    """
-    time = mask.shape[1]
-    rounding_key, begin_key = jax.random.split(key)
-    frames = mask.sum(axis=1, dtype=jnp.float32)
-    rounding = jax.random.uniform(rounding_key, frames.shape)
-    wanted = jnp.maximum(jnp.floor(prob * frames / length + rounding), LEAST_SPANS)
-    possible = jnp.maximum(frames - (length - 1), 0)
-    spans = jnp.minimum(wanted, jnp.minimum(possible, frames // length)).astype(jnp.int32)
-    # So many of the frames at which a whole span can begin, without repetition: those with the smallest numbers.
-    order = jax.random.uniform(begin_key, mask.shape)
-    order = jnp.where(jnp.arange(time, dtype=jnp.float32)[None] < possible[:, None], order, 2.0)
-    rank = jnp.argsort(jnp.argsort(order, axis=1), axis=1)
-    begun = jnp.cumsum((rank < spans[:, None]).astype(jnp.int32), axis=1)
-    return begun > jnp.pad(begun, ((0, 0), (length, 0)))[:, :time]

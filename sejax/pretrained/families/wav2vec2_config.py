@@ -6,6 +6,8 @@ from typing import Any
 
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import Check, InputError, number
+from sejax.pretrained.base import Noise
+from sejax.pretrained.families.masking import read_masking
 from sejax.pretrained.families.transformer import ACTIVATIONS
 from sejax.pretrained.fields import FLAG, WORD, read_fields, whole, wholes
 from sejax.pretrained.hub import CONFIG, PREPROCESSORS, without_warnings
@@ -26,8 +28,10 @@ FIELDS: dict[str, Check] = {
     "feat_extract_activation": WORD,
     "hidden_act": WORD,
     "hidden_dropout": number(0, 1, below=True),
+    "attention_dropout": number(0, 1, below=True),
     "activation_dropout": number(0, 1, below=True),
     "feat_proj_dropout": number(0, 1, below=True),
+    "apply_spec_augment": FLAG,
 }
 """The fields of config.json that every family has."""
 _NORMS: dict[str, Check] = {"do_stable_layer_norm": FLAG, "feat_extract_norm": WORD}
@@ -64,7 +68,9 @@ def read_architecture(config: Mapping[str, Any], preprocessor: Mapping[str, Any]
     with without_warnings():
         from transformers import AutoConfig
 
-        defaults = vars(AutoConfig.for_model("data2vec-audio" if family in LIKE_DATA2VEC else family))
+        defaults = {"apply_spec_augment": True} | vars(
+            AutoConfig.for_model("data2vec-audio" if family in LIKE_DATA2VEC else family)
+        )
     c = read_fields(config, FIELDS | FAMILY_FIELDS[family], defaults, path)
     stacked = family in LIKE_DATA2VEC
     c = (DATA2VEC if stacked else {}) | c
@@ -74,6 +80,13 @@ def read_architecture(config: Mapping[str, Any], preprocessor: Mapping[str, Any]
         "layers": c["num_hidden_layers"],
         "hidden": c["hidden_size"],
         "normalise": _reads_normalised(preprocessor, folder),
+        "noise": Noise(
+            dropout=float(c["hidden_dropout"]),
+            attention_dropout=float(c["attention_dropout"]),
+            activation_dropout=float(c["activation_dropout"]),
+            projection_dropout=float(c["feat_proj_dropout"]),
+            **(read_masking(config, defaults, path) if c["apply_spec_augment"] else {}),
+        ),
         "conv_dim": tuple(c["conv_dim"]),
         "conv_kernel": tuple(c["conv_kernel"]),
         "conv_stride": tuple(c["conv_stride"]),
@@ -93,9 +106,6 @@ def read_architecture(config: Mapping[str, Any], preprocessor: Mapping[str, Any]
         "projection_norm": c.get("feat_proj_layer_norm", True),
         "buckets": c.get("num_buckets", 0),
         "max_distance": c.get("max_bucket_distance", 0),
-        "dropout": float(c["hidden_dropout"]),
-        "activation_dropout": float(c["activation_dropout"]),
-        "projection_dropout": float(c["feat_proj_dropout"]),
     }
 
 
