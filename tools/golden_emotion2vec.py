@@ -168,7 +168,7 @@ def make(out: Path) -> None:
         (folder / "tokens.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
         torch.save({"model": parameters}, folder / "model.pt")
         convert_checkpoint.convert(folder, out / "model.safetensors", force=True)
-    outputs = {}
+    outputs: dict[str, Any] = {}
     for name, samples in waveforms().items():
         outputs |= {f"{name}_{key}": x.numpy() for key, x in forward(parameters, samples).items()}
     made_with = versions(*PACKAGES)

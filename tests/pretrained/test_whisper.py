@@ -23,7 +23,7 @@ from sejax.errors import InputError
 from sejax.features.extract import Segment
 from sejax.pretrained.base import Lora, Output, Section
 from sejax.pretrained.convert import CONVERSIONS, Checkpoint, load_checkpoint
-from sejax.pretrained.extract import extract_hidden_states, plan_windows, read_settings
+from sejax.pretrained.extract import Piece, extract_hidden_states, fill_batches, plan_windows, read_settings
 from sejax.pretrained.families.log_mel import log_mel
 from sejax.pretrained.families.whisper import Whisper
 from sejax.pretrained.finetune import Tuning, divide, merge, trained
@@ -217,6 +217,16 @@ def test_no_window_is_longer_than_the_models_30_seconds(seconds: float):
     assert (len(windows) > 1) == (samples > 480_000)
     assert all(stop - start <= 480_000 for start, stop, _, _ in windows)
     assert sum(last - first for _, _, first, last in windows) == -(-samples // 320)
+
+
+@pytest.mark.parametrize(("context", "rows"), [("utterance", 29), ("padded", 2)])
+def test_a_batch_counts_what_is_computed(context: str, rows: int):
+    """In the padded context each row is 30 s, however short: 29 of them would take 15 times the memory."""
+    backbone = checkpoint("whisper-base").backbone.in_context(context)
+    pieces = [Piece(i, 0, np.zeros(8000, np.float32), 0, 25) for i in range(29)]
+    batches = list(fill_batches(pieces, 16 * RATE if context == "utterance" else 61 * RATE, least=backbone.least))
+    assert max(len(batch) for _, batch in batches) == rows
+    assert sorted(piece.utterance for _, batch in batches for piece in batch) == list(range(29))
 
 
 def test_the_context_changes_frames_and_not_their_number(tmp_path: Path):

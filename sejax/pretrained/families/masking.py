@@ -24,7 +24,7 @@ FIELDS: dict[str, Check] = {
 """The fields of config.json, alike in all families."""
 
 
-def read_masking(config: Mapping[str, Any], defaults: Mapping[str, Any], path: Path) -> dict[str, float]:
+def read_masking(config: Mapping[str, Any], defaults: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Returns the fields of `Noise` that say what is masked.
 
     Args:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +39,7 @@ _POSITIONS = r"encoder\.pos_conv_embed\.layers\.(?P<i>[0-9]{1,6})\.conv\."
 class Wav2Vec2(Transformer):
     """The architecture and the input of a checkpoint of wav2vec 2.0 or one of its relatives."""
 
-    RULES = (
+    RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(_CONV + r"conv\.weight", "feature_encoder/conv_{i}/kernel", "conv"),
         Rule(_CONV + r"conv\.bias", "feature_encoder/conv_{i}/bias"),
         Rule(_CONV + r"layer_norm\.weight", "feature_encoder/norm_{i}/scale"),

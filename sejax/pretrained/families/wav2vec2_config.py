@@ -46,7 +46,7 @@ FAMILY_FIELDS: dict[str, dict[str, Check]] = {
 }
 LIKE_DATA2VEC = ("data2vec-audio", "emotion2vec")
 """The families whose number of positional embeddings is one of convolutions."""
-DATA2VEC = {"do_stable_layer_norm": False, "feat_extract_norm": "layer"}
+DATA2VEC: dict[str, Any] = {"do_stable_layer_norm": False, "feat_extract_norm": "layer"}
 """What the other families have as fields."""
 PREPROCESSOR_FIELDS = {"do_normalize": FLAG, "sampling_rate": whole(1, 1 << 20), "feature_size": whole(1, 1 << 16)}
 PREPROCESSOR_DEFAULTS = {"do_normalize": True, "sampling_rate": SAMPLING_RATE, "feature_size": 1}  # transformers'
