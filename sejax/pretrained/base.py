@@ -72,7 +72,10 @@ class Noise(NamedTuple):
 
 
 class Output(NamedTuple):
-    """The hidden states of a section, lowest first (of stage 0 alone its frames), and the mask of valid frames."""
+    """The hidden states of a section, lowest first (of stage 0 alone its frames), and the mask of valid frames.
+
+    Behind the frames, outside the mask, a family may keep states of its own, which its next section reads.
+    """
 
     hidden: Float[Array, "layer batch time hidden"]
     mask: Bool[Array, "batch time"]

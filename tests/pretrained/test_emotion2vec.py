@@ -14,7 +14,9 @@ from flax import linen as nn
 from tiny_study import GOLDEN_SSL
 
 from sejax.errors import InputError
-from sejax.pretrained.base import Output, Section
+from sejax.models.heads import Heads
+from sejax.models.joint import JointModel, Rates, StreamSpec, Trunk
+from sejax.pretrained.base import Lora, Output, Section
 from sejax.pretrained.convert import Checkpoint, load_checkpoint
 from sejax.pretrained.families.emotion2vec import alibi_slopes
 from sejax.pretrained.finetune import Tuning, divide, frozen_forward, merge, side_by_side
@@ -116,6 +118,28 @@ def test_the_parts_are_the_whole(tuning: str):
     np.testing.assert_array_equal(frames, whole.mask.sum(axis=1))
     difference = jnp.where(whole.mask[..., None], found_states - expected, 0)
     np.testing.assert_allclose(difference, 0, atol=2e-5)
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_its_tokens_end_in_the_joint_model(tuning: str):
+    """Of a model that is tuned as a whole, the frames below the cut have no tokens behind them, those above it have."""
+    found = checkpoint()
+    cut = Tuning(found.backbone, tuning, lora=Lora(2, 4.0, ("q_proj",)))
+    spec = StreamSpec("emotion", "linear", 1, 2, cut.states, cut)
+    trunk = Trunk((spec,), width=8, fused=8, heads=2, self_attention=False, co_attention=False, statistics=False)
+    model = JointModel(trunk, Heads(classes=2, dimensions=3))
+    samples = jax.ShapeDtypeStruct((2, 2400, 1), jnp.int16)
+    lengths = jax.ShapeDtypeStruct((2,), jnp.int32)
+    lower = jax.tree.map(jnp.asarray, divide(found.params, cut).lower)
+
+    def outputs(samples: jax.Array, lengths: jax.Array) -> Any:
+        frames, valid = frozen_forward(cut, lower, samples, lengths, None)
+        masks = {"emotion": jnp.arange(frames.shape[1])[None] < valid[:, None]}
+        arguments = {"emotion": frames}, masks, {"emotion": jnp.zeros((2, 0))}, Rates(jnp.zeros(()), jnp.zeros(()))
+        return model.init_with_output(jax.random.key(0), *arguments)[0]
+
+    logits, vad = jax.eval_shape(outputs, samples, lengths)
+    assert logits.shape == (2, 2) and vad.shape == (2, 3)
 
 
 def test_each_section_has_the_parameters_of_its_stages():
