@@ -34,7 +34,7 @@ Names of arrays that are unexpected:
   `encoder.pos_conv_embed.conv.parametrizations.weight.original0` (the norm, [1, 1, width]) and `.original1` (the
   direction, [hidden, hidden / groups, width]). Older files, and here `wav2vec2-pretraining`, say `weight_g` and
   `weight_v`; transformers reads both.
-- Only a bare encoder has names without a prefix; any head puts `wav2vec2.`, `hubert.` or `wavlm.` before them.
+- Only a bare encoder has names without a prefix; any head puts its family (`wav2vec2.`, `data2vec_audio.`) before them.
 - Group norm is called `feature_extractor.conv_layers.0.layer_norm` too.
 - `masked_spec_embed` is absent where both `mask_time_prob` and `mask_feature_prob` are 0 (`hubert-plain`).
 - `rel_attn_embed` is in `encoder.layers.0.attention` only; `gru_rel_pos_const` [1, heads, 1, 1] and
