@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -43,7 +43,7 @@ from sejax.errors import InputError
 from sejax.host.wording import count
 from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, StreamSpec, Trunk
-from sejax.pretrained.base import Lora
+from sejax.pretrained.base import Lora, Noise
 from sejax.pretrained.convert import Pretrained, find_pretrained, load_checkpoint
 from sejax.pretrained.finetune import Tuning, divide
 from sejax.protocols.audit import audit, require_labels
@@ -308,7 +308,9 @@ def _stream_spec(config: ConfigDict, checkpoints: Mapping[str, Pretrained], stre
         )
     finetune = dict(config.finetune)
     lora = Lora(finetune.pop("lora_rank"), finetune.pop("lora_alpha"), tuple(finetune.pop("lora_targets")))
-    tuning = Tuning(checkpoint.backbone, layer=layer, lora=lora, **finetune)
+    own = {name: value for name in Noise._fields if (value := finetune.pop(name)) is not None}
+    backbone = replace(checkpoint.backbone, noise=checkpoint.backbone.noise._replace(**own))
+    tuning = Tuning(backbone, layer=layer, lora=lora, **finetune)
     return StreamSpec(stream, "linear", layers, stride, mixed, tuning)
 
 

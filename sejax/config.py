@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from sejax.corpora.read import CORPORA
 from sejax.corpora.schema import SAMPLING_RATE
@@ -152,8 +153,17 @@ def _set_model(config: ConfigDict) -> None:
             "learning_rate": 1.0,  # of the top layer, in units of the learning rate
             "layer_decay": 0.9,  # of the learning rate, from each layer to the one below
             "layer_drop": 0.05,  # share of the layers that a step skips
-            "time_mask_prob": 0.05,  # share of the frames that are masked, in spans of
-            "time_mask_length": 10,  # frames (200 ms)
+            # From here to feature_mask_min, None is what the checkpoint's config.json says.
+            "dropout": placeholder(float),  # behind positions, attention and feed-forward
+            "attention_dropout": placeholder(float),  # of attention's probabilities
+            "activation_dropout": placeholder(float),  # inside the feed-forward
+            "projection_dropout": placeholder(float),  # behind the projection of the convolutions' features
+            "time_mask_prob": placeholder(float),  # share of the frames that are masked, in spans of
+            "time_mask_length": placeholder(int),  # frames (20 ms; of Whisper 10 ms)
+            "time_mask_min": placeholder(int),  # spans of an utterance that is long enough
+            "feature_mask_prob": placeholder(float),  # share of the features that are masked, in spans of
+            "feature_mask_length": placeholder(int),  # features (of Whisper bands of the spectrogram)
+            "feature_mask_min": placeholder(int),  # spans
             "checkpointing": True,  # recomputes layers in the backward pass: less memory, a third slower
             "dtype": "float32",  # of the pretrained model's products: float32, bfloat16
         }
@@ -293,6 +303,11 @@ def _names(known: Iterable[str]) -> Check:
     )
 
 
+def _or_none(check: Check) -> Check:
+    """Returns the check for an option of fine-tuning that the checkpoint has its own value of."""
+    return Check(lambda value: value is None or check.holds(value), f"{check.expected}, or None: the checkpoint's")
+
+
 def _encoder(stream: str) -> Check:
     """Returns the check for the encoder of a stream."""
     return one_of((*ENCODERS, "none", *(("finetune",) if stream in STREAMS else ())))
@@ -373,8 +388,11 @@ CHECKS: Mapping[str, Check] = {
     "finetune.learning_rate": number(1e-6, 1000),
     "finetune.layer_decay": number(0, 10, above=True),
     "finetune.layer_drop": _PROPER_SHARE,
-    "finetune.time_mask_prob": _PROPER_SHARE,
-    "finetune.time_mask_length": whole(1, 1000),
+    **{f"finetune.{name}_dropout": _or_none(_PROPER_SHARE) for name in ("attention", "activation", "projection")},
+    "finetune.dropout": _or_none(_PROPER_SHARE),
+    **{f"finetune.{axis}_mask_prob": _or_none(_PROPER_SHARE) for axis in ("time", "feature")},
+    **{f"finetune.{axis}_mask_length": _or_none(whole(1, 1000)) for axis in ("time", "feature")},
+    **{f"finetune.{axis}_mask_min": _or_none(whole(0, 1000)) for axis in ("time", "feature")},
     "finetune.checkpointing": FLAG,
     "finetune.dtype": one_of(DTYPES),
     "loss.vad": one_of(VAD_LOSSES),
@@ -503,15 +521,16 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
     """Returns the options in which a config and that of a workdir (as plain JSON values) differ, in words.
 
     An option that `there` lacks, because an older version wrote it, counts as its default. Options of `CHANGEABLE`
-    do not count.
+    do not count, nor do those of fine-tuning where no model is fine-tuned.
     """
     default = unchangeable(json.loads(default_config().to_json_best_effort()))
     here, there = unchangeable(here), unchangeable(there)
     there = {**{name: default[name] for name in here.keys() & default.keys()}, **there}
+    tuned = any(name.startswith("model.encoder.") and here[name] == "finetune" for name in here)
     return [
         f"{name} is {here.get(name)!r} here, {there.get(name)!r} in the workdir"
         for name in sorted(here.keys() | there.keys())
-        if here.get(name) != there.get(name)
+        if here.get(name) != there.get(name) and (tuned or not name.startswith("finetune."))
     ]
 
 

@@ -68,6 +68,13 @@ _REAL: dict[str, tuple[float, float]] = {
     "synthetic.fraction": (1e-30, 1),
     "memory_fraction": (1e-30, 1),
 }
+# Those whose default is None, the checkpoint's own value, which the others may be too.
+_WHOLE_OR_NONE = {
+    "finetune.time_mask_length": (1, 1e3),
+    "finetune.feature_mask_length": (1, 1e3),
+    "finetune.time_mask_min": (0, 1e3),
+    "finetune.feature_mask_min": (0, 1e3),
+}
 _BELOW_ONE = (
     "averaging",
     "dropout",
@@ -75,6 +82,11 @@ _BELOW_ONE = (
     "label_smoothing",
     "finetune.layer_drop",
     "finetune.time_mask_prob",
+    "finetune.feature_mask_prob",
+    "finetune.dropout",
+    "finetune.attention_dropout",
+    "finetune.activation_dropout",
+    "finetune.projection_dropout",
 )
 
 
@@ -87,7 +99,7 @@ def options() -> dict[str, Any]:
 def odd_values(name: str) -> list[Any]:
     """Returns values of every kind for an option: negative, zero, huge, not a number, of other types, empty, nested."""
     values = [*_NUMBERS, *_FLOATS, *_OTHERS, *_NUMPY, *_TUPLES]
-    if isinstance(options()[name], float):
+    if isinstance(options()[name], float) or (options()[name] is None and name not in _WHOLE_OR_NONE):
         values.remove(10**400)  # ConfigDict makes a float of it, which is an OverflowError
     if name.startswith("grid."):
         return [*_OTHERS, *((value,) for value in values), (0.5, 0.5), (2, 2), (True, True)]
@@ -116,6 +128,8 @@ def sane(name: str, value: Any) -> bool:
             and all(sane(option, each) for each in value)
             and all(a != b for i, a in enumerate(value) for b in value[:i])
         )
+    if default is None and value is None:
+        return True
     if isinstance(default, bool):
         return isinstance(value, bool)
     if isinstance(default, str):
@@ -123,12 +137,13 @@ def sane(name: str, value: Any) -> bool:
         return isinstance(value, str) and "\0" not in value and (bool(value.strip()) or name in paths)
     if isinstance(default, tuple):
         return isinstance(value, tuple) and _sane_tuple(name, value)
-    if isinstance(value, bool) and isinstance(default, float):  # ConfigDict makes a number of it
+    real = isinstance(default, float) or (default is None and name not in _WHOLE_OR_NONE)
+    if isinstance(value, bool) and real:  # ConfigDict makes a number of it
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(min(value, 1e308)):
         return False
-    if isinstance(default, int):
-        low, high = _WHOLE.get(name, (1, 1e5))
+    if not real:
+        low, high = (_WHOLE | _WHOLE_OR_NONE).get(name, (1, 1e5))
         return isinstance(value, int) and low <= value <= high
     low, high = _REAL.get(name, (3, 1e5) if name.endswith("max_seconds") else (0, 1))
     return low <= value <= high and not (name in _BELOW_ONE and value >= 1)

@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 from odd_values import odd_values, options, sane, set_option
 
-from sejax.config import CHECKS, STACKED, STRUCTURAL, check_config, default_config
+from sejax.config import CHECKS, STACKED, STRUCTURAL, check_config, default_config, differences
 from sejax.errors import InputError
 
 
@@ -191,3 +191,15 @@ def test_missing_and_unknown_options():
     with config.unlocked():
         config.loss.vadd = "mse"
     assert _refusal(config) == "the config has no option 'loss.vadd', did you mean 'loss.vad'?"
+
+
+def test_options_of_fine_tuning_differ_where_a_model_is_fine_tuned():
+    """A workdir of an older version, whose defaults they were, goes on if nothing reads them."""
+    here, there = default_config(), default_config()
+    there.finetune.time_mask_prob, there.finetune.layer_drop = 0.05, 0.5
+    assert differences(here.to_dict(), there.to_dict()) == []
+    here.model.encoder.hubert = there.model.encoder.hubert = "finetune"
+    assert differences(here.to_dict(), there.to_dict()) == [
+        "finetune.layer_drop (0.05, there 0.5)",
+        "finetune.time_mask_prob (None, there 0.05)",
+    ]

@@ -3,11 +3,16 @@ r"""Writes a checkpoint's model.safetensors from its pytorch_model.bin, which on
     python tools/convert_checkpoint.py FOLDER
 
 FOLDER holds pytorch_model.bin, or pytorch_model.bin.index.json and its shards. All tensors are written to one file,
-with their names and types unchanged. It needs PyTorch, which is best installed in a separate environment:
+with their names and types unchanged.
+
+FOLDER may also be an emotion2vec model of FunASR: config.yaml, one file .pt, and tokens.txt if it has a head. Its
+tensors get the names that sejax reads, and config.json and preprocessor_config.json are written beside them.
+
+It needs PyTorch, which is best installed in a separate environment:
 
     python3 -m venv /tmp/convert
     /tmp/convert/bin/pip install torch --index-url https://download.pytorch.org/whl/cpu
-    /tmp/convert/bin/pip install safetensors numpy
+    /tmp/convert/bin/pip install safetensors numpy pyyaml
     /tmp/convert/bin/python tools/convert_checkpoint.py FOLDER
 
 Pickle files can run code when they are read. This tool reads tensors only (`torch.load(weights_only=True)`) and refuses
@@ -26,6 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from sejax.host.magic import FIRST_BYTES, describe_contents
+from tools import emotion2vec_layout
 
 BIN = "pytorch_model.bin"
 INDEX = f"{BIN}.index.json"
@@ -46,6 +52,12 @@ def parts(folder: Path) -> tuple[list[Path], set[str] | None]:
         raise SystemExit(f"{folder} is not a folder, expected the one that holds {BIN} or {INDEX}")
     if (folder / BIN).is_file():
         return [folder / BIN], None
+    if (folder / emotion2vec_layout.CONFIG).is_file():
+        pickles = sorted(folder.glob("*.pt"))
+        if len(pickles) != 1:
+            names = ", ".join(path.name for path in pickles) or "none"
+            raise SystemExit(f"{folder} holds {names} beside {emotion2vec_layout.CONFIG}, expected one file .pt")
+        return pickles, None
     index = folder / INDEX
     if not index.is_file():
         names = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
@@ -76,8 +88,8 @@ def check_contents(path: Path) -> None:
         raise SystemExit(f"{path} is {contents}, expected a PyTorch file")
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Reads the tensors of one pickle file, on the CPU.
+def read(path: Path, wrappers: Sequence[str] = ()) -> dict[str, Any]:
+    """Reads the tensors of one pickle file, on the CPU; they may be under one of the names `wrappers`.
 
     Raises:
       SystemExit: the file holds more than tensors, is damaged, or is not a state dict.
@@ -99,6 +111,8 @@ def read(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(state, dict):
         raise SystemExit(f"{path} holds a {type(state).__name__}, expected a state dict: tensors by their names")
+    for name in wrappers:
+        state = state[name] if isinstance(state.get(name), dict) else state
     others = [
         f"{name!r} is a {type(value).__name__}" for name, value in state.items() if not isinstance(value, torch.Tensor)
     ]
@@ -119,6 +133,7 @@ def convert(folder: Path, out: Path, *, force: bool) -> int:
         that the index names are not in the shards; or what `parts`, `check_contents` and `read` refuse.
     """
     paths, promised = parts(folder)
+    conf = None if paths[0].name == BIN or promised is not None else emotion2vec_layout.read_model(folder)
     if out.is_dir():
         raise SystemExit(f"{out} is a folder, expected the name of the file to write, such as {out / SAFETENSORS}")
     if out.exists() and not force:
@@ -133,13 +148,17 @@ def convert(folder: Path, out: Path, *, force: bool) -> int:
         raise SystemExit(NO_TORCH.format(error=error)) from None
     tensors: dict[str, Any] = {}
     for path in paths:
-        tensors |= read(path)
+        tensors |= read(path, emotion2vec_layout.WRAPPERS if conf is not None else ())
     if promised is not None and promised - set(tensors):
         lacking = sorted(promised - set(tensors))
         raise SystemExit(
             f"The shards in {folder} lack {', '.join(lacking[:3])} ({len(lacking)} in all), expected every tensor that "
             f"{INDEX} names"
         )
+    if conf is not None:
+        tensors, others = emotion2vec_layout.rename(tensors, conf)
+        if others:
+            print(f"left out, of no use here: {', '.join(others[:3])} ({len(others)} in all)")
     storages = set()
     for name, tensor in tensors.items():
         whole = tensor.contiguous()
@@ -153,6 +172,10 @@ def convert(folder: Path, out: Path, *, force: bool) -> int:
     try:
         save_file(tensors, partial, metadata={"format": "pt"})
         shutil.copymode(paths[0], partial)  # safetensors makes it readable for its owner alone
+        if conf is not None:
+            described = emotion2vec_layout.describe(conf, emotion2vec_layout.read_labels(folder))
+            for name, content in zip(("config.json", "preprocessor_config.json"), described, strict=True):
+                (out.parent / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         partial.replace(out)
     except (OSError, SafetensorError) as error:  # a full disk
         raise SystemExit(f"{out} cannot be written ({error}), expected room for it") from None

@@ -1,4 +1,4 @@
-r"""Writes tests/golden/ssl: tiny random checkpoints of Wav2Vec2, HuBERT and WavLM, and their outputs in PyTorch.
+r"""Writes tests/golden/ssl: tiny random checkpoints of Wav2Vec2 and its relatives, and their outputs in PyTorch.
 
 sejax does not need PyTorch, so this runs in a separate environment:
 
@@ -34,7 +34,7 @@ Names of arrays that are unexpected:
   `encoder.pos_conv_embed.conv.parametrizations.weight.original0` (the norm, [1, 1, width]) and `.original1` (the
   direction, [hidden, hidden / groups, width]). Older files, and here `wav2vec2-pretraining`, say `weight_g` and
   `weight_v`; transformers reads both.
-- Only a bare encoder has names without a prefix; any head puts `wav2vec2.`, `hubert.` or `wavlm.` before them.
+- Only a bare encoder has names without a prefix; any head puts its family (`wav2vec2.`, `data2vec_audio.`) before them.
 - Group norm is called `feature_extractor.conv_layers.0.layer_norm` too.
 - `masked_spec_embed` is absent where both `mask_time_prob` and `mask_feature_prob` are 0 (`hubert-plain`).
 - `rel_attn_embed` is in `encoder.layers.0.attention` only; `gru_rel_pos_const` [1, heads, 1, 1] and
@@ -100,6 +100,14 @@ CHECKPOINTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "wavlm-base": ("WavLMModel", SMALL | BUCKETS),
     "wavlm-large": ("WavLMModel", SMALL | LARGE | BUCKETS),
+    "unispeech-sat-base": ("UniSpeechSatModel", SMALL),
+    "unispeech-sat-large": ("UniSpeechSatForPreTraining", SMALL | LARGE | CODEBOOK),
+    # Data2vec's number of positional embeddings is one of convolutions.
+    "data2vec-audio-base": ("Data2VecAudioModel", SMALL | {"num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 7}),
+    "data2vec-audio-even": (
+        "Data2VecAudioForCTC",  # whose encoder has a prefix
+        SMALL | {"num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 4, "conv_bias": True},
+    ),
     "wav2vec2-pretraining": ("Wav2Vec2ForPreTraining", SMALLER | CODEBOOK),
     "classifier": ("HubertForSequenceClassification", SMALLER | EMOTIONS | {"use_weighted_layer_sum": True}),
     "classifier-last": ("Wav2Vec2ForSequenceClassification", SMALLER | EMOTIONS),
@@ -109,6 +117,7 @@ CHECKPOINTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "dimensional": ("Wav2Vec2ForSpeechClassification", SMALLER | LARGE | DIMENSIONS),
 }
+FAMILIES = ("Wav2Vec2", "Hubert", "WavLM", "UniSpeechSat", "Data2VecAudio")
 UNNORMALISED = ("wavlm-base",)  # as microsoft/wavlm-base is
 
 
@@ -159,7 +168,7 @@ def build(name: str) -> Any:
     import transformers
 
     class_name, arguments = CHECKPOINTS[name]
-    family = next(family for family in ("Wav2Vec2", "Hubert", "WavLM") if class_name.startswith(family))
+    family = next(family for family in FAMILIES if class_name.startswith(family))
     config = getattr(transformers, f"{family}Config")(**arguments)
     model = getattr(transformers, class_name, None)
     model = (model(config) if model else dimensional_model(config)).eval()

@@ -199,7 +199,7 @@ def frozen_forward(model: JointModel, frozen: Frozen, batch: Batch, key: Key[Arr
     """Replaces the raw audio by the output of the frozen part of each tuned model.
 
     Args:
-      key: of the time masking; None for none.
+      key: of its masked spans and dropout; None for none.
     """
     frames, lengths = dict(batch.frames), dict(batch.lengths)
     for name, tuning in _tuned(model).items():

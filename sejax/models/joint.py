@@ -146,7 +146,8 @@ class Trunk(nn.Module):
         if upper is None:
             return below
         output: Any = upper(below[..., -tuning.cut_size :], mask.sum(axis=1, dtype=jnp.int32))
-        above = side_by_side(output, tuning).astype(below.dtype)
+        # What a family keeps behind the frames (`Output`) ends here.
+        above = side_by_side(output, tuning)[:, : below.shape[1]].astype(below.dtype)
         return jnp.concatenate([below, above], axis=-1) if tuning.joins_states else above
 
 

@@ -52,8 +52,30 @@ class Lora(NamedTuple):
 NO_LORA = Lora(0, 1.0, ())
 
 
+class Noise(NamedTuple):
+    """What happens to a model's values in training alone: dropout, and masked spans (SpecAugment; Park et al., 2019).
+
+    The fields are options of `config.finetune`. A share is that of the frames or features that the spans would cover if
+    none overlapped.
+    """
+
+    dropout: float = 0.0  # behind positions, attention and feed-forward
+    attention_dropout: float = 0.0  # of attention's probabilities
+    activation_dropout: float = 0.0  # inside the feed-forward
+    projection_dropout: float = 0.0  # behind the feature projection
+    time_mask_prob: float = 0.0  # share of the frames
+    time_mask_length: int = 10  # frames of a span
+    time_mask_min: int = 0  # spans of an utterance that is long enough
+    feature_mask_prob: float = 0.0  # share of the features
+    feature_mask_length: int = 10
+    feature_mask_min: int = 0
+
+
 class Output(NamedTuple):
-    """The hidden states of a section, lowest first (of stage 0 alone its frames), and the mask of valid frames."""
+    """The hidden states of a section, lowest first (of stage 0 alone its frames), and the mask of valid frames.
+
+    Behind the frames, outside the mask, a family may keep states of its own, which its next section reads.
+    """
 
     hidden: Float[Array, "layer batch time hidden"]
     mask: Bool[Array, "batch time"]
@@ -68,8 +90,6 @@ class Section:
     dtype: Any = jnp.float32  # of the products; parameters and reductions are float32
     lora: Lora = NO_LORA
     layer_drop: float = 0.0  # probability that a layer is skipped in a training step
-    time_mask_prob: float = 0.0  # share of the frames that masked spans would cover if none overlapped; 0: no spans
-    time_mask_length: int = 10  # frames of a span
     final_norm: bool = True  # a norm behind the last layer is a part of the last hidden state
     checkpointing: bool = False  # computes each layer again in the backward pass instead of storing its activations
 
@@ -92,12 +112,14 @@ class Backbone(ABC):
     OPTIONAL: ClassVar[tuple[str, ...]]  # paths of arrays that a checkpoint may lack; they are zeros then
     NOT_USED: ClassVar[str] = ""  # a pattern of keys of parts that are no loss, such as a decoder; "": none
     FIXED: ClassVar[tuple[str, ...]] = ()  # parts of the tree outside STACKED that fine-tuning never trains
+    VARIANCE_FLOOR: ClassVar[float] = 1e-7  # of `normalise_waveform`; transformers' Wav2Vec2FeatureExtractor's
     CONTEXTS: ClassVar[tuple[str, ...]] = ("utterance",)  # what frames may see, the default first
 
     family: str  # model_type of config.json, a key of BACKBONES
     layers: int  # Transformer layers
     hidden: int  # features of a hidden state
     normalise: bool  # the model reads utterances of zero mean and unit variance (`normalise_waveform`)
+    noise: Noise  # the checkpoint's own, unless the study has another
 
     @classmethod
     @abstractmethod
@@ -138,8 +160,8 @@ class Backbone(ABC):
 
         It is called with `(x, lengths)` and returns an `Output`. For the first section, `x` are samples
         [batch, samples] at 16 kHz (after `prepare`) and `lengths` [batch] the valid samples; for a later one they are
-        the last output of the section before, [batch, time, feature], and the valid frames. In training, the
-        checkpoint's own dropout needs the random stream "dropout", time masking "masking".
+        the last output of the section before, [batch, time, feature], and the valid frames. Of `noise`, dropout needs
+        the random stream "dropout" and masked spans need "masking"; without these there are none.
         """
 
     @abstractmethod
@@ -159,9 +181,9 @@ class Backbone(ABC):
         return None
 
     @property
-    def always(self) -> int | None:
-        """Samples that every input is filled up to, however short the utterance; None if any length is possible."""
-        return None
+    def least(self) -> int:
+        """Samples that the model computes of any input, however short."""
+        return self.window
 
     def in_context(self, context: str) -> "Backbone":
         """Returns the backbone whose frames see the utterance alone ("utterance"), or another one of `CONTEXTS`.
@@ -195,25 +217,22 @@ class Backbone(ABC):
         self, waveform: Float[Array, "batch samples"], lengths: Int[Array, " batch"]
     ) -> Float[Array, "batch samples"]:
         """Returns whole utterances as the first section reads them."""
-        return normalise_waveform(waveform, lengths) if self.normalise else waveform
+        return normalise_waveform(waveform, lengths, floor=self.VARIANCE_FLOOR) if self.normalise else waveform
 
     def prepare_utterance(self, samples: Float32[np.ndarray, " samples"]) -> Float32[np.ndarray, " samples"]:
         """Returns one utterance as `prepare` does, on the host: an utterance is normalised before it is cut."""
         if not self.normalise:
             return samples
         exact = samples.astype(np.float64)
-        return ((exact - exact.mean()) / np.sqrt(exact.var() + VARIANCE_FLOOR)).astype(np.float32)
-
-
-VARIANCE_FLOOR = 1e-7  # of transformers' Wav2Vec2FeatureExtractor
+        return ((exact - exact.mean()) / np.sqrt(exact.var() + self.VARIANCE_FLOOR)).astype(np.float32)
 
 
 def normalise_waveform(
-    waveform: Float[Array, "batch samples"], lengths: Int[Array, " batch"]
+    waveform: Float[Array, "batch samples"], lengths: Int[Array, " batch"], *, floor: float = Backbone.VARIANCE_FLOOR
 ) -> Float[Array, "batch samples"]:
     """Scales each utterance's valid samples to zero mean and unit variance, and puts zeros behind them.
 
-    Equals transformers' Wav2Vec2FeatureExtractor with `do_normalize`.
+    Equals transformers' Wav2Vec2FeatureExtractor with `do_normalize`; `floor` is added to the variance.
     """
     valid = jnp.arange(waveform.shape[1], dtype=lengths.dtype)[None] < lengths[:, None]
     count = jnp.maximum(lengths, 1).astype(waveform.dtype)[:, None]
@@ -221,4 +240,4 @@ def normalise_waveform(
     mean = jnp.where(valid, waveform, zero).sum(axis=1, keepdims=True) / count
     centred = jnp.where(valid, waveform - mean, zero)
     variance = (centred**2).sum(axis=1, keepdims=True) / count
-    return centred * lax.rsqrt(variance + VARIANCE_FLOOR)
+    return centred * lax.rsqrt(variance + floor)

@@ -206,7 +206,7 @@ def extract_hidden_states(
 
     batch_seconds = BATCH_SECONDS.get(jax.default_backend(), BATCH_SECONDS_ACCELERATOR)
     computed: deque[tuple[Sequence[Piece], States]] = deque()
-    for length, batch in fill_batches(pieces(), int(batch_seconds * SAMPLING_RATE), backbone.always):
+    for length, batch in fill_batches(pieces(), int(batch_seconds * SAMPLING_RATE), least=backbone.least):
         rows = _pad(batch, length, int(batch_seconds * SAMPLING_RATE))
         computed.append((batch, compute(*rows)))
         # The device gets its next batch before the host waits for the results of the last one.
@@ -241,32 +241,30 @@ def plan_windows(samples: int, backbone: Backbone, max_samples: int) -> list[Win
     ]
 
 
-def padded_length(samples: int, always: int | None = None) -> int:
-    """Returns the length that audio of so many samples is padded to: one of a grid, or `Backbone.always`."""
-    if always is not None:
-        return always
+def padded_length(samples: int) -> int:
+    """Returns the length on the grid that audio of so many samples is padded to."""
     length = int(SHORTEST_SECONDS * SAMPLING_RATE)
     while length < samples:
         length = math.ceil(length * LENGTH_RATIO)
     return length
 
 
-def fill_batches(
-    pieces: Iterable[Piece], batch_samples: int, always: int | None = None
-) -> Iterator[tuple[int, list[Piece]]]:
+def fill_batches(pieces: Iterable[Piece], batch_samples: int, *, least: int = 0) -> Iterator[tuple[int, list[Piece]]]:
     """Yields batches of one padded length each with that length, as soon as they are full.
+
+    No length is below `least`.
 
     The pieces left over in the end are batched together, padded to the longest.
     """
     waiting: dict[int, list[Piece]] = {}
     for piece in pieces:
-        length = padded_length(len(piece.samples), always)
+        length = padded_length(max(len(piece.samples), least))
         waiting.setdefault(length, []).append(piece)
         if len(waiting[length]) == _rows(length, batch_samples):
             yield length, waiting.pop(length)
     rest = sorted((p for group in waiting.values() for p in group), key=lambda p: len(p.samples), reverse=True)
     while rest:
-        length = padded_length(len(rest[0].samples), always)
+        length = padded_length(max(len(rest[0].samples), least))
         rows = _rows(length, batch_samples)
         yield length, rest[:rows]
         rest = rest[rows:]

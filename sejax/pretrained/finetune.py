@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import traverse_util
@@ -30,8 +31,6 @@ class Tuning:
     frozen_layers: int = 0  # lower Transformer layers that stay frozen, with everything below them
     lora: Lora = NO_LORA
     layer_drop: float = 0.0
-    time_mask_prob: float = 0.0
-    time_mask_length: int = 10
     checkpointing: bool = False
     learning_rate: float = 1.0  # in units of the run's
     layer_decay: float = 1.0  # factor on the learning rate from each layer to the one below
@@ -74,14 +73,7 @@ class Tuning:
 
     def lower(self) -> nn.Module:
         """Returns the module below the cut."""
-        return self.backbone.module(
-            Section(
-                stop=self.cut,
-                dtype=jnp.dtype(self.dtype),
-                time_mask_prob=self.time_mask_prob,
-                time_mask_length=self.time_mask_length,
-            )
-        )
+        return self.backbone.module(Section(stop=self.cut, dtype=jnp.dtype(self.dtype)))
 
     def upper(self, name: str | None = None) -> nn.Module | None:
         """Returns the module above the cut, None if there is none."""
@@ -94,8 +86,6 @@ class Tuning:
             dtype=jnp.dtype(self.dtype),
             lora=self.lora if self.mode == "lora" else NO_LORA,
             layer_drop=self.layer_drop,
-            time_mask_prob=self.time_mask_prob,
-            time_mask_length=self.time_mask_length,
             checkpointing=self.checkpointing,
         )
         return self.backbone.module(section, name)
@@ -132,14 +122,17 @@ def frozen_forward(
       lower: the parameters below the cut.
       samples: int16, as a raw stream is stored.
       lengths: valid samples.
-      key: of the time masking; None switches it off.
+      key: of masked spans, and of dropout below the layers that are trained; None: there are none.
 
     Returns:
       The frames that the part above the cut reads and their valid numbers. If all hidden states are mixed, a frame has
       all those of this part, side by side.
     """
     waveform = tuning.backbone.prepare(samples[..., 0].astype(jnp.float32) / FULL_SCALE, lengths)
-    rngs = None if key is None else {"masking": key}
+    rngs = {}
+    if key is not None:
+        # A model that is frozen as a whole has no dropout: nothing in it could learn to do without a value.
+        rngs = {"masking": key} | ({} if tuning.mode == "frozen" else {"dropout": jax.random.fold_in(key, 1)})
     output: Any = tuning.lower().apply({"params": lower}, waveform, lengths, rngs=rngs)
     frames = jnp.maximum(tuning.backbone.frames(lengths), 0)
     return side_by_side(output, tuning).astype(jnp.float32), frames

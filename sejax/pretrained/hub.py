@@ -26,6 +26,7 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 LAYOUT = f"{CONFIG}, {PREPROCESSORS[0]} and {WEIGHTS}"
 OTHER_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".msgpack", ".h5", ".onnx")
+FUNASR = "config.yaml"  # FunASR's own layout
 SECONDS_TO_ANSWER = 10.0
 CONVERTER = "tools/convert_checkpoint.py"
 """The tool that writes model.safetensors; a part of sejax's source, not of the installed package."""
@@ -83,6 +84,8 @@ def _locate(source: Path | str, fetch: Fetch, names: Callable[[], list[str]], ch
     if config is None:
         inner = [path.parent.name for path in source.glob(f"*/{CONFIG}")] if isinstance(source, Path) else []
         hint = f" (the folder {sorted(inner)[0]} in it has one)" if inner else ""
+        if isinstance(source, Path) and (source / FUNASR).is_file():
+            hint = f": {FUNASR} is of FunASR, whose emotion2vec {CONVERTER} converts (python {CONVERTER} {source})"
         raise InputError(f"{source}: has no {CONFIG}, expected {LAYOUT}{hint}")
     found = _fetch_preprocessor(source, fetch) if check(config) else []
     found.append(_fetch_any(fetch, WEIGHTS, INDEX))

@@ -20,7 +20,7 @@ from sejax.errors import InputError
 from sejax.pretrained.convert import fingerprint, load_checkpoint, read_backbone
 
 GOLDENS = sorted(path.name for path in GOLDEN_SSL.iterdir() if path.is_dir())
-HEADS = ("classifier", "classifier-last", "dimensional", "wavlm-classifier")
+HEADS = ("classifier", "classifier-last", "dimensional", "emotion2vec-base", "wavlm-classifier")
 NEW_NAMES = "encoder.pos_conv_embed.conv.parametrizations.weight.original"
 Arrays = dict[str, np.ndarray]
 
@@ -64,7 +64,7 @@ def test_every_golden_loads(name: str):
     assert shapes == jax.tree.map(lambda x: (x.shape, np.dtype(x.dtype)), expected)
     assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves(found.params))
     assert bool(found.head) == (name in HEADS)
-    assert found.backbone.normalise == (name != "wavlm-base")
+    assert found.backbone.normalise == (name != "wavlm-base" and not name.startswith("whisper"))
     assert found.backbone.family == json.loads((GOLDEN_SSL / name / "config.json").read_text())["model_type"]
 
 
@@ -152,7 +152,8 @@ def test_no_mask_embedding():
 @pytest.mark.parametrize("name", HEADS)
 def test_arrays_of_a_head(name: str):
     head = load_checkpoint(str(GOLDEN_SSL / name)).head
-    assert head["output"]["kernel"].shape == ((16, 3) if name == "dimensional" else (12, 4))
+    others = {"dimensional": (16, 3), "emotion2vec-base": (24, 5)}
+    assert head["output"]["kernel"].shape == others.get(name, (12, 4))
     assert set(head) - {"layer_weights", "output"} == {"dense" if name == "dimensional" else "projector"}
 
 

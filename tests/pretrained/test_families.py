@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from sejax.errors import InputError
 from sejax.features.extract import Segment
-from sejax.pretrained.base import STACKED, WHOLE, Backbone, Output, Rule, Section, stage_behind
+from sejax.pretrained.base import STACKED, WHOLE, Backbone, Noise, Output, Rule, Section, stage_behind
 from sejax.pretrained.convert import find_pretrained, load_checkpoint
 from sejax.pretrained.extract import extract_hidden_states, read_settings
 from sejax.pretrained.finetune import Tuning, divide, frozen_forward, learning_rates, side_by_side
@@ -41,7 +41,7 @@ class Toy(Backbone):
 
     @classmethod
     def read(cls, config: Mapping[str, Any], preprocessor: Mapping[str, Any], folder: Path) -> "Toy":
-        return cls("toy", config["layers"], config["hidden"], False, preprocessor["bands"])
+        return cls("toy", config["layers"], config["hidden"], False, Noise(), preprocessor["bands"])
 
     @property
     def hop_length(self) -> int:
@@ -127,7 +127,11 @@ def test_its_hidden_states_are_features(folder: Path, tmp_path: Path):
     soundfile.write(tmp_path / "noise.wav", samples, 16_000, subtype="FLOAT")
     segments = [Segment(str(tmp_path / "noise.wav"), None, None)]
     checkpoint = load_checkpoint(str(folder))
-    assert checkpoint.backbone == find_pretrained(str(folder)).backbone == Toy("toy", LAYERS, HIDDEN, False, BANDS)
+    assert (
+        checkpoint.backbone
+        == find_pretrained(str(folder)).backbone
+        == Toy("toy", LAYERS, HIDDEN, False, Noise(), BANDS)
+    )
     whole: Any = checkpoint.backbone.module().apply(
         {"params": checkpoint.params}, jnp.asarray(samples)[None], jnp.array([len(samples)], jnp.int32)
     )

@@ -252,7 +252,11 @@ def test_adapters_start_as_nothing():
 @pytest.mark.parametrize("name", ["frozen", "lora above 1", "full"])
 def test_a_fold_never_depends_on_its_held_out_speakers(name: str):
     """Other audio and labels of a held-out speaker: not a bit of that fold's parameters changes."""
-    model = joint_model(replace(TUNINGS[name], time_mask_prob=0.3, time_mask_length=2, layer_drop=0.2))
+    noise = CHECKPOINT.backbone.noise._replace(
+        time_mask_prob=0.3, time_mask_length=2, feature_mask_prob=0.2, feature_mask_length=3
+    )
+    backbone = replace(CHECKPOINT.backbone, noise=noise)
+    model = joint_model(replace(TUNINGS[name], backbone=backbone, layer_drop=0.2))
     honest, _ = train(make_study(model.streams[0].tuning), model, 2)
     garbled, _ = train(make_study(model.streams[0].tuning, garble=3), model, 2)
     changed = False

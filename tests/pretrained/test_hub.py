@@ -128,6 +128,15 @@ def test_the_checkpoint_is_a_folder_inside(tmp_path: Path):
     assert refused(tmp_path).endswith("(the folder checkpoint-500 in it has one)")
 
 
+def test_a_folder_of_funasr_is_to_be_converted(tmp_path: Path):
+    write(tmp_path, ("config.yaml", "model.pt"))
+    said = refused(tmp_path)
+    assert f"{tmp_path}: has no config.json, expected" in said
+    assert said.endswith(
+        f"emotion2vec tools/convert_checkpoint.py converts (python tools/convert_checkpoint.py {tmp_path})"
+    )
+
+
 def test_either_file_of_the_preprocessor(tmp_path: Path):
     assert locate(str(write(tmp_path, ("config.json", "processor_config.json", "model.safetensors")))) == tmp_path
 

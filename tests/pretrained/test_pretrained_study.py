@@ -11,6 +11,7 @@ from tiny_study import GOLDEN_SSL, read_csv, run_command, tiny_config, train_int
 
 from sejax.build import build
 from sejax.errors import InputError
+from sejax.pretrained.convert import read_backbone
 from sejax.study import train_and_evaluate
 
 STATES = 4  # of the tiny models: the input of the first layer, and three layers
@@ -88,6 +89,19 @@ def test_another_checkpoint_does_not_continue_a_workdir(trained: Path, tmp_path:
         train_and_evaluate(mine, str(workdir))
 
 
+def test_noise_is_the_checkpoints_where_the_study_says_nothing(cache_dir: str):
+    config = ssl_config(cache_dir)
+    config.streams = ("wavlm",)
+    config.finetune.update(attention_dropout=0, feature_mask_prob=0.25, feature_mask_length=3)
+    ((stream,),) = (program.network.model.streams for program in build(config).programs)
+    own = read_backbone(GOLDEN_SSL / "wavlm-base").noise
+    assert own.attention_dropout == 0.1 and own.time_mask_prob == 0.05
+    assert stream.tuning is not None
+    assert stream.tuning.backbone.noise == own._replace(
+        attention_dropout=0.0, feature_mask_prob=0.25, feature_mask_length=3
+    )
+
+
 def test_whole_models_train_in_turn(tmp_path: Path, cache_dir: str):
     config = tiny_config(cache_dir)
     config.streams = ("wav2vec2",)
@@ -110,6 +124,10 @@ def test_whole_models_train_in_turn(tmp_path: Path, cache_dir: str):
         ({"features.ssl.hubert.layers": "4"}, "layers is '4', expected all, last or a number from 0"),
         ({"features.ssl.hubert.model": "./nowhere"}, "./nowhere: no such folder"),
         ({"finetune.frozen_layers": 3}, "frozen_layers is 3, expected fewer than the 3 layers"),
+        (
+            {"finetune.attention_dropout": 1.0},
+            "attention_dropout is 1.0, expected a number from 0 to below 1, or None: the checkpoint's",
+        ),
         ({"finetune.mode": "some"}, "config.finetune.mode is 'some', expected one of frozen, lora, full"),
         (
             {"finetune.lora_targets": ("query",)},

@@ -181,7 +181,9 @@ def test_converts_shards_into_one_file(tmp_path: Path):
     assert_holds(tmp_path / "model.safetensors", tensors)
 
     index.write_text(json.dumps({"weight_map": files | {"lm_head.weight": files[keys[0]]}}))
-    assert "lack lm_head.weight (1 in all), named by pytorch_model.bin.index.json" in refused(tmp_path, "--force")
+    assert "lack lm_head.weight (1 in all), expected every tensor that pytorch_model.bin.index.json names" in refused(
+        tmp_path, "--force"
+    )
     assert_holds(tmp_path / "model.safetensors", tensors)
 
 

@@ -33,7 +33,7 @@ def jax_side(context: str, model: str, seconds: Sequence[float]) -> tuple[Callab
     compute = jax.jit(lambda params, x, n: module.apply({"params": params}, x, n).hidden)
     pieces = [Piece(i, 0, samples, 0, 0) for i, samples in enumerate(_waveforms(seconds))]
     batches = []
-    for length, batch in fill_batches(pieces, int(BATCH_SECONDS["cpu"] * SAMPLING_RATE), backbone.always):
+    for length, batch in fill_batches(pieces, int(BATCH_SECONDS["cpu"] * SAMPLING_RATE), least=backbone.least):
         rows = np.stack([np.pad(piece.samples, (0, length - len(piece.samples))) for piece in batch])
         batches.append((jnp.asarray(rows), jnp.asarray([len(piece.samples) for piece in batch], jnp.int32)))
 

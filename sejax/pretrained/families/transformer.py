@@ -4,6 +4,7 @@ Parameters are float32 in one tree, in which all Transformer layers are stacked 
 the dtype of the products; reductions are float32.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -40,10 +41,8 @@ class Transformer(Backbone):
     activation: str  # a key of ACTIVATIONS
     pre_norm: bool  # norms before attention and feed-forward, not after
     key_bias: bool  # whether the projection to keys has a bias
+    gated_bias: bool  # whether each query gates the bias of its logits (WavLM)
     eps: float  # of the layers' norms
-    # Rates of dropout in training.
-    dropout: float  # behind positions, attention and feed-forward
-    activation_dropout: float  # inside the feed-forward
 
     def select_layers(self, params: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
         """Returns the stacked parameters of the layers among the stages from `start` up to but not including `stop`."""
@@ -54,7 +53,7 @@ class Transformer(Backbone):
         return {STACKED: jax.tree.map(lambda x: x[first - below : last - below], params[STACKED])}
 
 
-def drop(x: Float[Array, "batch time feature"], rate: float) -> Float[Array, "batch time feature"]:
+def drop(x: Float[Array, "*shape"], rate: float) -> Float[Array, "*shape"]:
     """Returns `x` after dropout in the calling module, which is the identity without the random stream "dropout"."""
     return Dropout()(x, jnp.asarray(rate, jnp.float32)) if rate else x
 
@@ -113,7 +112,7 @@ class Linear(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention; in WavLM with a relative position bias that each query gates."""
+    """Multi-head self-attention, in some families with a bias of the logits, which each query may gate."""
 
     backbone: Transformer
     lora: Lora = NO_LORA
@@ -131,18 +130,40 @@ class SelfAttention(nn.Module):
         linear = partial(Linear, a.hidden, self.lora, self.dtype)
         biased = {"q": True, "k": a.key_bias, "v": True}
         q, k, v = (linear(name=f"{n}_proj", use_bias=biased[n])(x).reshape(heads) for n in "qkv")
-        if bias is not None:
+        bias = None if bias is None else bias[None]
+        if bias is not None and a.gated_bias:
             gates = Dense(8, dtype=self.dtype, name="gate")(x.reshape(heads)).astype(jnp.float32)
             a_gate, b_gate = jnp.moveaxis(nn.sigmoid(gates.reshape(*heads[:3], 2, 4).sum(axis=-1)), -1, 0)
             constant = self.param("gate_constant", nn.initializers.ones, (a.heads,))
             gate = a_gate * (b_gate * constant[None, None] - 1.0) + 2.0
-            bias = (gate.transpose(0, 2, 1)[..., None] * bias[None]).astype(self.dtype)
-        if bias is None:
+            bias = gate.transpose(0, 2, 1)[..., None] * bias
+        bias = None if bias is None else bias.astype(self.dtype)
+        seen = mask[:, None, None, :]
+        if a.noise.attention_dropout and self.has_rng("dropout"):
+            y = self._attend(q, k, v, bias, seen)
+        elif bias is None:
             y = attend(q, k, v, mask)
         else:
             with jax.numpy_dtype_promotion("standard"):  # its logits and softmax are float32
-                y = jax.nn.dot_product_attention(q, k, v, bias, mask[:, None, None, :])
+                y = jax.nn.dot_product_attention(q, k, v, bias, seen)
         return linear(name="out_proj")(y.reshape(x.shape))
+
+    def _attend(
+        self,
+        q: Float[Array, "batch time head size"],
+        k: Float[Array, "batch time head size"],
+        v: Float[Array, "batch time head size"],
+        bias: Float[Array, "_batch head time time"] | None,
+        seen: Bool[Array, "batch 1 1 time"],
+    ) -> Float[Array, "batch time head size"]:
+        """Computes attention with dropout of its probabilities, which `jax.nn.dot_product_attention` does not have."""
+        multiply = partial(jnp.einsum, preferred_element_type=jnp.float32)
+        logits = multiply("bthf,bshf->bhts", q, k) / math.sqrt(q.shape[-1])
+        if bias is not None:
+            logits = logits + bias.astype(jnp.float32)
+        logits = jnp.where(seen, logits, jnp.finfo(jnp.float32).min)
+        probabilities = drop(jax.nn.softmax(logits, axis=-1), self.backbone.noise.attention_dropout)
+        return multiply("bhts,bshf->bthf", probabilities.astype(v.dtype), v).astype(v.dtype)
 
 
 class FeedForward(nn.Module):
@@ -156,7 +177,7 @@ class FeedForward(nn.Module):
     def __call__(self, x: Float[Array, "batch time hidden"]) -> Float[Array, "batch time hidden"]:
         a = self.backbone
         y = ACTIVATIONS[a.activation](Linear(a.intermediate, self.lora, self.dtype, name="intermediate")(x))
-        return Linear(a.hidden, self.lora, self.dtype, name="output")(drop(y, a.activation_dropout))
+        return Linear(a.hidden, self.lora, self.dtype, name="output")(drop(y, a.noise.activation_dropout))
 
 
 class Layer(nn.Module):
@@ -180,11 +201,11 @@ class Layer(nn.Module):
         attention_norm = LayerNorm(a.eps, self.dtype, name="attention_norm")
         final_norm = LayerNorm(a.eps, self.dtype, name="final_norm")
         if a.pre_norm:
-            y = x + drop(attention(attention_norm(x), mask, bias), a.dropout)
-            y = y + drop(feed_forward(final_norm(y)), a.dropout)
+            y = x + drop(attention(attention_norm(x), mask, bias), a.noise.dropout)
+            y = y + drop(feed_forward(final_norm(y)), a.noise.dropout)
         else:
-            y = attention_norm(x + drop(attention(x, mask, bias), a.dropout))
-            y = final_norm(y + drop(feed_forward(y), a.dropout))
+            y = attention_norm(x + drop(attention(x, mask, bias), a.noise.dropout))
+            y = final_norm(y + drop(feed_forward(y), a.noise.dropout))
         if self.layer_drop and self.has_rng("dropout"):
             y = jnp.where(jax.random.uniform(self.make_rng("dropout")) < self.layer_drop, x, y)
         return y, y

@@ -1,42 +1,45 @@
-"""Wav2Vec 2.0, HuBERT and WavLM: one family of Linen modules, and how its checkpoints are read.
+"""Wav2Vec 2.0 and its relatives: one family of Linen modules, and how its checkpoints are read.
 
-References: Baevski et al., wav2vec 2.0 (2020); Hsu et al., HuBERT (2021); Chen et al., WavLM (2022). The numbers equal
-those of transformers' PyTorch models of a single utterance, with one difference: padding never changes an utterance's
-features. PyTorch's base models normalise their first convolution over all samples of a row, padding included, and so
-give other features in a batch than alone. Here group norm, positions and attention see valid samples only.
+References: Baevski et al., wav2vec 2.0 (2020); Hsu et al., HuBERT (2021); Chen et al., WavLM (2022); Chen et al.,
+UniSpeech-SAT (2022); Baevski et al., data2vec (2022).
+
+The numbers equal those of transformers' PyTorch models of a single utterance, with one difference: padding never
+changes an utterance's features. PyTorch's base models normalise their first convolution over all samples of a row,
+padding included, and so give other features in a batch than alone. Here group norm, positions and attention see valid
+samples only.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from sejax.nn.layers import Dense, add_bias, mask_frames
 from sejax.pretrained.base import WHOLE, Output, Rule, Section, stage_behind
+from sejax.pretrained.families.masking import mask_spans
 from sejax.pretrained.families.transformer import ACTIVATIONS, Conv, LayerNorm, Transformer, drop, run_layers
 from sejax.pretrained.families.wav2vec2_config import read_architecture
 
-LEAST_SPANS = 2  # masked spans of an utterance that is long enough: transformers' `mask_time_min_masks`
 CONV_EPS = 1e-5  # of the norms in the feature encoder, independent of `layer_norm_eps`
 _LAYER = r"encoder\.layers\.(?P<layer>[0-9]{1,6})\."
 _ATTENTION = _LAYER + r"attention\."
 _CONV = r"feature_extractor\.conv_layers\.(?P<i>[0-9]{1,6})\."
 _POSITION = r"encoder\.pos_conv_embed\.conv\."
+_POSITIONS = r"encoder\.pos_conv_embed\.layers\.(?P<i>[0-9]{1,6})\.conv\."
 
 
 @dataclass(frozen=True)
 class Wav2Vec2(Transformer):
-    """The architecture and the input of a wav2vec 2.0, HuBERT or WavLM checkpoint."""
+    """The architecture and the input of a checkpoint of wav2vec 2.0 or one of its relatives."""
 
-    RULES = (
+    RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(_CONV + r"conv\.weight", "feature_encoder/conv_{i}/kernel", "conv"),
         Rule(_CONV + r"conv\.bias", "feature_encoder/conv_{i}/bias"),
         Rule(_CONV + r"layer_norm\.weight", "feature_encoder/norm_{i}/scale"),
@@ -52,6 +55,8 @@ class Wav2Vec2(Transformer):
         Rule(_POSITION + r"weight_g", "position/weight_g", "flat"),
         Rule(_POSITION + r"weight_v", "position/weight_v", "conv"),
         Rule(_POSITION + r"bias", "position/bias"),
+        Rule(_POSITIONS + r"weight", "position/conv_{i}/kernel", "conv"),
+        Rule(_POSITIONS + r"bias", "position/conv_{i}/bias"),
         Rule(r"encoder\.layer_norm\.weight", "encoder_norm/scale"),
         Rule(r"encoder\.layer_norm\.bias", "encoder_norm/bias"),
         # WavLM stores the buckets of all layers in its first one.
@@ -72,7 +77,7 @@ class Wav2Vec2(Transformer):
         Rule(_LAYER + r"final_layer_norm\.weight", "layers/final_norm/scale"),
         Rule(_LAYER + r"final_layer_norm\.bias", "layers/final_norm/bias"),
     )
-    PREFIX = r"(wav2vec2|hubert|wavlm)\."
+    PREFIX = r"(wav2vec2|hubert|wavlm|unispeech_sat|data2vec_audio)\."
     OWN = r"(feature_extractor|feature_projection|masked_spec_embed|encoder|adapter)\b.*"
     OPTIONAL = ("mask_embedding",)  # absent where training never masked
 
@@ -84,10 +89,10 @@ class Wav2Vec2(Transformer):
     conv_activation: str  # a key of ACTIVATIONS
     position_width: int
     position_groups: int
+    position_depth: int  # of data2vec's convolutions for positions; 0: one, whose kernel is weight-normed
     projection_norm: bool
     buckets: int  # of WavLM's relative positions; 0 in the other families
     max_distance: int
-    projection_dropout: float  # rate of dropout in training, behind the feature projection
 
     @classmethod
     def read(cls, config: Mapping[str, Any], preprocessor: Mapping[str, Any], folder: Path) -> "Wav2Vec2":
@@ -189,15 +194,55 @@ class FeatureProjection(nn.Module):
         if self.backbone.projection_norm:
             x = LayerNorm(self.backbone.eps, self.dtype, name="norm")(x)
         x = Dense(self.backbone.hidden, dtype=self.dtype, name="projection")(x)
-        return drop(x, self.backbone.projection_dropout)
+        return drop(x, self.backbone.noise.projection_dropout)
 
 
 class PositionalConv(nn.Module):
     """A wide grouped convolution whose output, added to its input, encodes positions.
 
     Its kernel is `weight_g * weight_v / |weight_v|`, with one norm per tap (weight normalisation over the last axis
-    of PyTorch's layout). Frames beyond an utterance's end must be zeros.
+    of PyTorch's layout).
     """
+
+    backbone: Wav2Vec2
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch time hidden"], mask: Bool[Array, "batch time"]
+    ) -> Float[Array, "batch time hidden"]:
+        a = self.backbone
+        direction = self.param("weight_v", nn.initializers.he_normal(in_axis=(0, 1)), position_kernel(a))
+        size = self.param("weight_g", nn.initializers.ones, (a.position_width,))
+        bias = self.param("bias", nn.initializers.zeros, (a.hidden,))
+        norm = jnp.sqrt((direction**2).sum(axis=(1, 2), keepdims=True))
+        kernel = (size[:, None, None] * direction / norm).astype(self.dtype)
+        y = grouped_conv(mask_frames(x, mask), kernel, groups=a.position_groups)
+        return ACTIVATIONS[a.conv_activation](add_bias(y, bias))
+
+
+class PositionalConvs(nn.Module):
+    """data2vec's grouped convolutions, each behind the other, whose output, added to the input, encodes positions."""
+
+    backbone: Wav2Vec2
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "batch time hidden"], mask: Bool[Array, "batch time"]
+    ) -> Float[Array, "batch time hidden"]:
+        a = self.backbone
+        for i in range(a.position_depth):
+            x = GroupedConv(a, self.dtype, name=f"conv_{i}")(mask_frames(x, mask))
+            x = nn.LayerNorm(CONV_EPS, jnp.float32, use_scale=False, use_bias=False, use_fast_variance=False)(
+                x.astype(jnp.float32)
+            )
+            x = ACTIVATIONS[a.conv_activation](x.astype(self.dtype))
+        return x
+
+
+class GroupedConv(nn.Module):
+    """One convolution of `PositionalConvs`."""
 
     backbone: Wav2Vec2
     dtype: Any = jnp.float32
@@ -205,23 +250,30 @@ class PositionalConv(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch time hidden"]) -> Float[Array, "batch time hidden"]:
         a = self.backbone
-        shape = (a.position_width, a.hidden // a.position_groups, a.hidden)
-        direction = self.param("weight_v", nn.initializers.he_normal(in_axis=(0, 1)), shape)
-        size = self.param("weight_g", nn.initializers.ones, (a.position_width,))
+        kernel = self.param("kernel", nn.initializers.lecun_normal(in_axis=(0, 1)), position_kernel(a))
         bias = self.param("bias", nn.initializers.zeros, (a.hidden,))
-        norm = jnp.sqrt((direction**2).sum(axis=(1, 2), keepdims=True))
-        kernel = (size[:, None, None] * direction / norm).astype(self.dtype)
-        left = a.position_width // 2
-        convolve = partial(
-            lax.conv_general_dilated,
-            window_strides=(1,),
-            padding=[(left, a.position_width - 1 - left)],
-            dimension_numbers=("NWC", "WIO", "NWC"),
-        )
-        # On the CPU this is twice as fast as one grouped convolution, and its gradient ten times.
-        groups = (jnp.split(values, a.position_groups, axis=-1) for values in (x, kernel))
-        y = jnp.concatenate([convolve(*group) for group in zip(*groups, strict=True)], axis=-1)
-        return ACTIVATIONS[a.conv_activation](add_bias(y, bias))
+        return add_bias(grouped_conv(x, kernel.astype(self.dtype), groups=a.position_groups), bias)
+
+
+def position_kernel(backbone: Wav2Vec2) -> tuple[int, int, int]:
+    """Returns the shape of a positional convolution's kernel."""
+    return (backbone.position_width, backbone.hidden // backbone.position_groups, backbone.hidden)
+
+
+def grouped_conv(
+    x: Float[Array, "batch time hidden"], kernel: Float[Array, "width in hidden"], *, groups: int
+) -> Float[Array, "batch time hidden"]:
+    """Convolves groups of features over time, with zeros around the input, so that frames stay where they are."""
+    left = len(kernel) // 2
+    convolve = partial(
+        lax.conv_general_dilated,
+        window_strides=(1,),
+        padding=[(left, len(kernel) - 1 - left)],
+        dimension_numbers=("NWC", "WIO", "NWC"),
+    )
+    # On the CPU this is twice as fast as one grouped convolution, and its gradient ten times.
+    parts = (jnp.split(values, groups, axis=-1) for values in (x, kernel))
+    return jnp.concatenate([convolve(*part) for part in zip(*parts, strict=True)], axis=-1)
 
 
 def relative_buckets(time: int, *, buckets: int, max_distance: int) -> Int[np.ndarray, "{time} {time}"]:
@@ -271,6 +323,7 @@ class Wav2Vec2Model(nn.Module):
         states = []
         if start <= 1:
             x = self._embed(x, mask)
+            mask = jnp.pad(mask, ((0, 0), (0, x.shape[1] - mask.shape[1])))
             states.append(x[None])
         first = max(start, stage_behind(0))
         if first < stop:
@@ -283,18 +336,19 @@ class Wav2Vec2Model(nn.Module):
 
     def _embed(
         self, x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"]
-    ) -> Float[Array, "batch time hidden"]:
+    ) -> Float[Array, "batch time_out hidden"]:
         """Returns hidden state 0."""
         a, section = self.backbone, self.section
         x = FeatureProjection(a, section.dtype, name="feature_projection")(x)
         embedding = self.param("mask_embedding", nn.initializers.uniform(1.0), (a.hidden,))
-        if section.time_mask_prob and self.has_rng("masking"):
-            spans = time_spans(self.make_rng("masking"), mask, section.time_mask_prob, section.time_mask_length)
-            # In float32, as `add_bias`: the embedding's gradient is a sum over frames.
-            x = jnp.where(spans[..., None], embedding[None, None], x.astype(jnp.float32)).astype(section.dtype)
-        x = mask_frames(x, mask)
-        x = x + PositionalConv(a, section.dtype, name="position")(x)
-        return drop(x if a.pre_norm else LayerNorm(a.eps, section.dtype, name="encoder_norm")(x), a.dropout)
+        x = mask_frames(mask_spans(self, a.noise, x, mask, embedding), mask)
+        position = PositionalConvs if a.position_depth else PositionalConv
+        x = self._extend(x + position(a, section.dtype, name="position")(x, mask))
+        return drop(x if a.pre_norm else LayerNorm(a.eps, section.dtype, name="encoder_norm")(x), a.noise.dropout)
+
+    def _extend(self, x: Float[Array, "batch time hidden"]) -> Float[Array, "batch time_out hidden"]:
+        """Returns the frames and whatever else the layers see, behind them."""
+        return x
 
     def _transform(
         self, x: Float[Array, "batch time hidden"], mask: Bool[Array, "batch time"], layers: int
@@ -306,27 +360,3 @@ class Wav2Vec2Model(nn.Module):
             distances = relative_buckets(x.shape[1], buckets=a.buckets, max_distance=a.max_distance)
             bias = nn.Embed(a.buckets, a.heads, name="relative_position")(jnp.asarray(distances)).transpose(2, 0, 1)
         return run_layers(a, section, layers, x, mask, bias)
-
-
-def time_spans(
-    key: Key[Array, ""], mask: Bool[Array, "batch time"], prob: float, length: int
-) -> Bool[Array, "batch time"]:
-    """Returns True in random spans of `length` frames, which may overlap, within each utterance.
-
-    As in transformers, an utterance has the number of spans that would cover a share `prob` of it if none overlapped,
-    rounded up or down at random, and `LEAST_SPANS` at least; fewer where it is too short, none where it is shorter
-    than a span.
-    """
-    time = mask.shape[1]
-    rounding_key, begin_key = jax.random.split(key)
-    frames = mask.sum(axis=1, dtype=jnp.float32)
-    rounding = jax.random.uniform(rounding_key, frames.shape)
-    wanted = jnp.maximum(jnp.floor(prob * frames / length + rounding), LEAST_SPANS)
-    possible = jnp.maximum(frames - (length - 1), 0)
-    spans = jnp.minimum(wanted, jnp.minimum(possible, frames // length)).astype(jnp.int32)
-    # So many of the frames at which a whole span can begin, without repetition: those with the smallest numbers.
-    order = jax.random.uniform(begin_key, mask.shape)
-    order = jnp.where(jnp.arange(time, dtype=jnp.float32)[None] < possible[:, None], order, 2.0)
-    rank = jnp.argsort(jnp.argsort(order, axis=1), axis=1)
-    begun = jnp.cumsum((rank < spans[:, None]).astype(jnp.int32), axis=1)
-    return begun > jnp.pad(begun, ((0, 0), (length, 0)))[:, :time]

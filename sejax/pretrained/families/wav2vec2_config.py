@@ -1,4 +1,4 @@
-"""Reads the architecture of Wav2Vec 2.0, HuBERT and WavLM from the JSON files of a checkpoint."""
+"""Reads the architecture of Wav2Vec 2.0 and its relatives from the JSON files of a checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Any
 
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import Check, InputError, number
+from sejax.pretrained.base import Noise
+from sejax.pretrained.families.masking import read_masking
 from sejax.pretrained.families.transformer import ACTIVATIONS
 from sejax.pretrained.fields import FLAG, WORD, read_fields, whole, wholes
 from sejax.pretrained.hub import CONFIG, PREPROCESSORS, without_warnings
@@ -22,21 +24,30 @@ FIELDS: dict[str, Check] = {
     "conv_kernel": wholes(1, 1 << 14, length=32),
     "conv_stride": wholes(1, 1 << 10, length=32),
     "conv_bias": FLAG,
-    "do_stable_layer_norm": FLAG,
     "layer_norm_eps": number(0, 1, below=True),
-    "feat_extract_norm": WORD,
     "feat_extract_activation": WORD,
     "hidden_act": WORD,
     "hidden_dropout": number(0, 1, below=True),
+    "attention_dropout": number(0, 1, below=True),
     "activation_dropout": number(0, 1, below=True),
     "feat_proj_dropout": number(0, 1, below=True),
+    "apply_spec_augment": FLAG,
 }
 """The fields of config.json that every family has."""
+_NORMS: dict[str, Check] = {"do_stable_layer_norm": FLAG, "feat_extract_norm": WORD}
 FAMILY_FIELDS: dict[str, dict[str, Check]] = {
-    "hubert": {"feat_proj_layer_norm": FLAG},
+    "wav2vec2": _NORMS,
+    "hubert": _NORMS | {"feat_proj_layer_norm": FLAG},
     # The logarithm of distances needs a bucket of exact ones on either side.
-    "wavlm": {"num_buckets": whole(4, 1 << 16), "max_bucket_distance": whole(2, 1 << 20)},
+    "wavlm": _NORMS | {"num_buckets": whole(4, 1 << 16), "max_bucket_distance": whole(2, 1 << 20)},
+    "unispeech-sat": _NORMS,
+    "data2vec-audio": {"conv_pos_kernel_size": whole(1, 1 << 14)},
+    "emotion2vec": {"conv_pos_kernel_size": whole(1, 1 << 14)},
 }
+LIKE_DATA2VEC = ("data2vec-audio", "emotion2vec")
+"""The families whose number of positional embeddings is one of convolutions."""
+DATA2VEC: dict[str, Any] = {"do_stable_layer_norm": False, "feat_extract_norm": "layer"}
+"""What the other families have as fields."""
 PREPROCESSOR_FIELDS = {"do_normalize": FLAG, "sampling_rate": whole(1, 1 << 20), "feature_size": whole(1, 1 << 16)}
 PREPROCESSOR_DEFAULTS = {"do_normalize": True, "sampling_rate": SAMPLING_RATE, "feature_size": 1}  # transformers'
 
@@ -55,16 +66,27 @@ def read_architecture(config: Mapping[str, Any], preprocessor: Mapping[str, Any]
     """
     path, family = folder / CONFIG, str(config["model_type"])
     with without_warnings():
-        from transformers import HubertConfig, Wav2Vec2Config, WavLMConfig
+        from transformers import AutoConfig
 
-        defaults = vars({"wav2vec2": Wav2Vec2Config, "hubert": HubertConfig, "wavlm": WavLMConfig}[family]())
-    c = read_fields(config, FIELDS | FAMILY_FIELDS.get(family, {}), defaults, path)
+        defaults = {"apply_spec_augment": True} | vars(
+            AutoConfig.for_model("data2vec-audio" if family in LIKE_DATA2VEC else family)
+        )
+    c = read_fields(config, FIELDS | FAMILY_FIELDS[family], defaults, path)
+    stacked = family in LIKE_DATA2VEC
+    c = (DATA2VEC if stacked else {}) | c
     _check_supported(c, config, path)
     return {
         "family": family,
         "layers": c["num_hidden_layers"],
         "hidden": c["hidden_size"],
         "normalise": _reads_normalised(preprocessor, folder),
+        "noise": Noise(
+            dropout=float(c["hidden_dropout"]),
+            attention_dropout=float(c["attention_dropout"]),
+            activation_dropout=float(c["activation_dropout"]),
+            projection_dropout=float(c["feat_proj_dropout"]),
+            **(read_masking(config, defaults, path) if c["apply_spec_augment"] else {}),
+        ),
         "conv_dim": tuple(c["conv_dim"]),
         "conv_kernel": tuple(c["conv_kernel"]),
         "conv_stride": tuple(c["conv_stride"]),
@@ -74,17 +96,16 @@ def read_architecture(config: Mapping[str, Any], preprocessor: Mapping[str, Any]
         "heads": c["num_attention_heads"],
         "intermediate": c["intermediate_size"],
         "activation": c["hidden_act"],
-        "position_width": c["num_conv_pos_embeddings"],
+        "position_width": c["conv_pos_kernel_size" if stacked else "num_conv_pos_embeddings"],
+        "position_depth": c["num_conv_pos_embeddings"] if stacked else 0,
         "position_groups": c["num_conv_pos_embedding_groups"],
         "pre_norm": c["do_stable_layer_norm"],
         "key_bias": True,
+        "gated_bias": "num_buckets" in c,
         "eps": float(c["layer_norm_eps"]),
         "projection_norm": c.get("feat_proj_layer_norm", True),
         "buckets": c.get("num_buckets", 0),
         "max_distance": c.get("max_bucket_distance", 0),
-        "dropout": float(c["hidden_dropout"]),
-        "activation_dropout": float(c["activation_dropout"]),
-        "projection_dropout": float(c["feat_proj_dropout"]),
     }
 
 

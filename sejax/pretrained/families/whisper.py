@@ -21,8 +21,9 @@ from jaxtyping import Array, Bool, Float, Int
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError, number
 from sejax.nn.layers import mask_frames
-from sejax.pretrained.base import WHOLE, Output, Rule, Section, stage_behind
+from sejax.pretrained.base import WHOLE, Noise, Output, Rule, Section, stage_behind
 from sejax.pretrained.families.log_mel import HOP, WINDOW, log_mel
+from sejax.pretrained.families.masking import mask_spans, read_masking
 from sejax.pretrained.families.transformer import ACTIVATIONS, Conv, LayerNorm, Transformer, drop, run_layers
 from sejax.pretrained.fields import FLAG, WORD, read_fields, whole
 from sejax.pretrained.hub import CONFIG, PREPROCESSORS, without_warnings
@@ -39,7 +40,9 @@ FIELDS = {
     "activation_function": WORD,
     "scale_embedding": FLAG,
     "dropout": number(0, 1, below=True),
+    "attention_dropout": number(0, 1, below=True),
     "activation_dropout": number(0, 1, below=True),
+    "apply_spec_augment": FLAG,
 }
 PREPROCESSOR_FIELDS = {
     "sampling_rate": whole(1, 1 << 20),
@@ -111,14 +114,19 @@ class Whisper(Transformer):
             layers=c["encoder_layers"],
             hidden=c["d_model"],
             normalise=False,
+            noise=Noise(
+                dropout=float(c["dropout"]),
+                attention_dropout=float(c["attention_dropout"]),
+                activation_dropout=float(c["activation_dropout"]),
+                **(read_masking(config, defaults, path) if c["apply_spec_augment"] else {}),
+            ),
             heads=c["encoder_attention_heads"],
             intermediate=c["encoder_ffn_dim"],
             activation=c["activation_function"],
             pre_norm=True,
             key_bias=False,
+            gated_bias=False,
             eps=EPS,
-            dropout=float(c["dropout"]),
-            activation_dropout=float(c["activation_dropout"]),
             bands=c["num_mel_bins"],
             positions=c["max_source_positions"],
             padded=False,
@@ -142,8 +150,8 @@ class Whisper(Transformer):
         return self.positions * self.hop_length
 
     @property
-    def always(self) -> int | None:
-        return self.longest if self.padded else None
+    def least(self) -> int:
+        return self.longest if self.padded else self.window
 
     def frames(self, samples: Any) -> Any:
         return -(-samples // self.hop_length)
@@ -202,7 +210,7 @@ class WhisperEncoder(nn.Module):
         x = x.astype(section.dtype)
         states = []
         if section.start <= 1:
-            x = self._embed(x, seen)
+            x = self._embed(x, mask, seen)
             states.append(x[None])
         first = max(section.start, stage_behind(0))
         if first < stop:
@@ -230,15 +238,16 @@ class WhisperEncoder(nn.Module):
         return log_mel(waveform, kept, bands=a.bands).reshape(len(waveform), time, a.frame_size)
 
     def _embed(
-        self, x: Float[Array, "batch time feature"], seen: Bool[Array, "batch time"]
+        self, x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"], seen: Bool[Array, "batch time"]
     ) -> Float[Array, "batch time hidden"]:
         """Returns hidden state 0. The convolutions see zeros behind the utterance."""
         a, dtype = self.backbone, self.section.dtype
         act = ACTIVATIONS["gelu"]
         twice = jnp.repeat(seen, STRIDE, axis=1)
-        x = x.reshape(len(x), -1, a.bands)
+        # The utterance's own frames in either context, whatever the layers see.
+        x = mask_spans(self, a.noise, x.reshape(len(x), -1, a.bands), jnp.repeat(mask, STRIDE, axis=1))
         x = act(Conv(a.hidden, 3, 1, True, dtype, padding=1, name="conv1")(mask_frames(x, twice)))
         x = act(Conv(a.hidden, 3, STRIDE, True, dtype, padding=1, name="conv2")(mask_frames(x, twice)))
         positions = self.param("positions", nn.initializers.normal(), (a.positions, a.hidden))
         x = (x.astype(jnp.float32) + lax.stop_gradient(positions)[None, : x.shape[1]]).astype(dtype)
-        return drop(x, a.dropout)
+        return drop(x, a.noise.dropout)

@@ -130,7 +130,7 @@ def classify_utterance(classifier: Classifier, samples: Float32[np.ndarray, " sa
         windows = [windows[0]._replace(last=int(head.pooled_frames(backbone, len(samples))))]
     pools = []
     for start, stop, first, last in windows:
-        padded = np.zeros((1, padded_length(stop - start, backbone.always)), np.float32)
+        padded = np.zeros((1, padded_length(max(stop - start, backbone.least))), np.float32)
         padded[0, : stop - start] = prepared[start:stop]
         lengths, kept = jnp.asarray([stop - start], jnp.int32), jnp.asarray([[first, last]], jnp.int32)
         pools.append(_pool(classifier, jnp.asarray(padded), lengths, kept))
