@@ -250,6 +250,8 @@ CHANGEABLE = (
     "devices",
     "frames_on",
     "memory_fraction",
+    # A checkpoint may lie elsewhere: its contents are compared.
+    *(f"features.ssl.{stream}.{name}" for stream in STREAMS for name in ("model", "revision")),
 )
 """The options that may differ when a workdir is continued: they do not change what is learned."""
 
