@@ -24,6 +24,8 @@ def attend_on_cpu(
 
 CACHE_BYTES = 2**20
 """The largest size of a block's attention weights: about the size of a core's cache."""
+LONG_BYTES = 2**24
+"""Likewise of a block of queries: smaller blocks are slower, for their products are too narrow."""
 
 
 def _attend_forward(q, k, v, mask):
@@ -39,8 +41,10 @@ def _attend_forward(q, k, v, mask):
         return y.astype(v.dtype), most + jnp.log(total)
 
     heads_mask = jnp.broadcast_to(mask[:, None], k.shape[:3])
-    in_blocks = _in_blocks if _fitting(q, k) else _in_blocks_of_queries
-    y, log_total = in_blocks(forward, q, k, v, heads_mask)
+    if _fitting(q, k):
+        y, log_total = _in_blocks(forward, q, k, v, heads_mask)
+    else:
+        y, log_total = _long_forward(q, k, v, heads_mask)
     return y, (q, k, v, heads_mask, y, log_total)
 
 
@@ -80,19 +84,33 @@ def _in_blocks(f, q, k, *more):
     return tuple(x.reshape(batch, heads, *x.shape[2:]) for x in outputs)
 
 
-def _in_blocks_of_queries(f, q, *more):
-    """Does the same for long utterances, where `f` maps each query by itself: blocks are some queries of a head."""
+def _long_forward(q, k, v, mask):
+    """Computes the same of utterances that do not fit into the cache, in blocks of some queries of one head."""
+
+    def forward(q, k_t, v):
+        score = jnp.einsum("gqf,gfm->gqm", q, k_t, preferred_element_type=jnp.float32)
+        most = score.max(axis=-1, keepdims=True)
+        weight = jnp.exp(score - most)
+        y = jnp.einsum("gqm,gmf->gqf", weight.astype(v.dtype), v, preferred_element_type=jnp.float32)
+        y, total = y[..., :-1], jnp.maximum(y[..., -1:], jnp.finfo(jnp.float32).tiny)
+        return (y / total).astype(v.dtype), most + jnp.log(total)
+
     batch, heads, time_q, _ = q.shape
-    number = -(-4 * time_q * more[0].shape[2] // CACHE_BYTES)
+    number = -(-4 * time_q * k.shape[2] // LONG_BYTES)
     size = -(-time_q // number)
     q = jnp.pad(q, ((0, 0), (0, 0), (0, number * size - time_q), (0, 0)))
-    rows = [q.reshape(batch * heads, number, 1, size, -1), *(x.reshape(batch * heads, 1, *x.shape[2:]) for x in more)]
+    # An additional feature of ones makes the second product sum the weights too. Frames outside the mask add zeros, and
+    # have a key of a frame inside, which leaves the largest score as it is: no pass over the weights is for the mask.
+    v = jnp.where(mask[..., None], jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1), 0)
+    inside = jnp.take_along_axis(k, mask.argmax(axis=-1)[..., None, None], axis=2)
+    k_t = jnp.where(mask[..., None], k, inside).swapaxes(2, 3)
+    k_t, v = (x.reshape(batch * heads, 1, *x.shape[2:]) for x in (k_t, v))
 
-    def of_row(row):
-        blocks, *rest = row
-        return lax.map(lambda block: _with_runs_merged(f)(block, *rest), blocks)
+    def of_head(arrays):
+        blocks, *others = arrays
+        return lax.map(lambda block: _with_runs_merged(forward)(block, *others), blocks)
 
-    outputs = lax.map(of_row, rows)
+    outputs = lax.map(of_head, (q.reshape(batch * heads, number, 1, size, -1), k_t, v))
     return tuple(x.reshape(batch, heads, number * size, -1)[:, :, :time_q] for x in outputs)
 
 
