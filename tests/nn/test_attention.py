@@ -17,10 +17,15 @@ DTYPES = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 
 
 @DTYPES
-@pytest.mark.parametrize("cache_bytes", [cpu_attention.CACHE_BYTES, 1])
-def test_attention_by_hand_is_that_of_jax(dtype, cache_bytes, monkeypatch):
-    """Over a leading axis of runs, all utterances at a time or one; of the last one frame is all there is."""
+@pytest.mark.parametrize(
+    ("cache_bytes", "long_bytes"),
+    [(cpu_attention.CACHE_BYTES, 1), (4 * 2 * 7 * 11, 1), (1, cpu_attention.LONG_BYTES), (1, 4 * 3 * 11)],
+    ids=["all", "an utterance", "a head", "three queries"],
+)
+def test_attention_by_hand_is_that_of_jax(dtype, cache_bytes, long_bytes, monkeypatch):
+    """Over a leading axis of runs, in blocks of every size; of the last utterance one frame is all there is."""
     monkeypatch.setattr(cpu_attention, "CACHE_BYTES", cache_bytes)
+    monkeypatch.setattr(cpu_attention, "LONG_BYTES", long_bytes)
     runs, batch, time_q, time_m, heads, features = 2, 3, 7, 11, 2, 8
     rng = np.random.default_rng(0)
     q, dy = (rng.normal(0, 2, (runs, batch, time_q, heads, features)) for _ in range(2))
@@ -91,3 +96,13 @@ def test_guided_pooling_follows_the_other_streams():
         weight = np.exp(score) / np.exp(score).sum()
         assert_allclose(found[i], weight @ np.asarray(x[i, :n]), atol=1e-5)
     assert np.abs(np.asarray(pooling.apply(params, x, mask, -others)) - found).max() > 1e-2
+
+
+def test_a_row_without_frames_is_finite(monkeypatch):
+    """As the rows beyond a batch's utterances are."""
+    monkeypatch.setattr(cpu_attention, "CACHE_BYTES", 1)
+    q = jax.random.normal(KEY, (2, 5, 2, 4))
+    mask = jnp.array([[True] * 3 + [False] * 2, [False] * 5])
+    y, back = jax.vjp(lambda q: attend(q, q, q, mask, by_hand=True), q)
+    assert np.isfinite(y).all()
+    assert np.isfinite(back(jnp.ones_like(y))[0]).all()
