@@ -200,6 +200,6 @@ def test_options_of_fine_tuning_differ_where_a_model_is_fine_tuned():
     assert differences(here.to_dict(), there.to_dict()) == []
     here.model.encoder.hubert = there.model.encoder.hubert = "finetune"
     assert differences(here.to_dict(), there.to_dict()) == [
-        "finetune.layer_drop (0.05, there 0.5)",
-        "finetune.time_mask_prob (None, there 0.05)",
+        "finetune.layer_drop is 0.05 here, 0.5 in the workdir",
+        "finetune.time_mask_prob is None here, 0.05 in the workdir",
     ]

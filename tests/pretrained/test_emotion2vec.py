@@ -20,7 +20,7 @@ from sejax.pretrained.base import Lora, Output, Section
 from sejax.pretrained.convert import Checkpoint, load_checkpoint
 from sejax.pretrained.families.emotion2vec import alibi_slopes
 from sejax.pretrained.finetune import Tuning, divide, frozen_forward, merge, side_by_side
-from sejax.pretrained.heads import classify, load_classifier
+from sejax.pretrained.heads.classifier import classify, load_classifier
 
 MODEL = GOLDEN_SSL / "emotion2vec-base"
 NAMES = ("short", "middle", "long")

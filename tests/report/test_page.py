@@ -24,6 +24,7 @@ from sejax.protocols.audit import audit
 from sejax.protocols.registry import make_folds
 from sejax.report.page import write_report
 from sejax.report.read import FILES
+from sejax.workdir.files import HISTORY
 
 VOID = {"meta", "br", "hr", "link", "img", "col"}
 EPOCHS = 4
@@ -562,7 +563,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
         again = write_report(str(second))
     assert Path(first).read_bytes() == Path(again).read_bytes()
     assert Path(write_report(str(second))).read_bytes() == Path(again).read_bytes()
-    assert not [name for name in os.listdir(second) if name not in (*FILES, "report.html")]
+    assert not [name for name in os.listdir(second) if name not in (*FILES, HISTORY, "report.html")]
 
 
 def test_figures_are_text_in_the_colours_of_the_page(tmp_path: Path) -> None:
