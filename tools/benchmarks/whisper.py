@@ -32,14 +32,13 @@ def jax_side(context: str, model: str, seconds: Sequence[float]) -> tuple[Callab
     module: Any = backbone.module()
     compute = jax.jit(lambda params, x, n: module.apply({"params": params}, x, n).hidden)
     pieces = [Piece(i, 0, samples, 0, 0) for i, samples in enumerate(_waveforms(seconds))]
-    batches = []
-    for length, batch in fill_batches(pieces, int(BATCH_SECONDS["cpu"] * SAMPLING_RATE), least=backbone.least):
-        rows = np.stack([np.pad(piece.samples, (0, length - len(piece.samples))) for piece in batch])
-        batches.append((jnp.asarray(rows), jnp.asarray([len(piece.samples) for piece in batch], jnp.int32)))
+    batches = list(fill_batches(pieces, int(BATCH_SECONDS["cpu"] * SAMPLING_RATE), least=backbone.least))
 
     def run() -> None:
-        for x, n in batches:
-            jax.block_until_ready(compute(params, x, n))
+        for length, batch in batches:
+            rows = np.stack([np.pad(piece.samples, (0, length - len(piece.samples))) for piece in batch])
+            lengths = jnp.asarray([len(piece.samples) for piece in batch], jnp.int32)
+            jax.block_until_ready(compute(params, jnp.asarray(rows), lengths))
 
     return run, {"device": jax.devices()[0].device_kind, "dtype": "float32"}
 
