@@ -81,6 +81,17 @@ def test_ssl_prints_a_table_and_writes_json(tmp_path: Path):
         assert "measured alone" in done.stderr
 
 
+def test_whisper_prints_both_contexts(tmp_path: Path):
+    model = ROOT / "tests" / "golden" / "ssl" / "whisper-base"
+    result, done = run_bench(tmp_path, f"whisper --model {model} --seconds 0.3 0.5 --rounds 2")
+    assert result["audio_seconds"] == pytest.approx(0.8)
+    for name in ("padded", "utterance"):
+        assert len(result["sides"][name]["seconds"]) == 2
+    assert "audio s / s" in done.stdout
+    if "torch" not in result["sides"]:
+        assert "measured alone" in done.stderr
+
+
 def test_features_prints_ratios_to_the_libraries_and_what_a_build_takes(tmp_path: Path):
     result, done = run_bench(tmp_path, "features --fraction 0.001 --files 2 --rounds 2 --build-rounds 1")
     assert result["files"] == 2
