@@ -18,6 +18,11 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(4 << 30)
+# numba's cache has no lock. Workers that compile one of librosa's functions for different types at once can store one's
+# code under the other's types, which ends every later process that calls it with a segmentation fault.
+os.environ["NUMBA_CACHE_DIR"] = str(
+    Path(__file__).parents[1] / ".pytest_cache" / "numba" / os.environ.get("PYTEST_XDIST_WORKER", "alone")
+)
 
 import hypothesis
 import jax
