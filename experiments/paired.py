@@ -11,6 +11,7 @@ from scipy.stats import permutation_test
 from sejax import build
 from sejax.evaluation.intervals import summarise
 from sejax.evaluation.predictions import Predictions
+from sejax.evaluation.tables import COLUMNS
 from sejax.study import train_and_evaluate
 from sejax.workdir import files
 
@@ -55,3 +56,12 @@ def paired_test(scores: Float[np.ndarray, " speaker"], single: Float[np.ndarray,
         (difference,), np.mean, permutation_type="samples", n_resamples=DRAWS, rng=np.random.default_rng(0)
     )
     return float(difference.mean()), float(test.pvalue)
+
+
+def paired_cells(
+    metric: str, scores: Float[np.ndarray, " speaker"], others: Float[np.ndarray, " speaker"]
+) -> list[str]:
+    """Returns the cells of a table for the difference of two scores on speakers, in the metric's digits, and its p."""
+    difference, p = paired_test(scores, others)
+    column = COLUMNS[metric]
+    return [f"{column.scale * difference:+.{column.digits}f}", f"{p:.3f}"]

@@ -18,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.probe import get_config
-from experiments.paired import paired_test, speaker_scores, train_once
+from experiments.paired import paired_cells, speaker_scores, train_once
 from sejax.corpora.read import CORPORA
 from sejax.errors import InputError
 from sejax.evaluation.intervals import summarise
@@ -73,8 +73,7 @@ def table(predictions: Mapping[str, Predictions], *, n_bootstrap: int = 1000) ->
     for name, rows in predictions.items():
         metrics = summarise(rows, n_bootstrap=n_bootstrap)[0]["metrics"]
         cells = [COLUMNS[key].estimate(metrics[key]) for key in ("wa", "ua")]
-        difference, p = paired_test(accuracy[name], accuracy[JOINED])
-        cells += ["", ""] if name == JOINED else [f"{100 * difference:+.1f}", f"{p:.3f}"]
+        cells += ["", ""] if name == JOINED else paired_cells("ua", accuracy[name], accuracy[JOINED])
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

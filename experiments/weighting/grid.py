@@ -16,7 +16,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs.joint import get_config
-from experiments.paired import paired_test, speaker_scores, train_once
+from experiments.paired import paired_cells, speaker_scores, train_once
 from sejax.corpora.read import CORPORA
 from sejax.errors import InputError
 from sejax.evaluation.intervals import summarise
@@ -59,9 +59,7 @@ def table(studies: Sequence[Predictions], *, n_bootstrap: int = 1000) -> str:
             if name == single or metric not in metrics:
                 cells += ["", ""]
                 continue
-            column = COLUMNS[metric]
-            difference, p = paired_test(scores[name, metric], scores[single, metric])
-            cells += [f"{column.scale * difference:+.{column.digits}f}", f"{p:.3f}"]
+            cells += paired_cells(metric, scores[name, metric], scores[single, metric])
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -20,6 +20,7 @@ from sejax.engine.losses import cross_entropy, dimensions_present, vad_loss
 from sejax.engine.optimizer import adamw
 from sejax.engine.tasks import Task
 from sejax.models.joint import JointModel, Rates, tuned_name
+from sejax.nn.layers import valid_frames
 from sejax.pretrained import finetune
 
 
@@ -238,10 +239,7 @@ def visible_inputs(batch: Batch, run: Run, weight: Bool[Array, " batch"]):
         return jnp.where(weight & jnp.isfinite(x), x, 0.0)
 
     frames = {name: scaled(x, run.frame_scale.get(name), weight[:, None, None]) for name, x in batch.frames.items()}
-    masks = {
-        name: jnp.arange(x.shape[1], dtype=jnp.int32)[None] < batch.lengths[name][:, None]
-        for name, x in batch.frames.items()
-    }
+    masks = {name: valid_frames(batch.lengths[name], x.shape[1]) for name, x in batch.frames.items()}
     statistics = {name: scaled(x, run.statistic_scale[name], weight[:, None]) for name, x in batch.statistics.items()}
     return frames, masks, statistics
 

@@ -19,6 +19,11 @@ LAYER_WEIGHTS = "layer_weights"
 """The name of the scores among the parameters of a `LayerMix`."""
 
 
+def valid_frames(lengths: Int[Array, " batch"], time: int) -> Bool[Array, "batch {time}"]:
+    """Returns which of so many frames (or samples) belong to each utterance: its first ones."""
+    return jnp.arange(time, dtype=lengths.dtype)[None] < lengths[:, None]
+
+
 def mask_frames(
     x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"]
 ) -> Float[Array, "batch time feature"]:

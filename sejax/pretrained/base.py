@@ -24,6 +24,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Float32, Int
 
 from sejax.errors import InputError
+from sejax.nn.layers import valid_frames
 
 STACKED = "layers"
 """The part of a parameter tree whose arrays are stacked over the Transformer layers, on their leading axis."""
@@ -92,6 +93,10 @@ class Section:
     layer_drop: float = 0.0  # probability that a layer is skipped in a training step
     final_norm: bool = True  # a norm behind the last layer is a part of the last hidden state
     checkpointing: bool = False  # computes each layer again in the backward pass instead of storing its activations
+
+    def end(self, layers: int) -> int:
+        """Returns the stage behind the last one that runs, in a model of so many layers."""
+        return stage_behind(layers) if self.stop is None else self.stop
 
 
 WHOLE = Section()
@@ -234,7 +239,7 @@ def normalise_waveform(
 
     Equals transformers' Wav2Vec2FeatureExtractor with `do_normalize`; `floor` is added to the variance.
     """
-    valid = jnp.arange(waveform.shape[1], dtype=lengths.dtype)[None] < lengths[:, None]
+    valid = valid_frames(lengths, waveform.shape[1])
     count = jnp.maximum(lengths, 1).astype(waveform.dtype)[:, None]
     zero = jnp.zeros((), waveform.dtype)
     mean = jnp.where(valid, waveform, zero).sum(axis=1, keepdims=True) / count

@@ -183,6 +183,11 @@ def preprocessor_files(folder: Path) -> list[Path]:
     return [folder / name for name in PREPROCESSORS if (folder / name).is_file()]
 
 
+def preprocessor_path(folder: Path) -> Path:
+    """Returns the file that errors name for the settings of the preprocessor: the first one that a folder has."""
+    return next(iter(preprocessor_files(folder)), folder / PREPROCESSORS[0])
+
+
 def _in_folder(folder: Path, name: str) -> Path | None:
     return folder / name if (folder / name).is_file() else None
 

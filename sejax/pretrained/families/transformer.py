@@ -5,7 +5,7 @@ the dtype of the products; reductions are float32.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -209,6 +209,25 @@ class Layer(nn.Module):
         if self.layer_drop and self.has_rng("dropout"):
             y = jnp.where(jax.random.uniform(self.make_rng("dropout")) < self.layer_drop, x, y)
         return y, y
+
+
+def join_states(
+    backbone: Transformer,
+    section: Section,
+    states: Sequence[Float[Array, "_layer batch time hidden"]],
+) -> Float[Array, "_layer batch time hidden"]:
+    """Returns all hidden states of a section, of which the last one of a pre-norm model is normalised.
+
+    Args:
+      backbone: the sizes.
+      section: which stages the calling module runs.
+      states: the hidden states below the last norm, in order.
+    """
+    hidden = jnp.concatenate(states)
+    if backbone.pre_norm and section.final_norm and section.end(backbone.layers) == stage_behind(backbone.layers):
+        last = LayerNorm(backbone.eps, section.dtype, name="encoder_norm")(hidden[-1])
+        hidden = jnp.concatenate([hidden[:-1], last[None]])
+    return hidden
 
 
 def run_layers(

@@ -21,10 +21,18 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from sejax.nn.layers import Dense, add_bias, mask_frames
+from sejax.nn.layers import Dense, add_bias, mask_frames, valid_frames
 from sejax.pretrained.base import WHOLE, Output, Rule, Section, stage_behind
 from sejax.pretrained.families.masking import mask_spans
-from sejax.pretrained.families.transformer import ACTIVATIONS, Conv, LayerNorm, Transformer, drop, run_layers
+from sejax.pretrained.families.transformer import (
+    ACTIVATIONS,
+    Conv,
+    LayerNorm,
+    Transformer,
+    drop,
+    join_states,
+    run_layers,
+)
 from sejax.pretrained.families.wav2vec2_config import read_architecture
 
 CONV_EPS = 1e-5  # of the norms in the feature encoder, independent of `layer_norm_eps`
@@ -169,12 +177,12 @@ class FeatureEncoder(nn.Module):
     ) -> tuple[Float[Array, "batch time feature"], Bool[Array, "batch time"]]:
         a = self.backbone
         x = waveform.astype(self.dtype)[..., None]
-        mask = jnp.arange(x.shape[1], dtype=lengths.dtype)[None] < lengths[:, None]
+        mask = valid_frames(lengths, x.shape[1])
         x = mask_frames(x, mask)
         for i, (features, width, stride) in enumerate(zip(a.conv_dim, a.conv_kernel, a.conv_stride, strict=True)):
             x = Conv(features, width, stride, a.conv_bias, self.dtype, name=f"conv_{i}")(x)
             lengths = (lengths - width) // stride + 1
-            mask = jnp.arange(x.shape[1], dtype=lengths.dtype)[None] < lengths[:, None]
+            mask = valid_frames(lengths, x.shape[1])
             if a.conv_norm == "layer":
                 x = LayerNorm(CONV_EPS, self.dtype, name=f"norm_{i}")(x)
             elif i == 0:
@@ -311,13 +319,12 @@ class Wav2Vec2Model(nn.Module):
         The last hidden state of a pre-norm model is normalised, the others are not, as in transformers before 5.16.
         """
         a, dtype, start = self.backbone, self.section.dtype, self.section.start
-        end = stage_behind(a.layers)
-        stop = end if self.section.stop is None else self.section.stop
+        stop = self.section.end(a.layers)
         if start == 0:
             x, mask = FeatureEncoder(a, dtype, name="feature_encoder")(x, lengths)
         else:
             x = x.astype(dtype)
-            mask = jnp.arange(x.shape[1], dtype=lengths.dtype)[None] < lengths[:, None]
+            mask = valid_frames(lengths, x.shape[1])
         if stop == 1:
             return Output(x[None], mask)
         states = []
@@ -328,11 +335,7 @@ class Wav2Vec2Model(nn.Module):
         first = max(start, stage_behind(0))
         if first < stop:
             states.append(self._transform(x, mask, stop - first))
-        hidden = jnp.concatenate(states)
-        if a.pre_norm and stop == end and self.section.final_norm:
-            last = LayerNorm(a.eps, dtype, name="encoder_norm")(hidden[-1])
-            hidden = jnp.concatenate([hidden[:-1], last[None]])
-        return Output(hidden, mask)
+        return Output(join_states(a, self.section, states), mask)
 
     def _embed(
         self, x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"]

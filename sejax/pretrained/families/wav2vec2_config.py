@@ -10,7 +10,7 @@ from sejax.pretrained.base import Noise
 from sejax.pretrained.families.masking import read_masking
 from sejax.pretrained.families.transformer import ACTIVATIONS
 from sejax.pretrained.fields import FLAG, WORD, read_fields, whole, wholes
-from sejax.pretrained.hub import CONFIG, PREPROCESSORS, without_warnings
+from sejax.pretrained.hub import CONFIG, preprocessor_path, without_warnings
 
 CONVOLUTIONS = ("conv_dim", "conv_kernel", "conv_stride")
 FIELDS: dict[str, Check] = {
@@ -142,7 +142,7 @@ def _reads_normalised(preprocessor: Mapping[str, Any], folder: Path) -> bool:
     Raises:
       InputError: it has another sampling rate than 16 kHz, or its input is not samples.
     """
-    where = folder / next((name for name in PREPROCESSORS if (folder / name).is_file()), PREPROCESSORS[0])
+    where = preprocessor_path(folder)
     c = read_fields(preprocessor, PREPROCESSOR_FIELDS, PREPROCESSOR_DEFAULTS, where)
     if c["sampling_rate"] != SAMPLING_RATE:
         raise InputError(f"{where}: sampling_rate is {c['sampling_rate']}, expected {SAMPLING_RATE}")

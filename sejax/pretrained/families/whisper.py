@@ -20,13 +20,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError, number
-from sejax.nn.layers import mask_frames
+from sejax.nn.layers import mask_frames, valid_frames
 from sejax.pretrained.base import WHOLE, Noise, Output, Rule, Section, stage_behind
 from sejax.pretrained.families.log_mel import HOP, WINDOW, log_mel
 from sejax.pretrained.families.masking import mask_spans, read_masking
-from sejax.pretrained.families.transformer import ACTIVATIONS, Conv, LayerNorm, Transformer, drop, run_layers
+from sejax.pretrained.families.transformer import ACTIVATIONS, Conv, Transformer, drop, join_states, run_layers
 from sejax.pretrained.fields import FLAG, WORD, read_fields, whole
-from sejax.pretrained.hub import CONFIG, PREPROCESSORS, without_warnings
+from sejax.pretrained.hub import CONFIG, preprocessor_path, without_warnings
 
 STRIDE = 2  # log-mel frames of a frame of the model
 EPS = 1e-5  # of all norms
@@ -178,7 +178,7 @@ def _check_preprocessor(preprocessor: Mapping[str, Any], bands: int, folder: Pat
     Raises:
       InputError: the settings are not those of Whisper, or have not as many bands as the model.
     """
-    path = folder / next((name for name in PREPROCESSORS if (folder / name).is_file()), PREPROCESSORS[0])
+    path = preprocessor_path(folder)
     c = read_fields(preprocessor, PREPROCESSOR_FIELDS, PREPROCESSOR_DEFAULTS, path)
     for name, expected in (PREPROCESSOR_DEFAULTS | {"feature_size": bands}).items():
         if c[name] != expected:
@@ -199,11 +199,10 @@ class WhisperEncoder(nn.Module):
     ) -> Output:
         """Runs the section's stages: see `Backbone.module`. The last hidden state is normalised, the others are not."""
         a, section = self.backbone, self.section
-        end = stage_behind(a.layers)
-        stop = end if section.stop is None else section.stop
+        stop = section.end(a.layers)
         if section.start == 0:
             x, lengths = self._spectrogram(x, lengths), a.frames(lengths)
-        mask = jnp.arange(x.shape[1], dtype=lengths.dtype)[None] < lengths[:, None]
+        mask = valid_frames(lengths, x.shape[1])
         if stop == 1:
             return Output(x[None], mask)
         seen = jnp.ones_like(mask) if a.padded else mask
@@ -215,11 +214,7 @@ class WhisperEncoder(nn.Module):
         first = max(section.start, stage_behind(0))
         if first < stop:
             states.append(run_layers(a, section, stop - first, x, seen))
-        hidden = jnp.concatenate(states)
-        if stop == end and section.final_norm:
-            last = LayerNorm(a.eps, section.dtype, name="encoder_norm")(hidden[-1])
-            hidden = jnp.concatenate([hidden[:-1], last[None]])
-        return Output(hidden, mask)
+        return Output(join_states(a, section, states), mask)
 
     def _spectrogram(
         self, waveform: Float[Array, "batch samples"], lengths: Int[Array, " batch"]
@@ -228,13 +223,13 @@ class WhisperEncoder(nn.Module):
         a = self.backbone
         time = a.positions if a.padded else min(int(a.frames(waveform.shape[1])), a.positions)
         samples = time * a.hop_length
-        valid = jnp.arange(waveform.shape[1], dtype=lengths.dtype)[None] < lengths[:, None]
+        valid = valid_frames(lengths, waveform.shape[1])
         waveform = jnp.where(valid, waveform, 0.0)[:, :samples]
         # Behind 30 s the spectrogram sees a mirror image, as in training, and zeros behind an utterance alone.
         behind = 0 if a.padded else WINDOW
         waveform = jnp.pad(waveform, ((0, 0), (0, samples + behind - waveform.shape[1])))
         frames = jnp.full_like(lengths, a.positions) if a.padded else a.frames(lengths)
-        kept = jnp.arange(STRIDE * time, dtype=lengths.dtype)[None] < STRIDE * frames[:, None]
+        kept = valid_frames(STRIDE * frames, STRIDE * time)
         return log_mel(waveform, kept, bands=a.bands).reshape(len(waveform), time, a.frame_size)
 
     def _embed(

@@ -25,13 +25,13 @@ from jaxtyping import Array, Float
 from sejax.errors import InputError
 from sejax.pretrained.base import Backbone, Rule
 from sejax.pretrained.convert import Checkpoint, Wrapped, Wrapper
+from sejax.pretrained.families.log_mel import HOP
 from sejax.pretrained.fields import FLAG, WORD, read_fields, whole
 from sejax.pretrained.heads.architectures import ARCHITECTURES, read_architecture
 from sejax.pretrained.heads.base import Group, Head, check_arrays, config_path, linear, mix
 
 MODELS = {"wavlm_large": "microsoft/wavlm-large", "whisper_large": "openai/whisper-large-v3"}
 """The pretrained models, by their names in config.json."""
-FRAME = 160  # samples from one log-mel frame to the next
 WHISPER_FRAMES = 750  # of 15 s
 CLASSES = ("Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise", "Other")
 DIMENSIONS = ("arousal", "valence", "dominance")
@@ -74,7 +74,7 @@ class VoxProfileHead(Head):
     def pooled_frames(self, backbone: Backbone, samples: Any) -> Any:
         if not self.whisper:
             return backbone.frames(samples)
-        return (samples // FRAME - 1) // 2 + 1
+        return (samples // HOP - 1) // 2 + 1
 
 
 def read_head(checkpoint: Checkpoint, config: Mapping[str, Any], problem_type: str | None) -> VoxProfileHead:
