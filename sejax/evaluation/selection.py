@@ -190,10 +190,18 @@ def selection_scores(history: Iterable[Mapping[str, Any]], best_epoch: Mapping[i
     Args:
       history: rows of history.jsonl.
       best_epoch: the chosen epoch of each run, by the run's number.
+
+    Raises:
+      InputError: a row says that a run had diverged in its chosen epoch.
     """
     scores: dict[str, list[float]] = {}
     for row in history:
         if best_epoch.get(row["run"]) == row["epoch"]:
+            if row["score"] is None or math.isnan(row["score"]):
+                raise InputError(
+                    f"history.jsonl: run {row['run']} has no score in epoch {row['epoch']}, "
+                    f"expected one in the epoch that was chosen by it; {_ONE_POINT}"
+                )
             scores.setdefault(row["setting"], []).append(row["score"])
     return {setting: float(np.mean(values)) for setting, values in scores.items()}
 
