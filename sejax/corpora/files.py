@@ -64,19 +64,21 @@ class AudioFiles:
 
     def _find(self, path: str, *, fold_case: bool) -> str | None:
         """Returns the path whose names are those of `path` up to Unicode form, and case if asked; None without one."""
-        folder, name = os.path.split(path)
-        if not name:
-            return folder or None
-        if not os.path.isdir(folder or "."):
-            found = self._find(folder, fold_case=fold_case)
-            if found is None:
+        folder, names = path, []
+        while folder and not os.path.isdir(folder):
+            folder, name = os.path.split(folder)
+            names.append(name)
+        for name in reversed(names):
+            other = self._names_alike(folder, fold_case).get(_canonical(name, fold_case))
+            if other is None:
                 return None
-            folder = found
+            folder = os.path.join(folder, other)
+        return folder
+
+    def _names_alike(self, folder: str, fold_case: bool) -> dict[str, str]:
         if (folder, fold_case) not in self._alike:
-            names = self._list(folder)
-            self._alike[folder, fold_case] = {_canonical(name, fold_case): name for name in names}
-        other = self._alike[folder, fold_case].get(_canonical(name, fold_case))
-        return None if other is None else os.path.join(folder, other)
+            self._alike[folder, fold_case] = {_canonical(name, fold_case): name for name in self._list(folder)}
+        return self._alike[folder, fold_case]
 
     def _list(self, folder: str) -> list[str]:
         if folder not in self._names:

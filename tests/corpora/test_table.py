@@ -144,6 +144,8 @@ NFD = unicodedata.normalize("NFD", NFC)
         ("https://example.org/a.wav", None, Loss.URL, "https://example.org/a.wav is a URL, expected a file on this"),
         ("s3://bucket/a.wav", None, Loss.URL, "s3://bucket/a.wav is a URL"),
         ("file:///a.wav", None, Loss.URL, "file:///a.wav is a URL"),
+        ("d/" * 1500 + "a.wav", None, Loss.ABSENT, "there is no audio file"),
+        ("a.wav/", None, Loss.ABSENT, "there is no audio file FOLDER/a.wav/"),
         (".", None, Loss.FOLDER, "FOLDER/. is a folder"),
         ("sub.wav", Path.mkdir, Loss.FOLDER, "FOLDER/sub.wav is a folder"),
         ("fifo.wav", make_fifo, Loss.SPECIAL, "FOLDER/fifo.wav is a FIFO"),

@@ -151,7 +151,7 @@ def _rows(change: Callable[[list[Row]], list[Row] | None], rows: Callable[[], li
         write_table(study.table, changed)
         for number, row in enumerate(changed):
             path = study.table.parent / str(row["path"])
-            if "absent" not in path.name and "\0" not in path.name and not path.exists():
+            if "absent" not in path.name and "\0" not in path.name and not os.path.lexists(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_tone(path, number)
 

@@ -5,6 +5,7 @@ A parser raises InputError, or returns something sane. What is sane stands in th
 
 import contextlib
 import csv
+import decimal
 import io
 import json
 import math
@@ -30,6 +31,7 @@ from tools.drills.tally import ROOT
 
 SAMPLES_PER_BYTE = 2000  # more than the densest codec at 16 kHz; a header that promises more is not believed
 LOUDEST = 16.0
+_EXACT = decimal.Context(prec=10_000)  # float would make 1.999...9 and 2 one name
 
 
 class Parser:
@@ -56,7 +58,7 @@ class Table(Parser):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        (folder / "sub").mkdir()
+        (folder / "sub").mkdir(exist_ok=True)
         for number, name in enumerate(("a.wav", "b.wav", "sub/c.wav", "é.wav")):
             write_tone(folder / name, number, seconds=0.1)
         self.texts = (
@@ -347,8 +349,8 @@ def _folded(name: str) -> str:
     visible = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c) != "Cf")
     folded = unicodedata.normalize("NFC", " ".join(visible.split()).casefold())
     try:
-        return repr(float(folded))
-    except ValueError:
+        return str(_EXACT.create_decimal(folded).normalize(_EXACT))
+    except ArithmeticError:
         return folded
 
 
