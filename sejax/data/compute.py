@@ -4,14 +4,17 @@
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
 from sejax.errors import InputError
-from sejax.features.extract import Contents, Extraction, Segment, extract_utterance
+from sejax.features.extract import Collector, Contents, Extraction, Job, Task, do_tasks, extract_loaded
 from sejax.features.registry import FEATURES, full_settings
 from sejax.features.settings import Settings
 from sejax.host.processes import map_in_processes
@@ -22,6 +25,10 @@ STARTUP_SECONDS = 3.0
 PROBE = 8
 # Utterances that a worker process takes at a time.
 CHUNK = 8
+# Utterances that threads decode ahead.
+AHEAD = 16
+
+Result = TypeVar("Result")
 
 
 def contents(feature: str, settings: Settings) -> Contents:
@@ -35,13 +42,12 @@ def contents(feature: str, settings: Settings) -> Contents:
     return CONTENTS[feature](settings)
 
 
-def acoustic_contents(settings: Settings, *, feature: str, startup_seconds: float = STARTUP_SECONDS) -> Contents:
-    """Returns the description of an acoustic feature, computed in this process or in worker processes.
+def acoustic_contents(settings: Settings, *, feature: str) -> Contents:
+    """Returns the description of an acoustic feature.
 
     Args:
       settings: Settings of the feature; those that are not given have their defaults.
       feature: A key of `FEATURES`.
-      startup_seconds: Time to start worker processes, see `compute`.
     """
     complete, record = full_settings(feature, settings), FEATURES[feature]
     return Contents(
@@ -50,42 +56,25 @@ def acoustic_contents(settings: Settings, *, feature: str, startup_seconds: floa
         identity=record.identity(complete),
         size=record.size(complete),
         dtype=record.dtype,
-        extract=partial(_extract, feature=feature, settings=complete, startup_seconds=startup_seconds),
+        window=record.window(complete),
+        compute=partial(extract_loaded, name=feature, settings=complete),
     )
-
-
-def _extract(
-    segments: Sequence[Segment],
-    *,
-    speed: float,
-    workers: int,
-    feature: str,
-    settings: Settings,
-    startup_seconds: float,
-) -> Generator[tuple[int, Extraction], None, None]:
-    function = partial(extract_utterance, name=feature, settings=settings, speed=speed)
-    return compute(function, segments, workers=workers, startup_seconds=startup_seconds)
 
 
 def _hidden_states(settings: Settings) -> Contents:
     """Returns the description of the hidden states of a pretrained model."""
     # Imports jax, which acoustic features do without.
-    from sejax.pretrained.extract import extract_hidden_states, read_settings
+    from sejax.pretrained.extract import HiddenStates, read_settings
 
     wanted = read_settings(settings)
-
-    def extract(
-        segments: Sequence[Segment], *, speed: float, workers: int
-    ) -> Generator[tuple[int, Extraction], None, None]:
-        return extract_hidden_states(segments, wanted=wanted, speed=speed, loaders=workers)
-
     return Contents(
         feature="ssl",
         settings=wanted.settings,
         identity=wanted.content,
         size=wanted.size,
         dtype=np.float16,
-        extract=extract,
+        window=wanted.backbone.window,
+        collect=partial(HiddenStates, wanted),
         fingerprint=wanted.fingerprint,
     )
 
@@ -97,35 +86,79 @@ CONTENTS: Mapping[str, Callable[[Settings], Contents]] = {
 
 
 def compute(
-    function: Callable[[Segment], Extraction],
-    segments: Sequence[Segment],
+    wanted: Sequence[tuple[Contents, float]],
+    jobs: Sequence[Job],
     *,
     workers: int,
-    startup_seconds: float = STARTUP_SECONDS,
-) -> Generator[tuple[int, Extraction], None, None]:
-    """Yields `function` of every segment with its number, in order.
+) -> Generator[tuple[int, int, Extraction], None, None]:
+    """Yields the features of utterances, in any order, each with its number in `wanted` and its number in `jobs`.
 
-    The first segments are computed in this process, the others in worker processes where that saves more time than it
-    takes to start them.
+    Each file is decoded once for all features and speeds. What a pretrained model computes is batched over speeds too.
 
     Args:
-      function: Picklable.
-      segments: One or more.
-      workers: Number of worker processes.
-      startup_seconds: Time to start worker processes.
+      wanted: contents and their factors of the speed perturbation; 1 changes nothing. The same contents at several
+        speeds are one object.
+      jobs: utterances, and which of `wanted` each is for; one or more.
+      workers: number of processes that decode and compute, or of threads where they only decode.
     """
-    # The first segment also imports librosa: its time says nothing about the others.
-    yield 0, function(segments[0])
-    seconds = []
-    for number, segment in enumerate(segments[1:PROBE], start=1):
-        began = time.perf_counter()
-        extraction = function(segment)
-        seconds.append(time.perf_counter() - began)
-        yield number, extraction
-    rest = segments[PROBE:]
-    saved = len(rest) * float(np.mean(seconds or 0)) * (1 - 1 / workers)
-    if rest and saved > startup_seconds:
-        with closing(map_in_processes(function, rest, workers=workers, chunk=CHUNK)) as results:
-            yield from enumerate(results, start=PROBE)
+    tasks = [Task(speed, each.window, each.size, each.dtype, each.compute) for each, speed in wanted]
+    do = partial(do_tasks, tasks=tasks)
+    makers = {id(each): each.collect for each, _ in wanted if each.collect}
+    if len(makers) == len({id(each) for each, _ in wanted}):
+        results = _in_threads(do, jobs, threads=workers)
     else:
-        yield from enumerate(map(function, rest), start=PROBE)
+        results = _in_this_process_first(do, jobs, workers=workers)
+    collectors: dict[int, Collector] = {which: make() for which, make in makers.items()}
+    with closing(results):
+        for number, done in enumerate(results):
+            for task, result in zip(jobs[number].tasks, done, strict=True):
+                if isinstance(result, Extraction):
+                    yield task, number, result
+                else:
+                    for key, extraction in collectors[id(wanted[task][0])].add((task, number), result):
+                        yield *key, extraction
+    for collector in collectors.values():
+        for key, extraction in collector.close():
+            yield *key, extraction
+
+
+def _in_this_process_first(
+    function: Callable[[Job], Result], jobs: Sequence[Job], *, workers: int
+) -> Generator[Result, None, None]:
+    """Yields `function` of every job, in order.
+
+    The first jobs are done in this process, the others in worker processes where that saves more time than it takes to
+    start them.
+    """
+    # The first job also imports librosa: its time says nothing about the others.
+    yield function(jobs[0])
+    seconds = []
+    for job in jobs[1:PROBE]:
+        began = time.perf_counter()
+        result = function(job)
+        seconds.append(time.perf_counter() - began)
+        yield result
+    rest = jobs[PROBE:]
+    saved = len(rest) * float(np.mean(seconds or 0)) * (1 - 1 / workers)
+    if rest and saved > STARTUP_SECONDS:
+        with closing(map_in_processes(function, rest, workers=workers, chunk=CHUNK)) as results:
+            yield from results
+    else:
+        yield from map(function, rest)
+
+
+def _in_threads(
+    function: Callable[[Job], Result], jobs: Sequence[Job], *, threads: int
+) -> Generator[Result, None, None]:
+    """Yields `function` of every job, in order; some are done ahead."""
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque[Future[Result]] = deque()
+        try:
+            for job in jobs:
+                pending.append(pool.submit(function, job))
+                if len(pending) > AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)

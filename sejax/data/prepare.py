@@ -1,12 +1,13 @@
 """From a corpus to its streams: reads or builds the features, and drops utterances with unusable audio."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sejax.corpora.schema import Corpus
-from sejax.data.cache import StreamFeatures, build_features
+from sejax.data.cache import Wanted, build_features
 from sejax.data.compute import contents
 from sejax.data.types import Stream
 from sejax.features.settings import Settings
@@ -49,21 +50,12 @@ def prepare(
     Raises:
       InputError: see `build_features`, `Corpus.require_usable` and `sejax.data.compute.contents`.
     """
-    built: dict[str, list[StreamFeatures]] = {
-        stream: [
-            build_features(
-                corpus,
-                stream=stream,
-                contents=contents(features[stream], settings[stream]),
-                speed=speed,
-                cache_dir=cache_dir,
-                workers=workers,
-                max_bad_fraction=max_bad_fraction,
-            )
-            for speed in speeds
-        ]
-        for stream in streams
-    }
+    made_of = {stream: contents(features[stream], settings[stream]) for stream in streams}
+    wanted = [Wanted(stream, made_of[stream], speed) for stream in streams for speed in speeds]
+    found = iter(
+        build_features(corpus, wanted, cache_dir=cache_dir, workers=workers, max_bad_fraction=max_bad_fraction)
+    )
+    built = {stream: list(itertools.islice(found, len(speeds))) for stream in streams}
     errors: dict[str, str] = {}
     notes: dict[str, dict[str, None]] = {}  # by utterance, in order: streams repeat the notes of a file
     for views in built.values():

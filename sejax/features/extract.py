@@ -1,9 +1,10 @@
 """From audio files to the features of utterances."""
 
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from functools import cache
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float, Float32, Num
@@ -12,7 +13,7 @@ from numpy.typing import DTypeLike
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError
 from sejax.features.audio import change_speed, load_audio
-from sejax.features.registry import FEATURES, full_settings
+from sejax.features.registry import FEATURES
 from sejax.features.settings import Settings
 
 
@@ -31,6 +32,7 @@ class Loaded:
     `digest`, `note` and `seconds` are those of `Extraction`.
     """
 
+    path: str
     samples: Float32[np.ndarray, " samples"]
     digest: str
     note: str
@@ -54,63 +56,91 @@ class Extraction:
     seconds: float
 
 
-@runtime_checkable
-class Extract(Protocol):
-    """Computes one feature of every segment."""
+class Collector(Protocol):
+    """Computes one feature of many utterances at a time."""
 
-    def __call__(
-        self, segments: Sequence[Segment], *, speed: float, workers: int
-    ) -> Generator[tuple[int, Extraction], None, None]:
-        """Yields the features of every segment with its number, in any order.
+    def add(self, key: Hashable, loaded: Loaded) -> Iterator[tuple[Any, Extraction]]:
+        """Takes an utterance, and yields the features of those that are done, with the key that each was given."""
+        ...
 
-        Args:
-          segments: One or more.
-          speed: Factor of the speed perturbation; 1 changes nothing.
-          workers: Number of processes or threads that may be used.
-        """
+    def close(self) -> Iterator[tuple[Any, Extraction]]:
+        """Yields the features of all others."""
         ...
 
 
 @dataclass(frozen=True)
 class Contents:
-    """The contents of a dataset: one feature, its identity, its types and how it is computed."""
+    """The contents of a dataset: one feature, its identity, its types and how it is computed.
+
+    It is computed by one of two: `compute` where the file was decoded, perhaps in another process (it is picklable);
+    or the collector that `collect` makes, in this process.
+    """
 
     feature: str
     settings: Settings  # complete
     identity: Settings  # everything that changes the numbers
     size: int  # values in a frame
     dtype: DTypeLike  # of the frames
-    extract: Extract
+    window: int  # samples below which an utterance has no frame
+    compute: Callable[[Loaded], Extraction] | None = None
+    collect: Callable[[], Collector] | None = None
     fingerprint: str = ""  # of the pretrained model that computes it
 
 
-def extract_utterance(segment: Segment, *, name: str, settings: Settings, speed: float) -> Extraction:
-    """Loads an utterance, changes its speed and computes a feature; a bad file is a result, not an exception."""
-    settings = full_settings(name, settings)
-    feature = FEATURES[name]
+class Task(NamedTuple):
+    """What is to be made of the samples of every utterance. Fields but `speed` are those of `Contents`."""
+
+    speed: float
+    window: int
+    size: int
+    dtype: DTypeLike
+    compute: Callable[[Loaded], Extraction] | None
+
+
+class Job(NamedTuple):
+    """An utterance, and the numbers of the tasks that it is wanted for."""
+
+    segment: Segment
+    tasks: Sequence[int]
+
+
+def do_tasks(job: Job, *, tasks: Sequence[Task]) -> list[Extraction | Loaded]:
+    """Decodes an utterance once and does its tasks; one without `compute` gets the loaded samples.
+
+    A bad file is a result, not an exception.
+    """
+    wanted, path = [tasks[number] for number in job.tasks], job.segment.path
     try:
-        loaded = load_segment(segment, speed=speed, window=feature.window(settings))
-        frames = feature.extract(loaded.samples, **settings)
+        audio = load_audio(path, start=job.segment.start, end=job.segment.end)
     except InputError as error:
-        return bad_file(error, feature.size(settings), feature.dtype)
-    return Extraction(frames, feature.summarise(frames, settings), loaded.digest, "", loaded.note, loaded.seconds)
+        return [bad_file(error, task.size, task.dtype) for task in wanted]
+    at_speed = cache(lambda speed: change_speed(audio.samples, speed))
+    digest = hashlib.blake2b(audio.samples.tobytes(), digest_size=16).hexdigest()
+    done: list[Extraction | Loaded] = []
+    for task in wanted:
+        try:
+            samples = at_speed(task.speed)
+            if len(samples) < task.window:
+                raise InputError(
+                    f"{path}: has {len(samples)} samples at {SAMPLING_RATE} Hz and speed {task.speed:g}, "
+                    f"expected at least one window of {task.window}"
+                )
+            loaded = Loaded(path, samples, digest, audio.note, len(audio.samples) / SAMPLING_RATE)
+            done.append(task.compute(loaded) if task.compute else loaded)
+        except InputError as error:
+            done.append(bad_file(error, task.size, task.dtype))
+    return done
 
 
-def load_segment(segment: Segment, *, speed: float, window: int) -> Loaded:
-    """Loads an utterance and changes its speed.
+def extract_loaded(loaded: Loaded, *, name: str, settings: Settings) -> Extraction:
+    """Computes an acoustic feature of a loaded utterance, with complete settings.
 
     Raises:
-      InputError: see `load_audio`; or fewer than `window` samples are left.
+      InputError: the feature cannot be computed from these samples.
     """
-    audio = load_audio(segment.path, start=segment.start, end=segment.end)
-    samples = change_speed(audio.samples, speed)
-    if len(samples) < window:
-        raise InputError(
-            f"{segment.path}: has {len(samples)} samples at {SAMPLING_RATE} Hz and speed {speed:g}, "
-            f"expected at least one window of {window}"
-        )
-    digest = hashlib.blake2b(audio.samples.tobytes(), digest_size=16).hexdigest()
-    return Loaded(samples, digest, audio.note, len(audio.samples) / SAMPLING_RATE)
+    feature = FEATURES[name]
+    frames = feature.extract(loaded.samples, **settings)
+    return Extraction(frames, feature.summarise(frames, settings), loaded.digest, "", loaded.note, loaded.seconds)
 
 
 def bad_file(error: InputError, size: int, dtype: DTypeLike) -> Extraction:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from sejax.errors import InputError
+
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[TextIO]:
@@ -13,12 +15,19 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[TextIO]:
 
     The text is written to `<path>.partial` in the same folder. An exception removes that file and leaves `path` as
     it was. Newlines are written as given, on every system.
+
+    Raises:
+      InputError: there is a folder of that name.
     """
     partial = Path(f"{os.fspath(path)}.partial")
     try:
         with open(partial, "w", newline="", encoding="utf-8") as file:
             yield file
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, IsADirectoryError):
+            raise InputError(
+                f"{path}: is a folder, expected a file that is written here; move the folder away"
+            ) from error
         raise

@@ -4,18 +4,23 @@ joblib's loky does not replace it: its workers were still running 20 s after the
 """
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import types
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from typing import TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+# Chunks for each process that are begun or wait: results that nobody has taken yet fill memory.
+CHUNKS_AHEAD = 4
 
 # On two cores, two processes whose BLAS uses both are half as fast as one.
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -24,7 +29,7 @@ _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THR
 def map_in_processes(
     function: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int, chunk: int
 ) -> Generator[Result, None, None]:
-    """Yields `function(job)` of every job, in order, computed by new processes.
+    """Yields `function(job)` of every job, in order, computed by new processes, a few chunks ahead.
 
     An exception in `function` is raised here. Closing the generator, or Ctrl-C, drops the jobs that have not begun; the
     processes then end within the time of one chunk. When this process is killed they end by themselves.
@@ -38,13 +43,22 @@ def map_in_processes(
     executor = ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
     )
+    pending: deque[Future[list[Result]]] = deque()
+    waiting = iter(jobs)
     try:
-        with _environment_of_workers():
-            # `map` submits all jobs at once, which starts all processes.
-            results = executor.map(function, jobs, chunksize=chunk)
-        yield from results
+        while chunk_of_jobs := list(itertools.islice(waiting, chunk)):
+            with _environment_of_workers():  # any of them may start a process
+                pending.append(executor.submit(_each, function, chunk_of_jobs))
+            if len(pending) == workers * CHUNKS_AHEAD:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _each(function: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
+    return [function(job) for job in jobs]
 
 
 @contextlib.contextmanager

@@ -10,9 +10,8 @@ instead of those of the utterance.
 import math
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +24,7 @@ from jaxtyping import Array, Bool, Float16, Float32, Float64, Int32
 
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError
-from sejax.features.extract import Extraction, Loaded, Segment, bad_file, load_segment
+from sejax.features.extract import Extraction, Loaded, bad_file
 from sejax.features.settings import Setting, complete_settings
 from sejax.pretrained.base import Backbone, Section, stage_behind
 from sejax.pretrained.convert import find_pretrained, load_checkpoint
@@ -48,9 +47,6 @@ LENGTH_RATIO = 1.25
 # Seconds of audio in a batch, padding included, by backend.
 BATCH_SECONDS = {"cpu": 16.0}
 BATCH_SECONDS_ACCELERATOR = 240.0
-# The number of utterances that are loaded ahead, and of the threads that load them.
-AHEAD = 16
-LOADERS = 4
 LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -91,7 +87,7 @@ class Window(NamedTuple):
 class Piece(NamedTuple):
     """One row of a batch: a window's samples before the model."""
 
-    utterance: int
+    utterance: Hashable
     window: int
     samples: Float32[np.ndarray, " samples"]
     first: int
@@ -154,69 +150,71 @@ def read_settings(settings: Mapping[str, Setting]) -> Wanted:
     return Wanted(found.folder, found.digest, backbone, backbone.state(str(full["layers"])), full)
 
 
-def extract_hidden_states(
-    segments: Sequence[Segment], *, wanted: Wanted, speed: float, loaders: int = LOADERS
-) -> Generator[tuple[int, Extraction], None, None]:
-    """Yields the features of every utterance with its number, in the order in which batches fill.
+class HiddenStates:
+    """Computes the features of utterances, in the order in which batches fill: a `Collector`.
 
     Frames are float16 `[time, state * hidden]` (pooled, `[0, state * hidden]`), state 0's values first. They are
     clipped to the range of float16, which the note says. Statistics are float16 `[state * 2 * hidden]`: per state the
     mean over the utterance's frames, then the deviation. A bad file is a result, not an exception.
-
-    Args:
-      segments: the utterances.
-      wanted: the requested hidden states.
-      speed: factor of the speed perturbation; 1 changes nothing.
-      loaders: threads that load audio.
-
-    Raises:
-      InputError: the checkpoint cannot be loaded.
     """
-    checkpoint = load_checkpoint(str(wanted.folder))
-    for note in checkpoint.notes:
-        print(f"note: {note}", file=sys.stderr)
-    backbone, pooled = wanted.backbone, bool(wanted.settings["pooled"])
-    stop = stage_behind(backbone.layers if wanted.state is None else wanted.state)
-    section = Section(stop=stop, dtype=DTYPES[str(wanted.settings["dtype"])])
-    params = jax.device_put(backbone.select(checkpoint.params, 0, stop))
-    del checkpoint
-    load = partial(_load, speed=speed, backbone=backbone)
-    compute = partial(_compute, params, backbone=backbone, section=section, every=wanted.state is None, pooled=pooled)
-    max_samples = int(float(wanted.settings["max_seconds"]) * SAMPLING_RATE)
-    done: deque[tuple[int, Extraction]] = deque()
-    opened: dict[int, Open] = {}
 
-    def pieces() -> Iterator[Piece]:
-        for number, loaded in enumerate(_load_ahead(load, segments, loaders)):
-            if isinstance(loaded, InputError):
-                done.append((number, bad_file(loaded, wanted.size, np.float16)))
-                continue
-            windows = plan_windows(len(loaded.samples), backbone, max_samples)
-            opened[number] = Open(loaded, len(windows))
-            for i, (start, stop, first, last) in enumerate(windows):
-                yield Piece(number, i, loaded.samples[start:stop], first, last)
+    def __init__(self, wanted: Wanted) -> None:
+        """Loads the checkpoint.
 
-    def take_back(batch: Sequence[Piece], states: States) -> None:
+        Args:
+          wanted: the requested hidden states.
+
+        Raises:
+          InputError: the checkpoint cannot be loaded.
+        """
+        checkpoint = load_checkpoint(str(wanted.folder))
+        for note in checkpoint.notes:
+            print(f"note: {note}", file=sys.stderr)
+        self._wanted, backbone = wanted, wanted.backbone
+        stop = stage_behind(backbone.layers if wanted.state is None else wanted.state)
+        self._compute = partial(
+            _compute,
+            jax.device_put(backbone.select(checkpoint.params, 0, stop)),
+            backbone=backbone,
+            section=Section(stop=stop, dtype=DTYPES[str(wanted.settings["dtype"])]),
+            every=wanted.state is None,
+            pooled=bool(wanted.settings["pooled"]),
+        )
+        self._max_samples = int(float(wanted.settings["max_seconds"]) * SAMPLING_RATE)
+        seconds = BATCH_SECONDS.get(jax.default_backend(), BATCH_SECONDS_ACCELERATOR)
+        self._batches = Batches(int(seconds * SAMPLING_RATE), least=backbone.least)
+        self._opened: dict[Hashable, Open] = {}
+        self._computed: deque[tuple[Sequence[Piece], States]] = deque()
+
+    def add(self, key: Hashable, loaded: Loaded) -> Iterator[tuple[Hashable, Extraction]]:
+        """Takes an utterance, and yields the features of those that are done, with the key that each was given."""
+        samples = self._wanted.backbone.prepare_utterance(loaded.samples)
+        windows = plan_windows(len(samples), self._wanted.backbone, self._max_samples)
+        self._opened[key] = Open(loaded, len(windows))
+        for i, (start, stop, first, last) in enumerate(windows):
+            if batch := self._batches.add(Piece(key, i, samples[start:stop], first, last)):
+                yield from self._start(*batch)
+
+    def close(self) -> Iterator[tuple[Hashable, Extraction]]:
+        """Yields the features of all others."""
+        for batch in self._batches.rest():
+            yield from self._start(*batch)
+        while self._computed:
+            yield from self._take_back(*self._computed.popleft())
+
+    def _start(self, length: int, batch: Sequence[Piece]) -> Iterator[tuple[Hashable, Extraction]]:
+        """Gives the device a batch before the host waits for the results of the last one."""
+        self._computed.append((batch, self._compute(*_pad(batch, length, self._batches.samples))))
+        if len(self._computed) > 1:
+            yield from self._take_back(*self._computed.popleft())
+
+    def _take_back(self, batch: Sequence[Piece], states: States) -> Iterator[tuple[Hashable, Extraction]]:
         for piece, part in zip(batch, _split(batch, jax.device_get(states)), strict=False):
-            utterance = opened[piece.utterance]
+            utterance = self._opened[piece.utterance]
             utterance.parts[piece.window] = part
             if len(utterance.parts) == utterance.windows:
-                del opened[piece.utterance]
-                done.append((piece.utterance, _assemble(utterance, segments[piece.utterance].path, wanted)))
-
-    batch_seconds = BATCH_SECONDS.get(jax.default_backend(), BATCH_SECONDS_ACCELERATOR)
-    computed: deque[tuple[Sequence[Piece], States]] = deque()
-    for length, batch in fill_batches(pieces(), int(batch_seconds * SAMPLING_RATE), least=backbone.least):
-        rows = _pad(batch, length, int(batch_seconds * SAMPLING_RATE))
-        computed.append((batch, compute(*rows)))
-        # The device gets its next batch before the host waits for the results of the last one.
-        if len(computed) > 1:
-            take_back(*computed.popleft())
-        while done:
-            yield done.popleft()
-    while computed:
-        take_back(*computed.popleft())
-    yield from done
+                del self._opened[piece.utterance]
+                yield piece.utterance, _assemble(utterance, self._wanted)
 
 
 def plan_windows(samples: int, backbone: Backbone, max_samples: int) -> list[Window]:
@@ -249,55 +247,43 @@ def padded_length(samples: int) -> int:
     return length
 
 
-def fill_batches(pieces: Iterable[Piece], batch_samples: int, *, least: int = 0) -> Iterator[tuple[int, list[Piece]]]:
-    """Yields batches of one padded length each with that length, as soon as they are full.
-
-    No length is below `least`.
+class Batches:
+    """Puts pieces into batches of one padded length each; a batch is given out as soon as it is full.
 
     The pieces left over in the end are batched together, padded to the longest.
     """
-    waiting: dict[int, list[Piece]] = {}
-    for piece in pieces:
-        length = padded_length(max(len(piece.samples), least))
-        waiting.setdefault(length, []).append(piece)
-        if len(waiting[length]) == _rows(length, batch_samples):
-            yield length, waiting.pop(length)
-    rest = sorted((p for group in waiting.values() for p in group), key=lambda p: len(p.samples), reverse=True)
-    while rest:
-        length = padded_length(max(len(rest[0].samples), least))
-        rows = _rows(length, batch_samples)
-        yield length, rest[:rows]
-        rest = rest[rows:]
+
+    def __init__(self, samples: int, *, least: int = 0) -> None:
+        """Args: `samples` in a batch, padding included, and the `least` length of a row."""
+        self.samples, self._least = samples, least
+        self._waiting: dict[int, list[Piece]] = {}
+
+    def add(self, piece: Piece) -> tuple[int, list[Piece]] | None:
+        """Takes a piece, and returns the batch that it fills with its padded length, None if it fills none."""
+        length = self._length(piece)
+        self._waiting.setdefault(length, []).append(piece)
+        if len(self._waiting[length]) == _rows(length, self.samples):
+            return length, self._waiting.pop(length)
+        return None
+
+    def rest(self) -> Iterator[tuple[int, list[Piece]]]:
+        """Yields batches of all pieces that wait."""
+        rest = sorted(
+            (p for group in self._waiting.values() for p in group), key=lambda p: len(p.samples), reverse=True
+        )
+        self._waiting = {}
+        while rest:
+            length = self._length(rest[0])
+            rows = _rows(length, self.samples)
+            yield length, rest[:rows]
+            rest = rest[rows:]
+
+    def _length(self, piece: Piece) -> int:
+        return padded_length(max(len(piece.samples), self._least))
 
 
 def _rows(length: int, batch_samples: int) -> int:
     return max(1, batch_samples // length)
-
-
-def _load(segment: Segment, *, speed: float, backbone: Backbone) -> Loaded | InputError:
-    """Loads an utterance as the model reads it, or returns the error of a bad file."""
-    try:
-        loaded = load_segment(segment, speed=speed, window=backbone.window)
-    except InputError as error:
-        return error
-    return replace(loaded, samples=backbone.prepare_utterance(loaded.samples))
-
-
-def _load_ahead(
-    load: Callable[[Segment], Loaded | InputError], segments: Iterable[Segment], threads: int
-) -> Iterator[Loaded | InputError]:
-    """Yields `load(segment)` of each segment in order; some are loaded ahead."""
-    with ThreadPoolExecutor(threads) as pool:
-        pending: deque[Any] = deque()
-        try:
-            for segment in segments:
-                pending.append(pool.submit(load, segment))
-                if len(pending) > AHEAD:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _pad(
@@ -361,12 +347,12 @@ def _split(batch: Sequence[Piece], states: States) -> Iterator[Part]:
         )
 
 
-def _assemble(utterance: Open, path: str, wanted: Wanted) -> Extraction:
+def _assemble(utterance: Open, wanted: Wanted) -> Extraction:
     """Joins the windows of an utterance."""
     loaded = utterance.loaded
     parts = [utterance.parts[i] for i in range(utterance.windows)]
     if not all(part.finite for part in parts):
-        error = InputError(f"{path}: {wanted.settings['model']} gives hidden states of it that are not finite")
+        error = InputError(f"{loaded.path}: {wanted.settings['model']} gives hidden states of it that are not finite")
         return bad_file(error, wanted.size, np.float16)
     frames = [part.frames for part in parts if part.frames is not None]
     statistics = _pool(parts)

@@ -17,22 +17,27 @@ import numpy as np
 import pytest
 import soundfile
 from filelock import FileLock
-from tensorflow_datasets.core import shuffle
 
 from sejax.corpora.schema import Corpus, Utterance
 from sejax.data import cache as builder
-from sejax.data.cache import StreamFeatures, build_features
-from sejax.data.compute import acoustic_contents, contents
+from sejax.data import compute as computing
+from sejax.data.cache import Wanted, build_features
+from sejax.data.compute import contents
 from sejax.data.fingerprints import REMEMBERED
+from sejax.data.shards import StreamFeatures
 from sejax.errors import InputError
-from sejax.features.audio import change_speed, load_audio
-from sejax.features.extract import Contents, Extraction, Segment, statistics_dtype
+from sejax.features import extract as extraction
+from sejax.features.audio import Audio, change_speed, load_audio
+from sejax.features.extract import Contents, Extraction, Job, statistics_dtype
 from sejax.features.registry import extract
 from sejax.host import processes
 
 RATE = 16_000
 SMALL = {"n_mels": 20, "n_fft": 512}
 GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+NAMES_AND_SPEEDS = [("mfcc", 1.0), ("mfcc", 0.9), ("stf", 1.0), ("mel", 1.1), ("raw", 0.9)]
 
 
 def write_corpus(folder: Path, utterances: int = 5) -> Corpus:
@@ -59,16 +64,11 @@ def build(
     max_bad_fraction: float = 0.0,
     **options: int,
 ) -> StreamFeatures:
-    return build_features(
-        corpus,
-        stream=stream,
-        contents=made_of or contents(stream, settings),
-        speed=speed,
-        cache_dir=str(cache),
-        workers=workers,
-        max_bad_fraction=max_bad_fraction,
-        **options,
+    wanted = [Wanted(stream, made_of or contents(stream, settings), speed)]
+    (features,) = build_features(
+        corpus, wanted, cache_dir=str(cache), workers=workers, max_bad_fraction=max_bad_fraction, **options
     )
+    return features
 
 
 def stored(stream: str = "mel", settings: Mapping[str, int] = SMALL) -> Contents:
@@ -77,7 +77,7 @@ def stored(stream: str = "mel", settings: Mapping[str, int] = SMALL) -> Contents
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("features were computed")
 
-    return replace(contents(stream, settings), extract=refuse)
+    return replace(contents(stream, settings), compute=refuse)
 
 
 def datasets(cache: Path) -> set[str]:
@@ -92,14 +92,13 @@ def assert_equal(one: StreamFeatures, other: StreamFeatures) -> None:
     for key in one.frames:
         np.testing.assert_array_equal(one.frames[key], other.frames[key])
         np.testing.assert_array_equal(one.statistics[key], other.statistics[key])
-    for field in ("stream", "digest", "errors", "notes", "seconds"):
+    for field in ("digest", "errors", "notes", "seconds"):
         assert getattr(one, field) == getattr(other, field)
 
 
 def test_what_is_read_is_what_was_computed(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus")
     features = build(corpus, tmp_path / "cache")
-    assert features.stream == "mel"
     assert list(features.frames) == [utterance.id for utterance in corpus.utterances]
     for i, utterance in enumerate(corpus.utterances):
         samples = load_audio(utterance.path).samples
@@ -122,13 +121,6 @@ def test_a_dataset_has_as_many_files_as_it_needs(tmp_path: Path, utterances: int
     assert len(list((tmp_path / "parts").rglob("*.array_record*"))) == (utterances + 1) // 2
 
 
-def test_no_size_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TFDS's shuffling writer passes records on to TensorFlow, which is not here, once they are more than this."""
-    monkeypatch.setattr(shuffle, "MAX_MEM_BUFFER_SIZE", 100)
-    corpus = write_corpus(tmp_path / "corpus")
-    assert len(build(corpus, tmp_path / "cache").frames) == 5
-
-
 def test_a_second_start_reads(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "corpus")
     first = build(corpus, tmp_path / "cache")
@@ -140,14 +132,16 @@ def test_a_second_start_reads(tmp_path: Path) -> None:
     )
     assert_equal(build(Corpus("noise", ("a",), (1.0, 7.0), utterances), tmp_path / "cache", made_of=stored()), first)
     with pytest.raises(AssertionError, match="features were computed"):
-        build(corpus, tmp_path / "other", made_of=stored())
+        build(Corpus("other", ("a",), (1.0, 7.0), utterances), tmp_path / "cache", made_of=stored())
 
 
-def test_processes_compute_what_one_does(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_processes_compute_what_one_does(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     corpus = write_corpus(tmp_path / "corpus", 40)
     alone = build(corpus, tmp_path / "alone", stream="stf", settings={})
-    in_processes = acoustic_contents({}, feature="stf", startup_seconds=0.0)
-    assert_equal(build(corpus, tmp_path / "together", stream="stf", made_of=in_processes, workers=2), alone)
+    monkeypatch.setattr(computing, "STARTUP_SECONDS", 0.0)
+    assert_equal(build(corpus, tmp_path / "together", stream="stf", settings={}, workers=2), alone)
     # One line each says what was computed; TFDS says nothing.
     said = capfd.readouterr()
     assert said.out == ""
@@ -275,33 +269,39 @@ NAMES_OF_DATASETS = [
 
 @pytest.mark.parametrize(("feature", "settings", "speed", "name"), NAMES_OF_DATASETS)
 def test_caches_of_older_revisions_are_found(
-    tmp_path: Path, feature: str, settings: dict[str, int | str], speed: float, name: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    feature: str,
+    settings: dict[str, int | str],
+    speed: float,
+    name: str,
 ) -> None:
     utterances = []
     for i in range(3):
         path = tmp_path / f"u{i}.wav"
         path.write_bytes(bytes(8044))
         utterances.append(Utterance(id=path.stem, path=str(path), speaker="s"))
+    corpus = Corpus("pinned", ("a",), (1.0, 5.0), tuple(utterances))
     described = contents(feature, settings)
 
     def nothing(
-        segments: Sequence[Segment], *, speed: float, workers: int
-    ) -> Generator[tuple[int, Extraction], None, None]:
-        frames, statistics = (
-            np.zeros((1, described.size), described.dtype),
-            np.zeros(1, statistics_dtype(described.dtype)),
-        )
-        for number in range(len(segments)):
-            yield number, Extraction(frames, statistics, "", "", "", 1.0)
+        wanted: Sequence[tuple[Contents, float]], jobs: Sequence[Job], *, workers: int
+    ) -> Generator[tuple[int, int, Extraction], None, None]:
+        frames = np.zeros((1, described.size), described.dtype)
+        statistics = np.zeros(1, statistics_dtype(described.dtype))
+        for number in range(len(jobs)):
+            yield 0, number, Extraction(frames, statistics, "", "", "", 1.0)
 
-    build(
-        Corpus("pinned", ("a",), (1.0, 5.0), tuple(utterances)),
-        tmp_path / "cache",
-        made_of=replace(described, extract=nothing),
-        speed=speed,
-    )
+    monkeypatch.setattr(builder, "compute", nothing)
+    build(corpus, tmp_path / "cache", made_of=described, speed=speed)
     folder = tmp_path / "cache" / "acoustic_features" / name / "1.0.0"
-    assert "acoustic_features-utterances.array_record-00000-of-00001" in os.listdir(folder)
+    # Names of files had the number of shards.
+    (shard,) = folder.glob("*.array_record*")
+    shard.rename(f"{shard}-of-00001")
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace("{SHARD_INDEX}", "{SHARD_X_OF_Y}"))
+    monkeypatch.setattr(builder, "compute", None)
+    assert len(build(corpus, tmp_path / "cache", made_of=described, speed=speed).frames) == 3
 
 
 def test_prosody_at_another_hop_is_not_read_from_older_caches() -> None:
@@ -355,13 +355,15 @@ def test_utterances_that_speed_makes_too_short_are_bad(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_too_many_bad_files_stop_the_build_and_leave_nothing(tmp_path: Path, processes: int) -> None:
-    made_of = acoustic_contents(SMALL, feature="mel", startup_seconds=0.0)
+def test_too_many_bad_files_stop_the_build_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int
+) -> None:
+    monkeypatch.setattr(computing, "STARTUP_SECONDS", 0.0)
     corpus = write_corpus(tmp_path / "corpus", 40)
     for utterance in corpus.utterances[20:24]:
         Path(utterance.path).unlink()
     with pytest.raises(InputError) as raised:
-        build(corpus, tmp_path / "cache", made_of=made_of, max_bad_fraction=0.05, workers=processes)
+        build(corpus, tmp_path / "cache", max_bad_fraction=0.05, workers=processes)
     path = str(tmp_path / "corpus" / "u0")
     assert str(raised.value) == (
         "the corpus noise has no usable audio for at least 3 of 40 utterances (unusable audio 3), expected at most 5 % "
@@ -411,28 +413,29 @@ def test_of_two_builds_at_once_one_waits_and_reads(tmp_path: Path, capfd: pytest
 ANSWER_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 
 BUILD_SLOWLY = """
-import contextlib, dataclasses, sys, time
+import contextlib, sys, time
 from sejax.corpora.schema import Corpus, Utterance
-from sejax.data.cache import build_features
-from sejax.data.compute import acoustic_contents
+from sejax.data import cache, compute
+from sejax.data.cache import Wanted, build_features
 
-folder, cache, workers = sys.argv[1:]
+folder, cache_dir, workers = sys.argv[1:]
 utterances = tuple(Utterance(id=f"u{i:03d}", path=f"{folder}/u{i:03d}.wav", speaker="s") for i in range(300))
-contents = acoustic_contents({"n_mels": 20, "n_fft": 512}, feature="mel", startup_seconds=0.0)
+wanted = [Wanted("mel", compute.contents("mel", {"n_mels": 20, "n_fft": 512}))]
+compute.STARTUP_SECONDS = 0.0
 
-def slowly(segments, **options):
-    with contextlib.closing(contents.extract(segments, **options)) as extractions:
-        for i, numbered in enumerate(extractions):
+def slowly(*args, **options):
+    with contextlib.closing(compute.compute(*args, **options)) as computed:
+        for i, numbered in enumerate(computed):
             yield numbered
-            if i == 60:
+            if i == 70:
                 print("midway", file=sys.__stdout__, flush=True)
-            if i > 60:
+            if i > 70:
                 time.sleep(0.05)
 
+cache.compute = slowly
 build_features(
-    Corpus("noise", ("a", "b"), (1.0, 5.0), utterances), stream="mel",
-    contents=dataclasses.replace(contents, extract=slowly),
-    cache_dir=cache, workers=int(workers), max_bad_fraction=0.0,
+    Corpus("noise", ("a", "b"), (1.0, 5.0), utterances), wanted,
+    cache_dir=cache_dir, workers=int(workers), max_bad_fraction=0.0,
 )
 """
 
@@ -453,8 +456,8 @@ def processes_of(group: int) -> list[int]:
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="reads /proc")
 @pytest.mark.parametrize(("how", "processes"), [(signal.SIGKILL, 1), (signal.SIGKILL, 2), (signal.SIGINT, 2)])
-def test_a_build_stopped_midway_is_never_read_and_leaves_no_process(
-    tmp_path: Path, how: signal.Signals, processes: int
+def test_a_build_stopped_midway_is_continued_and_leaves_no_process(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], how: signal.Signals, processes: int
 ) -> None:
     corpus = write_corpus(tmp_path / "corpus", 300)
     cache = tmp_path / "cache"
@@ -470,7 +473,7 @@ def test_a_build_stopped_midway_is_never_read_and_leaves_no_process(
     assert stopped.stdout.readline() == "midway\n", (tmp_path / "stderr").read_text()
     assert len(processes_of(stopped.pid)) >= (1 if processes == 1 else 3)
     left = next((cache / "acoustic_features").iterdir())
-    assert any(name.startswith("incomplete") for name in os.listdir(left))
+    assert os.listdir(left) == ["incomplete"]
     if how == signal.SIGINT:  # Ctrl-C reaches all of them
         os.killpg(stopped.pid, how)
     else:
@@ -484,9 +487,10 @@ def test_a_build_stopped_midway_is_never_read_and_leaves_no_process(
     if how == signal.SIGINT:
         said = (tmp_path / "stderr").read_text()
         assert said.count("KeyboardInterrupt") == 1, said
-        assert datasets(cache) == set()
+    capfd.readouterr()
     features = build(corpus, cache)
-    assert len(features.frames) == 300
+    assert "mel  noise  300 utterances: 64 records of an interrupted build are there" in capfd.readouterr().err
+    assert_equal(features, build(corpus, tmp_path / "at once"))
     np.testing.assert_array_equal(
         features.frames["u299"], extract("mel", load_audio(corpus.utterances[299].path).samples, SMALL)
     )
@@ -544,16 +548,14 @@ def test_tensorflow_is_never_imported_and_nothing_is_said_on_stdout(tmp_path: Pa
     code = f"""
 import sys
 from sejax.corpora.schema import Corpus, Utterance
-from sejax.data.cache import build_features
+from sejax.data.cache import Wanted, build_features
 from sejax.data.compute import contents
 
 paths = [f"{tmp_path}/corpus/u00{{i}}.wav" for i in range(3)]
 utterances = tuple(Utterance(id=path[-8:-4], path=path, speaker="s") for path in paths)
 corpus = Corpus("noise", (), (1.0, 5.0), utterances)
 for _ in range(2):
-    build_features(
-        corpus, stream="stf", contents=contents("stf", {{}}), cache_dir=r"{tmp_path}/cache", max_bad_fraction=0.0
-    )
+    build_features(corpus, [Wanted("stf", contents("stf", {{}}))], cache_dir=r"{tmp_path}/cache", max_bad_fraction=0.0)
 loaded = {{"tensorflow", "torch", "jax"}} & set(sys.modules)
 assert not loaded, loaded
 """
@@ -637,3 +639,38 @@ def test_damaged_shards_that_cannot_be_replaced_are_one_sentence(
     monkeypatch.setattr(os, "makedirs", full)
     with pytest.raises(InputError, match=rf"{cache}: the features cannot be stored here \(No space left on device\)"):
         build(corpus, cache)
+
+
+@pytest.mark.parametrize("damage", ["dataset_info.json", "array_record-00000"])
+def test_damaged_parts_of_an_interrupted_build_are_made_again(tmp_path: Path, damage: str) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    whole = build(corpus, tmp_path / "whole")
+    build(corpus, tmp_path / "cache", per_shard=2)
+    (folder,) = (tmp_path / "cache" / "acoustic_features").iterdir()
+    (folder / "1.0.0").rename(folder / "incomplete")
+    (damaged,) = (path for path in (folder / "incomplete").iterdir() if path.name.endswith(damage))
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    assert_equal(build(corpus, tmp_path / "cache", per_shard=2), whole)
+    assert os.listdir(folder) == ["1.0.0"]
+
+
+def test_a_file_is_decoded_once_for_all_features_and_speeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, decoded = write_corpus(tmp_path / "corpus"), []
+
+    def noted(path: str, **options: float | None) -> Audio:
+        decoded.append(path)
+        return load_audio(path, **options)
+
+    alone = [build(corpus, tmp_path / "alone", stream=name, settings={}, speed=x) for name, x in NAMES_AND_SPEEDS]
+    monkeypatch.setattr(extraction, "load_audio", noted)
+    made_of = {name: contents(name, {}) for name, _ in NAMES_AND_SPEEDS}
+    wanted = [Wanted(name, made_of[name], speed) for name, speed in NAMES_AND_SPEEDS]
+    together = build_features(corpus, wanted, cache_dir=str(tmp_path / "cache"), workers=1, max_bad_fraction=0.0)
+    assert decoded == [utterance.path for utterance in corpus.utterances]
+    for one, other in zip(together, alone, strict=True):
+        assert_equal(one, other)
+    # What is there is not computed again, and what is not is.
+    decoded.clear()
+    more = [*wanted, Wanted("raw", contents("raw", {}), 1.0)]
+    build_features(corpus, more, cache_dir=str(tmp_path / "cache"), workers=1, max_bad_fraction=0.0)
+    assert len(decoded) == 5

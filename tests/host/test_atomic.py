@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from sejax.errors import InputError
 from sejax.host.atomic import atomic_write
 
 
@@ -24,3 +25,10 @@ def test_an_exception_leaves_the_old_file_and_no_other(tmp_path: Path, error: ty
         raise error
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_of_that_name_is_a_sentence(tmp_path: Path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(InputError, match=r"a\.txt: is a folder, expected a file"), atomic_write(tmp_path / "a.txt"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

@@ -21,16 +21,18 @@ from safetensors.numpy import load_file, save_file
 from tiny_study import GOLDEN_SSL
 
 from sejax.corpora.schema import Corpus, Utterance
-from sejax.data.cache import StreamFeatures, build_features
-from sejax.data.compute import contents
+from sejax.data.cache import Wanted, build_features
+from sejax.data.compute import AHEAD, compute, contents
 from sejax.data.prepare import prepare
+from sejax.data.shards import StreamFeatures
 from sejax.errors import InputError
+from sejax.features import extract as extraction
 from sejax.features.audio import change_speed, load_audio
-from sejax.features.extract import Segment
+from sejax.features.extract import Job, Segment
 from sejax.pretrained import extract
 from sejax.pretrained.base import Backbone
 from sejax.pretrained.convert import load_checkpoint
-from sejax.pretrained.extract import Piece, fill_batches, padded_length, plan_windows, read_settings
+from sejax.pretrained.extract import Batches, Piece, padded_length, plan_windows
 
 RATE = 16_000
 HIDDEN, STATES = 24, 4  # of all the golden models
@@ -75,28 +77,16 @@ def build(
     max_bad_fraction: float = 0.0,
     **settings: Any,
 ) -> StreamFeatures:
-    return build_features(
-        corpus,
-        stream="hubert",
-        contents=contents(
-            "ssl",
-            {"model": model if str(model).startswith(".") or not model else str(GOLDEN_SSL / model), **settings},
-        ),
-        speed=speed,
-        cache_dir=str(cache),
-        workers=2,
-        max_bad_fraction=max_bad_fraction,
-    )
+    model = model if str(model).startswith(".") or not model else str(GOLDEN_SSL / model)
+    wanted = [Wanted("hubert", contents("ssl", {"model": model, **settings}), speed)]
+    (features,) = build_features(corpus, wanted, cache_dir=str(cache), workers=2, max_bad_fraction=max_bad_fraction)
+    return features
 
 
-def build_raw(corpus: Corpus, cache: Path, **options: Any) -> StreamFeatures:
-    return build_features(
-        corpus,
-        stream="wavlm",
-        contents=contents("raw", {}),
-        cache_dir=str(cache),
-        **{"workers": 1, "max_bad_fraction": 0.0, **options},
-    )
+def build_raw(corpus: Corpus, cache: Path, speed: float = 1.0, max_bad_fraction: float = 0.0) -> StreamFeatures:
+    wanted = [Wanted("wavlm", contents("raw", {}), speed)]
+    (features,) = build_features(corpus, wanted, cache_dir=str(cache), workers=1, max_bad_fraction=max_bad_fraction)
+    return features
 
 
 def datasets(cache: Path) -> set[str]:
@@ -154,7 +144,6 @@ def test_frames_and_statistics_are_those_of_pytorch(name: str, tmp_path: Path):
     """Written as files, normalised, batched, rounded, stored and read."""
     golden = np.load(GOLDEN_SSL / name / "outputs.npz")
     features = build(golden_corpus(tmp_path / "corpus"), tmp_path / "cache", name)
-    assert features.stream == "hubert"
     assert set(features.frames) == set(NAMES)
     for utterance in NAMES:
         hidden = golden[f"{utterance}_hidden"]
@@ -275,14 +264,17 @@ def test_windows_give_every_frame_once_with_context(samples: int, max_samples: i
 def test_batches_hold_every_piece_once_and_no_more_than_they_may(lengths: list[int]):
     batch_samples, taken = 160_000, 0
 
-    def pieces():
+    def batches():
         nonlocal taken
+        filling = Batches(batch_samples)
         for i, length in enumerate(lengths):
             taken = i + 1
-            yield Piece(i, 0, np.broadcast_to(np.float32(0), length), 0, 1)
+            if batch := filling.add(Piece(i, 0, np.broadcast_to(np.float32(0), length), 0, 1)):
+                yield batch
+        yield from filling.rest()
 
     seen: list[int] = []
-    for length, batch in fill_batches(pieces(), batch_samples):
+    for length, batch in batches():
         assert length == padded_length(length)  # on the grid
         assert padded_length(max(len(piece.samples) for piece in batch)) == length
         assert 1 <= len(batch) <= max(1, batch_samples // length)
@@ -323,23 +315,21 @@ def test_another_corpus_compiles_nothing_new(tmp_path: Path):
 def test_files_are_loaded_a_little_ahead_not_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     corpus = corpus_of(tmp_path / "corpus", {f"u{i:02d}": noise(0.1, seed=i) for i in range(60)})
     loaded: list[str] = []
-    load = extract.load_segment
 
-    def noted(segment: Segment, **options: Any) -> Any:
-        loaded.append(segment.path)
-        return load(segment, **options)
+    def noted(path: str, **options: Any) -> Any:
+        loaded.append(path)
+        return load_audio(path, **options)
 
-    monkeypatch.setattr(extract, "load_segment", noted)
+    monkeypatch.setattr(extraction, "load_audio", noted)
     monkeypatch.setitem(extract.BATCH_SECONDS, "cpu", 1.0)  # one in a batch
-    segments = [Segment(utterance.path, None, None) for utterance in corpus.utterances]
-    extractions = extract.extract_hidden_states(
-        segments, wanted=read_settings({"model": str(GOLDEN_SSL / LAYER), "layers": "1"}), speed=1.0
-    )
+    jobs = [Job(Segment(utterance.path, None, None), [0]) for utterance in corpus.utterances]
+    wanted = contents("ssl", {"model": str(GOLDEN_SSL / LAYER), "layers": "1"})
     before = threading.active_count()
-    number, _ = next(extractions)
-    assert number == 0
-    assert len(loaded) <= extract.AHEAD + extract.LOADERS + 3
-    extractions.close()
+    computed = compute([(wanted, 1.0)], jobs, workers=4)
+    task, number, _ = next(computed)
+    assert (task, number) == (0, 0)
+    assert len(loaded) <= AHEAD + 4 + 3
+    computed.close()
     assert threading.active_count() == before
     assert len(loaded) < 60
 
@@ -424,14 +414,8 @@ def test_a_second_start_reads_and_loads_no_weights(tmp_path: Path, monkeypatch: 
     assert_equal(build(corpus, cache, GROUP), first)
     # The same weights at another place, under another name of their stream, read by fewer processes.
     moved = shutil.copytree(GOLDEN_SSL / GROUP, tmp_path / "moved")
-    same = build_features(
-        corpus,
-        stream="wavlm",
-        contents=contents("ssl", {"model": str(moved), "revision": "of no matter here"}),
-        cache_dir=str(cache),
-        max_bad_fraction=0.0,
-    )
-    assert same.stream == "wavlm"
+    wanted = [Wanted("wavlm", contents("ssl", {"model": str(moved), "revision": "of no matter here"}))]
+    (same,) = build_features(corpus, wanted, cache_dir=str(cache), max_bad_fraction=0.0)
     assert_equal(same, first)
     with pytest.raises(AssertionError, match="weights were loaded"):
         build(corpus, cache, GROUP, layers="1")
@@ -508,7 +492,6 @@ def test_raw_audio_is_the_file_sample_by_sample(tmp_path: Path):
     random = np.random.default_rng(0)
     sounds = {f"u{i}": random.integers(-32768, 32768, 700 + i).astype(np.int16) for i in range(3)}
     features = build_raw(corpus_of(tmp_path / "corpus", sounds, "PCM_16"), tmp_path / "cache")
-    assert features.stream == "wavlm"
     for name, samples in sounds.items():
         assert features.frames[name].dtype == np.int16
         np.testing.assert_array_equal(features.frames[name], samples[:, None])

@@ -14,11 +14,11 @@ import soundfile
 from flax import linen as nn
 from safetensors.numpy import save_file
 
+from sejax.data.compute import compute, contents
 from sejax.errors import InputError
-from sejax.features.extract import Segment
+from sejax.features.extract import Job, Segment
 from sejax.pretrained.base import STACKED, WHOLE, Backbone, Noise, Output, Rule, Section, stage_behind
 from sejax.pretrained.convert import find_pretrained, load_checkpoint
-from sejax.pretrained.extract import extract_hidden_states, read_settings
 from sejax.pretrained.finetune import Tuning, divide, frozen_forward, learning_rates, side_by_side
 from sejax.pretrained.registry import BACKBONES
 
@@ -125,7 +125,7 @@ def test_its_hidden_states_are_features(folder: Path, tmp_path: Path):
     """Of audio longer than a window: every frame sees its 25 ms alone, so windows are exact."""
     samples = np.random.default_rng(1).uniform(-0.5, 0.5, 16_000 * 4 + 77).astype(np.float32)
     soundfile.write(tmp_path / "noise.wav", samples, 16_000, subtype="FLOAT")
-    segments = [Segment(str(tmp_path / "noise.wav"), None, None)]
+    jobs = [Job(Segment(str(tmp_path / "noise.wav"), None, None), [0])]
     checkpoint = load_checkpoint(str(folder))
     assert (
         checkpoint.backbone
@@ -137,9 +137,9 @@ def test_its_hidden_states_are_features(folder: Path, tmp_path: Path):
     )
     assert whole.hidden.shape == (LAYERS + 1, 1, checkpoint.backbone.frames(len(samples)), HIDDEN)
     for layers, expected in (("all", whole.hidden), ("1", whole.hidden[1:2])):
-        wanted = read_settings({"model": str(folder), "layers": layers, "max_seconds": 3.0})
-        ((number, features),) = extract_hidden_states(segments, wanted=wanted, speed=1.0)
-        assert (number, features.error) == (0, "")
+        wanted = contents("ssl", {"model": str(folder), "layers": layers, "max_seconds": 3.0})
+        ((task, number, features),) = compute([(wanted, 1.0)], jobs, workers=1)
+        assert (task, number, features.error) == (0, 0, "")
         flat = np.moveaxis(np.asarray(expected[:, 0]), 0, 1).reshape(-1, wanted.size)
         np.testing.assert_allclose(features.frames, flat, rtol=1e-3, atol=1e-3)
 

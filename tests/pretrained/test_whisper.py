@@ -19,11 +19,12 @@ from flax import traverse_util
 from tiny_models import shake
 from tiny_study import GOLDEN_SSL, ROOT
 
+from sejax.data.compute import compute, contents
 from sejax.errors import InputError
-from sejax.features.extract import Segment
+from sejax.features.extract import Job, Segment
 from sejax.pretrained.base import Lora, Output, Section
 from sejax.pretrained.convert import CONVERSIONS, Checkpoint, load_checkpoint
-from sejax.pretrained.extract import Piece, extract_hidden_states, fill_batches, plan_windows, read_settings
+from sejax.pretrained.extract import Batches, Piece, plan_windows, read_settings
 from sejax.pretrained.families.log_mel import log_mel
 from sejax.pretrained.families.whisper import Whisper
 from sejax.pretrained.finetune import Tuning, divide, merge, trained
@@ -187,9 +188,9 @@ def test_frames_that_are_not_valid_do_not_count_as_the_loudest():
 def extracted(folder: Path, samples: np.ndarray, **settings: Any) -> np.ndarray:
     """The frames [time, state, hidden] of audio, by way of a file."""
     soundfile.write(folder / "audio.wav", samples, RATE, subtype="FLOAT")
-    wanted = read_settings({"model": str(GOLDEN_SSL / "whisper-base"), **settings})
-    segments = [Segment(str(folder / "audio.wav"), None, None)]
-    ((_, features),) = extract_hidden_states(segments, wanted=wanted, speed=1.0)
+    wanted = contents("ssl", {"model": str(GOLDEN_SSL / "whisper-base"), **settings})
+    jobs = [Job(Segment(str(folder / "audio.wav"), None, None), [0])]
+    ((_, _, features),) = compute([(wanted, 1.0)], jobs, workers=1)
     assert features.error == ""
     return np.asarray(features.frames, np.float32).reshape(len(features.frames), -1, 16)
 
@@ -224,7 +225,8 @@ def test_a_batch_counts_what_is_computed(context: str, rows: int):
     """In the padded context each row is 30 s, however short: 29 of them would take 15 times the memory."""
     backbone = checkpoint("whisper-base").backbone.in_context(context)
     pieces = [Piece(i, 0, np.zeros(8000, np.float32), 0, 25) for i in range(29)]
-    batches = list(fill_batches(pieces, 16 * RATE if context == "utterance" else 61 * RATE, least=backbone.least))
+    filling = Batches(16 * RATE if context == "utterance" else 61 * RATE, least=backbone.least)
+    batches = [batch for piece in pieces if (batch := filling.add(piece))] + list(filling.rest())
     assert max(len(batch) for _, batch in batches) == rows
     assert sorted(piece.utterance for _, batch in batches for piece in batch) == list(range(29))
 

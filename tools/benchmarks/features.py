@@ -75,12 +75,15 @@ def frames_side(
 
 def all_side(paths: Sequence[str]) -> tuple[Callable[[], None], Facts]:
     """Computes every feature of every file, as the worker processes of `build_features` do."""
-    from sejax.features.extract import Segment, extract_utterance
+    from sejax.data.compute import contents
+    from sejax.features.extract import Job, Segment, Task, do_tasks
+
+    made_of = [contents(stream, {}) for stream in STREAMS]
+    tasks = [Task(1.0, each.window, each.size, each.dtype, each.compute) for each in made_of]
 
     def run() -> None:
-        for stream in STREAMS:
-            for path in paths:
-                extract_utterance(Segment(path, None, None), name=stream, settings={}, speed=1.0)
+        for path in paths:
+            do_tasks(Job(Segment(path, None, None), range(len(tasks))), tasks=tasks)
 
     return run, {}
 
@@ -88,17 +91,15 @@ def all_side(paths: Sequence[str]) -> tuple[Callable[[], None], Facts]:
 def build_side(folder: str) -> tuple[Callable[[], None], Facts]:
     """Builds every feature of the corpus in an empty cache and reads it, with the default number of processes."""
     from sejax.corpora.read import read_corpus
-    from sejax.data.cache import build_features
+    from sejax.data.cache import Wanted, build_features
     from sejax.data.compute import contents
 
     corpus = read_corpus("synthetic", folder)
 
     def run() -> None:
         with tempfile.TemporaryDirectory() as cache:
-            for stream in STREAMS:
-                build_features(
-                    corpus, stream=stream, contents=contents(stream, {}), cache_dir=cache, max_bad_fraction=0.0
-                )
+            wanted = [Wanted(stream, contents(stream, {})) for stream in STREAMS]
+            build_features(corpus, wanted, cache_dir=cache, max_bad_fraction=0.0)
 
     return run, {}
 

@@ -23,7 +23,7 @@ def jax_side(context: str, model: str, seconds: Sequence[float]) -> tuple[Callab
     import numpy as np
 
     from sejax.pretrained.convert import load_checkpoint
-    from sejax.pretrained.extract import BATCH_SECONDS, Piece, fill_batches
+    from sejax.pretrained.extract import BATCH_SECONDS, Batches, Piece
 
     checkpoint = load_checkpoint(model)
     backbone = checkpoint.backbone.in_context(context)
@@ -31,8 +31,9 @@ def jax_side(context: str, model: str, seconds: Sequence[float]) -> tuple[Callab
     del checkpoint
     module: Any = backbone.module()
     compute = jax.jit(lambda params, x, n: module.apply({"params": params}, x, n).hidden)
+    filling = Batches(int(BATCH_SECONDS["cpu"] * SAMPLING_RATE), least=backbone.least)
     pieces = [Piece(i, 0, samples, 0, 0) for i, samples in enumerate(_waveforms(seconds))]
-    batches = list(fill_batches(pieces, int(BATCH_SECONDS["cpu"] * SAMPLING_RATE), least=backbone.least))
+    batches = [batch for piece in pieces if (batch := filling.add(piece))] + list(filling.rest())
 
     def run() -> None:
         for length, batch in batches:

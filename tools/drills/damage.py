@@ -351,6 +351,8 @@ class _Drill:
         if not names:
             return ""
         unforgivable = {"predictions.csv", "runs.csv"} & set(names)
+        if names == ["history.jsonl"] == [damage.kind]:  # what is evaluated from it is the same
+            return ""
         said = "history.jsonl" in finished.out + finished.err and damage.kind == "history.jsonl"
         # Without the newest checkpoint the study is one of fewer epochs, and the table says that under itself.
         if damage.kind == "the newest checkpoint" and "epochs are trained" in finished.out:
