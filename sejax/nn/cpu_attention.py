@@ -24,8 +24,10 @@ def attend_on_cpu(
 
 CACHE_BYTES = 2**20
 """The largest size of a block's attention weights: about the size of a core's cache."""
-LONG_BYTES = 2**24
+LONG_BYTES = 2**22
 """Likewise of a block of queries: smaller blocks are slower, for their products are too narrow."""
+SMALL_SCORE = 40.0
+"""Scores of at most this size are exponentiated as they are: e^40 times any length is far from the ends of float32."""
 
 
 def _attend_forward(q, k, v, mask):
@@ -89,7 +91,15 @@ def _long_forward(q, k, v, mask):
 
     def forward(q, k_t, v):
         score = jnp.einsum("gqf,gfm->gqm", q, k_t, preferred_element_type=jnp.float32)
-        most = score.max(axis=-1, keepdims=True)
+        # No score is larger than the longest query times the longest key; where that is small, which it is in most
+        # heads of trained models, a pass over the scores is saved.
+        longest = [(x.astype(jnp.float32) ** 2).sum(axis=axis).max() for x, axis in ((q, 2), (k_t, 1))]
+        most = lax.cond(
+            longest[0] * longest[1] <= SMALL_SCORE**2,
+            lambda score: jnp.zeros_like(score[..., :1]),
+            lambda score: score.max(axis=-1, keepdims=True),
+            score,
+        )
         weight = jnp.exp(score - most)
         y = jnp.einsum("gqm,gmf->gqf", weight.astype(v.dtype), v, preferred_element_type=jnp.float32)
         y, total = y[..., :-1], jnp.maximum(y[..., -1:], jnp.finfo(jnp.float32).tiny)

@@ -405,7 +405,8 @@ def _convert(arrays: Iterable[tuple[str, np.ndarray]], layout: _Layout, folder: 
     """Returns the tree of the whole model, checked against the module's shapes; it reads each array once."""
     backbone = layout.backbone
     expected = _expected_shapes(backbone)
-    placed: dict[str, dict[int, np.ndarray]] = {}  # by path and layer
+    placed: dict[str, dict[int, np.ndarray]] = {}  # by path and layer; those of stacked layers are parts of one array
+    stacks: dict[str, np.ndarray] = {}
     refused: dict[str, set[int]] = {}  # the layers of arrays that exist, but not as expected
     wrong, infinite = [], []
     for key, x in arrays:
@@ -426,6 +427,12 @@ def _convert(arrays: Iterable[tuple[str, np.ndarray]], layout: _Layout, folder: 
                 wrong.append(f"{key} is there under another name too, with other values")
             if not np.isfinite(converted).all():
                 infinite.append(key)
+            if _is_stacked(path) and layer < expected[path][0]:
+                # A copy of all layers would be another copy of the model.
+                if path not in stacks:
+                    stacks[path] = np.empty(expected[path], np.float32)
+                stacks[path][layer] = converted
+                converted = stacks[path][layer]
             layers[layer] = converted
         else:
             refused.setdefault(path, set()).add(layer)
@@ -438,14 +445,13 @@ def _convert(arrays: Iterable[tuple[str, np.ndarray]], layout: _Layout, folder: 
         placed.setdefault(path, {0: np.zeros(expected[path], np.float32)})
     tree: dict[str, np.ndarray] = {}
     for path, shape in expected.items():
-        layers = placed.pop(path, {})  # its memory is free once the layers are stacked
+        layers = placed.get(path, {})
         numbers = range(shape[0]) if _is_stacked(path) else range(1)
         if missing := [i for i in numbers if i not in layers and i not in refused.get(path, ())]:
             wrong.append(f"{_name_layers(path, missing)} is missing")
         wrong += [f"{path} has a layer {i}, expected {len(numbers)} layers" for i in layers if i not in numbers]
         if not wrong:
-            x = np.stack([layers[i] for i in numbers]) if _is_stacked(path) else layers[0]
-            tree[path] = np.ascontiguousarray(x)
+            tree[path] = stacks[path] if _is_stacked(path) else np.ascontiguousarray(layers[0])
     if wrong:
         more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
         raise InputError(

@@ -223,11 +223,12 @@ def join_states(
       section: which stages the calling module runs.
       states: the hidden states below the last norm, in order.
     """
-    hidden = jnp.concatenate(states)
     if backbone.pre_norm and section.final_norm and section.end(backbone.layers) == stage_behind(backbone.layers):
-        last = LayerNorm(backbone.eps, section.dtype, name="encoder_norm")(hidden[-1])
-        hidden = jnp.concatenate([hidden[:-1], last[None]])
-    return hidden
+        # Joined once: they are the largest arrays of the program.
+        *before, last = states
+        normalised = LayerNorm(backbone.eps, section.dtype, name="encoder_norm")(last[-1])
+        states = [*before, last[:-1], normalised[None]]
+    return jnp.concatenate(states)
 
 
 def run_layers(
