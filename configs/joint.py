@@ -39,7 +39,7 @@ def get_config(words: str = "synthetic") -> ConfigDict:
     if config.corpus in ("synthetic", "emodb"):
         _small(config)
     if config.corpus == "emodb":
-        # There are 480 utterances to train on: the model reads statistics alone, because encoders do not improve
+        # There are 430 utterances to train on: the model reads statistics alone, because encoders do not improve
         # validation (experiments/emodb). This config also uses more features, speed perturbation and several seeds.
         config.model.encoder.mfcc = config.model.encoder.mel = "none"
         config.streams = ("mfcc", "stf", "mel", "prosody")
