@@ -151,26 +151,20 @@ def _build(
     per_shard: int,
 ) -> None:
     """Computes features and writes the shards, but those that another process has written meanwhile."""
-    absent = {
-        dataset.name: (each, dataset)
-        for each, dataset in wanted
-        if not _stored(cache_dir, dataset, corpus.utterances, note=False)
-    }
+    absent: dict[str, tuple[Wanted, Dataset]] = {}
+    for each, dataset in wanted:
+        if not _stored(cache_dir, dataset, corpus.utterances, note=False):
+            absent.setdefault(dataset.name, (each, dataset))
     if not absent:
         return
+    title = _title(corpus, [each for each, dataset in wanted if dataset.name in absent])
     writers = [Writer(cache_dir, dataset, per_shard=per_shard) for _, dataset in absent.values()]
-    title = _title(corpus, [each for each, _ in absent.values()])
-    began, before = time.monotonic(), max(writer.seconds for writer in writers)
-    try:
-        _fill(writers, corpus, [each for each, _ in absent.values()], title, workers=workers, check_bad=check_bad)
-    except InputError:
-        for writer in writers:
-            writer.discard()
-        raise
+    began, before = time.monotonic(), [writer.seconds for writer in writers]
+    _fill(writers, corpus, [each for each, _ in absent.values()], title, workers=workers, check_bad=check_bad)
     for writer in writers:
         writer.close()
     took = time.monotonic() - began
-    seconds = max(writer.seconds for writer in writers) - before
+    seconds = max(writer.seconds - there for writer, there in zip(writers, before, strict=True))
     print(f"{title} computed in {took:.1f} s, {seconds / took:.1f} s of audio per second", file=sys.stderr)
 
 
@@ -183,15 +177,16 @@ def _fill(
     workers: int,
     check_bad: CheckBad,
 ) -> None:
-    """Gives each writer the utterances that it lacks."""
+    """Gives each writer the utterances that it lacks. With more bad files than allowed nothing stays."""
     jobs = [
         (utterance.id, Job(Segment(utterance.path, utterance.start, utterance.end), lacking))
         for utterance in corpus.utterances
         if (lacking := [number for number, writer in enumerate(writers) if utterance.id not in writer.there])
     ]
     errors = [{utterance: error for utterance, error in writer.there.items() if error} for writer in writers]
-    there = sum(len(writer.there) for writer in writers)
-    if there:
+    for found in errors:
+        check_bad(found)  # fewer may be allowed now than when they were found
+    if there := sum(len(writer.there) for writer in writers):
         print(f"{title}: {count(there, 'record')} of an interrupted build are there", file=sys.stderr)
     if not jobs:
         return
@@ -204,7 +199,12 @@ def _fill(
             utterance = jobs[number][0]
             if extraction.error:
                 errors[task][utterance] = extraction.error
-                check_bad(errors[task])
+                try:
+                    check_bad(errors[task])
+                except InputError:
+                    for writer in writers:
+                        writer.discard()
+                    raise
             writers[task].add(utterance, extraction)
             bar.update()
 

@@ -108,14 +108,17 @@ def compute(
         results = _in_threads(do, jobs, threads=workers)
     else:
         results = _in_this_process_first(do, jobs, workers=workers)
-    collectors: dict[int, Collector] = {which: make() for which, make in makers.items()}
+    collectors: dict[int, Collector] = {}
     with closing(results):
         for number, done in enumerate(results):
             for task, result in zip(jobs[number].tasks, done, strict=True):
                 if isinstance(result, Extraction):
                     yield task, number, result
                 else:
-                    for key, extraction in collectors[id(wanted[task][0])].add((task, number), result):
+                    which = id(wanted[task][0])
+                    if which not in collectors:
+                        collectors[which] = makers[which]()
+                    for key, extraction in collectors[which].add((task, number), result):
                         yield *key, extraction
     for collector in collectors.values():
         for key, extraction in collector.close():

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sejax.corpora.schema import Utterance
+from sejax.errors import InputError
 from sejax.host.archives import split_archive
 from sejax.host.atomic import atomic_write
 
@@ -85,5 +86,5 @@ def _write_known(path: Path, known: Known) -> None:
     try:
         with atomic_write(path) as file:
             json.dump(known, file, indent=0)
-    except OSError:  # a cache that can only be read
+    except (OSError, InputError):  # a cache that can only be read, or has a folder of that name
         pass

@@ -1,7 +1,8 @@
 """The shards of one dataset of features: TFDS with array_record, written shard by shard and read record by record.
 
 A dataset is written in a folder of its own, which is renamed when it is complete; what is there is therefore whole.
-Shards that an interrupted build has written stay, and the next one goes on behind them.
+Shards that an interrupted build has written stay, and the next one goes on behind them; if settings or audio change
+before, nobody takes them up, and the folder may be deleted.
 """
 
 import contextlib
@@ -28,6 +29,8 @@ DATASETS = "acoustic_features"
 SPLIT = "utterances"
 _VERSION = "1.0.0"
 _INCOMPLETE = "incomplete"
+# Frames of all layers of a large model: 64 utterances of 30 s are 5 GB.
+BUFFER_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Dataset:
 
 
 class Writer:
-    """Writes a dataset. It holds no more than the records of one shard."""
+    """Writes a dataset. It holds no more than the records of one shard, and not much more than `BUFFER_BYTES`."""
 
     def __init__(self, cache_dir: str, dataset: Dataset, *, per_shard: int) -> None:
         """Takes up the shards that an interrupted build has left, or begins.
@@ -81,8 +84,9 @@ class Writer:
         self.there: dict[str, str] = {}  # the error, "" for none, of each utterance that has been written
         self.seconds = 0.0  # of good audio
         self._folder = dataset.folder(cache_dir)
-        self._per_shard = per_shard
+        self._per_shard, self._in_shard = per_shard, 0
         self._waiting: list[dict[str, Any]] = []
+        self._waiting_bytes = 0
         parts = self._folder / _INCOMPLETE
         shutil.rmtree(self._folder / _VERSION, ignore_errors=True)  # it is damaged, or nobody would write
         try:
@@ -94,6 +98,8 @@ class Writer:
             self.seconds = 0.0
             shutil.rmtree(self._folder, ignore_errors=True)
             parts.mkdir(parents=True)
+        # TFDS reads it before it writes it again, and a killed process may have left it empty.
+        (parts / "metadata.json").unlink(missing_ok=True)
         info = _info(dataset, parts)
         self._writer = tfds.core.SequentialWriter(
             info, max_examples_per_shard=per_shard, overwrite=not self.there, file_format="array_record"
@@ -102,11 +108,13 @@ class Writer:
             self._writer.initialize_splits([SPLIT])
 
     def add(self, utterance: str, extraction: Extraction) -> None:
-        """Takes a record; the one that fills a shard is written with the others of that shard."""
+        """Takes a record, and writes all that wait if they fill a shard or the buffer."""
         record = {"id": utterance, **vars(extraction)}
         self._count(record)
         self._waiting.append(record)
-        if len(self._waiting) == self._per_shard:
+        self._waiting_bytes += extraction.frames.nbytes + extraction.statistics.nbytes
+        self._in_shard = (self._in_shard + 1) % self._per_shard
+        if not self._in_shard or self._waiting_bytes > BUFFER_BYTES:
             self._write()
 
     def close(self) -> None:
@@ -122,7 +130,7 @@ class Writer:
     def _write(self) -> None:
         if self._waiting:
             self._writer.add_examples({SPLIT: self._waiting})
-            self._waiting = []
+            self._waiting, self._waiting_bytes = [], 0
 
     def _count(self, record: Mapping[str, Any]) -> None:
         self.there[_text(record["id"])] = _text(record["error"])

@@ -20,14 +20,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[TextIO]:
       InputError: there is a folder of that name.
     """
     partial = Path(f"{os.fspath(path)}.partial")
+    for name in (partial, Path(path)):
+        if name.is_dir():
+            raise InputError(f"{name}: is a folder, expected a file, which is written here; move it away")
     try:
         with open(partial, "w", newline="", encoding="utf-8") as file:
             yield file
         os.replace(partial, path)
-    except BaseException as error:
+    except BaseException:
         partial.unlink(missing_ok=True)
-        if isinstance(error, IsADirectoryError):
-            raise InputError(
-                f"{path}: is a folder, expected a file that is written here; move the folder away"
-            ) from error
         raise

@@ -75,13 +75,14 @@ def _environment_of_workers() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         sys.modules["__main__"] = main_module
         for name, value in outside.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+        # Last: a Ctrl-C that has waited is raised here.
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _end_with_parent() -> None:

@@ -1,5 +1,6 @@
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ from filelock import FileLock
 from sejax.corpora.schema import Corpus, Utterance
 from sejax.data import cache as builder
 from sejax.data import compute as computing
+from sejax.data import shards
 from sejax.data.cache import Wanted, build_features
 from sejax.data.compute import contents
 from sejax.data.fingerprints import REMEMBERED
@@ -641,15 +643,19 @@ def test_damaged_shards_that_cannot_be_replaced_are_one_sentence(
         build(corpus, cache)
 
 
-@pytest.mark.parametrize("damage", ["dataset_info.json", "array_record-00000"])
+@pytest.mark.parametrize("damage", ["dataset_info.json", "metadata.json", "features.json", "array_record-00000"])
 def test_damaged_parts_of_an_interrupted_build_are_made_again(tmp_path: Path, damage: str) -> None:
     corpus = write_corpus(tmp_path / "corpus")
     whole = build(corpus, tmp_path / "whole")
     build(corpus, tmp_path / "cache", per_shard=2)
     (folder,) = (tmp_path / "cache" / "acoustic_features").iterdir()
     (folder / "1.0.0").rename(folder / "incomplete")
-    (damaged,) = (path for path in (folder / "incomplete").iterdir() if path.name.endswith(damage))
-    damaged.write_bytes(damaged.read_bytes()[:40])
+    parts = folder / "incomplete"
+    info = json.loads((parts / "dataset_info.json").read_text())
+    info["splits"][0]["shardLengths"] = info["splits"][0]["shardLengths"][:2]  # the third was not finished
+    (parts / "dataset_info.json").write_text(json.dumps(info))
+    (damaged,) = (path for path in parts.iterdir() if path.name.endswith(damage))
+    damaged.write_bytes(damaged.read_bytes()[:20])
     assert_equal(build(corpus, tmp_path / "cache", per_shard=2), whole)
     assert os.listdir(folder) == ["1.0.0"]
 
@@ -674,3 +680,11 @@ def test_a_file_is_decoded_once_for_all_features_and_speeds(tmp_path: Path, monk
     more = [*wanted, Wanted("raw", contents("raw", {}), 1.0)]
     build_features(corpus, more, cache_dir=str(tmp_path / "cache"), workers=1, max_bad_fraction=0.0)
     assert len(decoded) == 5
+
+
+def test_a_full_buffer_is_written_before_the_shard_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = write_corpus(tmp_path / "corpus")
+    whole = build(corpus, tmp_path / "whole")
+    monkeypatch.setattr(shards, "BUFFER_BYTES", 1)
+    assert_equal(build(corpus, tmp_path / "cache", per_shard=2), whole)
+    assert len(list((tmp_path / "cache").rglob("*.array_record*"))) == 3

@@ -140,7 +140,7 @@ def show(result: dict[str, Any]) -> None:
     print(" " * 11 + "".join(f"{head:>{width}}" for head, width in heads))
     for name, summary in result["sides"].items():
         found = [result.get(f"{name}_{what}_over_torch") for what in ("speed", "peak_memory", "compiling_peak_memory")]
-        ratios = "{:18.2f}{:8.2f}{:11.2f}".format(*found) if None not in found else ""
+        ratios = "".join(f"{x:{width}.2f}" for x, width in zip(found, (18, 8, 11), strict=True) if x is not None)
         print(
             f"{name:11}{summary['audio_seconds_per_second']:12.1f}{summary['peak_bytes'] / 1e9:9.2f}"
             f"{summary['first_seconds']:13.1f}{ratios}"
