@@ -159,12 +159,12 @@ def _build(
         return
     title = _title(corpus, [each for each, dataset in wanted if dataset.name in absent])
     writers = [Writer(cache_dir, dataset, per_shard=per_shard) for _, dataset in absent.values()]
-    began, before = time.monotonic(), [writer.seconds for writer in writers]
+    began = time.monotonic()
     _fill(writers, corpus, [each for each, _ in absent.values()], title, workers=workers, check_bad=check_bad)
     for writer in writers:
         writer.close()
     took = time.monotonic() - began
-    seconds = max(writer.seconds - there for writer, there in zip(writers, before, strict=True))
+    seconds = max(writer.seconds for writer in writers)
     print(f"{title} computed in {took:.1f} s, {seconds / took:.1f} s of audio per second", file=sys.stderr)
 
 

@@ -4,9 +4,7 @@
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from typing import TypeVar
@@ -17,7 +15,7 @@ from sejax.errors import InputError
 from sejax.features.extract import Collector, Contents, Extraction, Job, Task, do_tasks, extract_loaded
 from sejax.features.registry import FEATURES, full_settings
 from sejax.features.settings import Settings
-from sejax.host.processes import map_in_processes
+from sejax.host.processes import map_in_processes, map_in_threads
 
 # Time to start worker processes, in seconds: they are started where they save more than that.
 STARTUP_SECONDS = 3.0
@@ -105,7 +103,7 @@ def compute(
     do = partial(do_tasks, tasks=tasks)
     makers = {id(each): each.collect for each, _ in wanted if each.collect}
     if len(makers) == len({id(each) for each, _ in wanted}):
-        results = _in_threads(do, jobs, threads=workers)
+        results = map_in_threads(do, jobs, threads=workers, ahead=AHEAD)
     else:
         results = _in_this_process_first(do, jobs, workers=workers)
     collectors: dict[int, Collector] = {}
@@ -148,20 +146,3 @@ def _in_this_process_first(
             yield from results
     else:
         yield from map(function, rest)
-
-
-def _in_threads(
-    function: Callable[[Job], Result], jobs: Sequence[Job], *, threads: int
-) -> Generator[Result, None, None]:
-    """Yields `function` of every job, in order; some are done ahead."""
-    with ThreadPoolExecutor(threads) as pool:
-        pending: deque[Future[Result]] = deque()
-        try:
-            for job in jobs:
-                pending.append(pool.submit(function, job))
-                if len(pending) > AHEAD:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)

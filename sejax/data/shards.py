@@ -82,20 +82,21 @@ class Writer:
           OSError: the folder cannot be written.
         """
         self.there: dict[str, str] = {}  # the error, "" for none, of each utterance that has been written
-        self.seconds = 0.0  # of good audio
+        self.seconds = 0.0  # of good audio that was added
         self._folder = dataset.folder(cache_dir)
-        self._per_shard, self._in_shard = per_shard, 0
+        self._per_shard = per_shard
         self._waiting: list[dict[str, Any]] = []
         self._waiting_bytes = 0
         parts = self._folder / _INCOMPLETE
         shutil.rmtree(self._folder / _VERSION, ignore_errors=True)  # it is damaged, or nobody would write
         try:
-            for record in _records(parts):
-                self._count(record)
+            source = _open(parts)
+            for place in range(len(source)):
+                record = source[place]
+                self.there[_text(record["id"])] = _text(record["error"])
         except Exception:  # none, or a damaged one, which can raise anything in TFDS and array_record
             self.there = {}
         if not self.there:
-            self.seconds = 0.0
             shutil.rmtree(self._folder, ignore_errors=True)
             parts.mkdir(parents=True)
         # TFDS reads it before it writes it again, and a killed process may have left it empty.
@@ -109,12 +110,11 @@ class Writer:
 
     def add(self, utterance: str, extraction: Extraction) -> None:
         """Takes a record, and writes all that wait if they fill a shard or the buffer."""
-        record = {"id": utterance, **vars(extraction)}
-        self._count(record)
-        self._waiting.append(record)
+        self.there[utterance] = extraction.error
+        self.seconds += extraction.seconds
+        self._waiting.append({"id": utterance, **vars(extraction)})
         self._waiting_bytes += extraction.frames.nbytes + extraction.statistics.nbytes
-        self._in_shard = (self._in_shard + 1) % self._per_shard
-        if not self._in_shard or self._waiting_bytes > BUFFER_BYTES:
+        if len(self._waiting) == self._per_shard or self._waiting_bytes > BUFFER_BYTES:
             self._write()
 
     def close(self) -> None:
@@ -131,10 +131,6 @@ class Writer:
         if self._waiting:
             self._writer.add_examples({SPLIT: self._waiting})
             self._waiting, self._waiting_bytes = [], 0
-
-    def _count(self, record: Mapping[str, Any]) -> None:
-        self.there[_text(record["id"])] = _text(record["error"])
-        self.seconds += float(record["seconds"])
 
 
 def is_stored(cache_dir: str, dataset: Dataset) -> bool:
@@ -154,16 +150,8 @@ def read_shards(cache_dir: str, dataset: Dataset, utterances: Sequence[str]) -> 
       ValueError: the records are not one for each utterance, or of another size or type.
       Exception: whatever TFDS and array_record raise about damaged files.
     """
-    contents = dataset.contents
-    found = []
-    for record in _records(dataset.folder(cache_dir) / _VERSION):
-        frames, statistics = record["frames"], record["statistics"]
-        types = frames.dtype, statistics.dtype
-        if types != (contents.dtype, statistics_dtype(contents.dtype)) or frames.shape[1:] != (contents.size,):
-            raise ValueError(f"records of {types[0]} {frames.shape} and {types[1]}, expected others")
-        text = {name: _text(record[name]) for name in ("id", "digest", "error", "note")}
-        stored = Stored(frames.shape, frames.dtype, functools.partial(_frames, record["source"], record["place"]))
-        found.append(record | text | {"frames": stored})
+    source = _open(dataset.folder(cache_dir) / _VERSION)
+    found = [_without_frames(source, place, dataset.contents) for place in range(len(source))]
     found.sort(key=lambda record: record["id"])
     if [record["id"] for record in found] != sorted(utterances):
         raise ValueError(f"{len(found)} records of other utterances than the corpus has")
@@ -229,11 +217,24 @@ def _info(dataset: Dataset, folder: Path) -> tfds.core.DatasetInfo:
     )
 
 
-def _records(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yields the records of a folder, each with the source and the place that it was read from."""
-    source = tfds.builder_from_directory(os.fspath(folder)).as_data_source(split=SPLIT)
-    for place in range(len(source)):
-        yield {"source": source, "place": place, **source[place]}
+def _open(folder: Path) -> Any:
+    """Returns the records of a folder as a sequence; each is read when it is asked for."""
+    return tfds.builder_from_directory(os.fspath(folder)).as_data_source(split=SPLIT)
+
+
+def _without_frames(source: Any, place: int, contents: Contents) -> dict[str, Any]:
+    """Returns a record whose frames stay on disk.
+
+    Raises:
+      ValueError: it is of another size or type than the contents.
+    """
+    record = source[place]
+    frames, statistics = record["frames"], record["statistics"]
+    types = frames.dtype, statistics.dtype
+    if types != (contents.dtype, statistics_dtype(contents.dtype)) or frames.shape[1:] != (contents.size,):
+        raise ValueError(f"records of {types[0]} {frames.shape} and {types[1]}, expected others")
+    text = {name: _text(record[name]) for name in ("id", "digest", "error", "note")}
+    return record | text | {"frames": Stored(frames.shape, frames.dtype, functools.partial(_frames, source, place))}
 
 
 def _text(value: str | bytes) -> str:

@@ -1,4 +1,6 @@
-"""An ordered map over worker processes that start fast, share the cores and end with their parent.
+"""Ordered maps, a bounded number of jobs ahead: over threads, and over worker processes.
+
+The processes start fast, share the cores and end with their parent.
 
 joblib's loky does not replace it: its workers were still running 20 s after their parent was killed.
 """
@@ -13,7 +15,7 @@ import threading
 import types
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TypeVar
 
 Job = TypeVar("Job")
@@ -43,18 +45,42 @@ def map_in_processes(
     executor = ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
     )
-    pending: deque[Future[list[Result]]] = deque()
     waiting = iter(jobs)
+    chunks = iter(lambda: list(itertools.islice(waiting, chunk)), [])
+
+    def submit(chunk_of_jobs: list[Job]) -> Future[list[Result]]:
+        with _environment_of_workers():  # any of them may start a process
+            return executor.submit(_each, function, chunk_of_jobs)
+
     try:
-        while chunk_of_jobs := list(itertools.islice(waiting, chunk)):
-            with _environment_of_workers():  # any of them may start a process
-                pending.append(executor.submit(_each, function, chunk_of_jobs))
-            if len(pending) == workers * CHUNKS_AHEAD:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
+        for results in _in_order(submit, chunks, ahead=workers * CHUNKS_AHEAD - 1):
+            yield from results
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def map_in_threads(
+    function: Callable[[Job], Result], jobs: Iterable[Job], *, threads: int, ahead: int
+) -> Generator[Result, None, None]:
+    """Yields `function(job)` of every job, in order, computed by threads of this process, some of them ahead."""
+    with ThreadPoolExecutor(threads) as executor:
+        try:
+            yield from _in_order(lambda job: executor.submit(function, job), jobs, ahead=ahead)
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+def _in_order(
+    submit: Callable[[Job], Future[Result]], jobs: Iterable[Job], *, ahead: int
+) -> Generator[Result, None, None]:
+    """Yields the results of jobs in order; so many more are submitted than are taken."""
+    pending: deque[Future[Result]] = deque()
+    for job in jobs:
+        pending.append(submit(job))
+        if len(pending) > ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
 def _each(function: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:

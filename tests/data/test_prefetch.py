@@ -384,7 +384,7 @@ def test_frames_are_not_kept_on_the_host(tmp_path: Path, cache_dir: str):
             del block
         return plan.nbytes(data)
 
-    corpus()  # computes the features
+    read()  # computes the features, and imports what reading needs
     tracemalloc.start()
     try:
         whole = read()
