@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from sejax.config import STACKED, STRUCTURAL, at, check_config, grid_of, with_structure
 from sejax.corpora.read import CORPORA, read_corpus
 from sejax.corpora.schema import SAMPLING_RATE, Corpus
-from sejax.data.buckets import assemble, label_targets
+from sejax.data.buckets import assemble, frame_limit, label_targets
+from sejax.data.inputs import Input
 from sejax.data.order import epoch_order, prediction_rows
 from sejax.data.prepare import Prepared, prepare
 from sejax.data.scales import fold_scales, normalise_by_speaker
@@ -40,6 +41,7 @@ from sejax.engine.runs import (
 from sejax.engine.step import Frozen, Network, Recipe, Run
 from sejax.engine.tasks import TASKS
 from sejax.errors import InputError
+from sejax.features.extract import Contents
 from sejax.host.wording import count
 from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, StreamSpec, Trunk
@@ -80,6 +82,7 @@ class Study:
     seeds: Sequence[int]
     runs: Sequence[RunKey]  # folds x settings x seeds
     programs: Sequence[Program]  # the runs of one structure each
+    inputs: Sequence[Mapping[str, Input]]  # of each program: how its streams are made from audio
     schedule: Schedule
     placement: Placement
     n_devices: int  # that share the runs; 0: all
@@ -155,11 +158,12 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
 
     seeds = range(config.seed, config.seed + config.seeds)
     runs = enumerate_runs(len(folds), settings, seeds)
-    programs, n_cut = [], 0
+    programs, inputs, n_cut = [], [], 0
     for structure, runs_of_program in group_by_structure(runs, STRUCTURAL):
         resolved = with_structure(config, structure)
         data, cut = _assemble(resolved, corpus, features, checkpoints)
         programs.append(_program(resolved, structure, runs_of_program, folds, data, checkpoints))
+        inputs.append(_inputs(resolved, prepared.contents, checkpoints))
         n_cut = max(n_cut, cut)
     if n_cut:
         audited["notes"][f"only the first {config.max_seconds:g} s encoded"] = n_cut
@@ -174,6 +178,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         seeds=seeds,
         runs=runs,
         programs=programs,
+        inputs=inputs,
         schedule=Schedule(
             epochs=config.epochs,
             patience=config.patience,
@@ -316,14 +321,34 @@ def _stream_spec(config: ConfigDict, checkpoints: Mapping[str, Pretrained], stre
 
 def _read_layer(stream: Stream, config: ConfigDict, checkpoints: Mapping[str, Pretrained], name: str) -> Stream:
     """Returns a stream with the statistics of the hidden states that the config reads alone."""
+    part = _statistics_read(config, checkpoints, name)
+    return stream._replace(statistics=stream.statistics[..., slice(*part)]) if part else stream
+
+
+def _statistics_read(config: ConfigDict, checkpoints: Mapping[str, Pretrained], name: str) -> tuple[int, int] | None:
+    """Returns the place of the statistics of the one hidden state that a stream reads; None where it reads all."""
     if name not in checkpoints or config.model.encoder[name] != "none":
-        return stream
+        return None
     backbone = checkpoints[name].backbone
     state = backbone.state(config.features.ssl[name].layers)
-    if state is None:
-        return stream
     size = 2 * backbone.hidden  # means and deviations
-    return stream._replace(statistics=stream.statistics[..., state * size : (state + 1) * size])
+    return None if state is None else (state * size, (state + 1) * size)
+
+
+def _inputs(
+    config: ConfigDict, contents: Mapping[str, Contents], checkpoints: Mapping[str, Pretrained]
+) -> dict[str, Input]:
+    """Returns how each stream of a structure is made from audio."""
+    return {
+        name: Input(
+            feature=contents[name].feature,
+            settings=contents[name].settings,
+            limit=frame_limit(config.max_seconds, _hop_length(config, checkpoints, name) / SAMPLING_RATE),
+            dtype=config.frames_dtype if contents[name].dtype == np.float32 else np.dtype(contents[name].dtype).name,
+            statistics=_statistics_read(config, checkpoints, name),
+        )
+        for name in config.streams
+    }
 
 
 def _assemble(

@@ -1,8 +1,8 @@
-"""`python -m sejax.predict`: see `sejax.inference.predict`."""
+"""`python -m sejax.predict`: see `sejax.inference.commands.predict`."""
 
 import sys
 
-from sejax.inference.predict import main
+from sejax.inference.commands.predict import main
 
 if __name__ == "__main__":
     sys.exit(main())

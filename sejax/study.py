@@ -76,6 +76,8 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
         for place, run in enumerate(plan.placed.program.runs):
             tested[run.number] = trained.tested[place]
             outcomes[run.number] = Outcome(*(of_runs[place] for of_runs in trained.outcome))
+        if devices.leads():
+            files.write_trained(workdir, study, number, [trained.learned])
 
     # ------------------------------------------------------------------ predictions, metrics, report
     if not devices.leads():
@@ -92,6 +94,7 @@ class _Trained(NamedTuple):
 
     tested: list[Tested]
     outcome: Outcome
+    learned: files.Part
 
 
 def _train(study: build.Study, plan: Planned, workdir: str, checkpoints: Checkpoints, train: bool) -> _Trained:
@@ -155,7 +158,8 @@ def _train(study: build.Study, plan: Planned, workdir: str, checkpoints: Checkpo
             if logs:
                 logs.close()
     checkpoints.close()
-    return _Trained(feed.test(best), outcome)
+    learned = files.Part(program, [study.folds[run.fold].name for run in runs], best_epoch, layout.collect(best.params))
+    return _Trained(feed.test(best), outcome, learned)
 
 
 def _outcome(

@@ -19,7 +19,9 @@ _EXCEL = "in Excel: save as 'CSV UTF-8'"
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
-def read_rows(path: str, columns: Sequence[str], required: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+def read_rows(
+    path: str, columns: Sequence[str] | None, required: Sequence[str]
+) -> Iterator[tuple[str, dict[str, str]]]:
     """Yields each row of a CSV file with its place: the file and the line in which the row begins.
 
     The file is UTF-8, its cells are separated by commas, and its first line names the columns. Cells are in the normal
@@ -28,7 +30,7 @@ def read_rows(path: str, columns: Sequence[str], required: Sequence[str]) -> Ite
 
     Args:
       path: the file.
-      columns: the columns that it may have.
+      columns: the columns that it may have; None: any.
       required: the columns that it must have.
 
     Raises:
@@ -88,7 +90,7 @@ def _read_text(path: str) -> str:
         ) from error
 
 
-def _check_header(header: Sequence[str], columns: Sequence[str], required: Sequence[str], path: str) -> None:
+def _check_header(header: Sequence[str], columns: Sequence[str] | None, required: Sequence[str], path: str) -> None:
     where = f"{path}, line 1"
     if not any(header):
         raise InputError(f"{where}: has no names of columns, expected {', '.join(required)} and others")
@@ -100,8 +102,8 @@ def _check_header(header: Sequence[str], columns: Sequence[str], required: Seque
     if missing:
         are = f"column {missing[0]} is" if len(missing) == 1 else f"columns {' and '.join(missing)} are"
         raise InputError(f"{where}: the {are} missing, found {', '.join(header)}{_hint(header, missing)}")
-    unknown = [column for column in header if column not in columns]
-    if unknown:
+    unknown = [] if columns is None else [column for column in header if column not in columns]
+    if columns is not None and unknown:
         raise InputError(
             f"{where}: unknown column {', '.join(map(show, unknown))}{_hint(unknown, columns)}, expected columns out "
             f"of {', '.join(columns)}"

@@ -27,7 +27,7 @@ class Padded:
 
     def valid(self, row: int, view: int) -> Num[np.ndarray, "_frames _feature"]:
         """Reads the frames of one row and view, without padding."""
-        return _rounded(np.asarray(self.frames[row][view])[: self.lengths[row, view]], self.dtype)
+        return rounded(np.asarray(self.frames[row][view])[: self.lengths[row, view]], self.dtype)
 
     def take(
         self, rows: Int[np.ndarray, " taken"], wanted: Bool[np.ndarray, "taken view"], size: int
@@ -80,9 +80,9 @@ def assemble(
     for name, length in lengths.items():
         if not length.any():
             continue
-        limit = int(max_seconds / hop_seconds[name]) if max_seconds else int(length.max())
-        kept[name] = np.minimum(length, limit)
-        cut |= length[:, 0] > limit
+        limit = frame_limit(max_seconds, hop_seconds[name])
+        kept[name] = length if limit is None else np.minimum(length, limit)
+        cut |= length[:, 0] > kept[name][:, 0]
     seconds = [length.max(axis=1) * hop_seconds[name] for name, length in kept.items()]
     longest = np.max([np.zeros(len(target)), *seconds], axis=0)
     buckets = []
@@ -104,6 +104,11 @@ def assemble(
         vad.astype(np.float32),
     )
     return data, int(cut.sum())
+
+
+def frame_limit(max_seconds: float, hop_seconds: float) -> int | None:
+    """Returns the number of frames that begin before a time; None, for all, if the time is 0."""
+    return int(max_seconds / hop_seconds) if max_seconds else None
 
 
 def take_rows(
@@ -133,7 +138,7 @@ def _aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike) -> Num[np.ndarray, 
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def _rounded(frames: Num[np.ndarray, "_frames _feature"], dtype: np.dtype[Any]) -> Num[np.ndarray, "_frames _feature"]:
+def rounded(frames: Num[np.ndarray, "_frames _feature"], dtype: np.dtype[Any]) -> Num[np.ndarray, "_frames _feature"]:
     """Returns frames in another type: values beyond its range become its largest number, NaN stays NaN.
 
     Nothing is scaled: a stored value depends on that value alone, and never on a speaker whom a fold holds out.

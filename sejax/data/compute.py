@@ -3,6 +3,7 @@
 `CONTENTS` holds what can be computed. Nothing here knows where features are stored.
 """
 
+import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -12,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from sejax.errors import InputError
-from sejax.features.extract import Collector, Contents, Extraction, Job, Task, do_tasks, extract_loaded
+from sejax.features.extract import Collector, Contents, Extraction, Job, Loaded, Task, do_tasks, extract_loaded
 from sejax.features.registry import FEATURES, full_settings
 from sejax.features.settings import Settings
 from sejax.host.processes import map_in_processes, map_in_threads
@@ -99,15 +100,9 @@ def compute(
       jobs: utterances, and which of `wanted` each is for; one or more.
       workers: number of processes that decode and compute, or of threads where they only decode.
     """
-    tasks = [Task(speed, each.window, each.size, each.dtype, each.compute) for each, speed in wanted]
-    do = partial(do_tasks, tasks=tasks)
     makers = {id(each): each.collect for each, _ in wanted if each.collect}
-    if len(makers) == len({id(each) for each, _ in wanted}):
-        results = map_in_threads(do, jobs, threads=workers, ahead=AHEAD)
-    else:
-        results = _in_this_process_first(do, jobs, workers=workers)
     collectors: dict[int, Collector] = {}
-    with closing(results):
+    with closing(decode(wanted, jobs, workers=workers)) as results:
         for number, done in enumerate(results):
             for task, result in zip(jobs[number].tasks, done, strict=True):
                 if isinstance(result, Extraction):
@@ -121,6 +116,28 @@ def compute(
     for collector in collectors.values():
         for key, extraction in collector.close():
             yield *key, extraction
+
+
+def decode(
+    wanted: Sequence[tuple[Contents, float]], jobs: Sequence[Job], *, workers: int, longest: float = math.inf
+) -> Generator[list[Extraction | Loaded], None, None]:
+    """Yields what is made of each utterance where it is decoded, in order: see `do_tasks`.
+
+    Args:
+      wanted: see `compute`.
+      jobs: see `compute`.
+      workers: see `compute`.
+      longest: seconds above which an utterance is refused.
+    """
+    do = partial(do_tasks, tasks=[task_of(each, speed) for each, speed in wanted], longest=longest)
+    if all(each.compute is None for each, _ in wanted):
+        return map_in_threads(do, jobs, threads=workers, ahead=AHEAD)
+    return _in_this_process_first(do, jobs, workers=workers)
+
+
+def task_of(contents: Contents, speed: float = 1.0) -> Task:
+    """Returns what is to be made of the samples of an utterance for these contents."""
+    return Task(speed, contents.window, contents.size, contents.dtype, contents.compute)
 
 
 def _in_this_process_first(

@@ -10,6 +10,7 @@ from sejax.corpora.schema import Corpus
 from sejax.data.cache import Wanted, build_features
 from sejax.data.compute import contents
 from sejax.data.types import Stream
+from sejax.features.extract import Contents
 from sejax.features.settings import Settings
 
 
@@ -19,6 +20,7 @@ class Prepared:
 
     corpus: Corpus
     streams: dict[str, Stream]
+    contents: dict[str, Contents]  # of each stream
     digests: dict[str, str]  # by utterance id, equal for duplicate audio
     notes: dict[str, str]  # by utterance id, about unusual audio
     seconds: float  # total duration
@@ -76,6 +78,7 @@ def prepare(
             )
             for name, views in built.items()
         },
+        contents=made_of,
         digests=first.digest,
         notes={u.id: "; ".join(notes[u.id]) for u in good if u.id in notes},
         seconds=float(sum(first.seconds[u.id] for u in good)),

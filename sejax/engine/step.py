@@ -188,7 +188,13 @@ def predict_step(
     model: JointModel, frozen: Frozen, params: Any, run: Run, batch: Batch
 ) -> tuple[Float[Array, "batch class"], Float[Array, "batch dim"]]:
     """Returns logits, and dimensions in half scales, of every utterance of the batch, whoever speaks."""
-    batch = frozen_forward(model, frozen, batch, None)
+    return predict_above(model, frozen, params, run, frozen_forward(model, frozen, batch, None))
+
+
+def predict_above(
+    model: JointModel, frozen: Frozen, params: Any, run: Run, batch: Batch
+) -> tuple[Float[Array, "batch class"], Float[Array, "batch dim"]]:
+    """Returns `predict_step` of a batch that has passed through the frozen part of each tuned model."""
     frames, masks, statistics = visible_inputs(batch, run, jnp.ones_like(batch.utterance, bool))
     rates = Rates(run.hparams.dropout, run.hparams.statistics_dropout)
     params = {**params, "trunk": _with_frozen(params["trunk"], frozen)}

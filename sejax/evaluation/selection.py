@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from sejax.corpora.schema import DIMENSIONS
 from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.runs import Learnable, RunKey
 from sejax.errors import InputError
-from sejax.evaluation.metrics import ccc, confusion_matrix, unweighted_accuracy, weighted_accuracy
+from sejax.evaluation.metrics import CLASS_METRICS, ccc, confusion_matrix, unweighted_accuracy, weighted_accuracy
 from sejax.host.wording import count, json_problem
 
 _SCORED = ("val_ua", "val_ccc_mean")
+CCC_METRICS = tuple(f"ccc_{name}" for name in (*DIMENSIONS, "mean"))
 
 
 def validation_metrics(
@@ -204,6 +205,22 @@ def selection_scores(history: Iterable[Mapping[str, Any]], best_epoch: Mapping[i
                 )
             scores.setdefault(row["setting"], []).append(row["score"])
     return {setting: float(np.mean(values)) for setting, values in scores.items()}
+
+
+def comparable_scores(scores: Mapping[str, float | None], metrics: Mapping[str, Collection[str]]) -> dict[str, float]:
+    """Returns the selection scores of the settings that can be compared.
+
+    A score is over the tasks that its setting trains. Only scores of settings that train all tasks compare; the others
+    are left out, unless no setting trains all tasks.
+
+    Args:
+      scores: by setting.
+      metrics: the names of each setting's metrics.
+    """
+    every = set().union(*metrics.values()) & {*CLASS_METRICS, *CCC_METRICS}
+    whole = {name for name, own in metrics.items() if every <= set(own)}
+    found = {name: score for name, score in scores.items() if score is not None}
+    return {name: score for name, score in found.items() if name in whole or not whole}
 
 
 def diverged_epochs(history: Iterable[Mapping[str, Any]]) -> dict[int, int]:

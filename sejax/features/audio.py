@@ -6,10 +6,14 @@ noted.
 """
 
 import io
+import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BufferedIOBase
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -95,7 +99,12 @@ class _Sound(soundfile.SoundFile):
 
 
 def load_audio(
-    path: str, *, start: float | None = None, end: float | None = None, sampling_rate: int = SAMPLING_RATE
+    path: str,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    sampling_rate: int = SAMPLING_RATE,
+    longest: float = math.inf,
 ) -> Audio:
     """Reads a file, or a part of it, as mono samples.
 
@@ -107,20 +116,93 @@ def load_audio(
       start: Where the part begins, in seconds; None is the beginning of the file.
       end: Where the part ends, in seconds; None is the end of the file.
       sampling_rate: Rate of the returned samples, in hertz.
+      longest: Seconds above which an utterance is refused, before it is read.
 
     Raises:
       InputError: the file is missing, unreadable, empty, truncated, damaged, two files in one, silent (constant), holds
-        NaN or infinite samples, integers as floats or channels that cancel, or is shorter than one window of 25 ms; or
-        the part is not inside it.
+        NaN or infinite samples, integers as floats or channels that cancel, or is shorter than one window of 25 ms or
+        too long; or the part is not inside it.
     """
+    with _open_sound(path, start, end) as (sound, part):
+        seconds = (part.last - part.first) / sound.samplerate
+        if seconds > longest:
+            raise InputError(f"{path}: lasts {seconds:.0f} s, expected an utterance of {longest:g} s or less")
+        channels = _read(path, sound, part.first + part.lead, part.last - part.first)
+        rate, subtype = sound.samplerate, sound.subtype
+        if len(channels) < part.last - part.first:
+            raise truncated(path, part.first + len(channels), part.last, "frames of audio")
+    return _check_and_convert(path, channels, rate, sampling_rate, subtype, [part.note])
+
+
+def convert_samples(name: str, samples: Float32[np.ndarray, "frames channels"], rate: int) -> Audio:
+    """Returns samples in memory as `load_audio` returns those of a file.
+
+    Args:
+      name: What the samples are called in errors.
+      samples: Full scale at -1 and 1.
+      rate: Their rate, in hertz.
+
+    Raises:
+      InputError: what `load_audio` refuses about the samples of a file.
+    """
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise InputError(f"{name}: the sampling rate is {rate} Hz, expected {MIN_RATE} to {MAX_RATE}")
+    return _check_and_convert(name, samples, rate, SAMPLING_RATE, "FLOAT", [])
+
+
+@contextmanager
+def open_blocks(
+    path: str, *, start: float | None = None, end: float | None = None
+) -> Iterator[tuple[int, Iterator[Float32[np.ndarray, " _samples"]]]]:
+    """Opens a file, or a part of it, of any length, to be read in blocks.
+
+    Yields:
+      The sampling rate of the file, in hertz, and its mono samples in blocks.
+
+    Raises:
+      InputError: what `load_audio` refuses, also while blocks are read; but for silence and channels that cancel.
+    """
+    with _open_sound(path, start, end) as (sound, part):
+        yield sound.samplerate, _blocks(path, sound, part)
+
+
+def _blocks(path: str, sound: soundfile.SoundFile, part: "_Part") -> Iterator[Float32[np.ndarray, " _samples"]]:
+    _go_to(sound, part.first + part.lead)
+    done, size = part.first, BLOCK_SAMPLES // sound.channels
+    while done < part.last:
+        channels = sound.read(min(size, part.last - done), dtype="float32", always_2d=True)
+        if not len(channels):
+            raise truncated(path, done, part.last, "frames of audio")
+        check_finite(path, channels, sound.samplerate, done / sound.samplerate)
+        _check_range(path, channels, float(np.abs(channels).max()))
+        done += len(channels)
+        yield channels.mean(axis=1)
+
+
+class _Part(NamedTuple):
+    """A part of an opened file, in frames of it."""
+
+    first: int
+    last: int  # the one behind it
+    lead: int  # frames that the decoder gives before the file's first
+    note: str
+
+
+@contextmanager
+def _open_sound(path: str, start: float | None, end: float | None) -> Iterator[tuple[soundfile.SoundFile, _Part]]:
+    """Opens a file whose headers are as they should be."""
     with open_file(path) as file:
         try:
-            return _load(path, file, start, end, sampling_rate)
+            with _decode(path, file, start, end) as opened:
+                yield opened
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _load(path: str, file: BufferedIOBase, start: float | None, end: float | None, sampling_rate: int) -> Audio:
+@contextmanager
+def _decode(
+    path: str, file: BufferedIOBase, start: float | None, end: float | None
+) -> Iterator[tuple[soundfile.SoundFile, _Part]]:
     if start is None and end is None:
         length = file.seek(0, io.SEEK_END)
         file.seek(0)
@@ -137,15 +219,13 @@ def _load(path: str, file: BufferedIOBase, start: float | None, end: float | Non
     try:
         with _Sound(source) as sound:
             _check_header(path, sound)
-            rate, subtype = sound.samplerate, sound.subtype
-            notes = [layout.note if layout.known else check_by_log(path, sound)]
+            note = layout.note if layout.known else check_by_log(path, sound)
             if NO_LENGTH not in layout.note:
                 check_counts(path, sound)
             frames = sound.frames if layout.frames is None else layout.frames
             if frames <= 0:
                 raise InputError(f"{path}: has 0 samples, expected speech")
-            first, last = _cut(path, start, end, frames=frames, rate=rate)
-            channels = _read(path, sound, first + layout.lead, last - first)
+            yield sound, _Part(*_cut(path, start, end, frames=frames, rate=sound.samplerate), layout.lead, note)
     except (soundfile.SoundFileError, InputError) as error:
         if view.error is not None:  # of which everything else is a consequence
             raise view.error from error
@@ -154,9 +234,6 @@ def _load(path: str, file: BufferedIOBase, start: float | None, end: float | Non
         raise _not_audio(path, file, container, error) from error
     if view.error is not None:
         raise view.error
-    if len(channels) < last - first:
-        raise truncated(path, first + len(channels), last, "frames of audio")
-    return _check_and_convert(path, channels, rate, sampling_rate, subtype, notes)
 
 
 def _examine(path: str, file: BufferedIOBase) -> tuple[str, Layout]:
@@ -211,16 +288,8 @@ def _check_header(path: str, sound: soundfile.SoundFile) -> None:
 
 def _read(path: str, sound: soundfile.SoundFile, first: int, frames: int) -> Float32[np.ndarray, "frames channels"]:
     """Reads so many frames from a first one on, fewer where the file ends, in blocks: a header may promise anything."""
-    block_frames = BLOCK_SAMPLES // sound.channels
-    near = max(first - MPEG_RUN_IN, 0) if sound.subtype.startswith("MPEG") else first
-    if near > 0:
-        try:
-            sound.seek(near)
-        except soundfile.SoundFileError:  # a format without random access: read all that comes before
-            near = 0
-    for begin in range(near, first, block_frames):
-        sound.read(min(block_frames, first - begin), dtype="float32")
-    blocks = []
+    _go_to(sound, first)
+    block_frames, blocks = BLOCK_SAMPLES // sound.channels, []
     for begin in range(0, frames, block_frames):
         if begin * sound.channels >= MAX_SAMPLES:
             raise InputError(
@@ -232,6 +301,40 @@ def _read(path: str, sound: soundfile.SoundFile, first: int, frames: int) -> Flo
         if len(blocks[-1]) < wanted:
             break
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def _go_to(sound: soundfile.SoundFile, frame: int) -> None:
+    """Moves to a frame, from which is read next."""
+    block_frames = BLOCK_SAMPLES // sound.channels
+    near = max(frame - MPEG_RUN_IN, 0) if sound.subtype.startswith("MPEG") else frame
+    if near > 0:
+        try:
+            sound.seek(near)
+        except soundfile.SoundFileError:  # a format without random access: read all that comes before
+            near = 0
+    for begin in range(near, frame, block_frames):
+        sound.read(min(block_frames, frame - begin), dtype="float32")
+
+
+def check_finite(path: str, channels: Float32[np.ndarray, "frames *channels"], rate: int, begin: float = 0.0) -> None:
+    """Refuses samples that are NaN or infinite.
+
+    Args:
+      path: The file.
+      channels: Samples of it.
+      rate: Their rate, in hertz.
+      begin: Where they begin in the file, in seconds.
+
+    Raises:
+      InputError: there are some.
+    """
+    if np.isfinite(channels).all():
+        return
+    bad = np.flatnonzero(~np.isfinite(channels).reshape(len(channels), -1).all(axis=1))
+    raise InputError(
+        f"{path}: has {bad.size} samples that are NaN or infinite, the first at {begin + bad[0] / rate:.3f} s, "
+        "expected finite audio"
+    )
 
 
 def _check_and_convert(
@@ -251,11 +354,7 @@ def _check_and_convert(
     lowest, highest = channels.min(), channels.max()
     peak = float(max(-lowest, highest))
     if not (np.isfinite(lowest) and np.isfinite(highest)):
-        bad = np.flatnonzero(~np.isfinite(channels).all(axis=1))
-        raise InputError(
-            f"{path}: has {bad.size} samples that are NaN or infinite, the first at {bad[0] / rate:.3f} s, "
-            "expected finite audio"
-        )
+        check_finite(path, channels, rate)
     _check_range(path, channels, peak)
     exceeds = peak > 1 and subtype in ("FLOAT", "DOUBLE")
     full_scale = FULL_SCALE.get(subtype, FULL_SCALE_DEFAULT)

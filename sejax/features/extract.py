@@ -1,6 +1,7 @@
 """From audio files to the features of utterances."""
 
 import hashlib
+import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError
-from sejax.features.audio import change_speed, load_audio
+from sejax.features.audio import Audio, change_speed, load_audio
 from sejax.features.registry import FEATURES
 from sejax.features.settings import Settings
 
@@ -104,25 +105,31 @@ class Job(NamedTuple):
     tasks: Sequence[int]
 
 
-def do_tasks(job: Job, *, tasks: Sequence[Task]) -> list[Extraction | Loaded]:
+def do_tasks(job: Job, *, tasks: Sequence[Task], longest: float = math.inf) -> list[Extraction | Loaded]:
     """Decodes an utterance once and does its tasks; one without `compute` gets the loaded samples.
 
-    A bad file is a result, not an exception.
+    A bad file is a result, not an exception, and so is one longer than `longest` seconds.
     """
     wanted, path = [tasks[number] for number in job.tasks], job.segment.path
     try:
-        audio = load_audio(path, start=job.segment.start, end=job.segment.end)
+        audio = load_audio(path, start=job.segment.start, end=job.segment.end, longest=longest)
     except InputError as error:
         return [bad_file(error, task.size, task.dtype) for task in wanted]
+    return do_with(audio, path, wanted)
+
+
+def do_with(audio: Audio, path: str, tasks: Sequence[Task]) -> list[Extraction | Loaded]:
+    """Does tasks with the samples of an utterance, as `do_tasks`; `path` names them in errors."""
     at_speed = cache(lambda speed: change_speed(audio.samples, speed))
     digest = hashlib.blake2b(audio.samples.tobytes(), digest_size=16).hexdigest()
     done: list[Extraction | Loaded] = []
-    for task in wanted:
+    for task in tasks:
         try:
             samples = at_speed(task.speed)
             if len(samples) < task.window:
+                fast = f" and speed {task.speed:g}" if task.speed != 1 else ""
                 raise InputError(
-                    f"{path}: has {len(samples)} samples at {SAMPLING_RATE} Hz and speed {task.speed:g}, "
+                    f"{path}: has {len(samples)} samples at {SAMPLING_RATE} Hz{fast}, "
                     f"expected at least one window of {task.window}"
                 )
             loaded = Loaded(path, samples, digest, audio.note, len(audio.samples) / SAMPLING_RATE)

@@ -51,6 +51,28 @@ def locate(source: str, revision: str = "main", *, check: Callable[[Path], bool]
     Raises:
       InputError: there is no checkpoint, the hub cannot be reached, or a required file is absent.
     """
+    with _open(source, revision) as opened:
+        return _locate(*opened, check)
+
+
+def locate_file(source: str, revision: str, name: str) -> Path | None:
+    """Returns the path of one file of a folder, or of a repository on the hub; None if it is not there.
+
+    Args:
+      source: see `locate`.
+      revision: see `locate`.
+      name: of the file, with the folders in which it is.
+
+    Raises:
+      InputError: there is no such folder or repository, or the hub cannot be reached.
+    """
+    with _open(source, revision) as (_, fetch, _):
+        return fetch(name)
+
+
+@contextlib.contextmanager
+def _open(source: str, revision: str) -> Iterator[tuple[Path | str, Fetch, Callable[[], list[str]]]]:
+    """Finds out what a source is: yields the name for errors, how a file of it is got, and how its files are listed."""
     if not source:
         raise InputError("the model of a pretrained stream is empty, expected a folder or a Hugging Face id")
     try:
@@ -58,7 +80,8 @@ def locate(source: str, revision: str = "main", *, check: Callable[[Path], bool]
         if path.is_file():
             raise InputError(f"{source}: is a file, expected the folder that holds {LAYOUT}")
         if path.is_dir():
-            return _locate(path, partial(_in_folder, path), lambda: [file.name for file in path.iterdir()], check)
+            yield path, partial(_in_folder, path), lambda: [file.name for file in path.iterdir()]
+            return
     except (OSError, RuntimeError) as error:  # no permission, a name that is too long, "~" of an unknown user
         raise InputError(f"{source}: cannot be read ({_line(error)}), expected a folder with {LAYOUT}") from error
     if "://" in source:
@@ -68,7 +91,7 @@ def locate(source: str, revision: str = "main", *, check: Callable[[Path], bool]
         )
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise InputError(f"{source}: no such folder, expected a checkpoint in Hugging Face's layout, or a hub id")
-    return _locate(source, partial(_download, source, revision), partial(_names_on_hub, source, revision), check)
+    yield source, partial(_download, source, revision), partial(_names_on_hub, source, revision)
 
 
 def _locate(source: Path | str, fetch: Fetch, names: Callable[[], list[str]], check: Callable[[Path], bool]) -> Path:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from sejax.errors import InputError
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.results import with_parts
-from sejax.evaluation.selection import check_rows, read_history, selection_scores
+from sejax.evaluation.selection import check_rows, comparable_scores, read_history, selection_scores
 from sejax.evaluation.tables import COLUMNS, Column, remarks
 from sejax.workdir.data import digest
 from sejax.workdir.files import CONFIG, HISTORY, LAYER_WEIGHTS, METRICS, PREDICTIONS, RUNS, read_json
@@ -195,14 +195,11 @@ class Study:
 
     @cached_property
     def comparable_scores(self) -> dict[str, float]:
-        """The selection scores by setting, of the settings that can be compared.
-
-        A score is over the tasks that its setting trains. Only scores of settings that train all tasks compare; the
-        others are left out, unless no setting trains all tasks.
-        """
-        scores = {s.name: s.selection_score for s in self.settings if s.selection_score is not None}
-        whole = {s.name for s in self.settings if all(column.key in s.metrics for column in self.columns)}
-        return {name: value for name, value in scores.items() if name in whole or not whole}
+        """The selection scores by setting, of the settings that can be compared."""
+        return comparable_scores(
+            {setting.name: setting.selection_score for setting in self.settings},
+            {setting.name: setting.metrics for setting in self.settings},
+        )
 
     @cached_property
     def best(self) -> Setting:

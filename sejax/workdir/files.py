@@ -32,6 +32,7 @@ from sejax.evaluation.results import compute_metrics, gather_predictions
 from sejax.host.atomic import atomic_write
 from sejax.host.wording import json_problem
 from sejax.workdir import data
+from sejax.workdir.gather import Part, gather_trained
 
 CONFIG = "config.json"
 PLAN = "plan.json"
@@ -44,6 +45,7 @@ METRICS = "metrics.json"
 REPORT = "report.html"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
+TRAINED = "trained"
 LOCK = ".lock"
 
 PACKAGES = (
@@ -317,6 +319,22 @@ def write_results(
     )
     write_json(Path(workdir, METRICS), metrics)
     return metrics
+
+
+def trained_folder(workdir: str, number: int, *, of: int) -> Path:
+    """Returns the folder of a program's trained runs (`sejax.workdir.trained`); programs are numbered from 1."""
+    return Path(workdir, TRAINED, *([f"program-{number}"] if of > 1 else []))
+
+
+def write_trained(workdir: str, study: Study, number: int, parts: Sequence[Part]) -> None:
+    """Writes the parameters that a program's runs have learned, and all that predicting with them needs.
+
+    Args:
+      number: of the program, from 1.
+      parts: all runs of the program.
+    """
+    sources = (_read_config(workdir) or {})["config"]["features"]["ssl"]
+    gather_trained(study, number, parts, sources).write(trained_folder(workdir, number, of=len(study.programs)))
 
 
 def begin_runs(workdir: str, study: Study) -> None:

@@ -18,8 +18,9 @@ import pytest
 import soundfile
 from tiny_study import GOLDEN_SSL, ROOT
 
-from sejax.inference import predict
-from sejax.inference.predict import main
+from sejax.inference.commands.predict import main
+from sejax.inference.model import Model
+from sejax.inference.published import Published
 from sejax.pretrained.convert import load_checkpoint
 from sejax.pretrained.heads import classifier as classifiers
 from sejax.pretrained.heads.classifier import load_classifier
@@ -42,15 +43,22 @@ def softmax(x: np.ndarray) -> np.ndarray:
     return np.exp(x) / np.exp(x).sum()
 
 
+BESIDE = ("file", "start", "end", "label", "confidence", "note", "error")
+
+
 def table(printed: str) -> tuple[list[str], list[str], np.ndarray]:
-    """The header, the files and the numbers of a CSV."""
-    header, *rows = csv.reader(io.StringIO(printed))
-    return header, [row[0] for row in rows], np.array([[float(x) for x in row[1:]] for row in rows])
+    """The columns of outputs in a CSV, and the files without an error with their numbers there."""
+    rows = [row for row in csv.DictReader(io.StringIO(printed)) if not row["error"]]
+    outputs = [name for name in next(csv.reader(io.StringIO(printed))) if name not in BESIDE]
+    return outputs, [row["file"] for row in rows], np.array([[float(row[name]) for name in outputs] for row in rows])
 
 
 @pytest.mark.parametrize(
     ("model", "labels"),
-    [("wavlm-classifier", ["neu", "hap", "ang", "sad"]), ("dimensional", ["valence", "arousal", "dominance"])],
+    [
+        ("wavlm-classifier", ["prob_neu", "prob_hap", "prob_ang", "prob_sad"]),
+        ("dimensional", ["valence", "arousal", "dominance"]),
+    ],
 )
 def test_prints_what_pytorch_computes(
     model: str, labels: list[str], files: list[str], capsys: pytest.CaptureFixture[str]
@@ -58,7 +66,7 @@ def test_prints_what_pytorch_computes(
     assert main(["--model", str(GOLDEN_SSL / model), *files]) == 0
     printed = capsys.readouterr()
     header, named, values = table(printed.out)
-    assert header == ["file", *labels] and named == files
+    assert header == labels and named == files
     kind = "values, not probabilities (as problem_type in config.json says)" if model == "dimensional" else "probab"
     assert printed.err.startswith(f"note: columns are {kind}") and len(printed.err.splitlines()) == 1
     golden = np.load(GOLDEN_SSL / model / "outputs.npz")
@@ -91,9 +99,9 @@ def test_what_is_unusual_about_a_file(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["--model", str(GOLDEN_SSL / "dimensional"), str(long), str(clipped)]) == 0
     printed = capsys.readouterr()
     assert table(printed.out)[1] == [str(long), str(clipped)]
-    _, of_long, of_clipped = printed.err.splitlines()
-    assert of_long == f"note: {long}: lasts 60 s, read in overlapping windows of 58 s"
-    assert of_clipped.startswith(f"note: {clipped}: stereo mixed to mono; clipped: ")
+    of_long, of_clipped = (row["note"] for row in csv.DictReader(io.StringIO(printed.out)))
+    assert of_long == "lasts 60 s, read in overlapping windows of 58 s"
+    assert of_clipped.startswith("stereo mixed to mono; clipped: ")
 
 
 @pytest.mark.parametrize("failure", [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 13\nGB"), MemoryError(), np.nan])
@@ -101,18 +109,17 @@ def test_a_file_that_the_model_fails_on(
     failure: Any, files: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """The files after it are predicted."""
-    compute, calls = classifiers.classify_utterance, []
+    compute, shortest = classifiers.classify_utterance, soundfile.info(files[0]).frames
 
-    def fail_once(*arguments: Any) -> Any:
-        calls.append(arguments)
-        found = compute(*arguments)
-        if len(calls) > 1:
+    def fail_on_the_first(classifier: Any, samples: np.ndarray) -> Any:
+        found = compute(classifier, samples)
+        if len(samples) > shortest:
             return found
         if isinstance(failure, Exception):
             raise failure
         return found._replace(values=found.values * failure)
 
-    monkeypatch.setattr(classifiers, "classify_utterance", fail_once)
+    monkeypatch.setattr(classifiers, "classify_utterance", fail_on_the_first)
     assert main(["--model", str(GOLDEN_SSL / "dimensional"), *files[:2]]) == 1
     printed = capsys.readouterr()
     assert table(printed.out)[1] == files[1:2]
@@ -141,7 +148,7 @@ def test_interrupted(files: list[str], monkeypatch: pytest.MonkeyPatch, capsys: 
 
     monkeypatch.setattr(classifiers, "classify_utterance", interrupt)
     assert main(["--model", str(GOLDEN_SSL / "dimensional"), files[0]]) == 130
-    assert capsys.readouterr().err.splitlines()[-1] == "error: interrupted, the rows above are complete"
+    assert capsys.readouterr().err.splitlines()[-1] == "error: interrupted, the rows that are written are complete"
 
 
 def test_too_short_for_the_model(files: list[str]):
@@ -150,8 +157,8 @@ def test_too_short_for_the_model(files: list[str]):
     backbone: Any = classifier.checkpoint.backbone
     backbone = replace(backbone, conv_kernel=(10, 3, 3, 3, 3, 2, 30))
     wide = replace(classifier, checkpoint=replace(classifier.checkpoint, backbone=backbone))
-    with pytest.raises(ValueError, match=r"lasts 130\.0 ms, expected at least the \d+\.\d ms"):
-        predict.predict(wide, files[0])
+    (record,) = Model(Published(wide)).predict(files[:1])
+    assert record.error.startswith(f"{files[0]}: has 2080 samples at 16000 Hz, expected at least one window of ")
 
 
 @pytest.mark.parametrize("model", ["none", "hubert-base"])
@@ -184,10 +191,14 @@ def test_the_revision_is_handed_on(monkeypatch: pytest.MonkeyPatch, files: list[
         asked.append((source, revision))
         return load_checkpoint(str(GOLDEN_SSL / "dimensional"))
 
+    def look(source: str, revision: str, name: str) -> None:
+        asked.append((source, revision))
+
+    monkeypatch.setattr("sejax.inference.bundle.locate_file", look)
     monkeypatch.setattr("sejax.pretrained.heads.classifier.load_checkpoint", load)
     assert main(["--model", "someone/emotion", "--revision", "v2", files[0]]) == 0
     assert main(["--model", "someone/emotion", files[0]]) == 0
-    assert asked == [("someone/emotion", "v2"), ("someone/emotion", "main")]
+    assert asked == [("someone/emotion", "v2")] * 2 + [("someone/emotion", "main")] * 2
 
 
 def test_help_starts_no_jax():

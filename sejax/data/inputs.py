@@ -1,0 +1,37 @@
+"""How the streams that a model reads are made from audio: what prediction has to do as training did."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Num
+
+from sejax.data.buckets import rounded
+from sejax.features.settings import Setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """One stream of a model."""
+
+    feature: str  # a key of `sejax.data.compute.CONTENTS`
+    settings: Mapping[str, Setting]  # complete
+    limit: int | None  # frames that are kept, from the first; None: all
+    dtype: str  # of the frames that the model reads
+    statistics: tuple[int, int] | None = None  # the part of the statistics that is read; None: all
+
+    def read_frames(self, frames: Num[np.ndarray, "_time feature"]) -> Num[np.ndarray, "_kept feature"]:
+        """Returns an utterance's frames as a bucket holds them, without padding."""
+        return rounded(frames[: self.limit], jnp.dtype(self.dtype))
+
+    def read_statistics(self, statistics: Float[np.ndarray, " _statistic"]) -> Float[np.ndarray, " _read"]:
+        """Returns the statistics of an utterance that the model reads."""
+        return statistics[slice(*self.statistics)] if self.statistics else statistics
+
+    @staticmethod
+    def from_json(tree: Mapping[str, Any]) -> "Input":
+        """Returns the input that `dataclasses.asdict` described."""
+        statistics = tree["statistics"]
+        return Input(**{**tree, "statistics": tuple(statistics) if statistics else None})

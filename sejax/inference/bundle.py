@@ -1,0 +1,106 @@
+"""A bundle: the trained runs of a study in a folder that one takes away.
+
+config.json         what `sejax.workdir.trained` writes, and "calibration", "protocol", "study"
+model.safetensors   the arrays of the runs
+README.md           a model card
+pretrained/         the checkpoints of pretrained streams, unless config.json names them on the hub
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sejax.corpora.schema import DIMENSIONS
+from sejax.errors import InputError
+from sejax.host.wording import count
+from sejax.inference.scoring import Calibration, Runs
+from sejax.pretrained.hub import locate_file, read_json
+from sejax.workdir import trained
+from sejax.workdir.trained import Trained, TrainedRun, read_description, read_trained
+
+FINAL = "all"  # the fold of a run that is trained on every speaker
+CARD = "README.md"
+PRETRAINED = "pretrained"  # the folder of embedded checkpoints
+WORKDIR = "metrics.json"  # what a workdir has and a bundle has not
+
+
+def find_bundle(source: str, revision: str) -> Path | None:
+    """Returns the folder of a bundle, after downloading it if `source` is a hub id; None for another kind of model.
+
+    Raises:
+      InputError: `source` is the workdir of a study, no folder or hub id, or a file of the bundle is missing.
+    """
+    path = locate_file(source, revision, trained.CONFIG)
+    if path is None:
+        return None
+    folder, tree = path.parent, read_json(path)
+    if (folder / WORKDIR).is_file():
+        raise InputError(
+            f"{source}: is the workdir of a study, expected a bundle: python -m sejax.export --workdir {source} "
+            "--to FOLDER writes one"
+        )
+    if tree.get("format") != trained.FORMAT:
+        return None
+    read_description(folder)
+    embedded = [f"{given['model']}/{name}" for given in tree["pretrained"].values() for name in given["files"]]
+    for name in (trained.ARRAYS, *embedded):
+        if locate_file(source, revision, name) is None:
+            raise InputError(f"{source}: has no {name}, expected the files of a bundle; export the study again")
+    return folder
+
+
+def load_bundle(folder: Path, *, runs: Sequence[str] = ()) -> Runs:
+    """Loads the runs of a bundle.
+
+    Args:
+      folder: of the bundle.
+      runs: names out of `named_runs`; none: all.
+
+    Raises:
+      InputError: the bundle cannot be read, or has no such run.
+    """
+    found, tree = read_trained(folder)
+    places = choose_runs(found.runs, runs, str(folder)) if runs else list(range(len(found.runs)))
+    return Runs(folder, found.select(places), _calibration(folder, tree, found, places))
+
+
+def choose_runs(runs: Sequence[TrainedRun], names: Sequence[str], where: str) -> list[int]:
+    """Returns the places of the runs that are named: by their number, or by their fold (its runs of all seeds).
+
+    Raises:
+      InputError: there is no such run.
+    """
+    places: dict[int, None] = {}
+    for name in names:
+        own = [place for place, run in enumerate(runs) if name in (run.fold, str(run.number))]
+        if not own:
+            folds = list(dict.fromkeys(run.fold for run in runs))
+            shown = ", ".join(folds[:12]) + (", ..." if len(folds) > 12 else "")
+            numbers = f"{min(run.number for run in runs)} to {max(run.number for run in runs)}"
+            raise InputError(
+                f"{where}: has no run {name!r}, expected a fold ({shown}) or the number of one of its "
+                f"{count(len(runs), 'run')} (from {numbers})"
+            )
+        places |= dict.fromkeys(own)
+    return list(places)
+
+
+def _calibration(folder: Path, tree: Mapping[str, Any], found: Trained, places: Sequence[int]) -> Calibration:
+    """Returns the calibration of the chosen runs; a bundle without any has probabilities as they are."""
+    given = tree.get("calibration") or {}
+    try:
+        temperature = np.array(given.get("temperature") or [1.0] * len(found.runs), float)[list(places)]
+        widths = given.get("half_width") or [{}] * len(found.runs)
+        half_width = [[float(widths[place].get(name, math.nan)) for name in DIMENSIONS] for place in places]
+        level = given.get("level")
+        if not (temperature > 0).all() or not (level is None or 0 < level < 1):
+            raise ValueError("a temperature or a level is out of range")
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{folder / trained.CONFIG}: its 'calibration' cannot be read ({error}), expected what sejax writes; "
+            "export the study again"
+        ) from error
+    return Calibration(temperature, np.array(half_width), level)

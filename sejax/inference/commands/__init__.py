@@ -1,0 +1,1 @@
+"""The commands around a trained model: thin, over `sejax.inference`."""

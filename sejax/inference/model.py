@@ -1,0 +1,267 @@
+"""A model that predicts: a bundle of a study, or a published model, behind one interface."""
+
+import os
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from sejax.data.compute import decode, task_of
+from sejax.errors import InputError
+from sejax.features.audio import Audio, convert_samples, open_blocks
+from sejax.features.extract import Extraction, Job, Loaded, Segment, do_with
+from sejax.inference.records import Names, Outputs, Record, make_record
+from sejax.inference.scorer import Made, Scorer
+from sejax.inference.windows import Window, Windows
+
+GROUP, GROUP_SECONDS = 64, 600.0  # utterances, and seconds of audio, that are scored together
+UTTERANCE_SECONDS = 900.0  # longer audio is a recording: it is predicted over time
+WINDOW_SECONDS = 3.0
+WINDOWS_AT_ONCE = 16  # of a file
+
+
+class Model:
+    """A trained model.
+
+    Example:
+      >>> model = Model.load("my-bundle")
+      >>> model.predict(["a.wav", "b.wav"])[0].label
+      'happy'
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer = scorer
+        self._wanted = [(contents, 1.0) for contents in scorer.contents]
+
+    @classmethod
+    def load(
+        cls, source: str | Path, *, revision: str = "main", runs: Sequence[str] = (), problem_type: str | None = None
+    ) -> "Model":
+        """Loads a bundle (`python -m sejax.export`) or a published emotion model.
+
+        Args:
+          source: a folder, or a hub id.
+          revision: branch, tag or commit on the hub.
+          runs: of a bundle, the runs that predict, by number or fold; by default all that it holds.
+          problem_type: of a published model: what its outputs are, a key of `sejax.pretrained.labels.PROBLEM_TYPES`;
+            by default what its config.json or its labels say.
+
+        Raises:
+          InputError: there is no model, it cannot be read, or it has no such run.
+        """
+        from sejax.inference.bundle import find_bundle, load_bundle
+
+        if folder := find_bundle(str(source), revision):
+            if problem_type:
+                raise InputError(f"{source}: is a bundle, which says what its outputs are, expected no problem_type")
+            return cls(load_bundle(folder, runs=runs))
+        if runs:
+            raise InputError(f"{source}: is a published model, expected no names of runs, which only bundles have")
+        from sejax.inference.published import Published
+        from sejax.pretrained.heads.classifier import load_classifier
+
+        return cls(Published(load_classifier(str(source), revision=revision, problem_type=problem_type)))
+
+    @property
+    def digest(self) -> str:
+        """A digest of the model's files: equal digests, equal predictions."""
+        return self._scorer.digest
+
+    @property
+    def names(self) -> Names:
+        """The names of the outputs."""
+        return self._scorer.names
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about the model and its outputs."""
+        return self._scorer.notes
+
+    def predict(self, paths: Iterable[str | Path | Segment], *, abstain: float = 0.0) -> list[Record]:
+        """Returns a record per file, in their order. A file that cannot be used is a record with an error.
+
+        Args:
+          paths: audio files, or parts of them, each one utterance.
+          abstain: the least confidence with which a class is named; below it the label is "unsure".
+        """
+        segments = [path if isinstance(path, Segment) else Segment(os.fspath(path), None, None) for path in paths]
+        return list(self.predict_each(segments, abstain=abstain))
+
+    def predict_each(
+        self, segments: Sequence[Segment], *, abstain: float = 0.0, workers: int | None = None
+    ) -> Generator[Record, None, None]:
+        """Yields the record of each utterance, in their order, as they are done.
+
+        Args:
+          segments: files, or parts of files.
+          abstain: see `predict`.
+          workers: processes or threads that decode; None: one per core.
+        """
+        jobs = [Job(segment, range(len(self._wanted))) for segment in segments]
+        if not jobs:
+            return
+        number = workers or os.cpu_count() or 1
+        with closing(decode(self._wanted, jobs, workers=number, longest=UTTERANCE_SECONDS)) as made:
+            for group in _groups(zip(segments, made, strict=True)):
+                scored = self._score([each for _, each in group])
+                for (segment, _), outputs in zip(group, scored, strict=True):
+                    yield self._record(outputs, segment, abstain)
+
+    def predict_samples(
+        self, samples: Float[np.ndarray, "samples *channels"], rate: int, *, abstain: float = 0.0
+    ) -> Record:
+        """Returns the record of one utterance in memory, whose `file` is "".
+
+        Args:
+          samples: full scale at -1 and 1; of several channels the mean.
+          rate: of the samples, in hertz.
+          abstain: see `predict`.
+
+        Raises:
+          InputError: the samples cannot be used.
+        """
+        samples = np.asarray(samples)
+        if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating):
+            raise InputError(
+                f"the samples are {samples.dtype} of shape {list(samples.shape)}, expected floats [samples] or "
+                "[samples, channels], full scale at -1 and 1"
+            )
+        audio = convert_samples("the samples", samples.astype(np.float32).reshape(len(samples), -1), rate)
+        (outputs,) = self._score([self._made(audio, "the samples")])
+        if isinstance(outputs, InputError):
+            raise outputs
+        return make_record(self.names, outputs, file="", start=None, end=None, abstain=abstain)
+
+    def stream(
+        self, rate: int, *, every: float = 0.5, window: float = WINDOW_SECONDS, abstain: float = 0.0
+    ) -> "Stream":
+        """Begins a recording whose samples come in pieces: see `Stream`.
+
+        Args:
+          rate: of the samples, in hertz.
+          every: seconds from a record to the next.
+          window: seconds that each record is about.
+          abstain: see `predict`.
+
+        Raises:
+          InputError: an argument makes no sense.
+        """
+        return Stream(self, Windows(rate, every=every, length=window), abstain)
+
+    def predict_windows(
+        self, segment: Segment, *, every: float = 0.5, window: float = WINDOW_SECONDS, abstain: float = 0.0
+    ) -> Iterator[Record]:
+        """Yields the records over time of a file of any length, which is read in blocks; see `stream`.
+
+        A file that cannot be used, or not to its end, ends with a record of the error.
+        """
+        begin, waiting = segment.start or 0.0, []
+        try:
+            with open_blocks(segment.path, start=segment.start, end=segment.end) as (rate, blocks):
+                windows = Windows(rate, every=every, length=window, name=segment.path)
+                for found in _all_windows(windows, blocks):
+                    waiting.append(found)
+                    if len(waiting) == WINDOWS_AT_ONCE:
+                        yield from self.score_windows(waiting, segment.path, begin, abstain)
+                        waiting = []
+                yield from self.score_windows(waiting, segment.path, begin, abstain)
+        except InputError as error:
+            yield Record(segment.path, segment.start, segment.end, error=str(error))
+
+    def score_windows(self, windows: Sequence[Window], name: str, begin: float, abstain: float) -> Iterator[Record]:
+        """Yields the records of windows of a recording that begins `begin` seconds after its file's first sample.
+
+        A window without any sound has a record without outputs, whose note says so.
+        """
+        sounding = [window for window in windows if np.ptp(window.samples) > 0]
+        scored = iter(self._score([self._made(Audio(window.samples, ""), name) for window in sounding]))
+        for window in windows:
+            segment = Segment(name, begin + window.start, begin + window.end)
+            if np.ptp(window.samples) > 0:
+                yield self._record(next(scored), segment, abstain)
+            else:
+                yield Record(*segment, note="silence")
+
+    def _made(self, audio: Audio, name: str) -> list[Extraction | Loaded]:
+        return do_with(audio, name, [task_of(contents) for contents, _ in self._wanted])
+
+    def _score(self, group: Sequence[Made]) -> list[Outputs | InputError]:
+        """Scores a group; utterances that memory does not hold together are scored one by one."""
+        try:
+            return self._scorer.score(group) if group else []
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if len(group) > 1:
+                return [outputs for each in group for outputs in self._score([each])]
+            return [
+                InputError(
+                    f"the model cannot be run on it ({' '.join(str(error).split())[:200]}), expected enough memory"
+                )
+            ]
+
+    def _record(self, outputs: Outputs | InputError, segment: Segment, abstain: float) -> Record:
+        if isinstance(outputs, InputError):
+            return Record(*segment, error=_about(str(outputs), segment.path))
+        return make_record(
+            self.names, outputs, file=segment.path, start=segment.start, end=segment.end, abstain=abstain
+        )
+
+
+class Stream:
+    """One recording whose samples come in pieces of any size: a microphone's, a socket's.
+
+    A record is about the last seconds that were heard. The same samples give the same records, whatever the pieces, and
+    whether they come from a file (`Model.predict_windows`) or not.
+
+    Example:
+      >>> stream = model.stream(48_000)
+      >>> for piece in microphone:
+      ...     for record in stream.add(piece):
+      ...         print(record.end, record.label)
+    """
+
+    def __init__(self, model: Model, windows: Windows, abstain: float) -> None:
+        self._model, self._windows, self._abstain = model, windows, abstain
+
+    def add(self, samples: Float[np.ndarray, " samples"]) -> list[Record]:
+        """Takes the next samples, full scale at -1 and 1, and returns the records that they complete.
+
+        Raises:
+          InputError: a sample is NaN or infinite.
+        """
+        return self._records(list(self._windows.add(samples)))
+
+    def close(self) -> list[Record]:
+        """Ends the recording, and returns the records that are left."""
+        return self._records(list(self._windows.close()))
+
+    def _records(self, windows: Sequence[Window]) -> list[Record]:
+        return list(self._model.score_windows(windows, "", 0.0, self._abstain))
+
+
+def _all_windows(windows: Windows, blocks: Iterable[Float[np.ndarray, " samples"]]) -> Iterator[Window]:
+    for block in blocks:
+        yield from windows.add(block)
+    yield from windows.close()
+
+
+def _groups(
+    made: Iterable[tuple[Segment, Made]],
+) -> Iterator[list[tuple[Segment, Made]]]:
+    group: list[tuple[Segment, Made]] = []
+    seconds = 0.0
+    for each in made:
+        group.append(each)
+        seconds += max(part.seconds for part in each[1])
+        if len(group) == GROUP or seconds > GROUP_SECONDS:
+            yield group
+            group, seconds = [], 0.0
+    if group:
+        yield group
+
+
+def _about(error: str, path: str) -> str:
+    """Returns an error as a sentence that begins with the file."""
+    return error if error.startswith(path) else f"{path}: {error}"

@@ -1,0 +1,145 @@
+"""Tables of records: CSV or JSON lines, on standard output or in a file that a later start continues."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sejax.errors import InputError
+from sejax.features.extract import Segment
+from sejax.host.atomic import atomic_write
+from sejax.inference.records import Names, Record, columns, shown
+
+FORMATS = ("csv", "jsonl")
+_MADE_BY = ".made_by.json"  # behind the name of a table: with which model and options it is made
+Write = Callable[[Record], None]
+
+
+def format_of(path: str, given: str | None) -> str:
+    """Returns the format of a table: the one that is given, or by its name."""
+    return given or ("jsonl" if Path(path).suffix in (".jsonl", ".ndjson", ".json") else "csv")
+
+
+def write_to(file: Any, names: Names, how: str, *, header: bool = True) -> Write:
+    """Returns a function that writes a record.
+
+    Args:
+      file: of text; what is written can be read at once.
+      names: of the outputs.
+      how: one of `FORMATS`.
+      header: whether a CSV begins with the names of its columns.
+    """
+    writer = csv.writer(file, lineterminator="\n")
+    if header and how == "csv":
+        writer.writerow(columns(names))
+
+    def write(record: Record) -> None:
+        row = record.row(names)
+        if how == "csv":
+            writer.writerow(shown(row))
+        else:
+            given = {name: value for name, value in row.items() if value is not None}
+            file.write(json.dumps(given, ensure_ascii=False) + "\n")
+        file.flush()
+
+    return write
+
+
+@contextmanager
+def continued(path: str, names: Names, how: str, made_by: Mapping[str, Any]) -> Iterator[tuple[Write, set[Segment]]]:
+    """Opens a table to be written, or continued where an earlier start ended.
+
+    Rows with an error are removed: their files are tried again.
+
+    Args:
+      path: of the table.
+      names: of the outputs.
+      how: one of `FORMATS`.
+      made_by: the model and the options; a table is continued with equal ones alone.
+
+    Yields:
+      The function that writes a record, and what is in the table already: files, or their parts. Of a table over time
+      that is every file but the last, whose rows may not all be there; they are removed.
+
+    Raises:
+      InputError: the file cannot be written, or is another table.
+    """
+    sidecar, rows = Path(path + _MADE_BY), []
+    if os.path.exists(path) and os.path.getsize(path):
+        _check_sidecar(path, sidecar, made_by)
+        rows = [row for row in _read_rows(path, names, how) if not row.get("error")]
+    done = [(row["file"], _time(row.get("start")), _time(row.get("end"))) for row in rows]
+    if made_by.get("every"):
+        last = done[-1][0] if done else ""
+        rows = [row for row in rows if row["file"] != last]
+        done = [(name, None, None) for name, _, _ in done if name != last]
+    try:
+        with atomic_write(path) as file:
+            rewrite = _rewriter(file, names, how)
+            for row in rows:
+                rewrite(row)
+        with atomic_write(sidecar) as file:
+            json.dump(dict(made_by), file, indent=1)
+        with open(path, "a", encoding="utf-8", newline="") as file:
+            yield write_to(file, names, how, header=False), {Segment(*key) for key in done}
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}), expected a file on a disk with room"
+        ) from error
+
+
+def _check_sidecar(path: str, sidecar: Path, made_by: Mapping[str, Any]) -> None:
+    """Refuses to continue a table of another model or with other options: its rows would not be told apart."""
+    try:
+        found = json.loads(sidecar.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{path}: is there already, and {sidecar} does not say how it was made, expected a new file, or one that "
+            "this command has begun"
+        )
+    different = sorted(name for name in {*found, *made_by} if found.get(name) != made_by.get(name))
+    if different:
+        raise InputError(
+            f"{path}: was begun with another {different[0]} ({found.get(different[0])!r}, now "
+            f"{made_by.get(different[0])!r}), expected the same; use another file"
+        )
+
+
+def _read_rows(path: str, names: Names, how: str) -> list[dict[str, Any]]:
+    """Returns the whole rows of a table; a killed process may have left a last one without its end."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        text = text[: text.rfind("\n") + 1]
+        if how == "csv":
+            reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+            rows: list[dict[str, Any]] = list(reader)
+            if rows and list(reader.fieldnames or ()) != columns(names):
+                raise InputError(f"{path}: has the columns {', '.join(reader.fieldnames or ())}, expected those of now")
+        else:
+            rows = [json.loads(line) for line in text.splitlines()]
+        if not all(isinstance(row, dict) and isinstance(row.get("file"), str) for row in rows):
+            raise ValueError("a row names no file")
+    except InputError:
+        raise
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read ({error}), expected a table that this command has begun") from error
+    return rows
+
+
+def _rewriter(file: Any, names: Names, how: str) -> Callable[[Mapping[str, Any]], None]:
+    """Returns a function that writes a row as it was read."""
+    if how == "jsonl":
+        return lambda row: print(json.dumps(row, ensure_ascii=False), file=file)
+    writer = csv.DictWriter(file, columns(names), lineterminator="\n")
+    writer.writeheader()
+    return writer.writerow
+
+
+def _time(cell: Any) -> float | None:
+    return None if cell in (None, "") else float(cell)
