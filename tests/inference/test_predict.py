@@ -219,7 +219,7 @@ def test_help_starts_no_jax():
     ],
 )
 def test_standard_output_that_takes_no_more(files: list[str], output: str, status: int, said: str):
-    words = [sys.executable, "-m", "sejax.predict", "--model", str(GOLDEN_SSL / "wavlm-classifier"), *files * 3]
+    words = [sys.executable, "-m", "sejax.predict", "--model", str(GOLDEN_SSL / "wavlm-classifier"), *files * 2]
     line = f'{shlex.join(words)} {output}; exit "${{PIPESTATUS[0]}}"'
     ended = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     last = [line for line in ended.stderr.splitlines() if not line.startswith("note: ")]
