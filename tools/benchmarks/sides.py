@@ -122,7 +122,8 @@ def serve(side: Side) -> None:
 
 def _peak_bytes() -> int:
     """Returns the peak of memory so far: of the device if it is a GPU, else of this process."""
-    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+    # transformers imports torch: only a side that computes with it has initialised its GPU.
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
         return sys.modules["torch"].cuda.max_memory_allocated()
     if "jax" in sys.modules and (memory := sys.modules["jax"].local_devices()[0].memory_stats()):
         return memory["peak_bytes_in_use"]
