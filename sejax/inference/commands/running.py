@@ -18,7 +18,9 @@ def run(command: Callable[[], int], *, interrupted: str) -> int:
       command: returns 0, or 1 if something could not be used.
       interrupted: what Ctrl-C leaves, a part of a sentence.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # jax sets 1, which commands that a process with jax starts inherit; XLA then logs what concerns no user.
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     try:
         status = command()
         sys.stdout.flush()
