@@ -22,6 +22,7 @@ from sejax.engine import epoch as compiled
 from sejax.engine.feed import Feed, open_feed
 from sejax.engine.plan import plan_programs
 from sejax.host import stopping
+from sejax.main import _last_words
 from sejax.study import train_and_evaluate
 
 RESULTS = ("predictions.csv", "metrics.json", "history.jsonl", "plan.json", "config.json")
@@ -173,6 +174,7 @@ def test_they_continue_where_a_signal_has_ended_them(
         patch.setattr(Feed, "keep_best", ended)
         train_and_evaluate(config, str(workdir))
     stopping._requested.clear()
+    assert re.match("stopped: epoch 10 .of the final runs [123]. is saved in ", _last_words(str(workdir)))
     saved = {int(path.name) for path in (workdir / "checkpoints" / "final").iterdir() if path.name.isdecimal()}
     assert saved and max(saved) < 3 if how is KeyboardInterrupt else max(saved) == 3
     with trained_runs() as found:
@@ -263,13 +265,34 @@ def test_a_setting_of_which_all_runs_diverge_has_none(
     tmp_path: Path, cache_dir: str, capsys: pytest.CaptureFixture[str]
 ):
     config = table_config(cache_dir, labelled_table(tmp_path))
-    config.epochs = 8
+    config.batch_size = 1
     config.learning_rate, config.warmup = 10.0, 0.0
-    config.grid.weight_decay = (0.0, 1000.0)
+    config.grid.weight_decay = (0.0, 1000.0)  # each of 8 steps multiplies the weights by -10,000
     config.final = True
-    train_and_evaluate(config, str(tmp_path / "workdir"))
-    assert [row["setting"] for row in final_rows(tmp_path / "workdir")] == ["weight_decay=0.0"]
-    assert "note: the final run of setting 'weight_decay=1000.0', seed 0, " in capsys.readouterr().err
+    train_and_evaluate(config, str(tmp_path / "partly"))
+    assert [row["setting"] for row in final_rows(tmp_path / "partly")] == ["weight_decay=0.0"]
+    left_out = "final run of setting 'weight_decay=1000.0', seed 0, has no epochs, because all its folds diverged"
+    assert left_out in capsys.readouterr().err
     config.grid.weight_decay = (999.0, 1000.0)
     train_and_evaluate(config, str(tmp_path / "all"))
     assert final_rows(tmp_path / "all") == []
+    assert f"note: {tmp_path / 'all'} has no final runs: all folds diverged\n" in capsys.readouterr().err
+
+
+def test_a_final_run_that_diverges_is_left_out(
+    study: Path, config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    workdir = tmp_path / "workdir"
+    shutil.copytree(study, workdir)
+    init_states = Feed.init_states
+
+    def broken(self: Feed) -> Any:
+        states = init_states(self)
+        if self.program.final:
+            return states
+        return states._replace(averaged=jax.tree.map(lambda x: x.at[0, 1].set(np.nan), states.averaged))
+
+    monkeypatch.setattr(Feed, "init_states", broken)
+    train_and_evaluate(config, str(workdir))
+    assert [int(row["run"]) for row in final_rows(workdir)] == [60, 62, 63, 64, 65]
+    assert "the final run of setting 'alpha=1.0', seed 0, diverged: it is left out" in capsys.readouterr().err
