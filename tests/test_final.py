@@ -265,7 +265,7 @@ def test_a_setting_of_which_all_runs_diverge_has_none(
     tmp_path: Path, cache_dir: str, capsys: pytest.CaptureFixture[str]
 ):
     config = table_config(cache_dir, labelled_table(tmp_path))
-    config.batch_size = 1
+    config.batch_size, config.loss.vad = 1, "mse"
     config.learning_rate, config.warmup = 10.0, 0.0
     config.grid.weight_decay = (0.0, 1000.0)  # each of 8 steps multiplies the weights by -10,000
     config.final = True
