@@ -5,11 +5,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle, islice
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool
 from ml_collections import ConfigDict
 
 from sejax.config import STACKED, STRUCTURAL, at, check_config, grid_of, with_structure
@@ -17,12 +19,13 @@ from sejax.corpora.read import CORPORA, read_corpus
 from sejax.corpora.schema import SAMPLING_RATE, Corpus
 from sejax.data.buckets import assemble, frame_limit, label_targets
 from sejax.data.inputs import Input
-from sejax.data.order import epoch_order, prediction_rows
+from sejax.data.order import count_batches, epoch_order, prediction_rows
 from sejax.data.prepare import Prepared, prepare
 from sejax.data.scales import fold_scales, normalise_by_speaker
-from sejax.data.types import Data, Stream
+from sejax.data.types import Data, Order, Stream
 from sejax.engine import devices
 from sejax.engine.augment import Augment
+from sejax.engine.final import final_runs
 from sejax.engine.plan import Placement
 from sejax.engine.program import Program
 from sejax.engine.runs import (
@@ -49,7 +52,7 @@ from sejax.pretrained.base import Lora, Noise
 from sejax.pretrained.convert import Pretrained, find_pretrained, load_checkpoint
 from sejax.pretrained.finetune import Tuning, divide
 from sejax.protocols.audit import audit, require_labels
-from sejax.protocols.folds import Fold
+from sejax.protocols.folds import Fold, everyone
 from sejax.protocols.registry import describe_protocol, make_folds
 
 PREDICT_BATCH = 64
@@ -100,6 +103,10 @@ class Study:
             for program in self.programs
             for run, of_run in zip(program.runs, program.learnable, strict=True)
         }
+
+    def fold_of(self, run: RunKey) -> Fold:
+        """Returns the fold of a run; that of a final run holds out nobody."""
+        return self.folds[run.fold] if run.fold < len(self.folds) else everyone(self.folds)
 
     @property
     def size(self) -> str:
@@ -158,11 +165,14 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
 
     seeds = range(config.seed, config.seed + config.seeds)
     runs = enumerate_runs(len(folds), settings, seeds)
+    final = final_runs(len(folds), settings, seeds) if config.final else []
     programs, inputs, n_cut = [], [], 0
     for structure, runs_of_program in group_by_structure(runs, STRUCTURAL):
         resolved = with_structure(config, structure)
         data, cut = _assemble(resolved, corpus, features, checkpoints)
-        programs.append(_program(resolved, structure, runs_of_program, folds, data, checkpoints))
+        names = {run.setting.name for run in runs_of_program}
+        own = [run for run in final if run.setting.name in names]
+        programs.append(_program(resolved, structure, runs_of_program, own, folds, data, checkpoints))
         inputs.append(_inputs(resolved, prepared.contents, checkpoints))
         n_cut = max(n_cut, cut)
     if n_cut:
@@ -375,26 +385,22 @@ def _program(
     config: ConfigDict,
     structure: Mapping[str, Any],
     runs: Sequence[RunKey],
+    final: Sequence[RunKey],
     folds: Sequence[Fold],
     data: Data,
     checkpoints: Mapping[str, Pretrained],
 ) -> Program:
-    """Returns the program that trains all runs of one structure."""
+    """Returns the program that trains all runs of one structure, those of the folds and the final ones."""
     specs = tuple(_stream_spec(config, checkpoints, name) for name in config.streams)
     tuned = {spec.name: spec.tuning for spec in specs if spec.tuning is not None}
     parts = {name: divide(load_checkpoint(str(checkpoints[name].folder)).params, tuned[name]) for name in tuned}
     orders, order_of_run = batch_orders(folds, runs, shared=bool(tuned))
-    shuffle = partial(
-        epoch_order,
-        utterances=[bucket.utterance for bucket in data.buckets],
-        orders=orders,
-        batch_size=config.batch_size,
-        views=len(config.speeds),
-    )
-    steps = sum(rows.shape[1] * rows.shape[2] for rows in shuffle(epoch=1).rows)
+    shuffle = partial(_shuffle, config, data, orders)
+    steps = sum(rows.shape[1] * rows.shape[2] for rows in shuffle(1).rows)
     schemes = schemes_of(runs)
     predicted = {split: prediction_rows(data, selection_rows(folds, split), PREDICT_BATCH) for split in ("val", "test")}
-    return Program(
+    per_run = _per_run(config, (*runs, *final), (*folds, everyone(folds)), data, schemes)
+    program = Program(
         structure=structure,
         runs=runs,
         network=_network(config, specs, data, schemes, steps),
@@ -403,11 +409,47 @@ def _program(
             {name: part.lower for name, part in parts.items()}, {name: part.upper for name, part in parts.items()}
         ),
         start={name: part.start for name, part in parts.items()},
-        per_run=_per_run(config, runs, folds, data, schemes),
+        per_run=jax.tree.map(lambda x: x[: len(runs)], per_run),
         rows={split: tuple(rows) for split, (rows, _) in predicted.items()},
         columns={split: columns for split, (_, columns) in predicted.items()},
         order_of_run=order_of_run,
-        shuffle=lambda epoch: shuffle(epoch=epoch),
+        shuffle=shuffle,
+    )
+    if not final:
+        return program
+    # As many orders, of as many batches, as the program is compiled for.
+    own_orders, own_order_of_run = batch_orders((*folds, everyone(folds)), final, shared=bool(tuned))
+    own_orders = list(islice(cycle(own_orders), len(orders)))
+    n_batches = count_batches(
+        [bucket.utterance for bucket in data.buckets], orders=orders, batch_size=config.batch_size
+    )
+    of_everyone = replace(
+        program,
+        runs=final,
+        per_run=jax.tree.map(lambda x: x[len(runs) :], per_run),
+        rows={},
+        columns={},
+        order_of_run=own_order_of_run,
+        shuffle=partial(_shuffle, config, data, own_orders, n_batches=n_batches),
+    )
+    return replace(program, final=of_everyone)
+
+
+def _shuffle(
+    config: ConfigDict,
+    data: Data,
+    orders: Sequence[tuple[int, Bool[np.ndarray, " utterance"]]],
+    epoch: int,
+    n_batches: Sequence[int] | None = None,
+) -> Order:
+    """Returns the batches of an epoch; see `epoch_order`."""
+    return epoch_order(
+        [bucket.utterance for bucket in data.buckets],
+        orders=orders,
+        epoch=epoch,
+        batch_size=config.batch_size,
+        views=len(config.speeds),
+        n_batches=n_batches,
     )
 
 

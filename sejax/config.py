@@ -201,6 +201,7 @@ def _set_training(config: ConfigDict) -> None:
     config.seeds = 1
     config.seed = 0  # the first seed, up to 2,147,483,647
     config.grid = _empty_grid()
+    config.final = False  # also trains each setting and seed on every speaker, for the median of its folds' epochs
     config.runs_per_chunk = 0  # runs vmapped together; 0: on a CPU one per device, else as many as memory holds
     config.frames_on = "auto"  # where frames are kept: device, host (streamed batch by batch), auto (host if too many)
     config.devices = 0  # devices that share the runs; 0: all (on a CPU each core is one)
@@ -246,6 +247,7 @@ CHANGEABLE = (
     "tensorboard",
     "checkpoint_every",
     "bootstrap",
+    "final",
     "data_dir",
     "devices",
     "frames_on",
@@ -435,6 +437,7 @@ CHECKS: Mapping[str, Check] = {
     "memory_fraction": number(0.01, 1),
     "checkpoint_every": whole(1, 100_000),
     "tensorboard": FLAG,
+    "final": FLAG,
     "bootstrap": Check(
         lambda draws: is_number(draws) and isinstance(draws, int) and (draws == 0 or 20 <= draws <= 100_000),
         "0 (no intervals) or a whole number from 20 to 100,000",

@@ -223,10 +223,16 @@ def _end(problem: str) -> NoReturn:
 def _last_words(workdir: str) -> str:
     """Returns the line of a process that ends early: what is saved, and how to continue."""
     checkpoints = Path(workdir, "checkpoints")
-    folders = (*checkpoints.glob("[0-9]*"), *checkpoints.glob("program-*/[0-9]*"))
-    saved = [int(folder.name) for folder in folders if re.fullmatch("[1-9][0-9]*", folder.name)]
-    what = f"epoch {max(saved)} is saved in {workdir}" if saved else "no epoch is saved yet"
+    saved, final = _newest(checkpoints), _newest(checkpoints / "final")
+    of_final = f" (of the final runs {final})" if final else ""
+    what = f"epoch {saved}{of_final} is saved in {workdir}" if saved else "no epoch is saved yet"
     return f"stopped: {what}, computed features are kept; the same command continues"
+
+
+def _newest(checkpoints: Path) -> int:
+    """Returns the newest epoch of any program in a folder of checkpoints, 0 if there is none."""
+    folders = (*checkpoints.glob("[0-9]*"), *checkpoints.glob("program-*/[0-9]*"))
+    return max((int(folder.name) for folder in folders if re.fullmatch("[1-9][0-9]*", folder.name)), default=0)
 
 
 if __name__ == "__main__":

@@ -330,6 +330,7 @@ def test_settings_of_other_structure_are_other_programs_and_continue(
     config = tiny_config(cache_dir)
     config.grid.streams = (("mfcc",), ("mfcc", "mel"))
     config.grid.alpha = (0.5, 1.0)
+    config.final = True
     found = train_and_evaluate(config, str(tmp_path / "whole"))
     names = {f"alpha={alpha} streams={streams}" for streams in ("mfcc", "mfcc+mel") for alpha in (0.5, 1.0)}
     assert {s["name"] for s in found["settings"]} == names
@@ -338,6 +339,11 @@ def test_settings_of_other_structure_are_other_programs_and_continue(
     assert sorted(run for own in plan for run in own["runs"]) == list(range(40))
     assert plan[1]["needed_bytes"] > plan[0]["needed_bytes"] > 0
     assert {row["streams"] for row in read_csv(tmp_path / "whole" / "runs.csv")} == {"mfcc", "mfcc+mel"}
+
+    final = [row for row in read_csv(tmp_path / "whole" / "runs.csv") if row["fold"] == "all"]
+    assert [int(row["run"]) for row in final] == [40, 41, 42, 43]
+    assert {row["setting"] for row in final} == names
+    assert set(os.listdir(tmp_path / "whole" / "checkpoints" / "final")) == {"program-1", "program-2"}
 
     # The runs with MFCC alone are those of a study that has nothing else.
     config = tiny_config(cache_dir)
@@ -358,6 +364,7 @@ def test_settings_of_other_structure_are_other_programs_and_continue(
     config = tiny_config(cache_dir)
     config.grid.streams = (("mfcc",), ("mfcc", "mel"))
     config.grid.alpha = (0.5, 1.0)
+    config.final = True
     train_interrupted(config, str(tmp_path / "parts"), epochs=1, monkeypatch=monkeypatch, program=2)
     train_and_evaluate(config, str(tmp_path / "parts"))
     for name in ("predictions.csv", "runs.csv", "history.jsonl", "metrics.json"):

@@ -31,6 +31,16 @@ def plan_rounds(n_batches: Sequence[int], *, most_extra: float = 0.1) -> tuple[i
     return rounds, steps
 
 
+def count_batches(
+    utterances: Sequence[Int[AnyArray, " _row"]],
+    *,
+    orders: Sequence[tuple[int, Bool[np.ndarray, " utterance"]]],
+    batch_size: int,
+) -> list[int]:
+    """Returns the batches of each bucket that hold all utterances of the longest order; see `epoch_order`."""
+    return [-(-max(int(visited[np.asarray(u)].sum()) for _, visited in orders) // batch_size) for u in utterances]
+
+
 def epoch_order(
     utterances: Sequence[Int[AnyArray, " _row"]],
     *,
@@ -38,14 +48,15 @@ def epoch_order(
     epoch: int,
     batch_size: int,
     views: int,
+    n_batches: Sequence[int] | None = None,
 ) -> Order:
     """Shuffles one epoch of each order: every visited utterance once, each batch from one bucket.
 
     Orders of one seed are parts of one shuffle. They reach an utterance at about the same time, so that streamed frames
     are read once for all of them. All orders have the same number of steps and all batches are full: where the numbers
-    do not divide, utterances from the start of the shuffle are visited twice. One view is drawn per utterance and
-    epoch. An order depends on its seed, its utterances, the epoch and the number of steps alone, so that a resumed run
-    gets the same orders.
+    do not divide, utterances from the start of the shuffle are visited twice; where `n_batches` has no room for all,
+    those at its end are left out. One view is drawn per utterance and epoch. An order depends on its seed, its
+    utterances, the epoch and the number of steps alone, so that a resumed run gets the same orders.
 
     Args:
       utterances: Utterances of each bucket.
@@ -53,9 +64,9 @@ def epoch_order(
       epoch: Number of the epoch.
       batch_size: Utterances in a batch.
       views: Number of views.
+      n_batches: Batches of each bucket, where they are not as many as these orders need.
     """
-    most = [max(int(visited[np.asarray(u)].sum()) for _, visited in orders) for u in utterances]
-    rounds, steps = plan_rounds([-(-n // batch_size) for n in most])
+    rounds, steps = plan_rounds(n_batches or count_batches(utterances, orders=orders, batch_size=batch_size))
     shapes = [(rounds, n, batch_size) for n in steps]
     per_order = []
     for seed, visited in orders:

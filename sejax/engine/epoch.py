@@ -5,6 +5,7 @@ all runs share; a fold is only the mask `Run.trained`. If the frames are streame
 (`train_batch`, `predict_batch`).
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -87,14 +88,24 @@ def first_batch(data: Data) -> Batch:
 
 @partial(jax.jit, static_argnames="network", donate_argnames="states")
 def train_epoch(
-    states: State, chunk: Chunk, shared: Shared, order: Order, epoch: Int[Array, ""], *, network: Network
+    states: State,
+    chunk: Chunk,
+    shared: Shared,
+    order: Order,
+    epoch: Int[Array, ""],
+    n_chunks: Int[Array, ""],
+    *,
+    network: Network,
 ) -> tuple[State, EpochMetrics]:
-    """Trains all runs for one epoch; the states given are used up."""
+    """Trains the runs of the first `n_chunks` chunks for one epoch; the states given are used up.
+
+    The runs of the other chunks stay as they are, and cost no time; their metrics are 0.
+    """
     shares_batches = chunk.order_row.ndim == 1
     buckets = shared.data.buckets
 
-    def train_chunk(args):
-        state, (run, order_row, seed) = args
+    def train_chunk(state, _, of_chunk):
+        run, order_row, seed = of_chunk
         key = jax.random.fold_in(jax.random.key(seed), epoch)
 
         batches = jax.tree.map(lambda x: x[order_row], order)
@@ -119,7 +130,9 @@ def train_epoch(
         state, metrics = jax.lax.scan(on_round, state, (rounds, batches.rows, batches.view))
         return state, _over_steps(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), metrics))
 
-    return jax.lax.map(train_chunk, (states, chunk))
+    shape = (*states.step.shape, len(network.recipe.tasks))
+    no_metrics = EpochMetrics(*(jnp.zeros(shape, jnp.float32) for _ in EpochMetrics._fields))
+    return _train_chunks(train_chunk, states, no_metrics, chunk, n_chunks)
 
 
 @partial(jax.jit, static_argnames="network", donate_argnames="states")
@@ -130,24 +143,41 @@ def train_batch(
     shared: Shared,
     step: StreamedStep,
     epoch: Int[Array, ""],
+    n_chunks: Int[Array, ""],
     *,
     network: Network,
 ) -> tuple[State, StepMetrics]:
-    """Trains all runs for one step of an epoch; see `train_epoch`.
+    """Trains the runs of the first chunks for one step of an epoch; see `train_epoch`.
 
     Args:
       metrics: of the epoch so far, `[chunk, slot, step, task]`.
       shared: the buckets of its data are not read.
     """
 
-    def train_chunk(args):
-        state, (run, order_row, seed) = args
+    def train_chunk(state, metrics, of_chunk):
+        run, order_row, seed = of_chunk
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), epoch), step.number)
         rows, view = step.rows[order_row], step.view[order_row]
-        return _train_slots(network, shared, step.bucket, state, run, rows, view, key)
+        state, of_step = _train_slots(network, shared, step.bucket, state, run, rows, view, key)
+        return state, jax.tree.map(lambda x, new: x.at[:, step.number].set(new), metrics, of_step)
 
-    states, of_step = jax.lax.map(train_chunk, (states, chunk))
-    return states, jax.tree.map(lambda x, new: x.at[:, :, step.number].set(new), metrics, of_step)
+    return _train_chunks(train_chunk, states, metrics, chunk, n_chunks)
+
+
+def _train_chunks(train_chunk: Callable[..., Any], states: State, metrics: Any, chunk: Chunk, n_chunks) -> Any:
+    """Trains the first chunks in turn and in place: a loop of as many rounds as are asked for, in one program.
+
+    Args:
+      train_chunk: Returns state and metrics of a chunk, given both and its part of `chunk`.
+      metrics: `[chunk, ...]`.
+    """
+
+    def on_chunk(i, carry):
+        own, of_chunk = jax.tree.map(partial(jax.lax.dynamic_index_in_dim, index=i, keepdims=False), (carry, chunk))
+        own = train_chunk(*own, of_chunk)
+        return jax.tree.map(lambda x, new: jax.lax.dynamic_update_index_in_dim(x, new, i, 0), carry, own)
+
+    return jax.lax.fori_loop(0, n_chunks, on_chunk, (states, metrics))
 
 
 def _train_slots(network: Network, shared: Shared, bucket: Bucket, state: State, run: Run, rows, view, key):

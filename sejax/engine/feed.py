@@ -3,6 +3,7 @@ them (`Streamed`). Both take the same steps on the same batches.
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -38,15 +39,26 @@ class Outcome(NamedTuple):
     finished: Bool[np.ndarray, " run"]  # whether these are all epochs that the run trains
 
 
-class _Feed(ABC):
+class Feed(ABC):
     """A planned program with its arrays on the devices, all but the frames."""
 
-    def __init__(self, plan: Planned, data: Data):
+    def __init__(self, plan: Planned, shared: Shared | None = None):
+        """Puts the arrays of a program on the devices.
+
+        Args:
+          shared: those that all runs read, if they are there.
+        """
         self.plan, self.placed, self.program = plan, plan.placed, plan.placed.program
         self.layout, self.network = plan.placed.layout, plan.placed.program.network
-        self.shared = self.replicate(Shared(data, self.program.frozen))
+        self.shared = self.replicate(Shared(self.data(), self.program.frozen)) if shared is None else shared
         parts = zip(self.placed.chunk, self.placed.chunk_sharding, strict=True)
         self.chunk = Chunk(*(devices.put(part, sharding) for part, sharding in parts))
+        self.n_chunks = self.replicate(np.int32(self.layout.filled))
+
+    def of_final_runs(self) -> "Feed":
+        """Returns a feed of the same compiled program for the runs that train on every speaker (`Program.final`)."""
+        assert self.program.final is not None
+        return type(self)(replace(self.plan, placed=self.placed.of_final_runs()), self.shared)
 
     def replicate(self, tree: Any) -> Any:
         """Puts arrays that all runs read on every device."""
@@ -55,6 +67,18 @@ class _Feed(ABC):
     def put_runs(self, tree: Any) -> Any:
         """Puts arrays `[chunk, slot, ...]` on the devices of their runs."""
         return devices.put(tree, self.placed.by_run)
+
+    def filled(self, tree: Any) -> Any:
+        """Returns the chunks that hold runs, of arrays `[chunk, slot, ...]`: what training changes."""
+        return jax.tree.map(lambda x: x[: self.layout.filled], tree)
+
+    def with_filled(self, tree: Any, filled: Any) -> Any:
+        """Returns the tree with other values in the chunks that hold runs."""
+        return self.put_runs(jax.tree.map(lambda x, new: x.at[: len(new)].set(new), tree, filled))
+
+    @abstractmethod
+    def data(self) -> Data:
+        """Returns the corpus as it lies on the devices."""
 
     @abstractmethod
     def train_epoch(self, states: State, number: int) -> tuple[State, EpochMetrics]:
@@ -103,39 +127,42 @@ class _Feed(ABC):
         ]
 
 
-class Resident(_Feed):
+class Resident(Feed):
     """All frames are on the devices."""
 
-    def __init__(self, plan: Planned):
-        super().__init__(plan, jax.tree.map(np.asarray, plan.placed.program.data))
+    def __init__(self, plan: Planned, shared: Shared | None = None):
+        super().__init__(plan, shared)
         self.rows = {split: self.put_runs(self.placed.rows(split)) for split in self.program.rows}
+
+    def data(self) -> Data:
+        return jax.tree.map(np.asarray, self.program.data)
 
     def train_epoch(self, states: State, number: int) -> tuple[State, EpochMetrics]:
         order, on_device = self.replicate((self.program.shuffle(number), np.int32(number)))
-        states, metrics = self.plan.compiled(states, self.chunk, self.shared, order, on_device)
+        states, metrics = self.plan.compiled(states, self.chunk, self.shared, order, on_device, self.n_chunks)
         return self.put_runs(states), metrics
 
     def predict(self, params: Any, split: str) -> Any:
         return epoch.predict(params, self.chunk.runs, self.shared, self.rows[split], model=self.network.model)
 
 
-class Streamed(_Feed):
+class Streamed(Feed):
     """Frames are read from the shards and put on the devices while these compute the step before."""
 
-    def __init__(self, plan: Planned):
-        super().__init__(plan, plan.placed.program.data._replace(buckets=()))
+    def data(self) -> Data:
+        return self.program.data._replace(buckets=())
 
     def train_epoch(self, states: State, number: int) -> tuple[State, EpochMetrics]:
         program = self.program
         metrics = self.put_runs(self.placed.no_metrics())
         on_device = self.replicate(np.int32(number))
         visits = visits_of_epoch(program.shuffle(number))
-        blocks = Blocks(program.data.buckets, visits, program.block_rows["train"], program.views)
+        blocks = Blocks(program.data.buckets, visits, self.plan.block_rows["train"], program.views)
         for i, block in enumerate(read_ahead(blocks)):
             step = self.replicate(StreamedStep(block.bucket, block.rows, block.view, np.int32(i)))
             before = metrics
             states, metrics = self.plan.compiled[block.number](
-                states, metrics, self.chunk, self.shared, step, on_device
+                states, metrics, self.chunk, self.shared, step, on_device, self.n_chunks
             )
             states, metrics = self.put_runs((states, metrics))
             # So that the devices hold two blocks at most: the one of this step and the next one.
@@ -145,7 +172,8 @@ class Streamed(_Feed):
     def predict(self, params: Any, split: str) -> Any:
         program, model = self.program, self.network.model
         outputs: list[Any] = []
-        blocks = Blocks(program.data.buckets, visits_of_prediction(program.rows[split]), program.block_rows[split], 1)
+        visits = visits_of_prediction(program.rows[split])
+        blocks = Blocks(program.data.buckets, visits, self.plan.block_rows[split], 1)
         for block in read_ahead(blocks):
             bucket = self.replicate(block.bucket)
             rows = self.put_runs(block.rows[self.placed.fold])
@@ -154,6 +182,6 @@ class Streamed(_Feed):
         return tuple(jnp.concatenate(parts, axis=2) for parts in zip(*outputs, strict=True))
 
 
-def open_feed(plan: Planned) -> Resident | Streamed:
+def open_feed(plan: Planned) -> Feed:
     """Returns the feed that the plan names."""
     return Resident(plan) if plan.frames_on == "device" else Streamed(plan)

@@ -28,6 +28,7 @@ class Planned:
     placed: Placed
     frames_on: str  # "device", or "host": streamed
     compiled: Any  # an epoch; if frames are streamed, a step of each length bucket
+    block_rows: Mapping[str, dict[int, int]]  # of streamed blocks: `Program.block_rows`; empty if none is streamed
     parameters: Any  # the shapes of one run's
     needed: int  # bytes per device
     free: int  # bytes per device
@@ -175,8 +176,10 @@ def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
     init_runs = partial(epoch.init_runs, network=network)
     states = abstract(jax.eval_shape(init_runs, chunk, shared, program.start), by_run)
     compiled: Any
+    block_rows: Mapping[str, dict[int, int]] = {}
     if frames_on == "device":
-        compiled = compile_lowered(epoch.train_epoch.lower(states, chunk, shared, order, number, network=network))
+        lowered = epoch.train_epoch.lower(states, chunk, shared, order, number, number, network=network)
+        compiled = compile_lowered(lowered)
         needed, in_common = _bytes(compiled), nbytes(program.data)
     else:
         metrics, shared = abstract(placed.no_metrics(), by_run), shared._replace(data=shared.data._replace(buckets=()))
@@ -188,7 +191,7 @@ def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
         compiled = {}
         for n, block in blocks.items():
             step = StreamedStep(block, batch, batch, number)
-            lowered = epoch.train_batch.lower(states, metrics, chunk, shared, step, number, network=network)
+            lowered = epoch.train_batch.lower(states, metrics, chunk, shared, step, number, number, network=network)
             compiled[n] = compile_lowered(lowered)
         predicted = [program.block(n, size, 1) for split in program.rows for n, size in block_rows[split].items()]
         # The next block is on the device beside the one of a step.
@@ -199,7 +202,13 @@ def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
         needed -= in_common * (by_run.mesh.size - 1) // by_run.mesh.size  # cores share one copy
     parameters = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), states.params)
     return Planned(
-        placed=placed, frames_on=frames_on, compiled=compiled, parameters=parameters, needed=needed, free=free
+        placed=placed,
+        frames_on=frames_on,
+        compiled=compiled,
+        block_rows=block_rows,
+        parameters=parameters,
+        needed=needed,
+        free=free,
     )
 
 

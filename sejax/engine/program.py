@@ -1,7 +1,7 @@
 """The programs of a study as arrays: the runs of one structure on the host, and placed on devices."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,8 @@ from jaxtyping import Int
 from sejax.data.prefetch import largest_blocks, visits_of_epoch, visits_of_prediction
 from sejax.data.types import Bucket, Data, Order
 from sejax.engine.epoch import Chunk
-from sejax.engine.runs import Layout, Learnable, RunKey, learnable
+from sejax.engine.final import median_epochs
+from sejax.engine.runs import Layout, Learnable, RunKey, lay_out, learnable
 from sejax.engine.step import Frozen, Network, Run, StepMetrics
 from sejax.engine.tasks import Task
 
@@ -35,11 +36,16 @@ class Program:
     columns: Mapping[str, Int[np.ndarray, "fold column"]]
     order_of_run: Int[np.ndarray, " run"] | None  # None: by seed, shared by the runs of a chunk
     shuffle: Callable[[int], Order]  # of an epoch
+    final: "Program | None" = None  # these settings and seeds on every speaker, as arrays of the same shapes
 
     @property
     def fold(self) -> Int[np.ndarray, " run"]:
         """The number of each run's fold."""
         return np.array([run.fold for run in self.runs])
+
+    def final_epochs(self, best_epoch: Int[np.ndarray, " run"]) -> Int[np.ndarray, " final"]:
+        """Returns how long each final run trains, given the epochs that the runs chose; 0: all folds diverged."""
+        return median_epochs(self.final.runs, self.runs, best_epoch) if self.final else np.zeros(0, int)
 
     @property
     def labelled_tasks(self) -> dict[Task, int]:
@@ -70,7 +76,9 @@ class Program:
         """The utterances in the largest streamed block of each bucket: in training ("train"), and by split."""
         recipe = self.network.recipe
         epochs = range(1, recipe.total_steps // recipe.epoch_steps + 1)
-        train = largest_blocks(visit for epoch in epochs for visit in visits_of_epoch(self.shuffle(epoch)))
+        shuffles = [self.shuffle, *([self.final.shuffle] if self.final else [])]
+        orders = (shuffle(epoch) for shuffle in shuffles for epoch in epochs)
+        train = largest_blocks(visit for order in orders for visit in visits_of_epoch(order))
         return {"train": train} | {name: largest_blocks(visits_of_prediction(rows)) for name, rows in self.rows.items()}
 
     def block(self, number: int, size: int, views: int) -> Bucket:
@@ -116,6 +124,13 @@ class Placed:
     def fold(self) -> Int[np.ndarray, "chunk slot"]:
         """The number of each run's fold."""
         return self.layout.scatter(self.program.fold)
+
+    def of_final_runs(self) -> "Placed":
+        """Returns the program's final runs as arrays of the same shapes."""
+        chunks, slots = self.layout.run.shape
+        program = self.program.final
+        assert program is not None
+        return replace(self, program=program, layout=lay_out(program.runs, slots=slots, chunks=chunks))
 
     def rows(self, split: str) -> tuple[Int[np.ndarray, "chunk slot _batch _row"], ...]:
         """Returns each run's rows of a split, per bucket."""

@@ -97,11 +97,17 @@ def enumerate_runs(n_folds: int, settings: Sequence[Setting], seeds: Sequence[in
 class Layout:
     """The place of each run of a program, by its index in the list of these runs.
 
-    A slot beyond a chunk's last run repeats that run; its results are not read.
+    A slot beyond a chunk's last run repeats that run; its results are not read. So does a chunk beyond the last one.
     """
 
     run: Int[np.ndarray, "chunk slot"]
     seed: Int[np.ndarray, " chunk"]
+
+    @property
+    def filled(self) -> int:
+        """The number of leading chunks that hold all runs."""
+        slots = self.run.shape[1]
+        return int(np.unique(self.run.ravel(), return_index=True)[1].max()) // slots + 1
 
     def collect(self, tree: Any) -> Any:
         """Returns `[chunk, slot, ...]` leaves as numpy `[run, ...]`, in the runs' order: one transfer to the host."""
@@ -113,8 +119,12 @@ class Layout:
         return x[self.run]
 
 
-def lay_out(runs: Sequence[RunKey], *, slots: int) -> Layout:
-    """Cuts each seed's runs into chunks of `slots`."""
+def lay_out(runs: Sequence[RunKey], *, slots: int, chunks: int = 0) -> Layout:
+    """Cuts each seed's runs into chunks of `slots`.
+
+    Args:
+      chunks: the least number of them; the last one is repeated.
+    """
     by_seed: dict[int, list[int]] = {}
     for place, run in enumerate(runs):
         by_seed.setdefault(run.seed, []).append(place)
@@ -124,6 +134,8 @@ def lay_out(runs: Sequence[RunKey], *, slots: int) -> Layout:
             part = places[start : start + slots]
             rows.append(part + [part[-1]] * (slots - len(part)))
             seeds.append(seed)
+    rows += [rows[-1]] * (chunks - len(rows))
+    seeds += [seeds[-1]] * (chunks - len(seeds))
     return Layout(np.array(rows), np.array(seeds))
 
 

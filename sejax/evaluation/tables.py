@@ -120,3 +120,17 @@ def _gaps(setting: Mapping[str, Any], runs: int) -> list[str]:
 def _first(names: Sequence[str], separator: str) -> str:
     more = len(names) - _MOST_NAMES
     return separator.join([*names[:_MOST_NAMES], *([f"and {more:,} more"] if more > 0 else [])])
+
+
+def describe_final(epochs: Sequence[int]) -> str:
+    """Returns what the final runs of a study are, as a sentence.
+
+    Args:
+      epochs: those that each has trained.
+    """
+    low, high = min(epochs), max(epochs)
+    trained = count(low, "epoch") if low == high else f"{low:,} to {high:,} epochs"
+    return (
+        f"{count(len(epochs), 'final run')} trained on every speaker for {trained}, the median of the epochs that the "
+        "folds of a setting and seed chose. No number is of a final run."
+    )

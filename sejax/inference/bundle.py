@@ -21,7 +21,6 @@ from sejax.pretrained.hub import locate_file, read_json
 from sejax.workdir import trained
 from sejax.workdir.trained import Trained, TrainedRun, read_description, read_trained
 
-FINAL = "all"  # the fold of a run that is trained on every speaker
 CARD = "README.md"
 PRETRAINED = "pretrained"  # the folder of embedded checkpoints
 WORKDIR = "metrics.json"  # what a workdir has and a bundle has not

@@ -11,7 +11,6 @@ from sejax.corpora.schema import DIMENSIONS
 from sejax.evaluation.tables import COLUMNS
 from sejax.host.atomic import atomic_write
 from sejax.host.wording import count
-from sejax.inference.bundle import FINAL
 from sejax.workdir.trained import Trained
 
 _PARTS = ("wa", "ua", "ccc_mean")  # the metrics of speakers and genders
@@ -35,7 +34,7 @@ def write_card(path: Path, found: Trained, setting: Mapping[str, Any], metrics: 
         scale="{:g} to {:g}".format(*found.vad_scale),
         streams=list(found.inputs),
         checkpoints=[f"{name} ({given.model}, {given.revision})" for name, given in found.pretrained.items()],
-        final=all(run.fold == FINAL for run in found.runs),
+        final=all(run.final for run in found.runs),
         runs=count(len(found.runs), "run"),
         epochs=sorted({run.epoch for run in found.runs}),
         corpus=metrics["corpus"],

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from sejax.errors import InputError
 from sejax.evaluation.selection import comparable_scores
 from sejax.host.wording import count
-from sejax.inference.bundle import CARD, FINAL, PRETRAINED, WORKDIR, choose_runs
+from sejax.inference.bundle import CARD, PRETRAINED, WORKDIR, choose_runs
 from sejax.inference.card import write_card
 from sejax.pretrained.convert import find_pretrained
 from sejax.pretrained.hub import CONFIG, preprocessor_files, read_json, weight_files
@@ -147,14 +147,14 @@ def _places(runs: Sequence[TrainedRun], names: Sequence[str], setting: str, work
     of_setting = [place for place, run in enumerate(runs) if run.setting == setting]
     own = [runs[place] for place in of_setting]
     if tuple(names) == ("final",):
-        chosen = [place for place in of_setting if runs[place].fold == FINAL]
+        chosen = [place for place in of_setting if runs[place].final]
         if not chosen:
             raise InputError(
                 f"{workdir}: the study has no final model, expected one: train it with the study's command and "
                 "--config.final=True (nothing else is trained again), or take the ensemble of the folds (--runs folds)"
             )
     elif tuple(names) == ("folds",):
-        chosen = [place for place in of_setting if runs[place].fold != FINAL]
+        chosen = [place for place in of_setting if not runs[place].final]
     else:
         chosen = [of_setting[place] for place in choose_runs(own, names, workdir)]
     whole = [place for place in chosen if runs[place].epoch > 0]
@@ -200,7 +200,7 @@ def _calibration(given: Mapping[str, Any], runs: Sequence[TrainedRun]) -> dict[s
     """Returns the calibration of each run: of its fold, or of all folds together for one of all speakers."""
 
     def of(part: Mapping[str, Any], run: TrainedRun) -> Any:
-        return part["all"] if run.fold == FINAL else part["folds"].get(run.fold, part["all"])
+        return part["all"] if run.final else part["folds"].get(run.fold, part["all"])
 
     found: dict[str, Any] = {}
     if temperature := given.get("temperature"):
@@ -213,6 +213,6 @@ def _calibration(given: Mapping[str, Any], runs: Sequence[TrainedRun]) -> dict[s
 
 def describe(exported: Exported) -> str:
     """Returns what was written, in a sentence."""
-    folds = sum(run.fold != FINAL for run in exported.runs)
+    folds = sum(not run.final for run in exported.runs)
     what = count(folds, "run") + " of folds" if folds else f"{count(len(exported.runs), 'run')} of all speakers"
     return f"{exported.folder}: {what}, setting {exported.setting}"

@@ -15,7 +15,7 @@ _MINIMUM = 3  # one part for training, one for validation, one for testing
 
 @dataclass(frozen=True)
 class Fold:
-    """One division of the utterances: three disjoint masks, none of them empty."""
+    """One division of the utterances: three disjoint masks, none of them empty but those of `everyone`."""
 
     name: str
     train: Bool[np.ndarray, " utterance"]
@@ -99,6 +99,12 @@ def official_splits(utterances: Sequence[Utterance]) -> tuple[Fold, ...]:
 
 def _fold(name: str, *, is_val: Bool[np.ndarray, " utterance"], is_test: Bool[np.ndarray, " utterance"]) -> Fold:
     return Fold(name=name, train=~is_val & ~is_test, val=is_val, test=is_test)
+
+
+def everyone(folds: Sequence[Fold]) -> Fold:
+    """Returns the division that trains on every utterance of the folds, and holds out none."""
+    train = folds[0].train
+    return Fold(name="all", train=np.ones_like(train), val=np.zeros_like(train), test=np.zeros_like(train))
 
 
 def column(utterances: Sequence[Utterance], name: str) -> np.ndarray:

@@ -17,7 +17,7 @@ from importlib import resources
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from sejax.evaluation.tables import COLUMNS, Column
+from sejax.evaluation.tables import COLUMNS, Column, describe_final
 from sejax.host.atomic import atomic_write
 from sejax.host.wording import count
 from sejax.report.read import Audit, DroppedUtterance, Protocol, Provenance, Setting, Study, read_study
@@ -114,6 +114,7 @@ class ProvenanceView:
     command: str
     facts: Sequence[tuple[str, str]]
     config: str
+    final: str  # of the final runs; empty without
 
 
 def write_report(workdir: str) -> str:
@@ -139,7 +140,7 @@ def render(study: Study) -> str:
         results=view_results(study),
         settings=view_settings(study),
         audit=_audit(study.audit),
-        provenance=_provenance(study.provenance),
+        provenance=_provenance(study.provenance, study.final_epochs),
     )
 
 
@@ -350,7 +351,7 @@ def _notes(audit: Audit) -> Details | None:
     return Details(f"Notes ({len(lines)})", lines=lines) if lines else None
 
 
-def _provenance(provenance: Provenance) -> ProvenanceView:
+def _provenance(provenance: Provenance, final_epochs: Sequence[int]) -> ProvenanceView:
     return ProvenanceView(
         command=provenance.command,
         facts=[
@@ -360,4 +361,5 @@ def _provenance(provenance: Provenance) -> ProvenanceView:
             ("versions", ", ".join(f"{name} {version}" for name, version in provenance.versions.items())),
         ],
         config=json.dumps(provenance.config, indent=2, ensure_ascii=False, sort_keys=True),
+        final=describe_final(final_epochs) if final_epochs else "",
     )

@@ -187,6 +187,7 @@ class Study:
     predictions: Predictions
     layer_weights: Mapping[tuple[str, str], Float[np.ndarray, "run layer"]]  # by setting and stream
     remarks: Sequence[str]  # about what is missing in the numbers
+    final_epochs: Sequence[int] = ()  # that the final runs have trained
 
     @property
     def columns(self) -> list[Column]:
@@ -238,8 +239,11 @@ def _read_files(workdir: str, folder: Path) -> Study:
     _check_same_data(workdir, tree, config)
     predictions = Predictions.read(str(folder / PREDICTIONS))
     history = read_history(str(folder / HISTORY)) if (folder / HISTORY).is_file() else []
+    rows = _read_csv(folder / RUNS)
+    # Final runs test nobody.
+    final = [row for row in rows if row.get("test_speakers") == ""]
     runs = [
-        Run(int(row["run"]), row["fold"], row["setting"], int(row["best_epoch"])) for row in _read_csv(folder / RUNS)
+        Run(int(row["run"]), row["fold"], row["setting"], int(row["best_epoch"])) for row in rows if row not in final
     ]
     of_runs = {run.number: (run.fold, run.setting) for run in runs}
     check_rows(history, of_runs, epochs=config["config"]["epochs"], path=str(folder / HISTORY))
@@ -255,6 +259,7 @@ def _read_files(workdir: str, folder: Path) -> Study:
         majority=_estimates(tree["baselines"].get("majority", {})),
         audit=_record(Audit, tree["audit"]),
         runs=runs,
+        final_epochs=[int(row["best_epoch"]) for row in final],
         history=history,
         predictions=predictions,
         layer_weights=_layer_weights(_read_csv(folder / LAYER_WEIGHTS)) if (folder / LAYER_WEIGHTS).is_file() else {},

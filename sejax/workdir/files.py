@@ -226,15 +226,18 @@ def _git_revision() -> str | None:
         return None
 
 
-def checkpoint_folder(workdir: str, number: int, *, of: int) -> Path:
-    """Returns the folder of a program's checkpoints; programs are numbered from 1."""
-    return Path(workdir, CHECKPOINTS, *([f"program-{number}"] if of > 1 else []))
+def checkpoint_folder(workdir: str, number: int, *, of: int, final: bool = False) -> Path:
+    """Returns the folder of a program's checkpoints, or of those of its final runs; programs are numbered from 1."""
+    return Path(workdir, CHECKPOINTS, *(["final"] if final else []), *([f"program-{number}"] if of > 1 else []))
 
 
-def program_identity(workdir: str, program: Program) -> str:
+def program_identity(workdir: str, program: Program, final: Int[np.ndarray, " final"] | None = None) -> str:
     """Returns a digest of what a program is trained on: the options, data and pretrained models of config.json.
 
     It stays the same when the workdir is continued by a newer version, with other options of `CHANGEABLE`.
+
+    Args:
+      final: the epochs of its final runs, if these are meant.
     """
     begun = _read_config(workdir) or {}
     return data.digest(
@@ -243,6 +246,7 @@ def program_identity(workdir: str, program: Program) -> str:
             "data": {name: begun["data"][name] for name in ("digests", "classes", "vad_scale")},
             "pretrained": begun.get("pretrained", {}),
             "structure": program.structure,
+            **({} if final is None else {"final": final.tolist()}),
         }
     )
 
@@ -284,6 +288,7 @@ def write_results(
     tested: Mapping[int, Tested],
     outcome: Outcome,
     history: Sequence[Mapping[str, Any]],
+    final: Sequence[tuple[RunKey, int]],
 ) -> dict[str, Any]:
     """Writes predictions.csv, runs.csv, layer_weights.csv (if hidden states are mixed) and metrics.json.
 
@@ -291,6 +296,7 @@ def write_results(
       tested: the test predictions of each run at its best epoch, by the run's number.
       outcome: of all runs.
       history: rows of history.jsonl.
+      final: the final runs that are trained, and their epochs.
 
     Returns:
       The tree of metrics.json.
@@ -299,7 +305,7 @@ def write_results(
         study.corpus, study.runs, study.folds, tested, learnable=study.learnable, best_epoch=outcome.best_epoch
     )
     predictions.write(os.path.join(workdir, PREDICTIONS))
-    write_runs(workdir, study, outcome.best_epoch)
+    write_runs(workdir, study, outcome.best_epoch, final)
     if any(of_run.mixing_scores for of_run in tested.values()):
         write_layer_weights(workdir, study, tested)
     identity = data.identity(study.corpus, data.rows_of(study.corpus, study.audio_digests))
@@ -343,22 +349,29 @@ def begin_runs(workdir: str, study: Study) -> None:
         write_runs(workdir, study, best_epoch=None)
 
 
-def write_runs(workdir: str, study: Study, best_epoch: Int[np.ndarray, " run"] | None) -> None:
+def write_runs(
+    workdir: str,
+    study: Study,
+    best_epoch: Int[np.ndarray, " run"] | None,
+    final: Sequence[tuple[RunKey, int]] = (),
+) -> None:
     """Writes runs.csv: each run's hyperparameters, the speakers of its splits, its best epoch (blank before).
 
-    Speakers are separated by blanks and quoted as the words of a shell: `shlex.split` reads them.
+    Speakers are separated by blanks and quoted as the words of a shell: `shlex.split` reads them. Final runs, which
+    come last, have no test speakers.
     """
     speakers = np.array([u.speaker for u in study.corpus.utterances])
     options = list(study.runs[0].setting.values)
     with atomic_write(Path(workdir, RUNS)) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*_RUN_COLUMNS, *options, *(f"{split}_speakers" for split in SPLITS), "best_epoch"])
-        for run in study.runs:
-            fold = study.folds[run.fold]
+        epochs = {run.number: "" if best_epoch is None else int(best_epoch[run.number]) for run in study.runs}
+        epochs |= {run.number: epoch for run, epoch in final}
+        for run in sorted((*study.runs, *(run for run, _ in final)), key=lambda run: run.number):
+            fold = study.fold_of(run)
             values = [written(run.setting.values[name]) for name in options]
             members = [shlex.join(sorted(set(speakers[getattr(fold, split)]))) for split in SPLITS]
-            epoch = "" if best_epoch is None else int(best_epoch[run.number])
-            writer.writerow([*_run_cells(run, study), *values, *members, epoch])
+            writer.writerow([*_run_cells(run, study), *values, *members, epochs[run.number]])
 
 
 def write_layer_weights(workdir: str, study: Study, tested: Mapping[int, Tested]) -> None:
@@ -384,7 +397,7 @@ _RUN_COLUMNS = ("run", "fold", "seed", "setting")
 
 
 def _run_cells(run: RunKey, study: Study) -> tuple[int, str, int, str]:
-    return run.number, study.folds[run.fold].name, run.seed, run.setting.name
+    return run.number, study.fold_of(run).name, run.seed, run.setting.name
 
 
 def read_json(path: Path, expected: str) -> Any:

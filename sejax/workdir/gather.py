@@ -18,7 +18,6 @@ class Part(NamedTuple):
     """Trained runs of one structure."""
 
     program: Program  # on the host
-    folds: Sequence[str]  # the name of each run's fold
     epochs: Int[np.ndarray, " run"]  # whose parameters these are; 0: the run has none
     params: Any  # [run, ...]
 
@@ -38,14 +37,15 @@ def gather_trained(
     rated = np.isfinite([u.vad for u in corpus.utterances]).any(axis=0)
     runs = []
     for part in parts:
-        learned = zip(part.program.runs, part.program.learnable, part.folds, part.epochs.tolist(), strict=True)
-        for run, possible, fold, epoch in learned:
+        for run, possible, epoch in zip(part.program.runs, part.program.learnable, part.epochs.tolist(), strict=True):
+            fold = study.fold_of(run)
             label, dimensions = trained_outputs(run, possible)
             valence, arousal, dominance = (dimensions & rated).tolist()
             runs.append(
                 TrainedRun(
                     number=run.number,
-                    fold=fold,
+                    fold=fold.name,
+                    final=not fold.test.any(),
                     seed=run.seed,
                     setting=run.setting.name,
                     epoch=epoch,

@@ -173,6 +173,13 @@ def _summary_writer() -> Any:
     return SummaryWriter
 
 
+def final_bar(epochs: int, runs: int, done: int) -> Any:
+    """Returns the bar of the epochs of final runs."""
+    return progress_bar(
+        epochs, f"training {count(runs, 'final run')}  {count(epochs, 'epoch')}", initial=done, leave=True
+    )
+
+
 class Progress:
     """A bar over epochs with the means over runs of the losses, of UA and CCC on validation, and the time left."""
 

@@ -38,7 +38,8 @@ class TrainedRun:
     """What is known of a run beside its arrays."""
 
     number: int
-    fold: str  # "all" for a run that is trained on every speaker
+    fold: str
+    final: bool  # trained on every speaker, so that no number is of it
     seed: int
     setting: str
     epoch: int

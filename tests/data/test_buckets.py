@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sejax.corpora.schema import Corpus, Utterance
 from sejax.data.buckets import ROUND_FRAMES, assemble, label_targets, length_buckets
-from sejax.data.order import epoch_order, plan_rounds, prediction_rows, take_batch
+from sejax.data.order import count_batches, epoch_order, plan_rounds, prediction_rows, take_batch
 from sejax.data.scales import fold_scales, normalise_by_speaker
 from sejax.data.types import Stream
 from sejax.features.registry import extract
@@ -280,6 +280,24 @@ def test_orders_of_a_seed_are_what_each_visits_of_one_shuffle(data):
         assert_array_equal(some[: visited[1][bucket.utterance].sum()], everyone[visited[1][bucket.utterance[everyone]]])
         of_row = dict(zip(everyone, view[0].ravel(), strict=True))
         assert view[1].ravel().tolist() == [of_row[row] for row in some]
+
+
+def test_an_order_with_fewer_places_than_utterances_visits_others_in_each_epoch(data):
+    """As many steps as orders of fewer utterances have, for arrays of equal shapes."""
+    some, everyone = np.arange(N) % 3 > 0, np.ones(N, bool)
+    utterances = [bucket.utterance for bucket in data.buckets]
+    n_batches = count_batches(utterances, orders=[(0, some)], batch_size=1)
+    seen = []
+    for epoch in (1, 2):
+        shapes = [rows.shape[1:] for rows in order_of(data, some, seeds=[0], epoch=epoch, batch_size=1).rows]
+        order = order_of(data, everyone, seeds=[0], epoch=epoch, batch_size=1, n_batches=n_batches)
+        assert [rows.shape[1:] for rows in order.rows] == shapes
+        visits = [bucket.utterance[rows.ravel()] for bucket, rows in zip(data.buckets, order.rows, strict=True)]
+        for own, of_bucket in zip(visits, utterances, strict=True):
+            assert len(set(own)) == min(len(own), len(of_bucket))
+        seen.append(set(np.concatenate(visits)))
+    assert seen[0] != seen[1]
+    assert max(map(len, seen)) < N
 
 
 def test_order_of_a_bucket_that_nobody_trains_on(data):

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from sejax.engine.final import final_runs, median_epochs
 from sejax.engine.runs import (
     balanced_class_weight,
     batch_orders,
@@ -111,6 +112,31 @@ def test_layout_reads_no_padding():
     layout = lay_out(make_runs(3, 1, (0.5,)), slots=4)
     assert layout.run.tolist() == [[0, 1, 2, 2]]
     assert layout.collect(np.array([[1.0, 2.0, 3.0, np.nan]])).tolist() == [1.0, 2.0, 3.0]
+
+
+def test_final_runs_fill_the_first_chunks_of_a_layout():
+    points = expand_grid(BASE, {"alpha": (0.2, 0.8)})
+    runs, final = enumerate_runs(5, points, [0, 3]), final_runs(5, points, [0, 3])
+    assert [run.number for run in final] == [20, 21, 22, 23]
+    assert {run.fold for run in final} == {5}
+    chunks, slots = lay_out(runs, slots=4).run.shape
+    layout = lay_out(final, slots=slots, chunks=chunks)
+    assert layout.run.tolist() == [[0, 1, 1, 1], *[[2, 3, 3, 3]] * (chunks - 1)]
+    assert layout.seed.tolist() == [0, *[3] * (chunks - 1)]
+    assert layout.filled == 2
+    assert lay_out(runs, slots=4).filled == chunks
+    assert layout.collect(layout.scatter(np.arange(4))).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "median"), [((3, 7, 4), 4), ((3, 4), 4), ((3, 6), 5), ((5, 0, 1, 0, 2), 2), ((0, 0), 0), ((9,), 9)]
+)
+def test_a_final_run_trains_the_median_of_the_epochs_that_its_folds_chose(chosen: tuple[int, ...], median: int):
+    points = expand_grid(BASE, {"alpha": (0.2, 0.8)})
+    runs, final = enumerate_runs(len(chosen), points, [0, 3]), final_runs(len(chosen), points, [0, 3])
+    own = (3, points[1].name)
+    best = np.array([chosen[run.fold] if (run.seed, run.setting.name) == own else 11 for run in runs])
+    assert median_epochs(final, runs, best).tolist() == [11, 11, 11, median]
 
 
 def test_hparams_are_those_of_each_runs_setting():

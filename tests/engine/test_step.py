@@ -107,6 +107,7 @@ class Study(NamedTuple):
     chunk: Chunk
     shared: Shared
     order: Any  # by epoch
+    n_chunks: Any
     by_run: NamedSharding
 
 
@@ -155,10 +156,11 @@ def make_study(
         )
         return jax.device_put(own, shared)
 
-    seed = jnp.full(layout.run.shape[0], 3, jnp.int32)
+    chunks = layout.run.shape[0]
+    seed = jnp.full(chunks, 3, jnp.int32)
     chunk = Chunk(jax.device_put(stacked, by_run), jax.device_put(order_row, by_run), seed)
     data = jax.device_put(jax.tree.map(np.asarray, data), shared)
-    return Study(layout, chunk, Shared(data, NOTHING_FROZEN), order, by_run)
+    return Study(layout, chunk, Shared(data, NOTHING_FROZEN), order, jnp.asarray(chunks, jnp.int32), by_run)
 
 
 def train(study, epochs, *, model=MODEL):
@@ -169,7 +171,8 @@ def train(study, epochs, *, model=MODEL):
     history = []
     for number in range(1, epochs + 1):
         order, on_device = study.order(number), jnp.asarray(number, jnp.int32)
-        states, metrics = epoch.train_epoch(states, study.chunk, study.shared, order, on_device, network=network)
+        arguments = study.chunk, study.shared, order, on_device, study.n_chunks
+        states, metrics = epoch.train_epoch(states, *arguments, network=network)
         states = jax.device_put(states, study.by_run)
         history.append(jax.tree.map(np.asarray, metrics))
     return states, history
@@ -298,7 +301,8 @@ def test_an_epoch_is_compiled_once_and_the_step_traced_once_per_bucket(raw, monk
     jax.monitoring.register_event_duration_secs_listener(listen)
     numbers = [jnp.asarray(number, jnp.int32) for number in range(1, 4)]
     for number, order in zip(numbers, orders, strict=True):
-        states, _ = epoch.train_epoch(states, study.chunk, study.shared, order, number, network=NETWORK)
+        arguments = study.chunk, study.shared, order, number, study.n_chunks
+        states, _ = epoch.train_epoch(states, *arguments, network=NETWORK)
         states = jax.device_put(states, study.by_run)
     jax.monitoring.unregister_event_duration_listener(listen)
     assert len(traced) == 2

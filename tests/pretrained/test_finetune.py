@@ -137,9 +137,9 @@ def train(study: Study, model: JointModel, epochs: int):
     states = epoch.init_runs(study.chunk, study.shared, study.start, network=network)
     metrics = None
     for number in range(1, epochs + 1):
-        on_device = jnp.asarray(number, jnp.int32)
+        numbers = jnp.asarray(number, jnp.int32), jnp.asarray(len(study.chunk.seed), jnp.int32)
         states, metrics = epoch.train_epoch(
-            states, study.chunk, study.shared, order(study, number), on_device, network=network
+            states, study.chunk, study.shared, order(study, number), *numbers, network=network
         )
     return states, metrics
 

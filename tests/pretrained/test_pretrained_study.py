@@ -71,6 +71,18 @@ def test_interrupted_and_continued_ends_with_the_same_files(
         assert (workdir / name).read_bytes() == (trained / name).read_bytes(), name
 
 
+def test_runs_on_every_speaker_share_their_batches_too(trained: Path, tmp_path: Path, cache_dir: str):
+    workdir = tmp_path / "workdir"
+    shutil.copytree(trained, workdir)
+    config = ssl_config(cache_dir)
+    config.final = True
+    train_and_evaluate(config, str(workdir))
+    for name in ("predictions.csv", "layer_weights.csv", "history.jsonl", "metrics.json"):
+        assert (workdir / name).read_bytes() == (trained / name).read_bytes(), name
+    (final,) = (row for row in read_csv(workdir / "runs.csv") if row["fold"] == "all")
+    assert (workdir / "checkpoints" / "final" / final["best_epoch"]).is_dir()
+
+
 def test_another_checkpoint_does_not_continue_a_workdir(trained: Path, tmp_path: Path, cache_dir: str):
     workdir = tmp_path / "workdir"
     shutil.copytree(trained, workdir)

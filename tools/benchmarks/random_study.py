@@ -216,7 +216,8 @@ class Epoch:
             chunk = Chunk(stacked, order_row, seed)
             states = epoch.init_runs(chunk, shared, {}, network=network)
             self._states.append(jax.device_put(states, by_run))
-            self._arguments.append((chunk, shared, order, number))
+            n_chunks = jax.device_put(np.int32(len(layout.seed)), replicated)
+            self._arguments.append((chunk, shared, order, number, n_chunks))
         self._by_run = by_run
         began = time.perf_counter()
         lowered = epoch.train_epoch.lower(self._states[0], *self._arguments[0], network=network)

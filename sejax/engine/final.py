@@ -1,0 +1,45 @@
+"""Final runs: each setting and seed of a study once more, trained on every speaker, as the model that people use.
+
+They are further runs of a program that is compiled for the folds, once these have chosen their epochs: arrays of the
+same shapes, so that nothing is compiled again. An epoch of a final run has as many steps as one of a fold, and the same
+schedule, so that the epochs that the folds chose mean the same number of updates. With the speakers whom a fold holds
+out there are more utterances than places in an epoch: each epoch visits another random part of them.
+
+Everyone is trained on and nobody is left to test a final run: no number of a study is of one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Int
+
+from sejax.engine.runs import RunKey, Setting, enumerate_runs
+
+
+def final_runs(n_folds: int, settings: Sequence[Setting], seeds: Sequence[int]) -> list[RunKey]:
+    """Returns a run per seed and setting, numbered after those of the folds; its fold is the one after the last."""
+    first = n_folds * len(settings) * len(seeds)
+    return [
+        replace(run, number=first + run.number, fold=n_folds + run.fold) for run in enumerate_runs(1, settings, seeds)
+    ]
+
+
+def median_epochs(
+    final: Sequence[RunKey], runs: Sequence[RunKey], best_epoch: Int[np.ndarray, " run"]
+) -> Int[np.ndarray, " final"]:
+    """Returns the epochs that each final run trains: the median, rounded half up, of those that its folds chose.
+
+    Args:
+      final: the final runs.
+      runs: those of the folds, of the same settings and seeds.
+      best_epoch: the epoch that each of `runs` chose; one that diverged has 0, and does not count.
+
+    Returns:
+      The epochs; 0 where all folds diverged.
+    """
+    chosen: dict[tuple[int, str], list[int]] = {(run.seed, run.setting.name): [] for run in final}
+    for run, epoch in zip(runs, best_epoch.tolist(), strict=True):
+        if epoch:
+            chosen[run.seed, run.setting.name].append(epoch)
+    return np.array([int(np.median(epochs) + 0.5) if epochs else 0 for epochs in chosen.values()])
