@@ -33,6 +33,7 @@ from tiny_study import (
 
 from sejax.config import STACKED
 from sejax.corpora.schema import DIMENSIONS
+from sejax.evaluation.calibration import calibrate
 from sejax.evaluation.intervals import summarise
 from sejax.evaluation.predictions import Predictions
 from sejax.study import train_and_evaluate
@@ -50,7 +51,7 @@ def metrics(study: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def predictions(study: Path) -> list[dict[str, str]]:
-    return read_csv(study / "predictions.csv")
+    return [row for row in read_csv(study / "predictions.csv") if row["split"] == "test"]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_workdir_holds_the_files_of_the_design(study: Path):
 def test_tables_have_the_columns_of_the_design(study: Path, predictions, runs, metrics):
     probabilities = [f"prob_{name}" for name in CLASSES]
     predicted = [f"pred_{d}" for d in DIMENSIONS]
-    keys = ["run", "fold", "seed", "setting", "id", "speaker", "label"]
+    keys = ["run", "fold", "seed", "setting", "split", "id", "speaker", "label"]
     assert list(predictions[0]) == [*keys, *probabilities, *DIMENSIONS, *predicted]
     speakers = [f"{split}_speakers" for split in ("train", "val", "test")]
     assert list(runs[0]) == ["run", "fold", "seed", "setting", *STACKED, *speakers, "best_epoch"]
@@ -108,6 +109,27 @@ def test_metrics_are_those_of_predictions_csv(study: Path, metrics):
     for key, rows in pairs:
         recomputed = {entry["name"]: entry["metrics"] for entry in summarise(rows, n_bootstrap=BOOTSTRAP)}
         assert json.loads(json.dumps(recomputed)) == {name: found[name][key] for name in found}
+
+
+def test_validation_predictions_are_kept_for_calibration_alone(study: Path, metrics, runs):
+    kept = Predictions.read(str(study / "predictions.csv"), split=None)
+    for run in runs:
+        for split in ("val", "test"):
+            rows = kept.select((kept.run == int(run["run"])) & (kept.split == split))
+            assert set(rows.speaker.tolist()) == set(shlex.split(run[f"{split}_speakers"]))
+    votes = {
+        row["id"]: np.array([json.loads(row["distribution"]).get(name, 0.0) for name in CLASSES])
+        for row in read_csv(study / "utterances.csv")
+        if row["distribution"]
+    }
+    assert votes
+    found = {setting["name"]: setting["calibration"] for setting in metrics["settings"]}
+    assert found == {name: calibrate(rows, votes) for name, rows in kept.by("setting").items()}
+    assert set(found["alpha=0.5"]) == {
+        *("temperature", "ece", "brier", "nll", "aurc"),
+        *("intervals", "votes", "spread"),
+    }
+    assert set(found["alpha=0.0"]) == {"intervals", "spread"}
 
 
 def test_metrics_by_hand(predictions, metrics):
@@ -411,6 +433,8 @@ def test_transductive_and_optimistic_numbers_are_marked(tmp_path: Path, cache_di
     found = train_and_evaluate(config, str(tmp_path / "workdir"))
     protocol = found["protocol"]
     assert protocol["transductive"] and protocol["select_on_test"] and protocol["optimistic"]
+    kept = read_csv(tmp_path / "workdir" / "predictions.csv")  # also where the epoch is not chosen on validation
+    assert {row["fold"] for row in kept if row["split"] == "val"} == {"s0", "s1", "s2", "s3"}
     report = (tmp_path / "workdir" / "report.html").read_text()
     for shown in (protocol["description"], capsys.readouterr().out, report):
         assert "optimistic" in shown.lower()

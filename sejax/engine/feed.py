@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from sejax.data.buckets import take_rows
 from sejax.data.prefetch import Blocks, read_ahead, visits_of_epoch, visits_of_prediction
@@ -20,11 +20,15 @@ from sejax.engine.plan import Planned
 from sejax.engine.step import State
 from sejax.models.joint import mixing_scores
 
+HELD_OUT = ("val", "test")
+"""The splits that are predicted at a run's best epoch. Metrics are of "test" alone; "val" calibrates the run."""
+
 
 class Tested(NamedTuple):
-    """The test predictions of a run at its best epoch; utterance -1 is padding."""
+    """The predictions of a run for its held-out utterances at its best epoch; utterance -1 is padding."""
 
     utterance: Int[np.ndarray, " column"]
+    split: Shaped[np.ndarray, " column"]  # text, of HELD_OUT
     prob: Float[np.ndarray, "column class"]
     vad: Float[np.ndarray, "column dim"]  # half scales
     mixing_scores: dict[str, Float[np.ndarray, " _layer"]]  # by pretrained stream; the weights are their softmax
@@ -116,13 +120,15 @@ class Feed(ABC):
         return epoch.keep_best(best, states.averaged, *scattered, self.replicate(np.int32(number)))
 
     def test(self, best: Best) -> list[Tested]:
-        """Tests each run at its best epoch."""
-        outputs = self.predict(best.params, "test")
+        """Predicts the held-out utterances of each run at its best epoch."""
+        outputs = [self.predict(best.params, split) for split in HELD_OUT]
         mixing = mixing_scores(self.network.model.streams, best.params)
-        (prob, vad), mixing = self.layout.collect((outputs, mixing))
-        columns = self.program.columns["test"]
+        outputs, mixing = self.layout.collect((outputs, mixing))
+        prob, vad = (np.concatenate(parts, axis=1) for parts in zip(*outputs, strict=True))
+        columns = np.concatenate([self.program.columns[split] for split in HELD_OUT], axis=1)
+        split = np.repeat(HELD_OUT, [self.program.columns[name].shape[1] for name in HELD_OUT])
         return [
-            Tested(columns[run.fold], prob[i], vad[i], {name: scores[i] for name, scores in mixing.items()})
+            Tested(columns[run.fold], split, prob[i], vad[i], {name: scores[i] for name, scores in mixing.items()})
             for i, run in enumerate(self.program.runs)
         ]
 

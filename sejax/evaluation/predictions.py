@@ -1,4 +1,4 @@
-"""The test predictions of all runs: the rows of predictions.csv."""
+"""The predictions of all runs for their held-out utterances: the rows of predictions.csv."""
 
 import csv
 import math
@@ -14,8 +14,9 @@ from sejax.errors import InputError
 from sejax.host.atomic import atomic_write
 
 _FLOAT = "%.6g"
-_KEYS = ("run", "fold", "seed", "setting", "id", "speaker")
+_KEYS = ("run", "fold", "seed", "setting", "split", "id", "speaker")
 _INTEGERS = ("run", "seed")
+_SPLITS = ("val", "test")
 _COLUMNS = (*_KEYS, "label", "prob", "vad", "pred_vad")
 
 
@@ -31,6 +32,7 @@ class Predictions:
     fold: Shaped[np.ndarray, " row"]  # text
     seed: Int[np.ndarray, " row"]
     setting: Shaped[np.ndarray, " row"]  # text
+    split: Shaped[np.ndarray, " row"]  # "val" or "test"; metrics are of the rows of "test" alone
     id: Shaped[np.ndarray, " row"]  # text
     speaker: Shaped[np.ndarray, " row"]  # text
     label: Int[np.ndarray, " row"]  # index into classes, -1 where there is no label
@@ -41,6 +43,10 @@ class Predictions:
     def select(self, rows: Bool[np.ndarray, " row"] | Int[np.ndarray, " chosen"]) -> "Predictions":
         """Returns the rows of a mask, or the rows at these places in this order."""
         return replace(self, **{name: getattr(self, name)[rows] for name in _COLUMNS})
+
+    def of(self, split: str) -> "Predictions":
+        """Returns the rows of a split, "val" or "test"."""
+        return self.select(self.split == split)
 
     @staticmethod
     def concatenate(parts: "Sequence[Predictions]") -> "Predictions":
@@ -113,15 +119,20 @@ class Predictions:
             writer.writerows(zip(*columns, strict=True))
 
     @classmethod
-    def read(cls, path: str) -> "Predictions":
-        """Reads predictions.csv as `write` left it.
+    def read(cls, path: str, *, split: str | None = "test") -> "Predictions":
+        """Reads predictions.csv as `write` left it. A file of an older version has no column `split`: all is "test".
+
+        Args:
+          path: of the file.
+          split: whose rows are returned: "test", on which every metric is, "val", or None for all.
 
         Raises:
           InputError: if the file is missing, has other columns, or has a line that cannot be parsed.
         """
         header, rows = _read_table(path)
         classes = tuple(name.removeprefix("prob_") for name in header if name.startswith("prob_"))
-        if header != _header(classes):
+        older = header == [name for name in _header(classes) if name != "split"]
+        if not older and header != _header(classes):
             raise InputError(
                 f"{path}: has the columns {', '.join(header)}, expected those of predictions: "
                 f"{', '.join(_header(classes))}"
@@ -132,6 +143,8 @@ class Predictions:
                     f"{path}: has {len(row)} fields in line {line}, expected {len(header)} as in its header"
                 )
         columns = dict(zip(header, zip(*rows, strict=True) if rows else ((),) * len(header), strict=True))
+        if older:
+            columns["split"] = ("test",) * len(rows)
 
         def parsed(name: str, parse: Callable[[str], Any], dtype: type, expected: str) -> np.ndarray:
             values = []
@@ -147,15 +160,17 @@ class Predictions:
             return np.stack(read, axis=-1) if read else np.zeros((len(rows), 0))
 
         index = {name: number for number, name in enumerate(classes)} | {"": -1}
-        return cls(
+        predictions = cls(
             classes=classes,
-            **{key: np.array(columns[key], dtype=str) for key in _KEYS if key not in _INTEGERS},
+            **{key: np.array(columns[key], dtype=str) for key in _KEYS if key not in (*_INTEGERS, "split")},
+            split=parsed("split", {name: name for name in _SPLITS}.__getitem__, str, " or ".join(_SPLITS)),
             **{key: parsed(key, int, int, "a whole number") for key in _INTEGERS},
             label=parsed("label", index.__getitem__, int, f"empty or one of {', '.join(classes)}"),
             prob=block([f"prob_{name}" for name in classes]),
             vad=block(DIMENSIONS),
             pred_vad=block([f"pred_{name}" for name in DIMENSIONS]),
         )
+        return predictions if split is None else predictions.of(split)
 
 
 def _read_table(path: str) -> tuple[list[str], list[list[str]]]:

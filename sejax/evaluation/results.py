@@ -1,4 +1,4 @@
-"""The results of a study, from the arrays of its programs: the test predictions and the tree of metrics.json."""
+"""The results of a study, from the arrays of its programs: the predictions and the tree of metrics.json."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from sejax.corpora.schema import DIMENSIONS, Corpus
 from sejax.engine.feed import Outcome, Tested
 from sejax.engine.runs import Learnable, RunKey
 from sejax.evaluation.baselines import class_mean_lookup, majority_class
+from sejax.evaluation.calibration import calibrate
 from sejax.evaluation.intervals import score_groups, summarise
 from sejax.evaluation.metrics import confusion_matrix
 from sejax.evaluation.predictions import Predictions
@@ -26,7 +27,8 @@ def gather_predictions(
     learnable: Mapping[int, Learnable],
     best_epoch: Int[np.ndarray, " run"],
 ) -> Predictions:
-    """Returns all test predictions, in the order of the runs and then of the corpus, VAD in the corpus's scale.
+    """Returns all predictions, VAD in the corpus's scale, in the order of the runs; of a run, those of its validation
+    utterances and then those of its test utterances, in the order of the corpus.
 
     What a run does not train, or has no labels to learn from, has no predictions there; nor has a run without any
     epoch before it diverged.
@@ -46,7 +48,7 @@ def gather_predictions(
         outputs = tested[run.number]
         trained = bool(best_epoch[run.number] > 0)
         with_label, with_vad = trained_outputs(run, learnable[run.number])
-        order = np.argsort(outputs.utterance, kind="stable")
+        order = np.lexsort((outputs.utterance, outputs.split == "test"))
         order = order[outputs.utterance[order] >= 0]
         utterance = outputs.utterance[order]
         prob = outputs.prob[order, : len(corpus.classes)].astype(np.float64)
@@ -57,6 +59,7 @@ def gather_predictions(
                 "fold": np.full(len(utterance), folds[run.fold].name),
                 "seed": np.full(len(utterance), run.seed),
                 "setting": np.full(len(utterance), run.setting.name),
+                "split": outputs.split[order],
                 "utterance": utterance,
                 "prob": prob if trained and with_label else np.full_like(prob, np.nan),
                 "vad": np.array([corpus.utterances[u].vad for u in utterance], np.float64),
@@ -91,8 +94,9 @@ def compute_metrics(
 ) -> dict[str, Any]:
     """Returns the tree of metrics.json: every setting with its intervals and parts, and the baselines.
 
-    With several seeds a setting also has `seeds_averaged`: the metrics of the mean of their predictions. Where
-    something is missing, a setting has
+    The rows of "val" have a say in `calibration` alone, see `calibrate`; all other numbers are of "test". With several
+    seeds a setting also has `seeds_averaged`: the metrics of the mean of their predictions. Where something is missing,
+    a setting has
 
     - `unfinished`: the epochs that are trained, and those of the config, if some are still to be trained;
     - `diverged`: the runs that did, each with the first such epoch and the epoch before it that is tested (0: none);
@@ -115,6 +119,13 @@ def compute_metrics(
       audit: stored as it is.
       n_bootstrap: draws of speakers for the intervals.
     """
+    votes = {
+        u.id: np.array([u.distribution.get(name, 0.0) for name in corpus.classes])
+        for u in corpus.utterances
+        if u.distribution is not None
+    }
+    calibration = {name: calibrate(rows, votes) for name, rows in predictions.rounded().by("setting").items()}
+    predictions = predictions.of("test")  # all other numbers
     label = np.array([-1 if u.label is None else corpus.classes.index(u.label) for u in corpus.utterances])
     vad = np.array([u.vad for u in corpus.utterances], np.float64)
     # Without classes there is nothing to look up and no majority.
@@ -137,6 +148,7 @@ def compute_metrics(
             "values": dict(setting_of[name].values),
             "metrics": entry["metrics"],
             "baselines": {"class_mean_lookup": lookup[name]} if lookup.get(name) else {},
+            "calibration": calibration[name],
         }
         trains = setting_of[name].trains
         own = [run for run in runs if run.setting.name == name]

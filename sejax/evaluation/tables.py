@@ -59,13 +59,32 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     for name, row in rows:
         cells = [COLUMNS[key].estimate(row[key]) if key in row else "-" for key in shown]
         lines.append("  ".join([name.ljust(first), *(cell.center(19) for cell in cells)]).rstrip())
-    lines += remarks(metrics)
+    lines += [*remarks(metrics), *_calibration([setting.get("calibration", {}) for setting in metrics["settings"]])]
     protocol = metrics["protocol"]
     lines.append(
         f"{protocol['description']}; {count(protocol['folds'], 'fold')}, {count(protocol['seeds'], 'seed')}; "
         "pooled over all test utterances, [95 % interval, bootstrap over speakers]"
     )
     return "\n".join(lines)
+
+
+def _calibration(of_settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns one line about how sure the models are and how right they are then, for all settings together."""
+    errors = [calibration["ece"] for calibration in of_settings if "ece" in calibration]
+    intervals = [c["intervals"] for c in of_settings if "coverage" in c.get("intervals", {})]
+    parts = []
+    if errors:
+        before, after = (_range([error[when] for error in errors], ".3f") for when in ("before", "after"))
+        parts.append(f"calibration error (ECE) {after} at the temperature of validation speakers, {before} without")
+    if intervals:
+        covered = _range([100 * share for found in intervals for share in found["coverage"].values()], ".1f")
+        parts.append(f"{100 * intervals[0]['level']:g} % intervals cover {covered} % of the ratings")
+    return ["; ".join(parts)] if parts else []
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
 
 
 def remarks(metrics: Mapping[str, Any]) -> list[str]:

@@ -199,15 +199,16 @@ def _bring_checkpoints(
 def _calibration(given: Mapping[str, Any], runs: Sequence[TrainedRun]) -> dict[str, Any] | None:
     """Returns the calibration of each run: of its fold, or of all folds together for one of all speakers."""
 
-    def of(part: Mapping[str, Any], run: TrainedRun) -> Any:
-        return part["all"] if run.final else part["folds"].get(run.fold, part["all"])
-
     found: dict[str, Any] = {}
     if temperature := given.get("temperature"):
-        found["temperature"] = [of(temperature, run) for run in runs]
+        found["temperature"] = [temperature["all"] if run.final else temperature["folds"][run.fold] for run in runs]
     if intervals := given.get("intervals"):
+        # A fold with few ratings has no half width of its own.
+        widths = intervals["half_width"]
         found["level"] = intervals["level"]
-        found["half_width"] = [of(intervals["half_width"], run) for run in runs]
+        found["half_width"] = [
+            widths["all"] if run.final else widths["all"] | widths["folds"][run.fold] for run in runs
+        ]
     return found or None
 
 

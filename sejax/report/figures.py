@@ -7,16 +7,19 @@ text, in the font of the page. Titles and legends are part of the page, so no fi
 import html
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib.style
 import numpy as np
 from jaxtyping import Float, Int
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Sheet
 from matplotlib.ticker import MaxNLocator
+
+from sejax.evaluation.confidence import Reliability
 
 COLOURS = {"ink": "#000a01", "muted": "#000a02", "line": "#000a03"} | {
     f"s{number}": f"#000b0{number}" for number in range(1, 7)
@@ -45,6 +48,24 @@ _STYLE = {
     "lines.linewidth": 1.3,
     "figure.constrained_layout.use": True,
 }
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An SVG panel with its title; the legend has a colour and a name for each curve."""
+
+    title: str
+    svg: Markup
+    legend: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures that share a title and a sentence that says how to read them."""
+
+    title: str
+    figures: Sequence[Figure]
+    aid: str
 
 
 @dataclass(frozen=True)
@@ -138,6 +159,55 @@ def scatter_panel(
     return _svg(draw, key=key, label=label, size=(2.75, 2.65))
 
 
+def reliability_panel(found: Mapping[str, Reliability], *, key: str, label: str) -> str:
+    """Returns SVG of accuracy by confidence with the line of perfect calibration, and the number of rows in each bin.
+
+    The dots are as large as their bins.
+
+    Args:
+      found: by colour, a key of `COLOURS`.
+      key: unique on the page.
+      label: for screen readers.
+    """
+
+    def draw(axes: Axes, counts: Axes) -> None:
+        axes.plot((0, 1), (0, 1), color=COLOURS["muted"], linewidth=0.9)
+        for colour, bins in found.items():
+            filled = bins.rows > 0
+            place, share = (bins.confidence[filled], bins.accuracy[filled]), bins.rows[filled] / bins.rows.max()
+            axes.plot(*place, color=COLOURS[colour], linewidth=0.9)
+            axes.scatter(*place, s=2 + 28 * share, color=COLOURS[colour], linewidth=0, alpha=0.8)
+            edges = np.linspace(0, 1, len(bins.rows) + 1)
+            counts.stairs(bins.rows, edges, color=COLOURS[colour], linewidth=1.1)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
+        counts.set(ylim=(0, None), xlabel="confidence", ylabel="number")
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        counts.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+
+    return _svg(draw, key=key, label=label, size=(2.75, 2.65), heights=(3, 1))
+
+
+def risk_panel(
+    coverage: Float[np.ndarray, " point"], risk: Float[np.ndarray, " point"], *, key: str, label: str
+) -> str:
+    """Returns SVG of the share of errors among the most confident predictions, by their share of all.
+
+    Args:
+      coverage: share of all predictions.
+      risk: share of errors among them.
+      key: unique on the page.
+      label: for screen readers.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.fill_between(coverage, risk, color=COLOURS["s3"], alpha=0.15, linewidth=0)
+        axes.plot(coverage, risk, color=COLOURS["s3"])
+        axes.set(xlim=(0, 1), ylim=(0, None), xlabel="share of predictions kept (coverage)", ylabel="errors (risk)")
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+
+    return _svg(draw, key=key, label=label, size=(2.75, 2.65))
+
+
 def weight_panel(weights: Float[np.ndarray, "run layer"], *, key: str, label: str) -> str:
     """Returns SVG of the weight of each layer: mean over runs, one standard deviation, and a line at equal weights.
 
@@ -163,12 +233,23 @@ def weight_panel(weights: Float[np.ndarray, "run layer"], *, key: str, label: st
     return _svg(draw, key=key, label=label, size=(2.75, 1.95))
 
 
-def _svg(draw: Callable[[Axes], None], *, key: str, label: str, size: tuple[float, float]) -> str:
-    """Draws one panel, `size` in inches. `key` makes its ids differ from those of the page's other figures."""
+def _svg(
+    draw: Callable[..., None],
+    *,
+    key: str,
+    label: str,
+    size: tuple[float, float],
+    heights: Sequence[int] = (1,),
+) -> str:
+    """Draws one panel, `size` in inches. `key` makes its ids differ from those of the page's other figures.
+
+    Args:
+      draw: takes the axes, one below the other, in shares of `heights`.
+    """
     # The user's matplotlibrc must not change the report.
     with matplotlib.style.context(_STYLE | {"svg.hashsalt": key}, after_reset=True):
-        figure = Figure(figsize=size)
-        draw(figure.add_subplot())
+        figure = Sheet(figsize=size)
+        draw(*figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0])
         buffer = io.StringIO()
         FigureCanvasSVG(figure).print_figure(buffer, format="svg", dpi=200, metadata={"Date": None})
     return _compact(buffer.getvalue(), label)

@@ -149,6 +149,7 @@ class Setting:
     lookup: Mapping[str, Estimate]  # of the class-mean look-up; empty without one
     seeds_averaged: Mapping[str, Estimate]  # empty with one seed
     selection_score: float | None
+    calibration: Mapping[str, Any]  # empty in an older metrics.json
     confusion: Int[np.ndarray, "class class"] | None  # counts [true, predicted]
     folds: Sequence[Scores]
     speakers: Sequence[Scores]
@@ -290,6 +291,7 @@ def _setting(tree: Mapping[str, Any]) -> Setting:
         lookup=_estimates(tree["baselines"].get("class_mean_lookup", {})),
         seeds_averaged=_estimates(tree.get("seeds_averaged", {})),
         selection_score=tree.get("selection_score"),
+        calibration=tree.get("calibration", {}),
         confusion=np.array(tree["confusion"]["counts"]) if "confusion" in tree else None,
         folds=[Scores(entry["fold"], entry["utterances"], entry["metrics"]) for entry in tree["folds"]],
         speakers=[Scores(entry["speaker"], entry["utterances"], entry["metrics"]) for entry in tree["speakers"]],

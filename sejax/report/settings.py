@@ -11,7 +11,8 @@ from markupsafe import Markup
 from sejax.corpora.schema import DIMENSIONS
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.tables import COLUMNS, Column
-from sejax.report.figures import Curve, curve_panel, scatter_panel, weight_panel
+from sejax.report.calibration import CalibrationView, calibration_figures, view_calibration
+from sejax.report.figures import Curve, Figure, Figures, curve_panel, scatter_panel, weight_panel
 from sejax.report.read import Run, Scores, Setting, Study
 from sejax.report.results import Cell, exact_number, span_of, track_of
 
@@ -72,24 +73,6 @@ class ScoreTable:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """An SVG panel with its title; the legend has a colour and a name for each curve."""
-
-    title: str
-    svg: Markup
-    legend: Sequence[tuple[str, str]] = ()
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Figures that share a title and a sentence that says how to read them."""
-
-    title: str
-    figures: Sequence[Figure]
-    aid: str
-
-
-@dataclass(frozen=True)
 class SettingView:
     """The section of one setting."""
 
@@ -101,6 +84,7 @@ class SettingView:
     confusion: Confusion | None
     scores: ScoreTable | None  # by fold; by speaker where each fold tests on one
     speakers: ScoreTable | None  # where folds test on several
+    calibration: CalibrationView | None
     figures: Sequence[Figures]
 
 
@@ -126,6 +110,7 @@ def _view(
     ]
     scores, speakers = _score_tables(study, setting, runs)
     groups = [
+        *calibration_figures(rows, setting.calibration, anchor),
         _curves(study, setting, runs, anchor),
         Figures("Layers of the pretrained models", _layer_figures(study, setting, anchor), _LAYERS_AID),
         Figures("Predicted against true", _scatter_figures(rows, setting, limits, anchor), _SCATTER_AID),
@@ -143,6 +128,7 @@ def _view(
         confusion=_confusion(setting.confusion, study.corpus.classes, study.protocol.seeds),
         scores=scores,
         speakers=speakers,
+        calibration=view_calibration(setting.calibration),
         figures=[group for group in groups if group.figures],
     )
 

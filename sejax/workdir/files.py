@@ -293,7 +293,7 @@ def write_results(
     """Writes predictions.csv, runs.csv, layer_weights.csv (if hidden states are mixed) and metrics.json.
 
     Args:
-      tested: the test predictions of each run at its best epoch, by the run's number.
+      tested: the predictions of each run for its held-out utterances at its best epoch, by the run's number.
       outcome: of all runs.
       history: rows of history.jsonl.
       final: the final runs that are trained, and their epochs.

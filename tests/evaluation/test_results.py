@@ -126,7 +126,7 @@ def test_metrics_json_of_runs_that_train_one_task_or_diverge():
     )
     by_name = collections.OrderedDict((setting["name"], setting) for setting in tree["settings"])
     assert list(by_name) == ["class", "vad", "both"]
-    keys = ["name", "values", "metrics", "baselines", "seeds_averaged"]
+    keys = ["name", "values", "metrics", "baselines", "calibration", "seeds_averaged"]
     assert list(by_name["class"]) == [*keys, "confusion", "folds", "speakers"]
     assert list(by_name["vad"]) == [*keys, "unfinished", "folds", "speakers"]
     assert by_name["vad"]["unfinished"] == {"trained": 3, "epochs": 4}
@@ -136,3 +136,36 @@ def test_metrics_json_of_runs_that_train_one_task_or_diverge():
     assert {f"ccc_{name}" for name in DIMENSIONS} < set(by_name["vad"]["speakers"][0]["metrics"])
     assert {"protocol", "corpus", "settings", "baselines", "audit"} == set(tree)
     assert sum(map(sum, by_name["class"]["confusion"]["counts"])) == 2 * len(utterances)
+
+
+def test_validation_rows_have_a_say_in_calibration_alone():
+    whole = study(n_speakers=4, settings=("both",), validated=True)
+    first = whole.of("test").select(whole.of("test").seed == 0)
+    utterances = tuple(
+        Utterance(id=i, path="", speaker=s, label=whole.classes[n], vad=tuple(v))
+        for i, s, n, v in zip(first.id, first.speaker.tolist(), first.label, first.vad.tolist(), strict=True)
+    )
+    corpus = Corpus(name="c", classes=whole.classes, vad_scale=(1.0, 5.0), utterances=utterances)
+    folds = [Fold(s, train=first.speaker != s, val=first.speaker == s, test=first.speaker == s) for s in ("s0", "s1")]
+    runs = [RunKey(seed, 0, seed, Setting("both", {"alpha": 0.5})) for seed in (0, 1)]
+
+    def tree(predictions):
+        return compute_metrics(
+            predictions,
+            runs,
+            folds,
+            corpus,
+            learnable={run.number: Learnable(True, (True, True, True)) for run in runs},
+            outcome=Outcome(np.ones(2, np.int32), np.full(2, 0.5), np.ones(2, np.int32), np.ones(2, bool)),
+            epochs=1,
+            history=[],
+            protocol={},
+            corpus_facts={},
+            audit={},
+            n_bootstrap=10,
+        )
+
+    found, of_test = tree(whole), tree(whole.of("test"))
+    pairs = [setting.pop("calibration") for (setting,) in (found["settings"], of_test["settings"])]
+    assert found == of_test
+    assert pairs[0]["intervals"]["half_width"]["folds"]["s0"] and "intervals" not in pairs[1]

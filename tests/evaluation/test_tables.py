@@ -19,8 +19,18 @@ def test_the_table_of_the_terminal():
                 "metrics": {"ua": METRIC, "ccc_mean": METRIC},
                 "seeds_averaged": {"ua": {"pooled": 0.7}},
                 "baselines": {"class_mean_lookup": {"ccc_mean": {"pooled": 0.25}}},
+                "calibration": {
+                    "ece": {"before": 0.1234, "after": 0.0512},
+                    "intervals": {"level": 0.9, "coverage": {"valence": 0.913, "arousal": 0.87}},
+                },
             },
-            {"name": "alpha=1.0", "metrics": {}, "baselines": {}, "unpredicted": {"class": 7}},
+            {
+                "name": "alpha=1.0",
+                "metrics": {},
+                "baselines": {},
+                "unpredicted": {"class": 7},
+                "calibration": {"ece": {"before": 0.2, "after": 0.0513}},
+            },
         ],
         "baselines": {"majority": {"ua": {"pooled": 0.25, "ci95": [0.25, 0.25]}}},
         "protocol": {"description": "leave one speaker out", "folds": 1, "seeds": 2},
@@ -34,6 +44,8 @@ def test_the_table_of_the_terminal():
         "alpha=1.0 - -",
         "majority class 25.0 [25.0, 25.0] -",
         "alpha=1.0: no metrics of class over all folds, because 7 test predictions of class are missing",
+        "calibration error (ECE) 0.051 at the temperature of validation speakers, 0.123 to 0.200 without; "
+        "90 % intervals cover 87.0 to 91.3 % of the ratings",
         "leave one speaker out; 1 fold, 2 seeds; pooled over all test utterances, "
         "[95 % interval, bootstrap over speakers]",
     ]

@@ -34,6 +34,7 @@ def _predictions(correct: float) -> Predictions:
         fold=speaker,
         seed=np.array([seed for _, seed, _ in keys]),
         setting=np.full(8, "static"),
+        split=np.full(8, "test"),
         id=np.array([f"{fold}{i}" for fold, _, i in keys]),
         speaker=speaker,
         label=label,

@@ -16,6 +16,7 @@ import pytest
 from sejax.corpora.schema import DIMENSIONS, Dropped, Loss, Utterance
 from sejax.errors import InputError
 from sejax.evaluation.baselines import class_mean_lookup, majority_class
+from sejax.evaluation.calibration import calibrate
 from sejax.evaluation.intervals import summarise
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.results import with_parts
@@ -57,7 +58,8 @@ def fabricate(
     Args:
       settings: names and alphas; a task whose share is 0 is not trained and has no predictions.
       constant_weights: task weights do not vary within an epoch.
-      older_version: metrics.json has no scores of folds and speakers, confusion matrix and selection score.
+      older_version: metrics.json has no scores of folds and speakers, confusion matrix, selection score and
+        calibration.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(1)
@@ -92,24 +94,26 @@ def fabricate(
     spread = 0.0 if constant_weights else 0.1
     keys = [(seed, name, alpha, fold) for seed in range(seeds) for name, alpha in settings for fold in folds]
     for run, (seed, name, alpha, fold) in enumerate(keys):
-        rows = np.flatnonzero(fold.test)
-        logits = rng.normal(0, 1, (len(rows), len(classes))) + 2 * (label[rows, None] == np.arange(len(classes)))
-        prob = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        predicted = truth[rows] + rng.normal(0, 0.7, (len(rows), 3))
-        parts.append(
-            {
-                "run": np.full(len(rows), run),
-                "fold": np.full(len(rows), fold.name),
-                "seed": np.full(len(rows), seed),
-                "setting": np.full(len(rows), name),
-                "id": np.array([utterances[row].id for row in rows]),
-                "speaker": np.array([utterances[row].speaker for row in rows]),
-                "label": label[rows],
-                "prob": prob if alpha > 0 else np.full_like(prob, np.nan),
-                "vad": truth[rows],
-                "pred_vad": predicted if alpha < 1 else np.full_like(predicted, np.nan),
-            }
-        )
+        for split in ("val", "test"):
+            rows = np.flatnonzero(getattr(fold, split))
+            logits = rng.normal(0, 1, (len(rows), len(classes))) + 2 * (label[rows, None] == np.arange(len(classes)))
+            prob = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+            predicted = truth[rows] + rng.normal(0, 0.7, (len(rows), 3))
+            parts.append(
+                {
+                    "run": np.full(len(rows), run),
+                    "fold": np.full(len(rows), fold.name),
+                    "seed": np.full(len(rows), seed),
+                    "setting": np.full(len(rows), name),
+                    "split": np.full(len(rows), split),
+                    "id": np.array([utterances[row].id for row in rows]),
+                    "speaker": np.array([utterances[row].speaker for row in rows]),
+                    "label": label[rows],
+                    "prob": prob if alpha > 0 else np.full_like(prob, np.nan),
+                    "vad": truth[rows],
+                    "pred_vad": predicted if alpha < 1 else np.full_like(predicted, np.nan),
+                }
+            )
         who = {
             f"{split}_speakers": " ".join(
                 sorted({utterances[row].speaker for row in np.flatnonzero(getattr(fold, split))})
@@ -132,6 +136,9 @@ def fabricate(
     predictions = Predictions(
         classes=tuple(classes), **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     )
+    predictions.write(str(folder / "predictions.csv"))
+    calibrations = {} if older_version else {n: calibrate(rows, {}) for n, rows in predictions.by("setting").items()}
+    predictions = predictions.of("test")
     lookup = class_mean_lookup(predictions, label, truth, folds, n_bootstrap=40) if classes else {}
     alphas = dict(settings)
     tree: dict[str, Any] = {
@@ -159,6 +166,7 @@ def fabricate(
                 "values": {"alpha": alphas[entry["name"]], "weighting": "static"},
                 "metrics": entry["metrics"],
                 "baselines": {"class_mean_lookup": lookup[entry["name"]]} if lookup.get(entry["name"]) else {},
+                **({"calibration": calibrations[entry["name"]]} if calibrations else {}),
             }
             for entry in summarise(predictions, n_bootstrap=40)
         ],
@@ -176,7 +184,6 @@ def fabricate(
         "device": "cpu <2 cores>",
         "started": "2026-01-02T03:04:05Z",
     }
-    predictions.write(str(folder / "predictions.csv"))
     (folder / "metrics.json").write_text(json.dumps(tree), encoding="utf-8")
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
@@ -305,7 +312,12 @@ def test_a_corpus_without_vad_has_no_empty_sections(tmp_path: Path) -> None:
     page = root.all("body")[0].text()
     for word in ("CCC", "VAD", "valence", "arousal", "dominance", "RMSE", "look-up"):
         assert word not in page
-    assert [figure.all("b")[0].text() for figure in root.all("figure")] == ["Class loss", "Validation scores"]
+    assert [figure.all("b")[0].text() for figure in root.all("figure")] == [
+        "Reliability",
+        "Risk and coverage",
+        "Class loss",
+        "Validation scores",
+    ]
     assert not re.search(r"\bnan\b", text.lower())
     for element in root.all():
         if element.tag in (
@@ -356,8 +368,9 @@ def test_a_setting_of_one_task(tmp_path: Path) -> None:
     joint, class_only, vad_only = root.all("details", "setting")
     titles = [[f.all("b")[0].text() for f in s.all("figure")] for s in (joint, class_only, vad_only)]
     ccc = [f"{n.capitalize()}, CCC {metrics['settings'][0]['metrics'][f'ccc_{n}']['pooled']:.3f}" for n in DIMENSIONS]
-    assert titles[0] == ["Class loss", "VAD loss", "Validation scores", "Task weights", *ccc]
-    assert titles[1] == ["Class loss", "Validation scores"]
+    sure = ["Reliability", "Risk and coverage"]
+    assert titles[0] == [*sure, "Class loss", "VAD loss", "Validation scores", "Task weights", *ccc]
+    assert titles[1] == [*sure, "Class loss", "Validation scores"]
     assert titles[2][:2] == ["VAD loss", "Validation scores"] and len(titles[2]) == 5
     assert not vad_only.all("table", "confusion") and class_only.all("table", "confusion")
     # Scores of one task do not compare with scores of two.
@@ -479,13 +492,44 @@ def test_the_page_shows_metrics_json_and_does_not_count_again(tmp_path: Path) ->
     assert results_rows(root)[0][0].all("td")[0].text() == "0.125"
 
 
-def test_a_workdir_of_an_older_version_gives_the_same_page(tmp_path: Path) -> None:
+def test_a_workdir_of_an_older_version_gives_the_same_page_but_for_calibration(tmp_path: Path) -> None:
     settings = [("joint", 0.5), ("vad only", 0.0)]
-    pages = [
-        Path(write_report(str(fabricate(tmp_path / str(older), settings=settings, seeds=2, older_version=older))))
-        for older in (False, True)
-    ]
-    assert pages[0].read_bytes() == pages[1].read_bytes()
+    new, older = (
+        fabricate(tmp_path / str(old), settings=settings, seeds=2, older_version=old) for old in (False, True)
+    )
+    tree = json.loads((new / "metrics.json").read_text(encoding="utf-8"))
+    for setting in tree["settings"]:
+        del setting["calibration"]
+    (new / "metrics.json").write_text(json.dumps(tree), encoding="utf-8")
+    root, text, _ = read(new)
+    assert not root.all("div", "part-calibration")
+    assert text == Path(write_report(str(older))).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("vad", "classes"), [(True, ("angry", "sad")), (False, ("angry", "sad")), (True, ())])
+def test_how_sure_it_is(tmp_path: Path, vad: bool, classes: Sequence[str]) -> None:
+    root, _, metrics = read(fabricate(tmp_path, vad=vad, classes=classes, seeds=2))
+    (setting,) = metrics["settings"]
+    calibration = setting["calibration"]
+    (part,) = root.all("div", "part-calibration")
+    shown = [float(number.attributes["value"] or "") for number in part.all("data")]
+    scores = ("ece", "brier", "nll") if classes else ()
+    expected = [calibration[name][when] for name in scores for when in ("before", "after")]
+    if vad:
+        intervals = calibration["intervals"]
+        expected += [intervals[what][name] for name in DIMENSIONS for what in ("mean_width", "coverage")]
+    assert shown == expected and shown
+    if classes:
+        folds = calibration["temperature"]["folds"].values()
+        assert f"{min(folds):.2f} to {max(folds):.2f}" in part.text()
+        assert f"{calibration['aurc']:.3f}" in part.text()
+    titles = [figure.all("b")[0].text() for figure in root.all("figure")]
+    assert titles[:2] == ["Reliability", "Risk and coverage"] if classes else "Reliability" not in titles
+    # Every sentence says whose numbers these are.
+    aids = [part.all("p", "aid")[0].text()]
+    aids += [p.text() for p in root.all("p", "aid") if "Errors on" in p.text() or "about equally sure" in p.text()]
+    assert len(aids) == (3 if classes else 1)
+    assert all("validation speakers" in aid and "test speakers" in aid for aid in aids)
 
 
 def test_dotted_weights_are_explained_where_they_are_drawn(tmp_path: Path) -> None:
@@ -569,7 +613,7 @@ def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
 def test_figures_are_text_in_the_colours_of_the_page(tmp_path: Path) -> None:
     root, text, _ = read(fabricate(tmp_path))
     figures = root.all("svg")
-    assert len(figures) == 7
+    assert len(figures) == 9
     for figure in figures:
         assert figure.all("text") and figure.attributes["aria-label"]
     css = text[text.index("<style>") : text.index("</style>")]

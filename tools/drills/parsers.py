@@ -241,9 +241,9 @@ class PredictionsFile(Parser):
 
     share = 0.02
     text = (
-        "run,fold,seed,setting,id,speaker,label,prob_angry,prob_sad,valence,arousal,dominance,"
+        "run,fold,seed,setting,split,id,speaker,label,prob_angry,prob_sad,valence,arousal,dominance,"
         "pred_valence,pred_arousal,pred_dominance\n"
-        "0,s1,0,static,u1,s1,angry,0.7,0.3,1,2,3,1.5,2.5,3.5\n1,s2,0,static,u2,s2,,0.2,0.8,,2,3,1.5,2.5,3.5\n"
+        "0,s1,0,static,val,u1,s1,angry,0.7,0.3,1,2,3,1.5,2.5,3.5\n1,s2,0,static,test,u2,s2,,0.2,0.8,,2,3,1.5,2.5,3.5\n"
     )
 
     def attempt(self, random: Random) -> str:
@@ -251,9 +251,9 @@ class PredictionsFile(Parser):
 
         path, again = self.folder / "predictions.csv", self.folder / "again.csv"
         path.write_bytes(mutate_text(random, self.text))
-        Predictions.read(str(path)).write(str(again))
+        Predictions.read(str(path), split=None).write(str(again))
         once = again.read_bytes()
-        Predictions.read(str(again)).write(str(again))
+        Predictions.read(str(again), split=None).write(str(again))
         return "" if once == again.read_bytes() else "what is written cannot be read back as the same"
 
 
