@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from sejax.corpora.schema import DIMENSIONS
 from sejax.evaluation.metrics import CLASS_METRICS, DIMENSION_METRICS, ccc_of_moments, moments
@@ -42,8 +42,10 @@ def summarise(predictions: Predictions, *, n_bootstrap: int = 1000, seed: int = 
     return [_summary(name, rows, n_bootstrap, seed) for name, rows in settings.items()]
 
 
-def score_groups(predictions: Predictions, column: str) -> list[dict[str, Any]]:
-    """Returns the metrics of each fold or speaker of one setting, in the order in which they first occur.
+def score_groups(
+    predictions: Predictions, column: str, values: Shaped[np.ndarray, " row"] | None = None
+) -> list[dict[str, Any]]:
+    """Returns the metrics of each group of rows of one setting, in the order in which the groups first occur.
 
     `{column: value, "utterances": number, "metrics": {name: number}}`, with the metrics of `summarise`. A number is
     the mean over seeds of each seed's value and is absent where a seed has none, or where a row of the group has the
@@ -51,24 +53,26 @@ def score_groups(predictions: Predictions, column: str) -> list[dict[str, Any]]:
 
     Args:
       predictions: rows of one setting, with the digits of predictions.csv.
-      column: "fold" or "speaker".
+      column: "fold" or "speaker", or what `values` are.
+      values: the group of each row, where no column says it.
     """
-    groups, group = np.unique(getattr(predictions, column), return_inverse=True)
+    of_rows = getattr(predictions, column) if values is None else values
+    groups, group = np.unique(of_rows, return_inverse=True)
     _, run_seed = np.unique(predictions.seed, return_inverse=True)
-    values: dict[str, Float[np.ndarray, " group"]] = {}
+    scores: dict[str, Float[np.ndarray, " group"]] = {}
     for sums in (_class_sums(predictions), _dimension_sums(predictions)):
         grouped = _grouped(sums.per_row, run_seed, group)  # [seed, group, ...]
         for metric, of_sums in sums.metrics.items():
             incomplete = np.bincount(group, sums.unpredicted_by(metric), minlength=len(groups)) > 0
-            values[metric] = np.where(incomplete, np.nan, of_sums(grouped).mean(axis=0))
+            scores[metric] = np.where(incomplete, np.nan, of_sums(grouped).mean(axis=0))
     place = {name: number for number, name in enumerate(groups.tolist())}
     return [
         {
             column: name,
-            "utterances": len(set(rows.id.tolist())),
-            "metrics": {m: float(v[place[name]]) for m, v in values.items() if np.isfinite(v[place[name]])},
+            "utterances": len(set(predictions.id[of_rows == name].tolist())),
+            "metrics": {m: float(v[place[name]]) for m, v in scores.items() if np.isfinite(v[place[name]])},
         }
-        for name, rows in predictions.by(column).items()
+        for name in dict.fromkeys(of_rows.tolist())
     ]
 
 

@@ -175,7 +175,7 @@ def compute_metrics(
     return {
         "protocol": dict(protocol),
         "corpus": dict(corpus_facts),
-        "settings": with_parts(settings, predictions, scores),
+        "settings": _with_genders(with_parts(settings, predictions, scores), predictions, corpus),
         "baselines": {"majority": majority},
         "audit": dict(audit),
     }
@@ -215,6 +215,21 @@ def _mean_over(metrics: Mapping[str, Any], predictions: Predictions) -> list[str
     rated = [name for dim, name in enumerate(DIMENSIONS) if np.isfinite(predictions.vad[:, dim]).any()]
     over = [name for name in DIMENSIONS if f"ccc_{name}" in metrics]
     return over if "ccc_mean" in metrics and over != rated else []
+
+
+def _with_genders(
+    settings: Sequence[Mapping[str, Any]], predictions: Predictions, corpus: Corpus
+) -> list[dict[str, Any]]:
+    """Returns the settings with `genders`: the metrics of the speakers of each gender that the corpus says."""
+    said = {u.id: u.gender for u in corpus.utterances if u.gender}
+    rows_of_setting, completed = predictions.rounded().by("setting"), []
+    for setting in settings:
+        rows = rows_of_setting[setting["name"]]
+        rows = rows.select(np.array([name in said for name in rows.id.tolist()], bool))
+        genders = np.array([said[name] for name in rows.id.tolist()])
+        parts = score_groups(rows, "gender", genders) if len(genders) else []
+        completed.append({**setting, **({"genders": parts} if parts else {})})
+    return completed
 
 
 def with_parts(

@@ -81,6 +81,17 @@ def test_a_score_that_a_seed_does_not_have_is_absent():
     assert s2["utterances"] == 8
 
 
+def test_groups_that_no_column_says():
+    rows = study(n_speakers=4, settings=("a",))
+    women = np.isin(rows.speaker, ["s0", "s2"])
+    gender = np.where(women, "F", "M")
+    assert score_groups(rows, "speaker", rows.speaker) == score_groups(rows, "speaker")
+    of_women, of_men = score_groups(rows, "gender", gender)
+    (alone,) = score_groups(rows.select(women), "gender", gender[women])
+    assert of_women["metrics"] == pytest.approx(alone["metrics"]) and of_women["utterances"] == alone["utterances"]
+    assert (of_women["gender"], of_men["gender"]) == ("F", "M")
+
+
 def test_the_parts_need_predictions_csv_alone(tmp_path):
     predictions = study()
     path = str(tmp_path / "predictions.csv")

@@ -351,3 +351,10 @@ def test_a_full_disk_is_one_sentence(folder: Path, tmp_path: Path, cache_dir: st
     *before, last = [line for line in ended.stderr.splitlines() if line.strip()]
     assert last.startswith("error: " + problem.format(cache=cache, workdir=workdir, reason=os.strerror(27)))
     assert not [line for line in before if line.startswith("error: ")]
+
+
+def test_scores_of_the_speakers_of_each_gender(study: Path):
+    metrics = json.loads((study / "metrics.json").read_text())
+    for setting in metrics["settings"]:
+        assert {part["gender"] for part in setting["genders"]} == {"F", "M"}
+        assert sum(part["utterances"] for part in setting["genders"]) == metrics["corpus"]["utterances"]
