@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file, save_file
 
 from sejax.data.inputs import Input
 from sejax.data.types import Scale
@@ -97,7 +97,10 @@ class Trained:
         }
         arrays = traverse_util.flatten_dict(trees, sep="/")
         partial = folder / f"{ARRAYS}.partial"
-        partial.write_bytes(save({name: np.ascontiguousarray(x) for name, x in arrays.items()}, {"format": FORMAT}))
+        partial.touch()
+        mode = partial.stat().st_mode  # safetensors writes a file for its owner alone
+        save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, partial, {"format": FORMAT})
+        partial.chmod(mode)
         partial.replace(folder / ARRAYS)
         tree = {
             "format": FORMAT,

@@ -36,11 +36,15 @@ def run(command: Callable[[], int], *, interrupted: str) -> int:
     except BrokenPipeError:  # as of any command whose reader wants no more (`| head`)
         discard_output()
         return 128 + signal.SIGPIPE
-    except OSError as error:
-        if error.filename or not (problem := disk_problem(error)):
+    except Exception as error:  # safetensors has errors of its own for a full disk
+        if not (problem := disk_problem(error)):
             raise
-        discard_output()
-        print(f"error: standard output cannot be written ({problem}), expected a disk with room", file=sys.stderr)
+        close_bars()
+        if isinstance(error, OSError) and not error.filename:
+            discard_output()
+            print(f"error: standard output cannot be written ({problem}), expected a disk with room", file=sys.stderr)
+        else:
+            print(f"error: a file cannot be written ({problem}), expected a disk with room", file=sys.stderr)
         return 1
 
 
