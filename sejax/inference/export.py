@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sejax.data.inputs import Input
 from sejax.errors import InputError
 from sejax.evaluation.selection import comparable_scores
 from sejax.host.wording import count
@@ -73,7 +74,7 @@ def export_bundle(
             "versions": source.get("versions", {}),
         }
         calibration = _calibration(chosen.get("calibration", {}), found.runs)
-        found = replace(found, pretrained=pretrained)
+        found = replace(found, pretrained=pretrained, inputs=_without_places(found.inputs, pretrained))
         found.write(partial, {"calibration": calibration, "study": study})
         write_card(partial / CARD, found, chosen, metrics)
         shutil.rmtree(folder, ignore_errors=True)
@@ -194,6 +195,16 @@ def _bring_checkpoints(
             brought[stream] = replace(wanted, revision=commit)
             notes.append(f"the checkpoint of {stream} is {wanted.model} ({commit}) on the hub: it is not in the bundle")
     return brought, notes
+
+
+def _without_places(inputs: Mapping[str, Input], pretrained: Mapping[str, Pretrained]) -> dict[str, Input]:
+    """Returns the inputs with the place of a checkpoint in the bundle instead of that on this machine."""
+    moved = dict(inputs)
+    for name, checkpoint in pretrained.items():
+        if inputs[name].settings:  # raw audio has none
+            place = {"model": checkpoint.model, "revision": checkpoint.revision}
+            moved[name] = replace(inputs[name], settings={**inputs[name].settings, **place})
+    return moved
 
 
 def _calibration(given: Mapping[str, Any], runs: Sequence[TrainedRun]) -> dict[str, Any] | None:
