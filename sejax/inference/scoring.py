@@ -56,13 +56,14 @@ class _Utterance(NamedTuple):
 class Runs(Scorer):
     """The runs of a bundle."""
 
-    def __init__(self, folder: Path, found: Trained, calibration: Calibration) -> None:
+    def __init__(self, folder: Path, found: Trained, calibration: Calibration, card: str) -> None:
         """Loads what the runs need.
 
         Args:
           folder: of the bundle, in which embedded checkpoints are.
           found: the runs.
           calibration: of these runs.
+          card: the model card.
 
         Raises:
           InputError: a pretrained checkpoint is not there, or is another one than the runs were trained with; or the
@@ -70,6 +71,7 @@ class Runs(Scorer):
         """
         pretrained = {name: _find(folder, name, wanted) for name, wanted in found.pretrained.items()}
         self.digest = fingerprint(folder)
+        self.card = card
         self.contents = tuple(_contents(given, pretrained.get(name)) for name, given in found.inputs.items())
         self._inputs, self._classes, self._vad_scale = found.inputs, found.classes, found.vad_scale
         self._model = _read_model(folder, found, pretrained)
@@ -100,6 +102,12 @@ class Runs(Scorer):
         level = self._calibration.level
         intervals = f"; {100 * level:g} % of the intervals are meant to hold the truth" if level is not None else ""
         return (f"{', '.join(self.names.dimensions)} are on a scale from {low:g} to {high:g}{intervals}",)
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """The least and the greatest value of the dimensions."""
+        low, high = self._vad_scale
+        return (float(low), float(high)) if len(self._columns) else None
 
     def score(self, group: Sequence[Made]) -> list[Outputs | InputError]:
         """Returns the outputs of each utterance, or why there are none.
