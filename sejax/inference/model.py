@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from sejax.data.compute import decode, task_of
 from sejax.errors import InputError
@@ -128,7 +128,7 @@ class Model:
                     yield self._record(outputs, segment, abstain)
 
     def predict_samples(
-        self, samples: Float[np.ndarray, "samples *channels"], rate: int, *, abstain: float = 0.0
+        self, samples: Num[np.ndarray, "samples *channels"], rate: int, *, abstain: float = 0.0
     ) -> Record:
         """Returns the record of one utterance in memory, whose `file` is "".
 
