@@ -65,10 +65,10 @@ def test_folds_of_encoded_and_pretrained_models_predict_as_in_the_study(
     check_folds(workdir, setting, tmp_path)
 
 
-def test_a_moved_bundle_is_the_same(tuned_bundle: Path, voice: str, tmp_path: Path):
+def test_a_moved_bundle_is_the_same(probe_bundle: Path, voice: str, tmp_path: Path):
     """Embedded checkpoints are found in the folder; nothing is a pickle."""
-    moved = shutil.copytree(tuned_bundle, tmp_path / "elsewhere" / "moved")
-    assert Model.load(moved).predict([voice]) == Model.load(tuned_bundle).predict([voice])
+    moved = shutil.copytree(probe_bundle, tmp_path / "elsewhere" / "moved")
+    assert Model.load(moved).predict([voice]) == Model.load(probe_bundle).predict([voice])
     assert {path.suffix for path in moved.rglob("*") if path.is_file()} <= {".json", ".safetensors", ".md"}
     assert len(load_file(moved / "model.safetensors")) > 1
 
@@ -159,13 +159,13 @@ def test_a_damaged_bundle_is_a_sentence(damage: Callable[[Path], None], said: st
     assert str(damaged) in str(caught.value) and said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_another_checkpoint_is_refused(tuned_bundle: Path, tmp_path: Path):
-    changed = shutil.copytree(tuned_bundle, tmp_path / "changed")
+def test_another_checkpoint_is_refused(probe_bundle: Path, tmp_path: Path):
+    changed = shutil.copytree(probe_bundle, tmp_path / "changed")
     (config,) = (changed / "pretrained").glob("*/config.json")
     config.write_text(config.read_text() + " ")
     (weights,) = (changed / "pretrained").glob("*/model.safetensors")
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(InputError, match=r"the checkpoint that the stream wavlm of .* was trained with"):
+    with pytest.raises(InputError, match=r"the checkpoint that the stream whisper of .* was trained with"):
         load_bundle(changed)

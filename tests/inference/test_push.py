@@ -36,22 +36,22 @@ def refused(bundle: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -
 
 
 def test_a_bundle_goes_to_the_hub_and_comes_back(
-    tuned_bundle: Path, hub: Hub, voice: str, capsys: pytest.CaptureFixture[str]
+    probe_bundle: Path, hub: Hub, voice: str, capsys: pytest.CaptureFixture[str]
 ):
     """With its embedded checkpoint, on a branch beside the main one; what is uploaded later replaces it."""
-    assert main(["--model", str(tuned_bundle), "--push", ID, "--private"]) == 0
+    assert main(["--model", str(probe_bundle), "--push", ID, "--private"]) == 0
     repository = hub.repositories[ID]
-    files = {str(path.relative_to(tuned_bundle)): path for path in tuned_bundle.rglob("*") if path.is_file()}
+    files = {str(path.relative_to(probe_bundle)): path for path in probe_bundle.rglob("*") if path.is_file()}
     assert any(name.startswith("pretrained/") for name in files)
     assert repository.private and repository.revisions["main"] == {n: p.read_bytes() for n, p in files.items()}
     assert capsys.readouterr().out == f"{ID}: uploaded as {repository.commits['main']} of main\n"
-    expected = Model.load(tuned_bundle).predict([voice])
+    expected = Model.load(probe_bundle).predict([voice])
     assert Model.load(ID).predict([voice]) == expected
     assert Model.load(ID, revision=repository.commits["main"]).predict([voice]) == expected
 
     repository.revisions["main"]["old.txt"] = b"of an older model"
     (first, *_) = (name for name in files if name.startswith("pretrained/"))
-    assert main(["--model", str(tuned_bundle), "--push", ID, "--revision", "second"]) == 0
+    assert main(["--model", str(probe_bundle), "--push", ID, "--revision", "second"]) == 0
     assert "old.txt" not in repository.revisions["second"] and "old.txt" in repository.revisions["main"]
     assert Model.load(ID, revision="second").predict([voice]) == expected
     del repository.revisions["second"][first]
