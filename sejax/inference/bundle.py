@@ -56,7 +56,7 @@ def load_bundle(folder: Path, *, runs: Sequence[str] = ()) -> Runs:
 
     Args:
       folder: of the bundle.
-      runs: names out of `named_runs`; none: all.
+      runs: names for `choose_runs`; none: all.
 
     Raises:
       InputError: the bundle cannot be read, or has no such run.
@@ -67,14 +67,17 @@ def load_bundle(folder: Path, *, runs: Sequence[str] = ()) -> Runs:
 
 
 def choose_runs(runs: Sequence[TrainedRun], names: Sequence[str], where: str) -> list[int]:
-    """Returns the places of the runs that are named: by their number, or by their fold (its runs of all seeds).
+    """Returns the places of the runs that are named: by their fold (its runs of all seeds), or by their number.
+
+    A name that is a fold is not a number too: speakers are often called so.
 
     Raises:
       InputError: there is no such run.
     """
     places: dict[int, None] = {}
     for name in names:
-        own = [place for place, run in enumerate(runs) if name in (run.fold, str(run.number))]
+        of_fold = [place for place, run in enumerate(runs) if name == run.fold]
+        own = of_fold or [place for place, run in enumerate(runs) if name == str(run.number)]
         if not own:
             folds = list(dict.fromkeys(run.fold for run in runs))
             shown = ", ".join(folds[:12]) + (", ..." if len(folds) > 12 else "")
