@@ -80,6 +80,7 @@ def test_workdir_holds_the_files_of_the_design(study: Path):
         "plan.json",
         "parameters.txt",
         "tensorboard",
+        "trained",
     }
     assert os.listdir(study / "tensorboard")
     config = json.loads((study / "config.json").read_text())

@@ -5,6 +5,7 @@
     python tools/drill.py fuzz --cases 200000
     python tools/drill.py options --runs 30
     python tools/drill.py odd
+    python tools/drill.py serve
 
 Each subcommand is a module of `tools/drills`, whose docstring says what holds. It prints what was tried, what held and
 what failed, each failure with the command that tries it again. The exit status is 1 if anything failed. `--help` after
@@ -22,10 +23,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tools.drills import damage, fuzz, kill, odd, options
+from tools.drills import damage, fuzz, kill, odd, options, serve
 from tools.drills.tally import circumstances, show
 
-DRILLS = {"kill": kill, "damage": damage, "fuzz": fuzz, "options": options, "odd": odd}
+DRILLS = {"kill": kill, "damage": damage, "fuzz": fuzz, "options": options, "odd": odd, "serve": serve}
 
 
 def main(words: Sequence[str] | None = None) -> int:

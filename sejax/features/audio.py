@@ -124,9 +124,7 @@ def load_audio(
         too long; or the part is not inside it.
     """
     with _open_sound(path, start, end) as (sound, part):
-        seconds = (part.last - part.first) / sound.samplerate
-        if seconds > longest:
-            raise InputError(f"{path}: lasts {seconds:.0f} s, expected an utterance of {longest:g} s or less")
+        _check_seconds(path, sound, part, longest, "an utterance")
         channels = _read(path, sound, part.first + part.lead, part.last - part.first)
         rate, subtype = sound.samplerate, sound.subtype
         if len(channels) < part.last - part.first:
@@ -152,9 +150,15 @@ def convert_samples(name: str, samples: Float32[np.ndarray, "frames channels"], 
 
 @contextmanager
 def open_blocks(
-    path: str, *, start: float | None = None, end: float | None = None
+    path: str, *, start: float | None = None, end: float | None = None, longest: float = math.inf
 ) -> Iterator[tuple[int, Iterator[Float32[np.ndarray, " _samples"]]]]:
     """Opens a file, or a part of it, of any length, to be read in blocks.
+
+    Args:
+      path: see `load_audio`.
+      start: see `load_audio`.
+      end: see `load_audio`.
+      longest: Seconds above which a recording is refused, before it is read.
 
     Yields:
       The sampling rate of the file, in hertz, and its mono samples in blocks.
@@ -163,6 +167,7 @@ def open_blocks(
       InputError: what `load_audio` refuses, also while blocks are read; but for silence and channels that cancel.
     """
     with _open_sound(path, start, end) as (sound, part):
+        _check_seconds(path, sound, part, longest, "a recording")
         yield sound.samplerate, _blocks(path, sound, part)
 
 
@@ -177,6 +182,12 @@ def _blocks(path: str, sound: soundfile.SoundFile, part: "_Part") -> Iterator[Fl
         _check_range(path, channels, float(np.abs(channels).max()))
         done += len(channels)
         yield channels.mean(axis=1)
+
+
+def _check_seconds(path: str, sound: soundfile.SoundFile, part: "_Part", longest: float, kind: str) -> None:
+    seconds = (part.last - part.first) / sound.samplerate
+    if seconds > longest:
+        raise InputError(f"{path}: lasts {seconds:.0f} s, expected {kind} of {longest:g} s or less")
 
 
 class _Part(NamedTuple):

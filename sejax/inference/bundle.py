@@ -23,6 +23,7 @@ from sejax.workdir import trained
 from sejax.workdir.trained import Trained, TrainedRun, read_description, read_trained
 
 CARD = "README.md"
+CARD_CHARACTERS = 1 << 20  # that are read of it
 PRETRAINED = "pretrained"  # the folder of embedded checkpoints
 WORKDIR = "metrics.json"  # what a workdir has and a bundle has not
 
@@ -55,6 +56,7 @@ def find_bundle(source: str, revision: str) -> Path | None:
     for name in (trained.ARRAYS, *embedded):
         if locate_file(source, revision, name) is None:
             raise InputError(f"{source}: has no {name}, expected the files of a bundle; export the study again")
+    locate_file(source, revision, CARD)  # which may be missing
     return folder
 
 
@@ -71,7 +73,16 @@ def load_bundle(folder: Path, *, runs: Sequence[str] = ()) -> Runs:
     found, tree = read_trained(folder)
     _check(folder, found)
     places = choose_runs(found.runs, runs, str(folder)) if runs else list(range(len(found.runs)))
-    return Runs(folder, found.select(places), _calibration(folder, tree, found, places))
+    return Runs(folder, found.select(places), _calibration(folder, tree, found, places), _read_card(folder / CARD))
+
+
+def _read_card(path: Path) -> str:
+    """Returns the model card; a bundle whose card was deleted predicts as before."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(CARD_CHARACTERS)
+    except OSError:
+        return ""
 
 
 def choose_runs(runs: Sequence[TrainedRun], names: Sequence[str], where: str) -> list[int]:

@@ -1,5 +1,6 @@
 """A model that predicts: a bundle of a study, or a published model, behind one interface."""
 
+import math
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -80,6 +81,16 @@ class Model:
         """Sentences about the model and its outputs."""
         return self._scorer.notes
 
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """The least and the greatest value of the dimensions; None where the model does not say it."""
+        return self._scorer.scale
+
+    @property
+    def card(self) -> str:
+        """The model card, in Markdown; empty if there is none."""
+        return self._scorer.card
+
     def predict(self, paths: Iterable[str | Path | Segment], *, abstain: float = 0.0) -> list[Record]:
         """Returns a record per file, in their order. A file that cannot be used is a record with an error.
 
@@ -91,7 +102,12 @@ class Model:
         return list(self.predict_each(segments, abstain=abstain))
 
     def predict_each(
-        self, segments: Sequence[Segment], *, abstain: float = 0.0, workers: int | None = None
+        self,
+        segments: Sequence[Segment],
+        *,
+        abstain: float = 0.0,
+        workers: int | None = None,
+        longest: float = UTTERANCE_SECONDS,
     ) -> Generator[Record, None, None]:
         """Yields the record of each utterance, in their order, as they are done.
 
@@ -99,12 +115,13 @@ class Model:
           segments: files, or parts of files.
           abstain: see `predict`.
           workers: processes or threads that decode; None: one per core.
+          longest: seconds above which an utterance is refused.
         """
         jobs = [Job(segment, range(len(self._wanted))) for segment in segments]
         if not jobs:
             return
         number = workers or os.cpu_count() or 1
-        with closing(decode(self._wanted, jobs, workers=number, longest=UTTERANCE_SECONDS)) as made:
+        with closing(decode(self._wanted, jobs, workers=number, longest=longest)) as made:
             for group in _groups(zip(segments, made, strict=True)):
                 scored = self._score([each for _, each in group])
                 for (segment, _), outputs in zip(group, scored, strict=True):
@@ -152,15 +169,25 @@ class Model:
         return Stream(self, Windows(rate, every=every, length=window), abstain)
 
     def predict_windows(
-        self, segment: Segment, *, every: float = 0.5, window: float = WINDOW_SECONDS, abstain: float = 0.0
-    ) -> Iterator[Record]:
+        self,
+        segment: Segment,
+        *,
+        every: float = 0.5,
+        window: float = WINDOW_SECONDS,
+        abstain: float = 0.0,
+        longest: float = math.inf,
+    ) -> Generator[Record, None, None]:
         """Yields the records over time of a file of any length, which is read in blocks; see `stream`.
 
-        A file that cannot be used, or not to its end, ends with a record of the error.
+        A file that cannot be used, or not to its end, or is longer than `longest` seconds, ends with a record of the
+        error.
         """
         begin, waiting = segment.start or 0.0, []
         try:
-            with open_blocks(segment.path, start=segment.start, end=segment.end) as (rate, blocks):
+            with open_blocks(segment.path, start=segment.start, end=segment.end, longest=longest) as (
+                rate,
+                blocks,
+            ):
                 windows = Windows(rate, every=every, length=window, name=segment.path)
                 for found in _all_windows(windows, blocks):
                     waiting.append(found)

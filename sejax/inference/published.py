@@ -40,6 +40,10 @@ class Published(Scorer):
         """Sentences about the model and its outputs."""
         return self._classifier.notes
 
+    @property
+    def scale(self) -> None:
+        """The notes say it in words, if anything does."""
+
     def score(self, group: Sequence[Made]) -> list[Outputs | InputError]:
         """Returns the outputs of each utterance, or why there are none."""
         return [self._score(loaded) for (loaded,) in group]

@@ -16,6 +16,7 @@ class Scorer(ABC):
 
     digest: str  # of its files
     contents: Sequence[Contents]  # what it reads of an utterance
+    card: str = ""  # its model card, in Markdown
 
     @property
     @abstractmethod
@@ -26,6 +27,11 @@ class Scorer(ABC):
     @abstractmethod
     def notes(self) -> tuple[str, ...]:
         """Sentences about the model and its outputs."""
+
+    @property
+    @abstractmethod
+    def scale(self) -> tuple[float, float] | None:
+        """The least and the greatest value of the dimensions; None where the model does not say it."""
 
     @abstractmethod
     def score(self, group: Sequence[Made]) -> list[Outputs | InputError]:

@@ -54,15 +54,28 @@ class _Utterance(NamedTuple):
 
 
 class Runs(Scorer):
-    """The runs of a bundle."""
+    """The runs of a bundle.
 
-    def __init__(self, folder: Path, found: Trained, calibration: Calibration) -> None:
+    Attributes:
+      inputs: what the model reads, by stream.
+      classes, vad_scale: of the study's corpus.
+      model: the model of every run.
+      encoded: the streams whose frames are read.
+      label: whether each run predicts the class.
+      columns: of `DIMENSIONS`, which some run predicts.
+      predicted: whether each run predicts each of them.
+      calibration: of the runs.
+      arrays: parameters, scales and frozen pretrained models.
+    """
+
+    def __init__(self, folder: Path, found: Trained, calibration: Calibration, card: str) -> None:
         """Loads what the runs need.
 
         Args:
           folder: of the bundle, in which embedded checkpoints are.
           found: the runs.
           calibration: of these runs.
+          card: the model card.
 
         Raises:
           InputError: a pretrained checkpoint is not there, or is another one than the runs were trained with; or the
@@ -70,36 +83,43 @@ class Runs(Scorer):
         """
         pretrained = {name: _find(folder, name, wanted) for name, wanted in found.pretrained.items()}
         self.digest = fingerprint(folder)
+        self.card = card
         self.contents = tuple(_contents(given, pretrained.get(name)) for name, given in found.inputs.items())
-        self._inputs, self._classes, self._vad_scale = found.inputs, found.classes, found.vad_scale
-        self._model = _read_model(folder, found, pretrained)
-        self._encoded = {spec.name for spec in self._model.streams if spec.encoder != "none"}
+        self.inputs, self.classes, self.vad_scale = found.inputs, found.classes, found.vad_scale
+        self.model = _read_model(folder, found, pretrained)
+        self.encoded = {spec.name for spec in self.model.streams if spec.encoder != "none"}
         self._collectors: dict[int, Collector] = {}
-        self._label = np.array([run.label for run in found.runs], bool)
+        self.label = np.array([run.label for run in found.runs], bool)
         predicted = np.array([run.dimensions for run in found.runs], bool)
-        self._columns = np.flatnonzero(predicted.any(axis=0))
-        self._predicted, self._calibration = predicted[:, self._columns], calibration
-        self._arrays = jax.device_put((found.params, _runs(found), _frozen(self._model, pretrained)))
+        self.columns = np.flatnonzero(predicted.any(axis=0))
+        self.predicted, self.calibration = predicted[:, self.columns], calibration
+        self.arrays = jax.device_put((found.params, _runs(found), _frozen(self.model, pretrained)))
 
     @property
     def names(self) -> Names:
         """The names of the outputs."""
         return Names(
-            self._classes if self._label.any() else (),
-            tuple(DIMENSIONS[column] for column in self._columns),
-            intervals=self._calibration.level is not None and bool(len(self._columns)),
-            spread=len(self._label) > 1,
+            self.classes if self.label.any() else (),
+            tuple(DIMENSIONS[column] for column in self.columns),
+            intervals=self.calibration.level is not None and bool(len(self.columns)),
+            spread=len(self.label) > 1,
         )
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences about the outputs."""
-        if not len(self._columns):
+        if not len(self.columns):
             return ()
-        low, high = self._vad_scale
-        level = self._calibration.level
+        low, high = self.vad_scale
+        level = self.calibration.level
         intervals = f"; {100 * level:g} % of the intervals are meant to hold the truth" if level is not None else ""
         return (f"{', '.join(self.names.dimensions)} are on a scale from {low:g} to {high:g}{intervals}",)
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """The least and the greatest value of the dimensions."""
+        low, high = self.vad_scale
+        return (float(low), float(high)) if len(self.columns) else None
 
     def score(self, group: Sequence[Made]) -> list[Outputs | InputError]:
         """Returns the outputs of each utterance, or why there are none.
@@ -119,7 +139,7 @@ class Runs(Scorer):
             for first in range(0, len(members), ROWS):
                 places, utterances = zip(*members[first : first + ROWS], strict=True)
                 batch = _batch(utterances, lengths, rows=1 if len(group) == 1 else ROWS)
-                logits, values = jax.device_get(_score(*self._arrays, batch, model=self._model))
+                logits, values = jax.device_get(_score(*self.arrays, batch, model=self.model))
                 for row, (place, utterance) in enumerate(zip(places, utterances, strict=True)):
                     found[place] = self._outputs(logits[:, row], values[:, row], utterance.note)
         return [found[place] for place in range(len(group))]
@@ -147,9 +167,9 @@ class Runs(Scorer):
             return InputError(errors[0])
         frames, statistics = {}, {}
         notes = dict.fromkeys(note for extraction in made for note in extraction.note.split("; ") if note)
-        for (name, given), extraction in zip(self._inputs.items(), made, strict=True):
+        for (name, given), extraction in zip(self.inputs.items(), made, strict=True):
             statistics[name] = given.read_statistics(extraction.statistics)
-            if name in self._encoded:
+            if name in self.encoded:
                 frames[name] = given.read_frames(extraction.frames)
                 if len(frames[name]) < len(extraction.frames):
                     read = len(frames[name]) / len(extraction.frames) * extraction.seconds
@@ -160,16 +180,16 @@ class Runs(Scorer):
         self, logits: Float[np.ndarray, "run class"], values: Float[np.ndarray, "run dim"], note: str
     ) -> Outputs | InputError:
         """Returns the outputs of an utterance, in the scale of the study's corpus."""
-        logits = np.where(self._label[:, None], logits.astype(np.float64)[:, : len(self._classes)], np.nan)
-        low, high = self._vad_scale
-        scaled = values[:, self._columns].astype(np.float64) * (high - low) / 2 + (low + high) / 2
-        if not (np.isfinite(logits[self._label]).all() and np.isfinite(scaled).all()):
+        logits = np.where(self.label[:, None], logits.astype(np.float64)[:, : len(self.classes)], np.nan)
+        low, high = self.vad_scale
+        scaled = values[:, self.columns].astype(np.float64) * (high - low) / 2 + (low + high) / 2
+        if not (np.isfinite(logits[self.label]).all() and np.isfinite(scaled).all()):
             return InputError("the model gives values for it that are not finite, expected finite ones")
         return Outputs(
             prob=_softmax(logits),
-            tempered=_softmax(logits / self._calibration.temperature[:, None]),
-            values=np.where(self._predicted, scaled, np.nan),
-            half_width=self._calibration.half_width[:, self._columns].mean(axis=0),
+            tempered=_softmax(logits / self.calibration.temperature[:, None]),
+            values=np.where(self.predicted, scaled, np.nan),
+            half_width=self.calibration.half_width[:, self.columns].mean(axis=0),
             note=note,
         )
 

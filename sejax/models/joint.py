@@ -124,6 +124,8 @@ class Trunk(nn.Module):
         fusion = list(parts.values())
         if self.statistics:
             for stream in self.streams:
+                if stream.name not in statistics:  # raw audio has none
+                    continue
                 x = statistics[stream.name]
                 if stream.name in mix:
                     x = x if self.joined_states else mix[stream.name](x)
@@ -153,8 +155,8 @@ class Trunk(nn.Module):
 
 def _means(x: Float[Array, "batch _statistic"], states: int) -> Float[Array, "batch _mean"]:
     """Returns the means of hidden states out of their statistics: of each state the means, then the deviations."""
-    of_states = x.reshape(len(x), states, 2, -1)
-    return of_states[:, :, 0].reshape(len(x), -1)
+    of_states = x.reshape(x.shape[0], states, 2, -1)
+    return of_states[:, :, 0].reshape(x.shape[0], -1)
 
 
 class JointModel(nn.Module):

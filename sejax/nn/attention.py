@@ -3,6 +3,9 @@
 `dtype` is that of the products. Every softmax is float32, and so are the scores and sums of pooling.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -12,6 +15,21 @@ from jaxtyping import Array, Bool, Float
 
 from sejax.nn.cpu_attention import attend_on_cpu
 from sejax.nn.layers import Dense, Dropout, LayerNorm
+
+_BY_HAND: ContextVar[bool | None] = ContextVar("by_hand", default=None)
+
+
+@contextmanager
+def attention_of_jax() -> Iterator[None]:
+    """Makes `attend` jax's own attention in what is traced inside: other compilers and devices know its operations.
+
+    A function that was traced outside before, with `jax.jit` around it, stays as it is.
+    """
+    token = _BY_HAND.set(False)
+    try:
+        yield
+    finally:
+        _BY_HAND.reset(token)
 
 
 class Attention(nn.Module):
@@ -58,8 +76,9 @@ def attend(
       k: keys.
       v: values.
       mask: valid frames of the memory.
-      by_hand: whether `attend_on_cpu` is used; None decides by the backend.
+      by_hand: whether `attend_on_cpu` is used; None decides by the backend, unless `attention_of_jax` is around.
     """
+    by_hand = _BY_HAND.get() if by_hand is None else by_hand
     if jax.default_backend() == "cpu" if by_hand is None else by_hand:
         q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
         scale = jnp.asarray(q.shape[-1] ** -0.5, q.dtype)

@@ -150,6 +150,24 @@ def read_settings(settings: Mapping[str, Setting]) -> Wanted:
     return Wanted(found.folder, found.digest, backbone, backbone.state(str(full["layers"])), full)
 
 
+def load_wanted(wanted: Wanted) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Loads the parameters of the requested hidden states; returns them, and the keywords of `hidden_states`.
+
+    Raises:
+      InputError: the checkpoint cannot be loaded.
+    """
+    checkpoint, backbone = load_checkpoint(str(wanted.folder)), wanted.backbone
+    for note in checkpoint.notes:
+        print(f"note: {note}", file=sys.stderr)
+    stop = stage_behind(backbone.layers if wanted.state is None else wanted.state)
+    return backbone.select(checkpoint.params, 0, stop), {
+        "backbone": backbone,
+        "section": Section(stop=stop, dtype=DTYPES[str(wanted.settings["dtype"])]),
+        "every": wanted.state is None,
+        "pooled": bool(wanted.settings["pooled"]),
+    }
+
+
 class HiddenStates:
     """Computes the features of utterances, in the order in which batches fill: a `Collector`.
 
@@ -167,19 +185,9 @@ class HiddenStates:
         Raises:
           InputError: the checkpoint cannot be loaded.
         """
-        checkpoint = load_checkpoint(str(wanted.folder))
-        for note in checkpoint.notes:
-            print(f"note: {note}", file=sys.stderr)
+        params, options = load_wanted(wanted)
         self._wanted, backbone = wanted, wanted.backbone
-        stop = stage_behind(backbone.layers if wanted.state is None else wanted.state)
-        self._compute = partial(
-            _compute,
-            jax.device_put(backbone.select(checkpoint.params, 0, stop)),
-            backbone=backbone,
-            section=Section(stop=stop, dtype=DTYPES[str(wanted.settings["dtype"])]),
-            every=wanted.state is None,
-            pooled=bool(wanted.settings["pooled"]),
-        )
+        self._compute = partial(_compute, jax.device_put(params), **options)
         self._max_samples = int(float(wanted.settings["max_seconds"]) * SAMPLING_RATE)
         seconds = BATCH_SECONDS.get(jax.default_backend(), BATCH_SECONDS_ACCELERATOR)
         self._batches = Batches(int(seconds * SAMPLING_RATE), least=backbone.least)
@@ -300,8 +308,7 @@ def _pad(
     return waveforms, lengths, kept
 
 
-@partial(jax.jit, static_argnames=("backbone", "section", "every", "pooled"))
-def _compute(
+def hidden_states(
     params: Mapping[str, Any],
     waveforms: Float32[Array, "batch samples"],
     lengths: Int32[Array, " batch"],
@@ -312,7 +319,17 @@ def _compute(
     every: bool,
     pooled: bool,
 ) -> States:
-    """Returns every hidden state of a batch, or the section's last one."""
+    """Returns every hidden state of a batch, or the section's last one.
+
+    Args:
+      params: of the section, see `load_wanted`.
+      waveforms: as `Backbone.prepare` makes them, with zeros behind the end.
+      lengths: valid samples.
+      kept: the first frame that is kept, and the one after the last.
+      backbone, section: what the module is.
+      every: every hidden state, not the last one alone.
+      pooled: moments alone.
+    """
     # Matrix units would round the inputs of float32 products to fewer bits.
     precision = "float32" if section.dtype == jnp.float32 else "default"
     with jax.default_matmul_precision(precision):
@@ -332,6 +349,9 @@ def _compute(
         frames = jnp.clip(hidden, -LARGEST, LARGEST).astype(jnp.float16)
         frames = frames.transpose(1, 2, 0, 3).reshape(*frames.shape[1:3], -1)
     return States(frames, mean.transpose(1, 0, 2), variance.transpose(1, 0, 2), finite, clipped)
+
+
+_compute = jax.jit(hidden_states, static_argnames=("backbone", "section", "every", "pooled"))
 
 
 def _split(batch: Sequence[Piece], states: States) -> Iterator[Part]:

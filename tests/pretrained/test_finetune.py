@@ -302,8 +302,9 @@ def compiled_epoch(name: str, folds: tuple[int, ...]) -> tuple[Any, int, int]:
     study = make_study(model.streams[0].tuning, folds=folds)
     network = Network(model, RECIPE)
     states = epoch.init_runs(study.chunk, study.shared, study.start, network=network)
+    one, n_chunks = (jnp.asarray(n, jnp.int32) for n in (1, len(study.chunk.seed)))
     compiled = epoch.train_epoch.lower(
-        states, study.chunk, study.shared, order(study, 1), jnp.asarray(1, jnp.int32), network=network
+        states, study.chunk, study.shared, order(study, 1), one, n_chunks, network=network
     ).compile()
     of_runs = sum(x.nbytes for x in jax.tree.leaves((states, study.chunk.runs)))
     frozen = sum(x.nbytes for x in jax.tree.leaves(study.shared.frozen))

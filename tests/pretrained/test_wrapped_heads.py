@@ -1,5 +1,7 @@
 """Emotion models in layouts of their own against PyTorch, and the sentences of those that do not fit."""
 
+import csv
+import io
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_study import GOLDEN_SSL
 
 from sejax.errors import InputError
-from sejax.inference.predict import main
+from sejax.inference.commands.predict import main
 from sejax.pretrained.convert import find_pretrained
 from sejax.pretrained.extract import plan_windows
 from sejax.pretrained.heads import classifier as classifiers
@@ -144,13 +146,13 @@ def test_the_command_prints_them(model: str, said: str | None, tmp_path: Path, c
     soundfile.write(path, WAVEFORMS["cut_samples"], 16_000, subtype="PCM_16")
     assert main(["--model", str(GOLDEN_HEADS / model), str(path)]) == 0
     printed = capsys.readouterr()
-    header, row = (line.split(",") for line in printed.out.splitlines())
+    (row,) = csv.DictReader(io.StringIO(printed.out))
     classifier = load_classifier(str(GOLDEN_HEADS / model))
-    assert header == ["file", *classifier.labels]
     expected = classify_utterance(classifier, WAVEFORMS["cut_samples"]).values[0]
-    np.testing.assert_allclose([float(x) for x in row[1:]], expected, rtol=0, atol=1e-5)
-    notes = [f"note: {note}" for note in classifier.notes] + [f"note: {path}: {said}"] * bool(said)
-    assert printed.err.splitlines() == notes
+    found = [float(row.get(f"prob_{label}") or row[label]) for label in classifier.labels]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert (row["file"], row["note"], row["error"]) == (str(path), said or "", "")
+    assert printed.err.splitlines() == [f"note: {note}" for note in classifier.notes]
 
 
 def test_outputs_that_were_never_trained_are_left_out():

@@ -33,6 +33,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "damage --case 'the newest checkpoint: _CHECKPOINT_METADATA is gone, train'",
         "odd --case 'small corpora: two speakers'",
         "options --checks 300 --runs 0",
+        "serve --cases 60",
         "fuzz --cases 600 --parsers iemocap history --seed 1",
     ],
     ids=lambda words: words.split()[0],

@@ -67,7 +67,7 @@ class Emotion2vecModel(Wav2Vec2Model):
     def _extend(self, x: Float[Array, "batch time hidden"]) -> Float[Array, "batch time_out hidden"]:
         a = self.backbone
         tokens = self.param("extra_tokens", nn.initializers.normal(1.0), (a.tokens, a.hidden)).astype(x.dtype)
-        return jnp.concatenate([x, jnp.broadcast_to(tokens[None], (len(x), a.tokens, a.hidden))], axis=1)
+        return jnp.concatenate([x, jnp.broadcast_to(tokens[None], (x.shape[0], a.tokens, a.hidden))], axis=1)
 
     def _transform(
         self, x: Float[Array, "batch time hidden"], mask: Bool[Array, "batch time"], layers: int

@@ -47,7 +47,7 @@ def _frames(waveform: Float[Array, "batch samples"], frames: int) -> Float[Array
     step = WINDOW - 2 * HOP  # 80: a frame is five such blocks, and begins two behind the one before it
     needed = (2 * frames + 3) * step
     padded = jnp.pad(padded, ((0, 0), (0, max(needed - padded.shape[1], 0))))[:, :needed]
-    blocks = padded.reshape(len(padded), -1, step)
+    blocks = padded.reshape(padded.shape[0], -1, step)
     return jnp.concatenate([blocks[:, i : i + 2 * frames - 1 : 2] for i in range(WINDOW // step)], axis=-1)
 
 

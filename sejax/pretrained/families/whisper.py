@@ -230,7 +230,7 @@ class WhisperEncoder(nn.Module):
         waveform = jnp.pad(waveform, ((0, 0), (0, samples + behind - waveform.shape[1])))
         frames = jnp.full_like(lengths, a.positions) if a.padded else a.frames(lengths)
         kept = valid_frames(STRIDE * frames, STRIDE * time)
-        return log_mel(waveform, kept, bands=a.bands).reshape(len(waveform), time, a.frame_size)
+        return log_mel(waveform, kept, bands=a.bands).reshape(waveform.shape[0], time, a.frame_size)
 
     def _embed(
         self, x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"], seen: Bool[Array, "batch time"]
@@ -240,7 +240,7 @@ class WhisperEncoder(nn.Module):
         act = ACTIVATIONS["gelu"]
         twice = jnp.repeat(seen, STRIDE, axis=1)
         # The utterance's own frames in either context, whatever the layers see.
-        x = mask_spans(self, a.noise, x.reshape(len(x), -1, a.bands), jnp.repeat(mask, STRIDE, axis=1))
+        x = mask_spans(self, a.noise, x.reshape(x.shape[0], -1, a.bands), jnp.repeat(mask, STRIDE, axis=1))
         x = act(Conv(a.hidden, 3, 1, True, dtype, padding=1, name="conv1")(mask_frames(x, twice)))
         x = act(Conv(a.hidden, 3, STRIDE, True, dtype, padding=1, name="conv2")(mask_frames(x, twice)))
         positions = self.param("positions", nn.initializers.normal(), (a.positions, a.hidden))
