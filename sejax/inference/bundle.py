@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from sejax.corpora.schema import DIMENSIONS
@@ -45,7 +46,13 @@ def find_bundle(source: str, revision: str) -> Path | None:
     if tree.get("format") != trained.FORMAT:
         return None
     read_description(folder)
-    embedded = [f"{given['model']}/{name}" for given in tree["pretrained"].values() for name in given["files"]]
+    try:
+        embedded = [f"{given['model']}/{name}" for given in tree["pretrained"].values() for name in given["files"]]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: its 'pretrained' cannot be read ({type(error).__name__}: {error}), expected what sejax writes; "
+            "export the study again"
+        ) from error
     for name in (trained.ARRAYS, *embedded):
         if locate_file(source, revision, name) is None:
             raise InputError(f"{source}: has no {name}, expected the files of a bundle; export the study again")
@@ -58,12 +65,13 @@ def load_bundle(folder: Path, *, runs: Sequence[str] = ()) -> Runs:
 
     Args:
       folder: of the bundle.
-      runs: names out of `named_runs`; none: all.
+      runs: names for `choose_runs`; none: all.
 
     Raises:
       InputError: the bundle cannot be read, or has no such run.
     """
     found, tree = read_trained(folder)
+    _check(folder, found)
     places = choose_runs(found.runs, runs, str(folder)) if runs else list(range(len(found.runs)))
     return Runs(folder, found.select(places), _calibration(folder, tree, found, places), _read_card(folder / CARD))
 
@@ -78,14 +86,17 @@ def _read_card(path: Path) -> str:
 
 
 def choose_runs(runs: Sequence[TrainedRun], names: Sequence[str], where: str) -> list[int]:
-    """Returns the places of the runs that are named: by their number, or by their fold (its runs of all seeds).
+    """Returns the places of the runs that are named: by their fold (its runs of all seeds), or by their number.
+
+    A name that is a fold is not a number too: speakers are often called so.
 
     Raises:
       InputError: there is no such run.
     """
     places: dict[int, None] = {}
     for name in names:
-        own = [place for place, run in enumerate(runs) if name in (run.fold, str(run.number))]
+        of_fold = [place for place, run in enumerate(runs) if name == run.fold]
+        own = of_fold or [place for place, run in enumerate(runs) if name == str(run.number)]
         if not own:
             folds = list(dict.fromkeys(run.fold for run in runs))
             shown = ", ".join(folds[:12]) + (", ..." if len(folds) > 12 else "")
@@ -98,6 +109,22 @@ def choose_runs(runs: Sequence[TrainedRun], names: Sequence[str], where: str) ->
     return list(places)
 
 
+def _check(folder: Path, found: Trained) -> None:
+    """Refuses what would be numbers of something else: the model clips what is not finite, and XLA hides it then."""
+    if not found.runs:
+        raise InputError(f"{folder / trained.CONFIG}: has no runs, expected some; export the study again")
+    trees = (found.params, dict(found.frame_scale), dict(found.statistic_scale))
+    if not all(np.isfinite(x).all() for x in jax.tree.leaves(trees)):
+        raise InputError(f"{folder / trained.ARRAYS}: has values that are not finite, expected finite ones")
+    if any(run.label for run in found.runs):
+        outputs = found.params["head"]["label"]["bias"].shape[-1]
+        if not len(found.classes) == len(set(found.classes)) == outputs:
+            raise InputError(
+                f"{folder / trained.CONFIG}: has the classes {', '.join(found.classes)}, expected {outputs} different "
+                "ones, as the model has outputs; export the study again"
+            )
+
+
 def _calibration(folder: Path, tree: Mapping[str, Any], found: Trained, places: Sequence[int]) -> Calibration:
     """Returns the calibration of the chosen runs; a bundle without any has probabilities as they are."""
     given = tree.get("calibration") or {}
@@ -106,7 +133,7 @@ def _calibration(folder: Path, tree: Mapping[str, Any], found: Trained, places: 
         widths = given.get("half_width") or [{}] * len(found.runs)
         half_width = [[float(widths[place].get(name, math.nan)) for name in DIMENSIONS] for place in places]
         level = given.get("level")
-        if not (temperature > 0).all() or not (level is None or 0 < level < 1):
+        if not ((temperature > 0) & (temperature < math.inf)).all() or not (level is None or 0 < level < 1):
             raise ValueError("a temperature or a level is out of range")
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise InputError(

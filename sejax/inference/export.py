@@ -4,6 +4,7 @@ python -m sejax.export --workdir W --to FOLDER
 """
 
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,15 +57,19 @@ def export_bundle(
     """
     metrics = _read_metrics(workdir)
     chosen = _setting(metrics, setting, workdir)
-    folder = Path(to).expanduser()
+    folder = Path(to).expanduser().resolve()
     _require_free(folder)
     found, source = _read_program(workdir, chosen["name"])
     places = _places(found.runs, runs, chosen["name"], workdir)
     found = found.select(places)
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        place = tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}), expected a folder on a disk") from error
+    partial = Path(place, folder.name)  # mkdtemp's own folder is for its owner alone
+    try:
+        partial.mkdir()
         pretrained, notes = _bring_checkpoints(found.pretrained, partial, checkpoints)
         study = {
             "setting": chosen["name"],
@@ -80,7 +85,7 @@ def export_bundle(
         shutil.rmtree(folder, ignore_errors=True)
         partial.replace(folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
     return Exported(folder, chosen["name"], found.runs, notes)
 
 
@@ -118,7 +123,9 @@ def _setting(metrics: Mapping[str, Any], name: str | None, workdir: str) -> Mapp
 
 
 def _require_free(folder: Path) -> None:
-    """Refuses a folder that is there and is no bundle."""
+    """Refuses a folder that is there and is no bundle, or holds more: it is replaced as a whole."""
+    if folder == Path.cwd():
+        raise InputError(f"{folder}: is the current folder, expected another one, which is replaced")
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -127,6 +134,12 @@ def _require_free(folder: Path) -> None:
         raise InputError(f"{folder}: holds other files, expected an empty folder, a bundle, or nothing")
     if any(folder.iterdir()):
         read_description(folder)
+        own = {CARD, PRETRAINED, trained.ARRAYS, trained.CONFIG}
+        if others := sorted(path.name for path in folder.iterdir() if path.name not in own):
+            raise InputError(
+                f"{folder}: holds {', '.join(others[:4])} beside a bundle, which would be deleted, expected a bundle "
+                "alone: export to another folder"
+            )
 
 
 def _read_program(workdir: str, setting: str) -> tuple[Trained, dict[str, Any]]:

@@ -141,7 +141,7 @@ class Model:
           InputError: the samples cannot be used.
         """
         samples = np.asarray(samples)
-        if samples.ndim not in (1, 2) or not np.issubdtype(samples.dtype, np.floating):
+        if samples.ndim not in (1, 2) or not samples.size or not np.issubdtype(samples.dtype, np.floating):
             raise InputError(
                 f"the samples are {samples.dtype} of shape {list(samples.shape)}, expected floats [samples] or "
                 "[samples, channels], full scale at -1 and 1"
@@ -256,7 +256,7 @@ class Stream:
         """Takes the next samples, full scale at -1 and 1, and returns the records that they complete.
 
         Raises:
-          InputError: a sample is NaN or infinite.
+          InputError: they are no floats [samples], or a sample is NaN, infinite or far above full scale.
         """
         return self._records(list(self._windows.add(samples)))
 

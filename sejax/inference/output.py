@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from sejax.errors import InputError
 from sejax.features.extract import Segment
 from sejax.host.atomic import atomic_write
-from sejax.inference.records import Names, Record, columns, shown
+from sejax.inference.records import Names, Record, columns, shown, shown_time
 
 FORMATS = ("csv", "jsonl")
 _MADE_BY = ".made_by.json"  # behind the name of a table: with which model and options it is made
@@ -50,20 +50,25 @@ def write_to(file: Any, names: Names, how: str, *, header: bool = True) -> Write
 
 
 @contextmanager
-def continued(path: str, names: Names, how: str, made_by: Mapping[str, Any]) -> Iterator[tuple[Write, set[Segment]]]:
+def continued(
+    path: str, names: Names, how: str, made_by: Mapping[str, Any], segments: Sequence[Segment]
+) -> Iterator[tuple[Write, list[Segment]]]:
     """Opens a table to be written, or continued where an earlier start ended.
 
-    Rows with an error are removed: their files are tried again.
+    Rows with an error are removed: their files are tried again. In a table over time the rows of a file belong
+    together: they are removed if one of them is an error, and so are those of the last file, which may not all be
+    there.
 
     Args:
       path: of the table.
       names: of the outputs.
       how: one of `FORMATS`.
       made_by: the model and the options; a table is continued with equal ones alone.
+      segments: what is to be in the table.
 
     Yields:
-      The function that writes a record, and what is in the table already: files, or their parts. Of a table over time
-      that is every file but the last, whose rows may not all be there; they are removed.
+      The function that writes a record, and the segments that are left, in their order; of a table over time the parts
+      of a file one after the other.
 
     Raises:
       InputError: the file cannot be written, or is another table.
@@ -71,12 +76,17 @@ def continued(path: str, names: Names, how: str, made_by: Mapping[str, Any]) -> 
     sidecar, rows = Path(path + _MADE_BY), []
     if os.path.exists(path) and os.path.getsize(path):
         _check_sidecar(path, sidecar, made_by)
-        rows = [row for row in _read_rows(path, names, how) if not row.get("error")]
-    done = [(row["file"], _time(row.get("start")), _time(row.get("end"))) for row in rows]
+        rows = _read_rows(path, names, how)
     if made_by.get("every"):
-        last = done[-1][0] if done else ""
-        rows = [row for row in rows if row["file"] != last]
-        done = [(name, None, None) for name, _, _ in done if name != last]
+        again = {row["file"] for row in rows if row.get("error")} | {row["file"] for row in rows[-1:]}
+        rows = [row for row in rows if row["file"] not in again]
+        files = {row["file"] for row in rows}
+        order = {name: place for place, name in enumerate(dict.fromkeys(segment.path for segment in segments))}
+        left = sorted((each for each in segments if each.path not in files), key=lambda each: order[each.path])
+    else:
+        rows = [row for row in rows if not row.get("error")]
+        done = {_key(row["file"], row.get("start"), row.get("end")) for row in rows}
+        left = [segment for segment in segments if _key(*segment) not in done]
     try:
         with atomic_write(path) as file:
             rewrite = _rewriter(file, names, how)
@@ -85,7 +95,7 @@ def continued(path: str, names: Names, how: str, made_by: Mapping[str, Any]) -> 
         with atomic_write(sidecar) as file:
             json.dump(dict(made_by), file, indent=1)
         with open(path, "a", encoding="utf-8", newline="") as file:
-            yield write_to(file, names, how, header=False), {Segment(*key) for key in done}
+            yield write_to(file, names, how, header=False), left
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.strerror}), expected a file on a disk with room"
@@ -114,20 +124,25 @@ def _check_sidecar(path: str, sidecar: Path, made_by: Mapping[str, Any]) -> None
 def _read_rows(path: str, names: Names, how: str) -> list[dict[str, Any]]:
     """Returns the whole rows of a table; a killed process may have left a last one without its end."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_bytes().decode("utf-8")  # read as text, a name's "\r" would be another
         text = text[: text.rfind("\n") + 1]
         if how == "csv":
             reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
             rows: list[dict[str, Any]] = list(reader)
             if rows and list(reader.fieldnames or ()) != columns(names):
                 raise InputError(f"{path}: has the columns {', '.join(reader.fieldnames or ())}, expected those of now")
+            if any(None in row or None in row.values() for row in rows):
+                raise ValueError("a row has more or fewer cells than columns")
         else:
-            rows = [json.loads(line) for line in text.splitlines()]
+            # Not at other ends of lines than \n, which names of files may have.
+            rows = [json.loads(line) for line in text.split("\n")[:-1]]
         if not all(isinstance(row, dict) and isinstance(row.get("file"), str) for row in rows):
             raise ValueError("a row names no file")
+        for row in rows:
+            _key(row["file"], row.get("start"), row.get("end"))
     except InputError:
         raise
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({error}), expected a table that this command has begun") from error
     return rows
 
@@ -141,5 +156,12 @@ def _rewriter(file: Any, names: Names, how: str) -> Callable[[Mapping[str, Any]]
     return writer.writerow
 
 
-def _time(cell: Any) -> float | None:
-    return None if cell in (None, "") else float(cell)
+def _key(file: str, start: Any, end: Any) -> tuple[str, str, str]:
+    """Returns what tells a part of a file from others: times as a table shows them, which rounds them.
+
+    Raises:
+      ValueError: a time is no number.
+      TypeError: likewise.
+    """
+    begin, behind = ("" if cell in (None, "") else shown_time(float(cell)) for cell in (start, end))
+    return file, begin, behind

@@ -142,5 +142,10 @@ def _cell(name: str, value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.3f}".rstrip("0").rstrip(".") if name in ("start", "end") else f"{value:.6g}"
+        return shown_time(value) if name in ("start", "end") else f"{value:.6g}"
     return str(value)
+
+
+def shown_time(seconds: float) -> str:
+    """Returns a time as a table shows it, to a millisecond."""
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")

@@ -75,9 +75,15 @@ def _in_folder(folder: str) -> Iterator[str]:
 def _in_archive(path: str) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
-            return [name for name in archive.namelist() if is_audio(name)]
+            names = [member.filename for member in archive.infolist() if not member.is_dir()]
+            return [name for name in names if is_audio(name) and not _is_hidden(name)]
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
         raise InputError(f"{path}: cannot be read ({error}), expected a zip archive") from error
+
+
+def _is_hidden(member: str) -> bool:
+    """Returns whether a member is what a folder would hide, or what macOS adds of its own."""
+    return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in member.split("/"))
 
 
 def _in_table(path: str) -> Iterator[Segment]:

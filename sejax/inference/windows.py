@@ -4,16 +4,17 @@ Windows are causal: each ends at a time that has been heard, and the next one en
 the first whole one, and the last ends with the audio. The size of the pieces changes no sample.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import soxr
-from jaxtyping import Float, Float32
+from jaxtyping import Float32, Shaped
 
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError
-from sejax.features.audio import MAX_RATE, MIN_RATE, check_finite
+from sejax.features.audio import MAX_PEAK, MAX_RATE, MIN_RATE, check_finite
 
 LEAST_EVERY = 0.01  # seconds
 
@@ -43,7 +44,7 @@ class Windows:
         """
         if not MIN_RATE <= rate <= MAX_RATE:
             raise InputError(f"{name}: the sampling rate is {rate} Hz, expected {MIN_RATE} to {MAX_RATE}")
-        if not LEAST_EVERY <= every <= length:  # also false for NaN
+        if not LEAST_EVERY <= every <= length < math.inf:  # also false for NaN
             raise InputError(
                 f"{name}: windows of {length:g} s every {every:g} s were asked for, expected {LEAST_EVERY:g} s or "
                 "more, and no more than the window: parts would be left out"
@@ -56,14 +57,22 @@ class Windows:
         self._kept = np.zeros(0, np.float32)
         self._first = 0  # where the kept samples begin
 
-    def add(self, samples: Float[np.ndarray, " samples"]) -> Iterator[Window]:
+    def add(self, samples: Shaped[np.ndarray, "..."]) -> Iterator[Window]:
         """Takes the next samples, full scale at -1 and 1, and yields the windows that they complete.
 
         Raises:
-          InputError: a sample is NaN or infinite.
+          InputError: they are no floats [samples], or a sample is NaN, infinite or far above full scale.
         """
-        samples = np.asarray(samples, np.float32)
+        samples = np.asarray(samples)
+        if samples.ndim != 1 or not np.issubdtype(samples.dtype, np.floating):
+            raise InputError(
+                f"{self._name}: its samples are {samples.dtype} of shape {list(samples.shape)}, expected floats "
+                "[samples], full scale at -1 and 1"
+            )
+        samples = samples.astype(np.float32)
         check_finite(self._name, samples, self._rate, self._heard / self._rate)
+        if (peak := float(np.abs(samples).max(initial=0.0))) > MAX_PEAK:
+            raise InputError(f"{self._name}: has samples up to {peak:g}, expected full scale at -1 and 1")
         self._heard += len(samples)
         self._append(samples if self._resample is None else self._resample.resample_chunk(samples))
         yield from self._whole()

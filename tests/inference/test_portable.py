@@ -1,5 +1,6 @@
 """ONNX and StableHLO: the same numbers as the bundle's, computed without sejax."""
 
+import importlib
 import os
 import subprocess
 import sys

@@ -92,15 +92,21 @@ def _predict(given: argparse.Namespace) -> int:
     for note in model.notes:
         print(f"note: {note}", file=sys.stderr)
     how = format_of(given.out or "", given.format)
-    made_by = {"model": model.digest, "abstain": given.abstain, "every": given.every, "window": given.window}
-    table: AbstractContextManager[tuple[Write, set[Segment]]]
+    made_by = {
+        "model": model.digest,
+        "runs": runs or None,
+        "problem_type": given.problem_type,
+        "abstain": given.abstain,
+        "every": given.every,
+        "window": given.window,
+    }
+    table: AbstractContextManager[tuple[Write, list[Segment]]]
     if given.out:
-        table = continued(given.out, model.names, how, made_by)
+        table = continued(given.out, model.names, how, made_by, segments)
     else:
-        table = nullcontext((write_to(sys.stdout, model.names, how), set()))
+        table = nullcontext((write_to(sys.stdout, model.names, how), segments))
     status = 0
-    with table as (write, done):
-        left = [segment for segment in segments if segment not in done]
+    with table as (write, left):
         if len(left) < len(segments):
             print(f"note: {len(segments) - len(left)} of {len(segments)} are in {given.out} already", file=sys.stderr)
         for record in _records(model, left, given):
