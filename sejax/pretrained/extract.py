@@ -297,8 +297,11 @@ def _rows(length: int, batch_samples: int) -> int:
 def _pad(
     batch: Sequence[Piece], length: int, batch_samples: int
 ) -> tuple[Float32[np.ndarray, "batch {length}"], Int32[np.ndarray, " batch"], Int32[np.ndarray, "batch 2"]]:
-    """Returns padded waveforms, their lengths and the kept frames of each; rows beyond the batch are empty."""
-    rows = _rows(length, batch_samples)
+    """Returns padded waveforms, their lengths and the kept frames of each; rows beyond the batch are empty.
+
+    A piece alone, as a stream's window is, needs no empty rows.
+    """
+    rows = 1 if len(batch) == 1 else _rows(length, batch_samples)
     waveforms = np.zeros((rows, length), np.float32)
     lengths, kept = np.zeros(rows, np.int32), np.zeros((rows, 2), np.int32)
     for row, piece in enumerate(batch):
