@@ -10,11 +10,15 @@ from sejax.errors import InputError
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[TextIO]:
+def atomic_write(path: str | os.PathLike[str], *, errors: str = "strict") -> Iterator[TextIO]:
     """Opens a UTF-8 text file that replaces `path` when the block ends without an exception.
 
     The text is written to `<path>.partial` in the same folder. An exception removes that file and leaves `path` as
     it was. Newlines are written as given, on every system.
+
+    Args:
+      path: of the file.
+      errors: what becomes of text that is no Unicode, as `open` takes it.
 
     Raises:
       InputError: there is a folder of that name.
@@ -24,7 +28,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[TextIO]:
         if name.is_dir():
             raise InputError(f"{name}: is a folder, expected a file, which is written here; move it away")
     try:
-        with open(partial, "w", newline="", encoding="utf-8") as file:
+        with open(partial, "w", newline="", encoding="utf-8", errors=errors) as file:
             yield file
         os.replace(partial, path)
     except BaseException:

@@ -16,6 +16,7 @@ from sejax.inference.records import Names, Record, columns, shown, shown_time
 
 FORMATS = ("csv", "jsonl")
 _MADE_BY = ".made_by.json"  # behind the name of a table: with which model and options it is made
+_BYTES = "surrogateescape"  # the names of files are bytes, which need not be UTF-8
 Write = Callable[[Record], None]
 
 
@@ -43,7 +44,7 @@ def write_to(file: Any, names: Names, how: str, *, header: bool = True) -> Write
             writer.writerow(shown(row))
         else:
             given = {name: value for name, value in row.items() if value is not None}
-            file.write(json.dumps(given, ensure_ascii=False) + "\n")
+            file.write(_json_line(given))
         file.flush()
 
     return write
@@ -88,13 +89,13 @@ def continued(
         done = {_key(row["file"], row.get("start"), row.get("end")) for row in rows}
         left = [segment for segment in segments if _key(*segment) not in done]
     try:
-        with atomic_write(path) as file:
+        with atomic_write(path, errors=_BYTES) as file:
             rewrite = _rewriter(file, names, how)
             for row in rows:
                 rewrite(row)
         with atomic_write(sidecar) as file:
             json.dump(dict(made_by), file, indent=1)
-        with open(path, "a", encoding="utf-8", newline="") as file:
+        with open(path, "a", encoding="utf-8", errors=_BYTES, newline="") as file:
             yield write_to(file, names, how, header=False), left
     except OSError as error:
         raise InputError(
@@ -124,7 +125,7 @@ def _check_sidecar(path: str, sidecar: Path, made_by: Mapping[str, Any]) -> None
 def _read_rows(path: str, names: Names, how: str) -> list[dict[str, Any]]:
     """Returns the whole rows of a table; a killed process may have left a last one without its end."""
     try:
-        text = Path(path).read_bytes().decode("utf-8")  # read as text, a name's "\r" would be another
+        text = Path(path).read_bytes().decode("utf-8", _BYTES)  # read as text, a name's "\r" would be another
         text = text[: text.rfind("\n") + 1]
         if how == "csv":
             reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
@@ -150,10 +151,24 @@ def _read_rows(path: str, names: Names, how: str) -> list[dict[str, Any]]:
 def _rewriter(file: Any, names: Names, how: str) -> Callable[[Mapping[str, Any]], None]:
     """Returns a function that writes a row as it was read."""
     if how == "jsonl":
-        return lambda row: print(json.dumps(row, ensure_ascii=False), file=file)
+        return lambda row: file.write(_json_line(row))
     writer = csv.DictWriter(file, columns(names), lineterminator="\n")
     writer.writeheader()
     return writer.writerow
+
+
+def _json_line(row: Mapping[str, Any]) -> str:
+    """Returns a row as a line; the bytes of a name that are no UTF-8 are escaped, for JSON is."""
+    text = json.dumps(row, ensure_ascii=False)
+    return (text if _is_unicode(text) else json.dumps(row)) + "\n"
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _key(file: str, start: Any, end: Any) -> tuple[str, str, str]:

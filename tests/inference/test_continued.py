@@ -1,13 +1,17 @@
 """Tables that a later start continues: no row is lost, doubled, or of another model."""
 
 import csv
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from tiny_study import GOLDEN_SSL
+from tiny_study import GOLDEN_SSL, ROOT
 
 from sejax.errors import InputError
 from sejax.features.extract import Segment
@@ -47,7 +51,9 @@ def write_all(path: Path, how: str, records: Sequence[Record], segments: Sequenc
 
 
 @pytest.mark.parametrize("how", ["csv", "jsonl"])
-@pytest.mark.parametrize("name", ["line\nfeed", 'a, "b"', "separator\u2028", "next\x85line", "-x", ""])
+@pytest.mark.parametrize(
+    "name", ["line\nfeed", 'a, "b"', "separator\u2028", "next\x85line", "-x", "no \udcff UTF-8", ""]
+)
 def test_names_of_files_are_found_again(tmp_path: Path, how: str, name: str):
     path, segments = tmp_path / "table", [Segment(f"{name}.wav", None, None), Segment("other.wav", None, None)]
     records = [Record(*each, label="calm") for each in segments]
@@ -129,3 +135,14 @@ def test_a_fold_is_not_also_the_number_of_a_run():
         for number, fold in [(9, "09"), (8, "10"), (10, "all")]
     ]
     assert [choose_runs(runs, [name], "here") for name in ("10", "9", "all")] == [[1], [0], [2]]
+
+
+def test_a_name_that_is_no_utf8(tmp_path: Path, speech: list[str]):
+    """The names of files are bytes; the command is a process of its own, whose output refuses what is no UTF-8."""
+    name = os.fsencode(tmp_path) + b"/\xff.wav"
+    shutil.copyfile(speech[0], name)
+    command = [sys.executable, "-m", "sejax.predict", "--model", MODEL, "-"]
+    environment = os.environ | {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, input=name + b"\n", capture_output=True, env=environment, cwd=ROOT)
+    assert (done.returncode, done.stderr.count(b"Traceback")) == (0, 0)
+    assert b"\xff.wav" in done.stdout

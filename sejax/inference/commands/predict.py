@@ -20,6 +20,7 @@ length. With --out a later start continues the table.
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -81,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
 def _predict(given: argparse.Namespace) -> int:
     """Writes a row per file that can be used and returns the exit status."""
     _check(given)
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # the names of files are bytes, which need not be UTF-8
     use_compilation_cache()
     from sejax.inference.model import Model
     from sejax.inference.output import continued, format_of, write_to
