@@ -98,6 +98,8 @@ class Model:
           paths: audio files, or parts of them, each one utterance.
           abstain: the least confidence with which a class is named; below it the label is "unsure".
         """
+        if isinstance(paths, str | Path):
+            raise InputError(f"predict was given {str(paths)!r}, expected a list of files")
         segments = [path if isinstance(path, Segment) else Segment(os.fspath(path), None, None) for path in paths]
         return list(self.predict_each(segments, abstain=abstain))
 
@@ -250,7 +252,7 @@ class Stream:
     """
 
     def __init__(self, model: Model, windows: Windows, abstain: float) -> None:
-        self._model, self._windows, self._abstain = model, windows, abstain
+        self._model, self._windows, self._abstain, self._ended = model, windows, abstain, False
 
     def add(self, samples: Float[np.ndarray, " samples"]) -> list[Record]:
         """Takes the next samples, full scale at -1 and 1, and returns the records that they complete.
@@ -258,11 +260,18 @@ class Stream:
         Raises:
           InputError: they are no floats [samples], or a sample is NaN, infinite or far above full scale.
         """
+        self._require_open()
         return self._records(list(self._windows.add(samples)))
 
     def close(self) -> list[Record]:
         """Ends the recording, and returns the records that are left."""
+        self._require_open()
+        self._ended = True
         return self._records(list(self._windows.close()))
+
+    def _require_open(self) -> None:
+        if self._ended:
+            raise InputError("the stream is closed, expected a new one for further samples: Model.stream")
 
     def _records(self, windows: Sequence[Window]) -> list[Record]:
         return list(self._model.score_windows(windows, "", 0.0, self._abstain))

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from sejax.errors import InputError
 from sejax.features.extract import Segment
 from sejax.host.atomic import atomic_write
@@ -51,6 +53,24 @@ def write_to(file: Any, names: Names, how: str, *, header: bool = True) -> Write
 
 
 @contextmanager
+def _alone(path: str) -> Iterator[None]:
+    """Keeps other processes from writing the same table."""
+    lock = FileLock(f"{path}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise InputError(f"{path}: another process writes it now, expected one at a time, or another file") from error
+    except (OSError, NotImplementedError):  # a file system without locks, or a folder that the writing will refuse
+        yield
+        return
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
 def continued(
     path: str, names: Names, how: str, made_by: Mapping[str, Any], segments: Sequence[Segment]
 ) -> Iterator[tuple[Write, list[Segment]]]:
@@ -74,33 +94,42 @@ def continued(
     Raises:
       InputError: the file cannot be written, or is another table.
     """
-    sidecar, rows = Path(path + _MADE_BY), []
+    if os.path.isdir(path):
+        raise InputError(f"{path}: is a folder, expected a file, or a new name")
+    with _alone(path):
+        rows, left = _begun(path, names, how, made_by, segments)
+        try:
+            with atomic_write(path, errors=_BYTES) as file:
+                rewrite = _rewriter(file, names, how)
+                for row in rows:
+                    rewrite(row)
+            with atomic_write(path + _MADE_BY) as file:
+                json.dump(dict(made_by), file, indent=1)
+            with open(path, "a", encoding="utf-8", errors=_BYTES, newline="") as file:
+                yield write_to(file, names, how, header=False), left
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be written ({error.strerror}), expected a file on a disk with room"
+            ) from error
+
+
+def _begun(
+    path: str, names: Names, how: str, made_by: Mapping[str, Any], segments: Sequence[Segment]
+) -> tuple[list[dict[str, Any]], list[Segment]]:
+    """Returns the rows of a table that stay, and the segments that are left; see `continued`."""
+    rows: list[dict[str, Any]] = []
     if os.path.exists(path) and os.path.getsize(path):
-        _check_sidecar(path, sidecar, made_by)
+        _check_sidecar(path, Path(path + _MADE_BY), made_by)
         rows = _read_rows(path, names, how)
     if made_by.get("every"):
         again = {row["file"] for row in rows if row.get("error")} | {row["file"] for row in rows[-1:]}
         rows = [row for row in rows if row["file"] not in again]
         files = {row["file"] for row in rows}
         order = {name: place for place, name in enumerate(dict.fromkeys(segment.path for segment in segments))}
-        left = sorted((each for each in segments if each.path not in files), key=lambda each: order[each.path])
-    else:
-        rows = [row for row in rows if not row.get("error")]
-        done = {_key(row["file"], row.get("start"), row.get("end")) for row in rows}
-        left = [segment for segment in segments if _key(*segment) not in done]
-    try:
-        with atomic_write(path, errors=_BYTES) as file:
-            rewrite = _rewriter(file, names, how)
-            for row in rows:
-                rewrite(row)
-        with atomic_write(sidecar) as file:
-            json.dump(dict(made_by), file, indent=1)
-        with open(path, "a", encoding="utf-8", errors=_BYTES, newline="") as file:
-            yield write_to(file, names, how, header=False), left
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}), expected a file on a disk with room"
-        ) from error
+        return rows, sorted((each for each in segments if each.path not in files), key=lambda each: order[each.path])
+    rows = [row for row in rows if not row.get("error")]
+    done = {_key(row["file"], row.get("start"), row.get("end")) for row in rows}
+    return rows, [segment for segment in segments if _key(*segment) not in done]
 
 
 def _check_sidecar(path: str, sidecar: Path, made_by: Mapping[str, Any]) -> None:

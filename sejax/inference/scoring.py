@@ -8,16 +8,18 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from flax.errors import FlaxError
 from jaxtyping import Array, Float, Num
 
 from sejax.corpora.schema import DIMENSIONS
 from sejax.data.buckets import ROUND_FRAMES
 from sejax.data.compute import contents
 from sejax.data.inputs import Input
-from sejax.data.types import Batch
+from sejax.data.types import Batch, Scale
 from sejax.engine.step import Frozen, HParams, Run, frozen_forward, predict_above
 from sejax.errors import InputError
 from sejax.features.extract import Collector, Contents, Extraction, Loaded
+from sejax.host.wording import first_line
 from sejax.inference.records import Names, Outputs
 from sejax.inference.scorer import Made, Scorer
 from sejax.models.description import read_model
@@ -82,7 +84,7 @@ class Runs(Scorer):
             description of the model cannot be read.
         """
         pretrained = {name: _find(folder, name, wanted) for name, wanted in found.pretrained.items()}
-        self.digest = fingerprint(folder)
+        self.digest, self.folder = fingerprint(folder), folder
         self.card = card
         self.contents = tuple(_contents(given, pretrained.get(name)) for name, given in found.inputs.items())
         self.inputs, self.classes, self.vad_scale = found.inputs, found.classes, found.vad_scale
@@ -139,10 +141,29 @@ class Runs(Scorer):
             for first in range(0, len(members), ROWS):
                 places, utterances = zip(*members[first : first + ROWS], strict=True)
                 batch = _batch(utterances, lengths, rows=1 if len(group) == 1 else ROWS)
-                logits, values = jax.device_get(_score(*self.arrays, batch, model=self.model))
+                logits, values = self._computed(batch)
                 for row, (place, utterance) in enumerate(zip(places, utterances, strict=True)):
                     found[place] = self._outputs(logits[:, row], values[:, row], utterance.note)
         return [found[place] for place in range(len(group))]
+
+    def _computed(
+        self, batch: Batch
+    ) -> tuple[Float[np.ndarray, "run batch class"], Float[np.ndarray, "run batch dim"]]:
+        """Runs the model.
+
+        Raises:
+          InputError: the arrays of the bundle are not those of the model that it describes.
+        """
+        try:
+            return jax.device_get(_score(*self.arrays, batch, model=self.model))
+        except (FlaxError, LookupError, TypeError, ValueError) as error:
+            raise self._unfit(first_line(error)) from error
+
+    def _unfit(self, problem: str) -> InputError:
+        return InputError(
+            f"{self.folder}: its {trained.ARRAYS} and its {trained.CONFIG} do not fit together ({problem}), expected "
+            "the files of one bundle; export the study again"
+        )
 
     def _complete(self, group: Sequence[Made]) -> list[list[Extraction]]:
         """Returns the features of every stream; those of pretrained models are computed here, in batches."""
@@ -169,12 +190,19 @@ class Runs(Scorer):
         notes = dict.fromkeys(note for extraction in made for note in extraction.note.split("; ") if note)
         for (name, given), extraction in zip(self.inputs.items(), made, strict=True):
             statistics[name] = given.read_statistics(extraction.statistics)
+            self._require_width("statistics", name, self.arrays[1].statistic_scale, len(statistics[name]))
             if name in self.encoded:
                 frames[name] = given.read_frames(extraction.frames)
+                self._require_width("values of a frame", name, self.arrays[1].frame_scale, frames[name].shape[1])
                 if len(frames[name]) < len(extraction.frames):
                     read = len(frames[name]) / len(extraction.frames) * extraction.seconds
                     notes[f"only the first {read:.3g} s are encoded"] = None
         return _Utterance(frames, statistics, "; ".join(notes))
+
+    def _require_width(self, what: str, stream: str, scales: Mapping[str, Scale], width: int) -> None:
+        """Refuses a normalisation of other features: one of a single value would be taken for all of them."""
+        if stream in scales and (found := scales[stream].mean.shape[-1]) != width:
+            raise self._unfit(f"the stream {stream} has {width} {what}, its normalisation {found}")
 
     def _outputs(
         self, logits: Float[np.ndarray, "run class"], values: Float[np.ndarray, "run dim"], note: str

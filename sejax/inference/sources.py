@@ -19,6 +19,8 @@ _TABLE = ".csv"
 _ARCHIVE = ".zip"
 # What files of libsndfile's formats are called, beside the formats' own names.
 _SUFFIXES = {".wave", ".aif", ".aifc", ".oga", ".opus", ".snd", ".sph", ".nist", ".mp2", ".mpeg"}
+# Audio and video that cannot be read here: a folder's other files are passed over, these are rows with an error.
+_FOREIGN = {".m4a", ".mp4", ".aac", ".wma", ".amr", ".3gp", ".webm", ".mkv", ".mov", ".avi"}
 _NUMBER = re.compile(r"\d+\.?\d*|\.\d+", re.ASCII)
 
 
@@ -60,7 +62,7 @@ def _some(found: list[Segment], path: str) -> list[Segment]:
 def is_audio(name: str) -> bool:
     """Returns whether a file is called as audio is."""
     suffix = Path(name).suffix.casefold()
-    return suffix in _SUFFIXES or suffix.removeprefix(".").upper() in soundfile.available_formats()
+    return suffix in _SUFFIXES | _FOREIGN or suffix.removeprefix(".").upper() in soundfile.available_formats()
 
 
 def _in_folder(folder: str) -> Iterator[str]:

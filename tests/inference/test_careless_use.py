@@ -74,3 +74,23 @@ def test_an_export_to_the_current_folder(
     monkeypatch.chdir(tmp_path)
     assert main(["--workdir", str(study), "--runs", "folds", "--to", "."]) == 1
     assert "is the current folder, expected another one" in capsys.readouterr().err
+
+
+def test_one_path_is_not_a_list_of_letters(bundle: Path):
+    with pytest.raises(InputError, match=r"was given 'a\.wav', expected a list of files"):
+        Model.load(bundle).predict("a.wav")
+
+
+def test_a_stream_ends_once(bundle: Path):
+    stream = Model.load(bundle).stream(16_000)
+    stream.add(SAMPLES)
+    assert len(stream.close()) == 1
+    for again in (stream.close, lambda: stream.add(SAMPLES)):
+        with pytest.raises(InputError, match="the stream is closed"):
+            again()
+
+
+def test_foreign_audio_in_a_folder_is_not_passed_over(tmp_path: Path):
+    for name in ("a.m4a", "b.txt", "c.wav"):
+        (tmp_path / name).touch()
+    assert [Path(segment.path).name for segment in find_audio([str(tmp_path)], [])] == ["a.m4a", "c.wav"]

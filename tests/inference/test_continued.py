@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from tiny_study import GOLDEN_SSL, ROOT
+from tiny_study import GOLDEN_SSL, ROOT, write_voice
 
 from sejax.errors import InputError
 from sejax.features.extract import Segment
@@ -146,3 +146,27 @@ def test_a_name_that_is_no_utf8(tmp_path: Path, speech: list[str]):
     done = subprocess.run(command, input=name + b"\n", capture_output=True, env=environment, cwd=ROOT)
     assert (done.returncode, done.stderr.count(b"Traceback")) == (0, 0)
     assert b"\xff.wav" in done.stdout
+
+
+def test_two_processes_do_not_write_one_table(tmp_path: Path):
+    out = str(tmp_path / "out.csv")
+    with (
+        continued(out, NAMES, "csv", {}, []),
+        pytest.raises(InputError, match="another process writes it now"),
+        continued(out, NAMES, "csv", {}, []),
+    ):
+        pass
+    with continued(out, NAMES, "csv", {}, []):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "out.csv.made_by.json"]
+
+
+def test_relative_names_are_of_their_folder(tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch):
+    for number, name in enumerate(("one", "two")):
+        (tmp_path / name).mkdir()
+        write_voice(tmp_path / name / "a.wav", seed=number)
+    words = ["--model", str(bundle), "--out", str(tmp_path / "out.csv"), "a.wav"]
+    monkeypatch.chdir(tmp_path / "one")
+    assert main(words) == 0
+    monkeypatch.chdir(tmp_path / "two")
+    assert main(words) == 1  # it is another file

@@ -48,3 +48,21 @@ def test_arrays_that_are_not_finite(bundle: Path, kind: str):
     save_file(arrays, bundle / ARRAYS)
     with pytest.raises(InputError, match="has values that are not finite"):
         Model.load(bundle)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "said"),
+    [
+        ("statistic_scale/mfcc/mean", lambda x: x[:, :1], "its normalisation 1"),
+        ("params/trunk/fusion/kernel", lambda x: x[:, :-1], "do not fit together"),
+        ("params/head/vad/bias", lambda x: None, "do not fit together"),
+    ],
+)
+def test_arrays_of_another_shape(bundle: Path, voice: str, kind: str, change: Callable[[np.ndarray], Any], said: str):
+    """A normalisation of one value would be taken for all features, without a word."""
+    arrays = load_file(bundle / ARRAYS)
+    if (changed := change(arrays.pop(kind))) is not None:
+        arrays[kind] = np.ascontiguousarray(changed)
+    save_file(arrays, bundle / ARRAYS)
+    with pytest.raises(InputError, match=said):
+        Model.load(bundle).predict([voice])

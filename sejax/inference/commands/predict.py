@@ -21,6 +21,8 @@ length. With --out a later start continues the table.
 
 import argparse
 import io
+import math
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -103,6 +105,8 @@ def _predict(given: argparse.Namespace) -> int:
         "abstain": given.abstain,
         "every": given.every,
         "window": given.window,
+        # Relative names mean other files in another folder.
+        "folder": None if all(os.path.isabs(segment.path) for segment in segments) else os.getcwd(),
     }
     table: AbstractContextManager[tuple[Write, list[Segment]]]
     if given.out:
@@ -124,6 +128,8 @@ def _predict(given: argparse.Namespace) -> int:
 def _check(given: argparse.Namespace) -> None:
     if not 0 <= given.abstain <= 1:
         raise InputError(f"--abstain is {given.abstain:g}, expected a probability from 0 to 1")
+    if given.every is not None and not 0 < given.every < math.inf:
+        raise InputError(f"--every is {given.every:g}, expected a number of seconds above 0")
     if given.workers is not None and given.workers < 1:
         raise InputError(f"--workers is {given.workers}, expected 1 or more")
 
