@@ -75,7 +75,9 @@ def run_onnx(path: Path, arrays: Mapping[str, np.ndarray]) -> Sequence[np.ndarra
     """Runs a file on arrays, on the CPU."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it warns of shapes that it cannot tell ahead
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return session.run(None, dict(arrays))
 
 
