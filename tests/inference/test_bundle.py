@@ -21,8 +21,8 @@ DIMENSIONS = ("valence", "arousal", "dominance")
 
 def audio_of(workdir: Path) -> dict[str, str]:
     """The files of a study's utterances, by id."""
-    config = json.loads((workdir / "config.json").read_text())
-    (folder,) = Path(config["config"]["cache_dir"]).glob("synthetic-*")
+    config = json.loads((workdir / "config.json").read_text())["config"]
+    folder = Path(config["cache_dir"], f"synthetic-{config['synthetic']['fraction']:g}-{config['synthetic']['seed']}")
     return {path.stem: str(path) for path in folder.rglob("*.wav")}
 
 
