@@ -13,6 +13,11 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:_LONGEST]
 
 
+def one_line(error: BaseException, *, most: int | None = None) -> str:
+    """Returns an error's words on one line, or its type if it has none; cut behind so many characters."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:most]
+
+
 def json_problem(text: str, error: Exception) -> str:
     """Returns why a text is no JSON, as the end of a sentence about its file."""
     if not text.strip():

@@ -25,7 +25,6 @@ from sejax.workdir.trained import Trained, TrainedRun, read_description, read_tr
 CARD = "README.md"
 CARD_CHARACTERS = 1 << 20  # that are read of it
 PRETRAINED = "pretrained"  # the folder of embedded checkpoints
-WORKDIR = "metrics.json"  # what a workdir has and a bundle has not
 
 
 def find_bundle(source: str, revision: str) -> Path | None:
@@ -38,7 +37,7 @@ def find_bundle(source: str, revision: str) -> Path | None:
     if path is None:
         return None
     folder, tree = path.parent, read_json(path)
-    if (folder / WORKDIR).is_file():
+    if (folder / trained.METRICS).is_file():
         raise InputError(
             f"{source}: is the workdir of a study, expected a bundle: python -m sejax.export --workdir {source} "
             "--to FOLDER writes one"

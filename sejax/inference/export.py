@@ -4,7 +4,6 @@ python -m sejax.export --workdir W --to FOLDER
 """
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,17 +12,14 @@ from typing import Any, NamedTuple
 from sejax.data.inputs import Input
 from sejax.errors import InputError
 from sejax.evaluation.selection import comparable_scores
+from sejax.host.atomic import atomic_folder, require_replaceable
 from sejax.host.wording import count
-from sejax.inference.bundle import CARD, PRETRAINED, WORKDIR, choose_runs
+from sejax.inference.bundle import CARD, PRETRAINED, choose_runs
 from sejax.inference.card import write_card
 from sejax.pretrained.convert import find_pretrained
 from sejax.pretrained.hub import CONFIG, preprocessor_files, read_json, weight_files
 from sejax.workdir import trained
 from sejax.workdir.trained import Pretrained, Trained, TrainedRun, read_description, read_trained
-
-TRAINED = "trained"  # in a workdir
-CHECKPOINTS = ("auto", "embed", "reference")
-"""What becomes of pretrained checkpoints; "auto" embeds those that are no hub id."""
 
 
 class Exported(NamedTuple):
@@ -50,7 +46,7 @@ def export_bundle(
       to: the folder of the bundle, which is made, or replaced if it holds a bundle.
       runs: ("final",), the model of all speakers; ("folds",), the ensemble of the folds; or runs by number or fold.
       setting: by default the one that scores best on validation speakers.
-      checkpoints: one of `CHECKPOINTS`.
+      checkpoints: one of `choices.CHECKPOINTS`.
 
     Raises:
       InputError: the workdir or the folder cannot be used, or the study has no such runs.
@@ -58,18 +54,14 @@ def export_bundle(
     metrics = _read_metrics(workdir)
     chosen = _setting(metrics, setting, workdir)
     folder = Path(to).expanduser().resolve()
-    _require_free(folder)
+    own = {CARD, PRETRAINED, trained.ARRAYS, trained.CONFIG}
+    require_replaceable(folder, what="a bundle", mark=CARD, own=own.__contains__)
+    if folder.is_dir() and any(folder.iterdir()):
+        read_description(folder)
     found, source = _read_program(workdir, chosen["name"])
     places = _places(found.runs, runs, chosen["name"], workdir)
     found = found.select(places)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        place = tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}), expected a folder on a disk") from error
-    partial = Path(place, folder.name)  # mkdtemp's own folder is for its owner alone
-    try:
-        partial.mkdir()
+    with atomic_folder(folder) as partial:
         pretrained, notes = _bring_checkpoints(found.pretrained, partial, checkpoints)
         study = {
             "setting": chosen["name"],
@@ -82,18 +74,14 @@ def export_bundle(
         found = replace(found, pretrained=pretrained, inputs=_without_places(found.inputs, pretrained))
         found.write(partial, {"calibration": calibration, "study": study})
         write_card(partial / CARD, found, chosen, metrics)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
     return Exported(folder, chosen["name"], found.runs, notes)
 
 
 def _read_metrics(workdir: str) -> dict[str, Any]:
     """Reads metrics.json of a finished study whose models predict from a single file."""
-    if not Path(workdir, WORKDIR).is_file():
-        raise InputError(f"{workdir}: has no {WORKDIR}, expected the workdir of a finished study")
-    metrics = read_json(Path(workdir, WORKDIR))
+    if not Path(workdir, trained.METRICS).is_file():
+        raise InputError(f"{workdir}: has no {trained.METRICS}, expected the workdir of a finished study")
+    metrics = read_json(Path(workdir, trained.METRICS))
     try:
         if metrics["protocol"]["normalisation"] == "speaker":
             raise InputError(
@@ -104,8 +92,8 @@ def _read_metrics(workdir: str) -> dict[str, Any]:
             raise TypeError("a setting has no name")
     except (KeyError, TypeError) as error:
         raise InputError(
-            f"{Path(workdir, WORKDIR)}: is not as sejax writes it ({type(error).__name__}: {error}), expected the "
-            "metrics of a study; evaluate again (--mode evaluate)"
+            f"{Path(workdir, trained.METRICS)}: is not as sejax writes it ({type(error).__name__}: {error}), expected "
+            "the metrics of a study; evaluate again (--mode evaluate)"
         ) from error
     return metrics
 
@@ -122,37 +110,17 @@ def _setting(metrics: Mapping[str, Any], name: str | None, workdir: str) -> Mapp
     return by_name[name]
 
 
-def _require_free(folder: Path) -> None:
-    """Refuses a folder that is there and is no bundle, or holds more: it is replaced as a whole."""
-    if folder == Path.cwd():
-        raise InputError(f"{folder}: is the current folder, expected another one, which is replaced")
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise InputError(f"{folder}: is a file, expected a folder, or nothing, where the bundle is written")
-    if any(folder.iterdir()) and not (folder / CARD).is_file():
-        raise InputError(f"{folder}: holds other files, expected an empty folder, a bundle, or nothing")
-    if any(folder.iterdir()):
-        read_description(folder)
-        own = {CARD, PRETRAINED, trained.ARRAYS, trained.CONFIG}
-        if others := sorted(path.name for path in folder.iterdir() if path.name not in own):
-            raise InputError(
-                f"{folder}: holds {', '.join(others[:4])} beside a bundle, which would be deleted, expected a bundle "
-                "alone: export to another folder"
-            )
-
-
 def _read_program(workdir: str, setting: str) -> tuple[Trained, dict[str, Any]]:
     """Reads the trained runs of the program that has a setting."""
-    root = Path(workdir, TRAINED)
+    root = Path(workdir, trained.TRAINED)
     folders = [root] if (root / trained.CONFIG).is_file() else sorted(root.glob("program-*"))
     for folder in folders:
         tree = read_description(folder)
         if any(run["setting"] == setting for run in tree["runs"]):
             return read_trained(folder)
     raise InputError(
-        f"{workdir}: has no trained runs of the setting {setting!r} in {TRAINED}, expected what a study writes at its "
-        "end; one of an older sejax writes it with --mode evaluate"
+        f"{workdir}: has no trained runs of the setting {setting!r} in {trained.TRAINED}, expected what a study writes "
+        "at its end; one of an older sejax writes it with --mode evaluate"
     )
 
 

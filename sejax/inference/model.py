@@ -14,6 +14,7 @@ from sejax.data.compute import decode, task_of
 from sejax.errors import InputError
 from sejax.features.audio import Audio, convert_samples, open_blocks
 from sejax.features.extract import Extraction, Job, Loaded, Segment, do_with
+from sejax.host.wording import one_line
 from sejax.inference.records import Names, Outputs, Record, make_record
 from sejax.inference.scorer import Made, Scorer
 from sejax.inference.windows import Window, Windows
@@ -205,11 +206,12 @@ class Model:
 
         A window without any sound has a record without outputs, whose note says so.
         """
-        sounding = [window for window in windows if np.ptp(window.samples) > 0]
-        scored = iter(self._score([self._made(Audio(window.samples, ""), name) for window in sounding]))
-        for window in windows:
+        sounds = [np.ptp(window.samples) > 0 for window in windows]
+        sounding = [window.samples for window, sound in zip(windows, sounds, strict=True) if sound]
+        scored = iter(self._score([self._made(Audio(samples, ""), name) for samples in sounding]))
+        for window, sound in zip(windows, sounds, strict=True):
             segment = Segment(name, begin + window.start, begin + window.end)
-            if np.ptp(window.samples) > 0:
+            if sound:
                 yield self._record(next(scored), segment, abstain)
             else:
                 yield Record(*segment, note="silence")
@@ -224,11 +226,7 @@ class Model:
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
             if len(group) > 1:
                 return [outputs for each in group for outputs in self._score([each])]
-            return [
-                InputError(
-                    f"the model cannot be run on it ({' '.join(str(error).split())[:200]}), expected enough memory"
-                )
-            ]
+            return [InputError(f"the model cannot be run on it ({one_line(error, most=200)}), expected enough memory")]
 
     def _record(self, outputs: Outputs | InputError, segment: Segment, abstain: float) -> Record:
         if isinstance(outputs, InputError):

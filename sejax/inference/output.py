@@ -14,9 +14,9 @@ from filelock import FileLock, Timeout
 from sejax.errors import InputError
 from sejax.features.extract import Segment
 from sejax.host.atomic import atomic_write
+from sejax.host.json_files import write_json
 from sejax.inference.records import Names, Record, columns, shown, shown_time
 
-FORMATS = ("csv", "jsonl")
 _MADE_BY = ".made_by.json"  # behind the name of a table: with which model and options it is made
 _BYTES = "surrogateescape"  # the names of files are bytes, which need not be UTF-8
 Write = Callable[[Record], None]
@@ -33,7 +33,7 @@ def write_to(file: Any, names: Names, how: str, *, header: bool = True) -> Write
     Args:
       file: of text; what is written can be read at once.
       names: of the outputs.
-      how: one of `FORMATS`.
+      how: one of `choices.TABLES`.
       header: whether a CSV begins with the names of its columns.
     """
     writer = csv.writer(file, lineterminator="\n")
@@ -83,7 +83,7 @@ def continued(
     Args:
       path: of the table.
       names: of the outputs.
-      how: one of `FORMATS`.
+      how: one of `choices.TABLES`.
       made_by: the model and the options; a table is continued with equal ones alone.
       segments: what is to be in the table.
 
@@ -103,8 +103,7 @@ def continued(
                 rewrite = _rewriter(file, names, how)
                 for row in rows:
                     rewrite(row)
-            with atomic_write(path + _MADE_BY) as file:
-                json.dump(dict(made_by), file, indent=1)
+            write_json(path + _MADE_BY, dict(made_by))
             with open(path, "a", encoding="utf-8", errors=_BYTES, newline="") as file:
                 yield write_to(file, names, how, header=False), left
         except OSError as error:

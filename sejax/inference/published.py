@@ -10,7 +10,6 @@ from sejax.errors import InputError
 from sejax.features.extract import Contents, Extraction, Loaded
 from sejax.inference.records import Names, Outputs
 from sejax.inference.scorer import Made, Scorer
-from sejax.pretrained.convert import fingerprint
 from sejax.pretrained.heads import classifier as classifiers
 from sejax.pretrained.heads.classifier import Classifier
 
@@ -20,7 +19,7 @@ class Published(Scorer):
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
-        self.digest = fingerprint(classifier.checkpoint.folder)
+        self.folder = classifier.checkpoint.folder
         self.contents = (
             Contents("raw", {}, {}, size=1, dtype=np.float32, window=classifier.checkpoint.backbone.window),
         )

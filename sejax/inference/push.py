@@ -1,11 +1,15 @@
 """Uploads a folder to the Hugging Face hub."""
 
+from functools import partial
 from pathlib import Path
 
 from sejax.errors import InputError
+from sejax.host.wording import one_line
 from sejax.inference.portable.inputs import DESCRIPTION
 from sejax.pretrained.hub import read_json, without_warnings
 from sejax.workdir import trained
+
+_words = partial(one_line, most=300)
 
 
 def push_folder(folder: Path, repository: str, *, private: bool, revision: str = "main") -> str:
@@ -46,19 +50,15 @@ def push_folder(folder: Path, repository: str, *, private: bool, revision: str =
                 delete_patterns="*",
             )
         except HFValidationError as error:
-            raise InputError(f"--push {repository!r} is no hub id ({_line(error)}), expected OWNER/NAME") from error
+            raise InputError(f"--push {repository!r} is no hub id ({_words(error)}), expected OWNER/NAME") from error
         except HfHubHTTPError as error:
             raise InputError(
-                f"--push {repository}: the hub refuses it ({_line(error)}), expected a repository to which the token "
+                f"--push {repository}: the hub refuses it ({_words(error)}), expected a repository to which the token "
                 "may write"
             ) from error
         except Exception as error:  # of the HTTP library, which depends on the hub's version, or of the disk
             raise InputError(
-                f"--push {repository}: the hub cannot be reached ({_line(error)}), expected a network; {folder} is "
+                f"--push {repository}: the hub cannot be reached ({_words(error)}), expected a network; {folder} is "
                 "complete, and --model with it uploads it later"
             ) from error
     return f"{made.repo_id}: uploaded as {commit.oid} of {revision}"
-
-
-def _line(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]

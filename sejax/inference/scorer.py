@@ -2,10 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
 
 from sejax.errors import InputError
 from sejax.features.extract import Contents, Extraction, Loaded
 from sejax.inference.records import Names, Outputs
+from sejax.pretrained.convert import fingerprint
 
 Made = Sequence[Extraction | Loaded]
 """What a scorer's contents made of an utterance, in their order."""
@@ -14,9 +17,14 @@ Made = Sequence[Extraction | Loaded]
 class Scorer(ABC):
     """A model as a function from what it reads of utterances to its outputs."""
 
-    digest: str  # of its files
+    folder: Path  # of its files
     contents: Sequence[Contents]  # what it reads of an utterance
     card: str = ""  # its model card, in Markdown
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of its files, all of which are read for it."""
+        return fingerprint(self.folder)
 
     @property
     @abstractmethod

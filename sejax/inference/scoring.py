@@ -24,7 +24,7 @@ from sejax.inference.records import Names, Outputs
 from sejax.inference.scorer import Made, Scorer
 from sejax.models.description import read_model
 from sejax.models.joint import JointModel
-from sejax.pretrained.convert import Pretrained, find_pretrained, fingerprint, load_checkpoint
+from sejax.pretrained.convert import Pretrained, find_pretrained, load_checkpoint
 from sejax.pretrained.finetune import Tuning, divide
 from sejax.workdir import trained
 from sejax.workdir.trained import Trained
@@ -84,8 +84,7 @@ class Runs(Scorer):
             description of the model cannot be read.
         """
         pretrained = {name: _find(folder, name, wanted) for name, wanted in found.pretrained.items()}
-        self.digest, self.folder = fingerprint(folder), folder
-        self.card = card
+        self.folder, self.card = folder, card
         self.contents = tuple(_contents(given, pretrained.get(name)) for name, given in found.inputs.items())
         self.inputs, self.classes, self.vad_scale = found.inputs, found.classes, found.vad_scale
         self.model = _read_model(folder, found, pretrained)

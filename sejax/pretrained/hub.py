@@ -18,6 +18,7 @@ from typing import Any
 
 from sejax.errors import InputError
 from sejax.host.magic import FIRST_BYTES, describe_contents
+from sejax.host.wording import one_line
 
 CONFIG = "config.json"
 PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -83,7 +84,7 @@ def _open(source: str, revision: str) -> Iterator[tuple[Path | str, Fetch, Calla
             yield path, partial(_in_folder, path), lambda: [file.name for file in path.iterdir()]
             return
     except (OSError, RuntimeError) as error:  # no permission, a name that is too long, "~" of an unknown user
-        raise InputError(f"{source}: cannot be read ({_line(error)}), expected a folder with {LAYOUT}") from error
+        raise InputError(f"{source}: cannot be read ({one_line(error)}), expected a folder with {LAYOUT}") from error
     if "://" in source:
         raise InputError(
             f"{source}: is an address, expected a folder or a hub id: the last two parts of the address of a model's "
@@ -233,7 +234,7 @@ def _download(source: str, revision: str, name: str) -> Path | None:
         try:
             return Path(hf_hub_download(source, name, revision=revision, etag_timeout=SECONDS_TO_ANSWER))
         except HFValidationError as error:
-            raise InputError(f"{source!r} is neither a folder nor a hub id ({_line(error)})") from error
+            raise InputError(f"{source!r} is neither a folder nor a hub id ({one_line(error)})") from error
         except GatedRepoError as error:
             raise InputError(
                 f"{source} is gated on the hub: accept its terms there and log in (hf auth login), or download it "
@@ -250,7 +251,9 @@ def _download(source: str, revision: str, name: str) -> Path | None:
             ) from (error)
         except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
             cause = error.__cause__
-            answer = f"does not answer ({_line(cause)})" if isinstance(cause, HfHubHTTPError) else "cannot be reached"
+            answer = (
+                f"does not answer ({one_line(cause)})" if isinstance(cause, HfHubHTTPError) else "cannot be reached"
+            )
             raise _NotCachedError(
                 f"{source} (revision {revision}) is not in the hub's cache and the hub {answer}: download {LAYOUT} of "
                 f"it elsewhere, put them into a folder here, and give that folder as the model (there is no folder "
@@ -260,8 +263,8 @@ def _download(source: str, revision: str, name: str) -> Path | None:
             return None
         except Exception as error:  # of the hub, of its HTTP library, which depends on its version, or of the disk
             raise InputError(
-                f"{source}: the download of {name} from the hub failed ({_line(error)}), expected the file: try again, "
-                "or download it elsewhere and give the folder as the model"
+                f"{source}: the download of {name} from the hub failed ({one_line(error)}), expected the file: try "
+                "again, or download it elsewhere and give the folder as the model"
             ) from error
 
 
@@ -274,10 +277,6 @@ def _names_on_hub(source: str, revision: str) -> list[str]:
             return HfApi().list_repo_files(source, revision=revision)
         except Exception:  # it only makes a sentence more precise
             return []
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -297,7 +296,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise
         contents = describe_contents(raw[:FIRST_BYTES])
         if contents is None or contents.startswith(("JSON", "a text")):
-            raise InputError(f"{path}: cannot be read as JSON ({_line(error)}), expected a JSON object") from error
+            raise InputError(f"{path}: cannot be read as JSON ({one_line(error)}), expected a JSON object") from error
         raise InputError(f"{path}: is {contents}, expected a JSON object") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds {type(content).__name__}, expected a JSON object")

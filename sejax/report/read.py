@@ -15,8 +15,10 @@ from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.results import with_parts
 from sejax.evaluation.selection import check_rows, comparable_scores, read_history, selection_scores
 from sejax.evaluation.tables import COLUMNS, Column, remarks
+from sejax.host.json_files import read_json
 from sejax.workdir.data import digest
-from sejax.workdir.files import CONFIG, HISTORY, LAYER_WEIGHTS, METRICS, PREDICTIONS, RUNS, read_json
+from sejax.workdir.files import CONFIG, HISTORY, LAYER_WEIGHTS, PREDICTIONS, RUNS
+from sejax.workdir.trained import METRICS
 
 FILES = (CONFIG, RUNS, PREDICTIONS, METRICS)
 """The files of a workdir that a report needs. LAYER_WEIGHTS is read too where hidden states are mixed, and HISTORY,

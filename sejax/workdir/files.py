@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import json
 import os
 import shlex
 import subprocess
@@ -30,9 +29,10 @@ from sejax.engine.runs import RunKey, written
 from sejax.errors import InputError
 from sejax.evaluation.results import compute_metrics, gather_predictions
 from sejax.host.atomic import atomic_write
-from sejax.host.wording import json_problem
+from sejax.host.json_files import read_json, write_json
 from sejax.workdir import data
 from sejax.workdir.gather import Part, gather_trained
+from sejax.workdir.trained import METRICS, TRAINED
 
 CONFIG = "config.json"
 PLAN = "plan.json"
@@ -41,11 +41,9 @@ RUNS = "runs.csv"
 HISTORY = "history.jsonl"
 PREDICTIONS = "predictions.csv"
 LAYER_WEIGHTS = "layer_weights.csv"
-METRICS = "metrics.json"
 REPORT = "report.html"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
-TRAINED = "trained"
 LOCK = ".lock"
 
 PACKAGES = (
@@ -398,29 +396,3 @@ _RUN_COLUMNS = ("run", "fold", "seed", "setting")
 
 def _run_cells(run: RunKey, study: Study) -> tuple[int, str, int, str]:
     return run.number, study.fold_of(run).name, run.seed, run.setting.name
-
-
-def read_json(path: Path, expected: str) -> Any:
-    """Reads a JSON file of a workdir.
-
-    Args:
-      expected: what the file should be, for the error.
-
-    Raises:
-      InputError: it cannot be read or is not JSON.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}), expected {expected}") from error
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} {json_problem(text, error)}, expected {expected}") from error
-
-
-def write_json(path: str | os.PathLike[str], tree: Any) -> None:
-    """Writes JSON whole or not at all."""
-    with atomic_write(path) as file:
-        json.dump(tree, file, indent=1, ensure_ascii=False, allow_nan=False)
-        file.write("\n")

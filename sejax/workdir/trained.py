@@ -8,7 +8,6 @@ all runs are stacked on their leading axis, in the order of `config.json`'s list
     statistic_scale/<stream>/mean|inverse
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -23,9 +22,10 @@ from safetensors.numpy import load_file, save_file
 from sejax.data.inputs import Input
 from sejax.data.types import Scale
 from sejax.errors import InputError
-from sejax.host.atomic import atomic_write
-from sejax.host.wording import json_problem
+from sejax.host.json_files import read_json, write_json
 
+METRICS = "metrics.json"  # of a workdir
+TRAINED = "trained"  # the folder in a workdir
 CONFIG = "config.json"
 ARRAYS = "model.safetensors"
 FORMAT = "sejax"
@@ -114,9 +114,7 @@ class Trained:
             "runs": [asdict(run) for run in self.runs],
             **(more or {}),
         }
-        with atomic_write(folder / CONFIG) as file:
-            json.dump(tree, file, indent=1, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
+        write_json(folder / CONFIG, tree)
 
 
 def read_trained(folder: Path) -> tuple[Trained, dict[str, Any]]:
@@ -169,14 +167,7 @@ def read_description(folder: Path) -> dict[str, Any]:
       InputError: it is missing, no JSON, of another tool, or of another version.
     """
     path = folder / CONFIG
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}), expected the description of trained runs") from error
-    try:
-        tree = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} {json_problem(text, error)}, expected the description of trained runs") from error
+    tree = read_json(path, "the description of trained runs")
     if not isinstance(tree, dict) or tree.get("format") != FORMAT:
         raise InputError(f"{path}: is not of sejax, expected {FORMAT!r} as its 'format'")
     if tree.get("version") != VERSION:

@@ -94,3 +94,14 @@ def test_foreign_audio_in_a_folder_is_not_passed_over(tmp_path: Path):
     for name in ("a.m4a", "b.txt", "c.wav"):
         (tmp_path / name).touch()
     assert [Path(segment.path).name for segment in find_audio([str(tmp_path)], [])] == ["a.m4a", "c.wav"]
+
+
+def test_a_portable_model_deletes_nothing_else(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("flatbuffers", reason="the extra stablehlo is absent")
+    folder = tmp_path / "portable"
+    folder.mkdir()
+    for name in ("model.json", "notes.txt"):
+        (folder / name).write_text("{}")
+    assert main(["--model", str(bundle), "--to", str(folder), "--format", "stablehlo"]) == 1
+    assert "holds notes.txt beside a model of --format stablehlo, which would be deleted" in capsys.readouterr().err
+    assert (folder / "notes.txt").read_text() == "{}"

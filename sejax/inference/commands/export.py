@@ -22,9 +22,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sejax.errors import InputError
+from sejax.inference.choices import CHECKPOINTS
+from sejax.inference.commands.loading import names_of
 from sejax.inference.commands.running import run, use_compilation_cache
 
-CHECKPOINTS = ("auto", "embed", "reference")
 FORMATS = ("bundle", "onnx", "stablehlo")
 
 
@@ -93,7 +94,7 @@ def _write_bundle(given: argparse.Namespace, to: str) -> None:
     exported = export_bundle(
         given.workdir,
         to,
-        runs=(given.runs or "final").split(","),
+        runs=names_of(given.runs or "final"),
         setting=given.setting,
         checkpoints=given.checkpoints,
     )
@@ -108,7 +109,7 @@ def _write_portable(given: argparse.Namespace) -> None:
 
     seconds = [_seconds(each) for each in given.seconds.split(",")] if given.seconds else []
     with tempfile.TemporaryDirectory() as temporary:
-        source, runs = given.model, [name for name in (given.runs or "").split(",") if name]
+        source, runs = given.model, names_of(given.runs or "")
         if given.workdir:
             source, runs = f"{temporary}/bundle", []
             _write_bundle(given, source)

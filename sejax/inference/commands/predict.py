@@ -26,11 +26,12 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sejax.errors import InputError
+from sejax.inference.choices import TABLES
+from sejax.inference.commands.loading import add_model_options, load_model
 from sejax.inference.commands.running import run, use_compilation_cache
-from sejax.pretrained.labels import PROBLEM_TYPES
 
 if TYPE_CHECKING:
     from sejax.features.extract import Segment
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from sejax.inference.output import Write
     from sejax.inference.records import Record
 
-FORMATS = ("csv", "jsonl")
 Item = TypeVar("Item")
 FEW = 8  # files that need no progress bar
 
@@ -58,23 +58,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sejax.predict", description="Predicts the emotions of audio: a row per file."
     )
-    parser.add_argument("--model", required=True, help="a bundle, a folder in Hugging Face's layout, or a hub id")
-    parser.add_argument("--revision", default="main", help="branch, tag or commit on the hub")
-    parser.add_argument(
-        "--runs", default="", help="of a bundle: numbers or folds of its runs, by commas (default: all)"
-    )
-    parser.add_argument(
-        "--problem_type",
-        choices=tuple(PROBLEM_TYPES),
-        help="of a published model: what its outputs are (default: what its config.json or its labels say)",
-    )
+    add_model_options(parser)
     parser.add_argument(
         "--abstain", type=float, default=0.0, metavar="P", help="least confidence of a label, else unsure"
     )
     parser.add_argument("--every", type=float, metavar="SECONDS", help="a row per window, so many seconds apart")
     parser.add_argument("--window", type=float, metavar="SECONDS", help="length of a window (default: 3)")
     parser.add_argument("--microphone", action="store_true", help="listen (extra mic), until Ctrl-C")
-    parser.add_argument("--format", choices=FORMATS, help="csv (default) or jsonl, JSON lines")
+    parser.add_argument("--format", choices=TABLES, help="csv (default) or jsonl, JSON lines")
     parser.add_argument("--out", metavar="FILE", help="write there, or continue there (default: standard output)")
     parser.add_argument("--workers", type=int, help="processes that decode (default: one per core)")
     parser.add_argument("paths", nargs="*", metavar="PATH", help="a file, folder, zip archive, CSV table, or -")
@@ -88,29 +79,15 @@ def _predict(given: argparse.Namespace) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # the names of files are bytes, which need not be UTF-8
     use_compilation_cache()
-    from sejax.inference.model import Model
     from sejax.inference.output import continued, format_of, write_to
     from sejax.inference.sources import find_audio
 
     segments = find_audio(given.paths, sys.stdin)
-    runs = [name for name in given.runs.split(",") if name]
-    model = Model.load(given.model, revision=given.revision, runs=runs, problem_type=given.problem_type)
-    for note in model.notes:
-        print(f"note: {note}", file=sys.stderr)
+    model = load_model(given)
     how = format_of(given.out or "", given.format)
-    made_by = {
-        "model": model.digest,
-        "runs": runs or None,
-        "problem_type": given.problem_type,
-        "abstain": given.abstain,
-        "every": given.every,
-        "window": given.window,
-        # Relative names mean other files in another folder.
-        "folder": None if all(os.path.isabs(segment.path) for segment in segments) else os.getcwd(),
-    }
     table: AbstractContextManager[tuple[Write, list[Segment]]]
     if given.out:
-        table = continued(given.out, model.names, how, made_by, segments)
+        table = continued(given.out, model.names, how, _made_by(model, segments, given), segments)
     else:
         table = nullcontext((write_to(sys.stdout, model.names, how), segments))
     status = 0
@@ -123,6 +100,20 @@ def _predict(given: argparse.Namespace) -> int:
                 print(f"error: {record.error}", file=sys.stderr)
                 status = 1
     return status
+
+
+def _made_by(model: "Model", segments: "Sequence[Segment]", given: argparse.Namespace) -> dict[str, Any]:
+    """Returns what makes the rows of a table, beside the files: a table is continued with the same alone."""
+    return {
+        "model": model.digest,
+        "runs": given.runs or None,
+        "problem_type": given.problem_type,
+        "abstain": given.abstain,
+        "every": given.every,
+        "window": given.window,
+        # Relative names mean other files in another folder.
+        "folder": None if all(os.path.isabs(segment.path) for segment in segments) else os.getcwd(),
+    }
 
 
 def _check(given: argparse.Namespace) -> None:

@@ -12,15 +12,16 @@ Nothing that is sent is kept: an upload is a temporary file until it is predicte
 
 import argparse
 import signal
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 from sejax.errors import InputError
 from sejax.host import stopping
+from sejax.inference.commands.loading import add_model_options, load_model
 from sejax.inference.commands.running import run, use_compilation_cache
 from sejax.inference.serve.limits import Limits
-from sejax.pretrained.labels import PROBLEM_TYPES
 
 LAST_WORDS = "error: interrupted, nothing that was sent is kept"
 
@@ -35,16 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sejax.serve", description="Serves a model as a page and as a JSON interface."
     )
-    parser.add_argument("--model", required=True, help="a bundle, a folder in Hugging Face's layout, or a hub id")
-    parser.add_argument("--revision", default="main", help="branch, tag or commit on the hub")
-    parser.add_argument(
-        "--runs", default="", help="of a bundle: numbers or folds of its runs, by commas (default: all)"
-    )
-    parser.add_argument(
-        "--problem_type",
-        choices=tuple(PROBLEM_TYPES),
-        help="of a published model: what its outputs are (default: what its config.json or its labels say)",
-    )
+    add_model_options(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine only)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)d)")
     limits, own = parser.add_argument_group("limits"), Limits()
@@ -91,15 +83,10 @@ def _serve_until_signal(given: argparse.Namespace, limits: Limits) -> int:
         raise InputError(
             f"the page cannot be served ({error}), expected starlette and uvicorn: pip install 'sejax[serve]'"
         ) from error
-    from sejax.inference.model import Model
-
     # A port in use is told before the model is loaded.
     with closing(bind(given.host, given.port)) as listening:
         use_compilation_cache()
-        runs = [name for name in given.runs.split(",") if name]
-        model = Model.load(given.model, revision=given.revision, runs=runs, problem_type=given.problem_type)
-        for note in model.notes:
-            print(f"note: {note}")
+        model = load_model(given, notes=sys.stdout)
         name = Path(given.model).resolve().name if Path(given.model).is_dir() else given.model
         server = make_server(
             listening, model, name=name, limits=limits, origins=given.allow_origin, frames=given.allow_frame

@@ -7,7 +7,6 @@ frames. FOLDER is what `python -m sejax.export --format onnx` or `--format stabl
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,9 +16,9 @@ import numpy as np
 from jaxtyping import Float32, Num
 
 from sejax.corpora.schema import SAMPLING_RATE
-from sejax.errors import InputError
 from sejax.features.audio import load_audio
 from sejax.features.registry import FEATURES
+from sejax.host.json_files import read_json
 from sejax.inference.commands.running import run
 
 DESCRIPTION = "model.json"
@@ -31,13 +30,7 @@ def read_portable(folder: Path) -> dict[str, Any]:
     Raises:
       InputError: the folder is none.
     """
-    try:
-        return json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{folder / DESCRIPTION}: cannot be read ({error}), expected what python -m sejax.export --format onnx "
-            "writes"
-        ) from error
+    return read_json(folder / DESCRIPTION, "what python -m sejax.export --format onnx writes")
 
 
 def choose_program(described: Mapping[str, Any], samples: int) -> Mapping[str, Any]:

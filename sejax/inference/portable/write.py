@@ -8,7 +8,6 @@
 Every program is compared with the bundle before the folder is there.
 """
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,8 @@ from jaxtyping import Float32
 
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError
-from sejax.host.atomic import atomic_write
+from sejax.host.atomic import atomic_folder, require_replaceable
+from sejax.host.json_files import write_json
 from sejax.host.wording import count
 from sejax.inference.bundle import CARD, find_bundle, load_bundle
 from sejax.inference.model import Model
@@ -75,18 +75,15 @@ def write_portable(
     bundle = find_bundle(source, revision)
     if bundle is None:
         raise InputError(f"{source}: is no bundle of a study, expected what python -m sejax.export writes")
-    folder = Path(to).expanduser()
-    _require_free(folder)
+    folder = Path(to).expanduser().resolve()
+    require_replaceable(folder, what=f"a model of --format {kind}", mark=DESCRIPTION, own=_is_own)
     scorer = load_bundle(bundle, runs=runs)
     portable, model = Portable(scorer), Model(scorer)
     if wrong := [each for each in seconds if not 0.1 <= each <= portable.longest]:
         raise InputError(
             f"--seconds has {wrong[0]:g}, expected lengths from 0.1 to {portable.longest:g} s, which the model reads"
         )
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with atomic_folder(folder) as partial:
         described = _describe(portable, kind, how, portable.lengths(seconds))
         worst = 0.0
         for program in described["programs"]:
@@ -99,13 +96,7 @@ def write_portable(
             )
         if (bundle / CARD).is_file():
             shutil.copyfile(bundle / CARD, partial / CARD)
-        with atomic_write(partial / DESCRIPTION) as file:
-            json.dump(described, file, indent=1, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        write_json(partial / DESCRIPTION, described)
     return Written(folder, [program["file"] for program in described["programs"]], worst)
 
 
@@ -115,11 +106,9 @@ def describe(written: Written) -> str:
     return f"{written.folder}: {files}, whose outputs differ from the bundle's by {written.difference:.1g} at most"
 
 
-def _require_free(folder: Path) -> None:
-    if folder.is_file():
-        raise InputError(f"{folder}: is a file, expected a folder, or nothing, where the model is written")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / DESCRIPTION).is_file():
-        raise InputError(f"{folder}: holds other files, expected an empty folder, one of this format, or nothing")
+def _is_own(name: str) -> bool:
+    """Returns whether a file of that name is written here."""
+    return name in (CARD, DESCRIPTION) or (name.startswith("model") and Path(name).suffix[1:] in FORMATS)
 
 
 def _describe(portable: Portable, kind: str, how: _Format, lengths: Sequence[float]) -> dict[str, Any]:
