@@ -1,6 +1,5 @@
 """A reader for corpora whose file names say everything about an utterance, such as EmoDB's `03a01Fa.wav`."""
 
-import dataclasses
 import glob
 import math
 import os
@@ -17,7 +16,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any
 
 from sejax.corpora.files import AudioFiles, check_regular
-from sejax.corpora.labels import LabelScheme, find_scheme
+from sejax.corpora.labels import Labelled, LabelScheme, classify, find_scheme
 from sejax.corpora.schema import Corpus, Dropped, Loss, Utterance
 from sejax.corpora.spelling import printable
 from sejax.errors import InputError
@@ -60,6 +59,7 @@ class FileNames:
         The first pattern with a match is used, in an archive at any depth; "." is the whole archive there.
       schemes: further label schemes, which merge the values of the field `label`. The scheme "default" has a class
         for each value.
+      label_source: of the scheme "default", see `Corpus.label_source`.
     """
 
     name: str
@@ -71,6 +71,7 @@ class FileNames:
     lookups: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
     folders: tuple[str, ...] = (".",)
     schemes: Mapping[str, LabelScheme] = field(default_factory=dict)
+    label_source: str = "intended"
 
     @property
     def archive(self) -> str:
@@ -80,7 +81,8 @@ class FileNames:
     @property
     def label_schemes(self) -> Mapping[str, LabelScheme]:
         """All label schemes by name."""
-        every_label = LabelScheme("default", tuple(self.counts), {label: label for label in self.counts})
+        words = {label: label for label in self.counts}
+        every_label = LabelScheme("default", tuple(self.counts), words, source=self.label_source)
         return {"default": every_label, **self.schemes}
 
 
@@ -106,15 +108,8 @@ def read_by_filename(corpus: FileNames, data_dir: str, labels: str) -> Corpus:
         first = f" (the first of {len(dropped):,} that are not: {dropped[0].reason})" if dropped else ""
         raise InputError(f"{data_dir} has no {corpus.title} utterance: expected files like {corpus.example}{first}")
     notes = [_check_counts(corpus, utterances, data_dir), *notes]
-    outside = Counter(str(utterance.label) for utterance in utterances if utterance.label not in scheme.merge)
-    if outside:
-        counts = ", ".join(f"{label} {count}" for label, count in sorted(outside.items()))
-        notes.append(f"utterances outside the label scheme {scheme.name}: {counts}")
-    classified = [
-        dataclasses.replace(utterance, label=scheme.merge[str(utterance.label)])
-        for utterance in sorted(utterances, key=lambda utterance: utterance.id)
-        if utterance.label in scheme.merge
-    ]
+    classified, outside = classify(map(Labelled, sorted(utterances, key=lambda utterance: utterance.id)), scheme)
+    notes += outside
     return Corpus(
         name=corpus.name,
         classes=scheme.classes,
@@ -122,6 +117,7 @@ def read_by_filename(corpus: FileNames, data_dir: str, labels: str) -> Corpus:
         utterances=tuple(classified),
         dropped=tuple(sorted(dropped, key=lambda file: file.path)),
         notes=tuple(notes),
+        label_source=scheme.source,
     )
 
 

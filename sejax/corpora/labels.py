@@ -1,9 +1,11 @@
 """Label schemes: each maps the labels of a corpus to classes. The schemes of a corpus are defined beside its reader."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
+from sejax.corpora.schema import Utterance
 from sejax.errors import InputError
 
 
@@ -16,12 +18,17 @@ class LabelScheme:
       classes: the classes in their order.
       merge: the corpus's own label -> class. Utterances with other labels are outside the scheme.
       soft: whether to keep utterances outside the scheme if any rater voted for one of its classes.
+      keep_rated: whether to keep utterances outside the scheme, without a class, if they have ratings of valence,
+        arousal or dominance.
+      source: where the labels come from, see `Corpus.label_source`.
     """
 
     name: str
     classes: tuple[str, ...]
     merge: Mapping[str, str]
     soft: bool = False
+    keep_rated: bool = False
+    source: str = "unknown"
 
 
 Scheme = TypeVar("Scheme", bound=LabelScheme)
@@ -56,3 +63,51 @@ def vote_shares(votes: Iterable[Sequence[str]], scheme: LabelScheme) -> dict[str
                 shares[scheme.merge[label]] += 1.0 / len(labels)
     total = sum(shares.values())
     return {name: share / total for name, share in shares.items()} if total > 0 else None
+
+
+def plurality(votes: Iterable[Sequence[str]]) -> str | None:
+    """Returns the label that most raters named, None for a tie and without votes.
+
+    Args:
+      votes: the labels that each rater named; a rater who named several has a part of a vote for each.
+    """
+    shares: dict[str, float] = {}
+    for labels in votes:
+        for label in labels:
+            shares[label] = shares.get(label, 0.0) + 1 / len(labels)
+    most = max(shares.values(), default=0.0)
+    named = [label for label, share in shares.items() if most - share < 1e-9]
+    return named[0] if len(named) == 1 else None
+
+
+class Labelled(NamedTuple):
+    """An utterance whose `label` is the corpus's own word, None if the raters did not agree, and the raters' votes."""
+
+    utterance: Utterance
+    votes: tuple[tuple[str, ...], ...] = ()  # the corpus's own words that each rater named
+
+
+def classify(labelled: Iterable[Labelled], scheme: LabelScheme) -> tuple[list[Utterance], list[str]]:
+    """Returns the utterances that belong to a scheme, with classes and vote shares, and notes about the others.
+
+    An utterance whose own label is outside the scheme is left out, unless the scheme keeps it for its votes (`soft`)
+    or its ratings (`keep_rated`), or the corpus hides its labels. It then has no class. The notes count both kinds by
+    their own labels.
+    """
+    utterances, left_out, unclassified = [], Counter[str](), Counter[str]()
+    for utterance, votes in labelled:
+        shares = vote_shares(votes, scheme)
+        label = None if utterance.label is None else scheme.merge.get(utterance.label)
+        if label is None and not utterance.hidden:
+            rated = any(value == value for value in utterance.vad)  # NaN equals nothing
+            kept = (scheme.soft and shares is not None) or (scheme.keep_rated and rated)
+            (unclassified if kept else left_out)[utterance.label or "no agreement"] += 1
+            if not kept:
+                continue
+        utterances.append(replace(utterance, label=label, distribution=shares))
+    notes = []
+    for counted, words in ((left_out, "left out"), (unclassified, "kept without a class")):
+        if counted:
+            counts = ", ".join(f"{label} {n}" for label, n in sorted(counted.items()))
+            notes.append(f"utterances outside the label scheme {scheme.name}, {words}: {counts}")
+    return utterances, notes

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sejax.corpora.emodb import read_emodb
-from sejax.corpora.iemocap import read_iemocap, read_synthetic
+from sejax.corpora.readers.emodb import read_emodb
+from sejax.corpora.readers.iemocap import read_iemocap, read_synthetic
+from sejax.corpora.readers.table import read_table
 from sejax.corpora.schema import Corpus
 from sejax.corpora.spelling import unify
 from sejax.corpora.synthetic.write import prepare_synthetic
-from sejax.corpora.table import read_table
 from sejax.errors import InputError
 
 
@@ -20,19 +20,23 @@ class CorpusReader:
     Args:
       read: reads `data_dir` under the option `labels`.
       data_dir: what `data_dir` is, for messages.
+      words: the label scheme with a class for each word of the corpus, which common classes are made of.
       prepare: writes a corpus that is generated, and returns its folder. It is called with `data_dir`,
         `cache_dir`, the corpus's own section of the config and the number of worker processes.
     """
 
     read: Callable[[str, str], Corpus]
     data_dir: str
+    words: str = "default"
     prepare: Callable[[str, str, Mapping[str, Any], int | None], str] | None = None
 
 
 CORPORA: Mapping[str, CorpusReader] = {
     "emodb": CorpusReader(read_emodb, "emodb.zip or its unpacked folder"),
-    "iemocap": CorpusReader(read_iemocap, "the folder IEMOCAP_full_release, or the one that holds it"),
-    "synthetic": CorpusReader(read_synthetic, "the folder that write_synthetic has written", prepare_synthetic),
+    "iemocap": CorpusReader(read_iemocap, "the folder IEMOCAP_full_release, or the one that holds it", "words"),
+    "synthetic": CorpusReader(
+        read_synthetic, "the folder that write_synthetic has written", "words", prepare=prepare_synthetic
+    ),
     "table": CorpusReader(read_table, "a CSV file"),
 }
 

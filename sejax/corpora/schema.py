@@ -1,6 +1,7 @@
 """The data model of a corpus after reading: utterances, dropped utterances with reasons, and notes."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,11 @@ from sejax.host.wording import count
 SAMPLING_RATE = 16_000  # hertz; all audio is brought to this rate
 DIMENSIONS = ("valence", "arousal", "dominance")
 SPLITS = ("train", "val", "test")
+"""The parts of a fold. A corpus with several test sets numbers them: test1, test2, ..."""
+SOURCES = ("intended", "elicited", "perceived", "unknown")
+"""Where a label comes from: an actor's task, a situation's, raters, or the corpus does not say."""
+
+_SPLIT = re.compile(r"train|val|test\d*")
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class Utterance:
     Args:
       id: unique within the corpus.
       path: a file, or a member of a zip archive (`/x/emodb.zip::wav/03a01Fa.wav`).
-      speaker: the speaker's id within the corpus.
+      speaker: the speaker's id within the corpus; a name of the utterance's own if the corpus does not say who speaks.
       corpus: the name of the corpus, a key of `sejax.corpora.read.CORPORA`. Every reader sets it.
       session: the recording session, None if the corpus has none.
       start, end: seconds that cut the utterance out of a longer file, None without a cut.
@@ -30,9 +36,13 @@ class Utterance:
       gender: "F" or "M", None if unknown.
       label: one of the corpus's classes, None for an utterance without a class.
       distribution: every class -> its share of the raters' votes, which sum to 1; None without votes.
+      secondary: further emotion words of the raters -> the share of the raters who named each; None without any.
       vad: values of `DIMENSIONS` in the corpus's own scale, NaN for a missing dimension.
       duration: seconds, None if the corpus does not say.
-      fold, split: the corpus's own fold and its own split (one of `SPLITS`), None if it has none.
+      fold, split: the corpus's own fold and its own split (see `is_split`), None if it has none.
+      speaker_known: whether the corpus says who speaks. Of an utterance of an unknown speaker nobody can say whether
+        another one has the same voice.
+      hidden: whether the owners of the corpus keep the labels to themselves: the utterance is predicted, not scored.
       place: the line of a file that lists the utterance, for messages; empty if no line does.
     """
 
@@ -47,11 +57,24 @@ class Utterance:
     gender: str | None = None
     label: str | None = None
     distribution: Mapping[str, float] | None = None
+    secondary: Mapping[str, float] | None = None
     vad: tuple[float, float, float] = (math.nan, math.nan, math.nan)
     duration: float | None = None
     fold: str | None = None
     split: str | None = None
+    speaker_known: bool = True
+    hidden: bool = False
     place: str = ""
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether there is anything to learn from or to score: a class, votes or a rating."""
+        return self.label is not None or self.distribution is not None or not all(map(math.isnan, self.vad))
+
+
+def is_split(name: str) -> bool:
+    """Returns whether a name is that of a split: train, val, test, or test1, test2, ... where there are several."""
+    return _SPLIT.fullmatch(name) is not None
 
 
 class Loss(Enum):
@@ -95,6 +118,8 @@ class Corpus:
       utterances: sorted by id, each id once.
       dropped: the utterances that cannot be used.
       notes: remarks of the reader for the audit, one sentence each.
+      label_source: where the labels come from: a word of `SOURCES`, and behind a colon how a label follows from the
+        raters' votes and what a tie is, such as "perceived: plurality of 3 raters, no class for a tie".
     """
 
     name: str
@@ -103,6 +128,7 @@ class Corpus:
     utterances: tuple[Utterance, ...]
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
+    label_source: str = "unknown"
 
     def describe_losses(self) -> str:
         """Returns one line about what was dropped, by kind of reason with the first of each; empty if nothing was."""

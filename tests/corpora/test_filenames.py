@@ -57,7 +57,7 @@ def test_a_scheme_merges_labels_and_counts_those_outside_it(tmp_path):
     corpus = read_by_filename(TOY, write(tmp_path, *NAMES), "two")
     assert [utterance.label for utterance in corpus.utterances] == ["low", "high", "low"]
     assert corpus.classes == ("low", "high")
-    assert corpus.notes[-1] == "utterances outside the label scheme two: joy 1"
+    assert corpus.notes[-1] == "utterances outside the label scheme two, left out: joy 1"
 
 
 def test_the_first_pattern_of_folders_with_a_match_is_used(tmp_path):

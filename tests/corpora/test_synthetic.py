@@ -16,8 +16,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from tiny_study import ROOT, environment
 
-from sejax.corpora.iemocap import SYNTHETIC_MARKER, iemocap_shape
 from sejax.corpora.read import read_corpus
+from sejax.corpora.readers.iemocap import SYNTHETIC_MARKER, iemocap_shape
 from sejax.corpora.schema import Corpus
 from sejax.corpora.synthetic import voice
 from sejax.corpora.synthetic.turns import SyntheticTurn, plan_turns, recordings

@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 import numpy as np
 import soundfile
 
-from sejax.corpora.iemocap import CODE_COUNTS, parse_evaluation, parse_transcript
 from sejax.corpora.read import read_corpus
+from sejax.corpora.readers.iemocap import CODE_COUNTS, parse_evaluation, parse_transcript
 from sejax.corpora.schema import Corpus
 from sejax.features.audio import Audio, load_audio
 from tools.drills.mutations import TOKENS, mutate_bytes, mutate_json, mutate_text

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from sejax.corpora.iemocap import RATER_WORDS, iemocap_shape
+from sejax.corpora.readers.iemocap import RATER_WORDS, iemocap_shape
 from sejax.corpora.synthetic.voice import SPEAKING_SHARE, SYLLABLES_PER_SECOND
 
 RATER_SD = 0.3  # standard deviation of one rater's valence, arousal or dominance before rounding to the integer grid

@@ -1,6 +1,7 @@
 """Writes the synthetic corpus: invented speech with IEMOCAP's class counts, VAD statistics, durations and layout.
 
-It is written as an IEMOCAP release tree with a marker file beside it. `sejax.corpora.iemocap.read_synthetic` reads it.
+It is written as an IEMOCAP release tree with a marker file beside it, which
+`sejax.corpora.readers.iemocap.read_synthetic` reads.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from collections.abc import Generator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float32
 
-from sejax.corpora.iemocap import SYNTHETIC_MARKER, iemocap_shape
+from sejax.corpora.readers.iemocap import SYNTHETIC_MARKER, iemocap_shape
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.corpora.synthetic import voice
 from sejax.corpora.synthetic.turns import VOWEL_LETTERS, SyntheticTurn, plan_turns

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sejax.corpora import iemocap
-from sejax.corpora.iemocap import (
+from sejax.corpora.labels import vote_shares
+from sejax.corpora.read import read_corpus
+from sejax.corpora.readers import iemocap
+from sejax.corpora.readers.iemocap import (
     CODE_COUNTS,
     IEMOCAP_SCHEMES,
     Turn,
@@ -25,8 +27,6 @@ from sejax.corpora.iemocap import (
     parse_turn,
     text_id,
 )
-from sejax.corpora.labels import vote_shares
-from sejax.corpora.read import read_corpus
 from sejax.corpora.schema import Loss
 from sejax.corpora.synthetic.turns import recordings
 from sejax.errors import InputError

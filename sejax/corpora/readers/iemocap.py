@@ -69,6 +69,7 @@ class IemocapScheme(LabelScheme):
     """A label scheme that may leave scripted turns out."""
 
     improvised_only: bool = False
+    source: str = "perceived: majority of 3 raters or more, no class without one"
 
 
 _FOUR = {"ang": "angry", "hap": "happy", "exc": "happy", "sad": "sad", "neu": "neutral"}
@@ -77,6 +78,7 @@ _FOUR_EXC_CLASSES = ("angry", "excited", "sad", "neutral")
 _FOUR_HAP = {"ang": "angry", "hap": "happy", "sad": "sad", "neu": "neutral"}
 _FOUR_EXC = {"ang": "angry", "exc": "excited", "sad": "sad", "neu": "neutral"}
 _SIX = {**_FOUR_HAP, "exc": "excited", "fru": "frustrated"}
+_WORDS = {**_SIX, "fea": "fear", "sur": "surprise", "dis": "disgust", "oth": "other"}
 
 # With the number of utterances in the full release.
 IEMOCAP_SCHEMES = {
@@ -89,6 +91,7 @@ IEMOCAP_SCHEMES = {
         IemocapScheme("five", (*_FOUR_CLASSES, "frustrated"), {**_FOUR, "fru": "frustrated"}),  # 7,380
         IemocapScheme("six", ("angry", "happy", "excited", "sad", "neutral", "frustrated"), _SIX),  # 7,380
         IemocapScheme("soft", _FOUR_CLASSES, _FOUR, soft=True),
+        IemocapScheme("words", tuple(_WORDS.values()), _WORDS),  # 7,532: every label of a majority
     )
 }
 
@@ -136,7 +139,7 @@ class Turn:
 
 def iemocap_shape() -> dict[str, Any]:
     """Returns published aggregate facts about the 5,531 utterances of the scheme `four`."""
-    return json.loads(resources.files("sejax.corpora").joinpath("iemocap_shape.json").read_text("utf-8"))
+    return json.loads(resources.files("sejax.corpora.readers").joinpath("iemocap_shape.json").read_text("utf-8"))
 
 
 def read_iemocap(data_dir: str, labels: str = "default") -> Corpus:
@@ -278,7 +281,7 @@ def _select(name: str, release: _Release, scheme: IemocapScheme, notes: Sequence
         )
     about_raters = "rater distributions count the external raters (C-E) only, not the actors' own votes"
     all_notes = (about_raters, *release.notes, *notes, *_notes_on_selection(utterances, outside, scheme))
-    return Corpus(name, scheme.classes, VAD_SCALE, tuple(utterances), tuple(dropped), all_notes)
+    return Corpus(name, scheme.classes, VAD_SCALE, tuple(utterances), tuple(dropped), all_notes, scheme.source)
 
 
 def parse_evaluation(text: str, path: str) -> tuple[Turn, ...]:

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from sejax.corpora.emodb import CLASS_COUNTS
 from sejax.corpora.read import read_corpus
+from sejax.corpora.readers.emodb import CLASS_COUNTS
 from sejax.corpora.schema import Loss
 from sejax.errors import InputError
 
-ARCHIVE = Path(__file__).parents[3] / "shared" / "corpora" / "emodb.zip"
+ARCHIVE = Path(__file__).parents[4] / "shared" / "corpora" / "emodb.zip"
 real_archive = pytest.mark.skipif(not ARCHIVE.is_file(), reason=f"the real corpus {ARCHIVE} is not here")
 
 
