@@ -15,13 +15,14 @@ from jaxtyping import Bool
 from ml_collections import ConfigDict
 
 from sejax.config import STACKED, STRUCTURAL, at, check_config, grid_of, with_structure
+from sejax.corpora.join import read_corpora
 from sejax.corpora.read import CORPORA, read_corpus
 from sejax.corpora.schema import SAMPLING_RATE, Corpus
 from sejax.data.buckets import assemble, frame_limit, label_targets
 from sejax.data.inputs import Input
 from sejax.data.order import count_batches, epoch_order, prediction_rows
 from sejax.data.prepare import Prepared, prepare
-from sejax.data.scales import fold_scales, normalise_by_speaker
+from sejax.data.scales import fold_scales, normalise_by_group
 from sejax.data.types import Data, Order, Stream
 from sejax.engine import devices
 from sejax.engine.augment import Augment
@@ -148,7 +149,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
     streams = tuple(dict.fromkeys(name for structure in structures for name in structure.streams))
     prepared = devices.leader_first(lambda: _prepare_corpus(config, streams, check_corpus), "features")
     corpus, features = prepared.corpus, prepared.streams
-    folds = make_folds(corpus.utterances, config.protocol)
+    folds = _folds(config, corpus)
     audited = audit(
         corpus.utterances,
         folds,
@@ -158,10 +159,11 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         notes=prepared.notes,
         corpus_notes=corpus.notes,
         allow_duplicates=config.allow_duplicates,
+        allow_shared_speakers=config.allow_shared_speakers,
     )
-    if config.normalisation == "speaker":
-        speakers = [u.speaker for u in corpus.utterances]
-        features = {name: normalise_by_speaker(stream, speakers) for name, stream in features.items()}
+    if config.normalisation != "train":
+        groups = [getattr(u, config.normalisation) for u in corpus.utterances]
+        features = {name: normalise_by_group(stream, groups) for name, stream in features.items()}
 
     seeds = range(config.seed, config.seed + config.seeds)
     runs = enumerate_runs(len(folds), settings, seeds)
@@ -207,12 +209,15 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
             config.protocol,
             normalisation=config.normalisation,
             select_on_test=config.select_on_test,
+            shared_speakers=bool(audited["speakers_shared"]),
             seeds=config.seeds,
-            folds=len(folds),
+            folds=folds,
+            most=config.folds,
         ),
         corpus_facts={
             "name": corpus.name,
             "labels": config.labels,
+            "label_source": corpus.label_source,
             "classes": list(corpus.classes),
             "utterances": len(corpus.utterances),
             "speakers": len({u.speaker for u in corpus.utterances}),
@@ -248,14 +253,11 @@ def _prepare_corpus(
 ) -> Prepared:
     """Reads the corpus and its features, which are computed if the cache lacks them."""
     cache_dir = os.path.expanduser(config.cache_dir)
-    data_dir = os.path.expanduser(config.data_dir)
-    if write := CORPORA[config.corpus].prepare:
-        data_dir = write(data_dir, cache_dir, config[config.corpus].to_dict(), config.workers or None)
-    corpus = read_corpus(config.corpus, data_dir, labels=config.labels)
+    corpus = _read_corpus(config, cache_dir)
     # Features may take hours: what nobody can use is told before.
     corpus.require_usable(config.max_bad_fraction)
     require_labels(corpus.utterances, corpus.classes)
-    make_folds(corpus.utterances, config.protocol)
+    _folds(config, corpus)
     if check_corpus:
         check_corpus(corpus)
     return prepare(
@@ -268,6 +270,28 @@ def _prepare_corpus(
         workers=config.workers or None,
         max_bad_fraction=config.max_bad_fraction,
     )
+
+
+def _folds(config: ConfigDict, corpus: Corpus) -> tuple[Fold, ...]:
+    """Returns the folds of a config's protocol."""
+    return make_folds(
+        corpus.utterances,
+        config.protocol,
+        most=config.folds,
+        allow_shared_speakers=config.allow_shared_speakers,
+    )
+
+
+def _read_corpus(config: ConfigDict, cache_dir: str) -> Corpus:
+    """Reads the corpus of a config, or its corpora as one; a generated corpus is written first."""
+
+    def locate(reader: str, path: str) -> str:
+        path, write = os.path.expanduser(path), CORPORA[reader].prepare
+        return write(path, cache_dir, config[reader].to_dict(), config.workers or None) if write else path
+
+    if config.corpora:
+        return read_corpora(config.corpora, config.labels, locate=locate)
+    return read_corpus(config.corpus, locate(config.corpus, config.data_dir), labels=config.labels)
 
 
 def _feature(config: ConfigDict, stream: str) -> str:

@@ -9,6 +9,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from sejax.corpora.join import parse_sources
 from sejax.corpora.read import CORPORA
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.engine.losses import VAD_LOSSES
@@ -82,15 +83,19 @@ def _set_data(config: ConfigDict) -> None:
     """Sets the options of the corpus and of the protocol."""
     config.corpus = "synthetic"  # a row of CORPORA: synthetic, iemocap, emodb, table
     config.data_dir = ""  # folder or file of the corpus; the synthetic one is written below cache_dir if this is empty
-    config.labels = "default"  # a label scheme of the corpus; for a table, the scale of its VAD (1..7)
+    config.corpora = ()  # several corpora as one, each `[name=]reader[/labels]:path`, in place of corpus and data_dir
+    config.labels = "default"  # a scheme of the corpus, or common classes (four); for a table, its VAD's scale (1..7)
     config.synthetic = ConfigDict({"fraction": 0.2, "seed": 0})  # 1.0: IEMOCAP's 5,531 utterances
     config.cache_dir = "~/.cache/sejax"  # computed features and compiled programs
     config.workers = 0  # processes that compute features; 0: one per core
     config.max_bad_fraction = 0.01  # largest share of unusable audio files that is dropped without an error
     config.allow_duplicates = False  # the same audio in training and test: an error unless allowed
 
-    config.protocol = "loso"  # a row of PROTOCOLS: loso, loso_session, official, table
-    config.normalisation = "train"  # "speaker": by each speaker's own audio (transductive, and reported so)
+    # A row of PROTOCOLS: loso, loso_session, official, table; of several corpora cross, leave_one_corpus_out, joint.
+    config.protocol = "loso"
+    config.folds = 0  # of a corpus at most, to which its speakers are dealt (loso, cross, joint); 0: one per speaker
+    config.allow_shared_speakers = False  # official splits that train on test speakers (optimistic, and reported so)
+    config.normalisation = "train"  # speaker, corpus: by the own audio of each (transductive, and reported so)
     config.select_on_test = False  # chooses the epoch on the test speakers (optimistic, and reported so)
 
 
@@ -249,6 +254,7 @@ CHANGEABLE = (
     "bootstrap",
     "final",
     "data_dir",
+    "corpora",  # their names and labels are in the data, which is compared
     "devices",
     "frames_on",
     "memory_fraction",
@@ -324,6 +330,10 @@ _PROPER_SHARE = number(0, 1, below=True)
 
 CHECKS: Mapping[str, Check] = {
     "corpus": one_of(CORPORA),
+    "corpora": Check(
+        lambda sources: isinstance(sources, tuple) and all(map(WORDS.holds, sources)),
+        "a tuple of texts, each [name=]reader[/labels]:path",
+    ),
     "data_dir": TEXT,
     "labels": WORDS,
     "synthetic.fraction": number(0, 1, above=True),
@@ -333,6 +343,11 @@ CHECKS: Mapping[str, Check] = {
     "max_bad_fraction": SHARE,
     "allow_duplicates": FLAG,
     "protocol": one_of(PROTOCOLS),
+    "folds": Check(
+        lambda n: is_number(n) and isinstance(n, int) and (n == 0 or 3 <= n <= 1000),
+        "0 (one per speaker) or a whole number from 3 to 1,000",
+    ),
+    "allow_shared_speakers": FLAG,
     "normalisation": one_of(NORMALISATIONS),
     "select_on_test": FLAG,
     "streams": _names((*ACOUSTIC, *STREAMS)),
@@ -468,6 +483,7 @@ def check_config(config: ConfigDict) -> None:
     _check_names(config)
     for name, check in CHECKS.items():
         check.require(f"config.{name}", at(config, name))
+    parse_sources(config.corpora)
     _check_grid(config)
     _check_streams(config)
     width, heads = config.model.width, config.model.heads
@@ -511,7 +527,7 @@ def _check_streams(config: ConfigDict) -> None:
     guidable = guided in encoded and len(encoded) > 1
     _expect("model.guided", guided, not guided or guidable, "an encoded stream beside at least one other")
     if any(encoder[stream] == "finetune" for stream in streams):
-        expected = "train if a model is fine-tuned: raw audio is not normalised by speaker"
+        expected = "train if a model is fine-tuned: raw audio is not normalised"
         _expect("normalisation", config.normalisation, config.normalisation == "train", expected)
     for feature in ACOUSTIC:
         settings = full_settings(feature, config.features[feature].to_dict())

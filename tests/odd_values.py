@@ -137,6 +137,8 @@ def sane(name: str, value: Any) -> bool:
         return isinstance(value, str) and "\0" not in value and (bool(value.strip()) or name in paths)
     if isinstance(default, tuple):
         return isinstance(value, tuple) and _sane_tuple(name, value)
+    if name == "folds":
+        return isinstance(value, int) and not isinstance(value, bool) and (value == 0 or 3 <= value <= 1000)
     real = isinstance(default, float) or (default is None and name not in _WHOLE_OR_NONE)
     if isinstance(value, bool) and real:  # ConfigDict makes a number of it
         value = float(value)
@@ -153,4 +155,6 @@ def _sane_tuple(name: str, value: tuple[Any, ...]) -> bool:
     if name == "speeds":
         numbers = all(isinstance(x, int | float) and not isinstance(x, bool) and 0.1 <= x <= 10 for x in value)
         return numbers and value[:1] == (1.0,) and len(set(value)) == len(value)
+    if name == "corpora":  # no odd value is `reader:path`
+        return not value
     return len(value) > 0 and all(isinstance(x, str) for x in value) and len(set(value)) == len(value)

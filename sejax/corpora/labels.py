@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
+from sejax.corpora.common_classes import COMMON_SCHEMES
 from sejax.corpora.schema import Utterance
 from sejax.errors import InputError
 
@@ -42,7 +43,10 @@ def find_scheme(corpus: str, schemes: Mapping[str, Scheme], name: str, default: 
     """
     known = {"default": schemes[default], **schemes}
     if name not in known:
-        raise InputError(f"config.labels is {name!r}, expected a label scheme of {corpus}: {', '.join(sorted(known))}")
+        raise InputError(
+            f"config.labels is {name!r}, expected a label scheme of {corpus}: {', '.join(sorted(known))}; or common "
+            f"classes: {', '.join(COMMON_SCHEMES)}, or a CSV file with the columns label and class"
+        )
     return known[name]
 
 

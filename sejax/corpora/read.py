@@ -1,11 +1,14 @@
 """The registry of corpora. Adding a corpus is one file with its reader and its label schemes, and one row here."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from sejax.corpora.common_classes import find_common, with_common_classes, without_empty_classes
+from sejax.corpora.direction import wrong_directions
 from sejax.corpora.readers.emodb import read_emodb
-from sejax.corpora.readers.iemocap import read_iemocap, read_synthetic
+from sejax.corpora.readers.iemocap import IEMOCAP_SCHEMES, read_iemocap, read_synthetic
 from sejax.corpora.readers.table import read_table
 from sejax.corpora.schema import Corpus
 from sejax.corpora.spelling import unify
@@ -20,6 +23,7 @@ class CorpusReader:
     Args:
       read: reads `data_dir` under the option `labels`.
       data_dir: what `data_dir` is, for messages.
+      schemes: the words for the option `labels`; a common scheme of that name is then not meant.
       words: the label scheme with a class for each word of the corpus, which common classes are made of.
       prepare: writes a corpus that is generated, and returns its folder. It is called with `data_dir`,
         `cache_dir`, the corpus's own section of the config and the number of worker processes.
@@ -28,14 +32,17 @@ class CorpusReader:
     read: Callable[[str, str], Corpus]
     data_dir: str
     words: str = "default"
+    schemes: Collection[str] = ("default",)
     prepare: Callable[[str, str, Mapping[str, Any], int | None], str] | None = None
 
 
 CORPORA: Mapping[str, CorpusReader] = {
     "emodb": CorpusReader(read_emodb, "emodb.zip or its unpacked folder"),
-    "iemocap": CorpusReader(read_iemocap, "the folder IEMOCAP_full_release, or the one that holds it", "words"),
+    "iemocap": CorpusReader(
+        read_iemocap, "the folder IEMOCAP_full_release, or the one that holds it", "words", IEMOCAP_SCHEMES
+    ),
     "synthetic": CorpusReader(
-        read_synthetic, "the folder that write_synthetic has written", "words", prepare=prepare_synthetic
+        read_synthetic, "the folder that write_synthetic has written", "words", IEMOCAP_SCHEMES, prepare_synthetic
     ),
     "table": CorpusReader(read_table, "a CSV file"),
 }
@@ -47,7 +54,8 @@ def read_corpus(name: str, data_dir: str, *, labels: str = "default") -> Corpus:
     Args:
       name: a key of `CORPORA`.
       data_dir: the place of the corpus on disk: see `CorpusReader.data_dir`.
-      labels: a label scheme of the corpus; for a table the scale of valence, arousal and dominance, such as `1..7`.
+      labels: a label scheme of the corpus; for a table the scale of valence, arousal and dominance, such as `1..7`; or
+        common classes (`find_common`), unless the corpus has a scheme of that name.
 
     Raises:
       InputError: `name` is unknown, `data_dir` is empty, a word has two spellings (see `unify`), no utterance has
@@ -57,9 +65,17 @@ def read_corpus(name: str, data_dir: str, *, labels: str = "default") -> Corpus:
         raise InputError(f"config.corpus is {name!r}, expected one of {', '.join(CORPORA)}")
     if not data_dir:
         raise InputError(f"config.data_dir is '', expected {CORPORA[name].data_dir}: the corpus {name} needs data_dir")
+    reader = CORPORA[name]
+    common = None if labels in reader.schemes else find_common(labels)
     try:
-        corpus = unify(CORPORA[name].read(data_dir, labels))
+        corpus = unify(reader.read(data_dir, labels if common is None else reader.words))
     except OSError as error:  # such as a folder that may not be listed
         raise InputError(f"{error.filename or data_dir} cannot be read ({error.strerror})") from error
+    wrong = wrong_directions(corpus)
+    for sentence in wrong:
+        print(f"note: {sentence}", file=sys.stderr)
+    corpus = replace(corpus, notes=(*corpus.notes, *wrong))
+    if common is not None:
+        corpus = without_empty_classes(with_common_classes(corpus, common))
     corpus.require_usable(max_bad_fraction=1.0)
     return corpus

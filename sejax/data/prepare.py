@@ -1,14 +1,17 @@
 """From a corpus to its streams: reads or builds the features, and drops utterances with unusable audio."""
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
+from sejax.corpora.join import members
 from sejax.corpora.schema import Corpus
 from sejax.data.cache import Wanted, build_features
 from sejax.data.compute import contents
+from sejax.data.shards import StreamFeatures
 from sejax.data.types import Stream
 from sejax.features.extract import Contents
 from sejax.features.settings import Settings
@@ -54,9 +57,12 @@ def prepare(
     """
     made_of = {stream: contents(features[stream], settings[stream]) for stream in streams}
     wanted = [Wanted(stream, made_of[stream], speed) for stream in streams for speed in speeds]
-    found = iter(
-        build_features(corpus, wanted, cache_dir=cache_dir, workers=workers, max_bad_fraction=max_bad_fraction)
-    )
+    # Each corpus has its own datasets in the cache, whatever others it is joined with.
+    built_of = {
+        prefix: build_features(member, wanted, cache_dir=cache_dir, workers=workers, max_bad_fraction=max_bad_fraction)
+        for prefix, member in members(corpus).items()
+    }
+    found = (_union(built_of.keys(), parts) for parts in zip(*built_of.values(), strict=True))
     built = {stream: list(itertools.islice(found, len(speeds))) for stream in streams}
     errors: dict[str, str] = {}
     notes: dict[str, dict[str, None]] = {}  # by utterance, in order: streams repeat the notes of a file
@@ -83,3 +89,12 @@ def prepare(
         notes={u.id: "; ".join(notes[u.id]) for u in good if u.id in notes},
         seconds=float(sum(first.seconds[u.id] for u in good)),
     )
+
+
+def _union(prefixes: Iterable[str], parts: Iterable[StreamFeatures]) -> StreamFeatures:
+    """Returns one feature of the members of a corpus as that of the whole, whose ids are a prefix and their own."""
+    whole: dict[str, dict[str, Any]] = {field.name: {} for field in fields(StreamFeatures)}
+    for prefix, part in zip(prefixes, parts, strict=True):
+        for name, of_part in whole.items():
+            of_part.update({prefix + utterance: value for utterance, value in getattr(part, name).items()})
+    return StreamFeatures(**whole)

@@ -1,4 +1,4 @@
-"""Normalisation: of each fold by its training speakers, or of each speaker by their own audio."""
+"""Normalisation: of each fold by its training speakers, or of each speaker or corpus by its own audio."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,18 +11,22 @@ from sejax.data.stored import Stored
 from sejax.data.types import AnyArray, Data, Scale, Stream
 
 
-def normalise_by_speaker(stream: Stream, speakers: Sequence[str]) -> Stream:
-    """Returns frames and statistics normalised by the mean and deviation of their own speaker, view by view.
+def normalise_by_group(stream: Stream, groups: Sequence[str]) -> Stream:
+    """Returns frames and statistics normalised by the mean and deviation of their own group, view by view.
 
-    This uses the unlabelled audio of all speakers, test speakers included: the setting is transductive, and reported as
-    such.
+    This uses the unlabelled audio of all utterances, those that are tested included: the setting is transductive, and
+    reported as such.
+
+    Args:
+      stream: of a corpus.
+      groups: the speaker, or the corpus, of each utterance.
     """
-    speaker_rows: dict[str, list[int]] = {}
-    for row, speaker in enumerate(speakers):
-        speaker_rows.setdefault(speaker, []).append(row)
+    group_rows: dict[str, list[int]] = {}
+    for row, group in enumerate(groups):
+        group_rows.setdefault(group, []).append(row)
     frames = [list(view) for view in stream.frames]
     statistics = stream.statistics.copy()
-    for rows in speaker_rows.values():
+    for rows in group_rows.values():
         for view in frames:
             moments = [_moments(np.asarray(view[row])) for row in rows]
             if not any(count for count, _, _ in moments):  # a stream of statistics alone
@@ -31,9 +35,9 @@ def normalise_by_speaker(stream: Stream, speakers: Sequence[str]) -> Stream:
             for row in rows:
                 stored = view[row]
                 view[row] = Stored(stored.shape, stored.dtype, partial(_normalised, stored, mean, inverse))
-        of_speaker = statistics[rows].astype(np.float64)
-        mean, inverse = _mean_and_inverse(of_speaker.mean(axis=0), of_speaker.var(axis=0))
-        statistics[rows] = (of_speaker - mean) * inverse
+        of_group = statistics[rows].astype(np.float64)
+        mean, inverse = _mean_and_inverse(of_group.mean(axis=0), of_group.var(axis=0))
+        statistics[rows] = (of_group - mean) * inverse
     return Stream(frames, statistics)
 
 

@@ -10,7 +10,7 @@ from sejax.corpora.schema import SPLITS, Dropped, Utterance
 from sejax.corpora.spelling import FIELDS, require_one_spelling, show
 from sejax.errors import InputError
 from sejax.host.wording import count
-from sejax.protocols.folds import Fold, members, ordered, require_unseen_speakers, speakers_of
+from sejax.protocols.folds import Fold, members, ordered, require_unseen_speakers, shared_speakers, speakers_of
 
 
 def audit(
@@ -23,6 +23,7 @@ def audit(
     notes: Mapping[str, str],
     corpus_notes: Sequence[str] = (),
     allow_duplicates: bool = False,
+    allow_shared_speakers: bool = False,
 ) -> dict[str, Any]:
     """Returns leaks of the folds and losses of the corpus, as a tree for JSON.
 
@@ -36,9 +37,10 @@ def audit(
         colon.
       corpus_notes: the remarks of the corpus's reader.
       allow_duplicates: whether audio of a test set may occur outside it.
+      allow_shared_speakers: whether a speaker of a test set may also be trained on.
 
     Returns:
-      - `speakers_shared`: speakers both trained and tested on in a fold. Always empty, because they are an error.
+      - `speakers_shared`: speakers both trained and tested on, per fold that has any. An error unless allowed.
       - `speakers_shared_with_validation`: the test speakers who are also in validation, per fold that has any.
       - `speakers_trained_and_validated`: the training speakers who are also in validation, per fold that has any.
       - `spellings_checked`: the fields in which no word has two spellings. It would be an error.
@@ -56,7 +58,8 @@ def audit(
       InputError: a speaker is both trained and tested on, a word has two spellings, a label is not a class, there is
         one class and nothing else to learn, or there are duplicates `across_test` and `allow_duplicates` is false.
     """
-    require_unseen_speakers(utterances, folds)
+    if not allow_shared_speakers:
+        require_unseen_speakers(utterances, folds)
     require_one_spelling(utterances)
     require_labels(utterances, classes)
     counts = [_class_counts(utterances, fold, classes) for fold in folds]
@@ -69,7 +72,9 @@ def audit(
             "training or validation: drop the copies, or allow duplicates (config.allow_duplicates)"
         )
     return {
-        "speakers_shared": [],
+        "speakers_shared": [
+            {"fold": fold.name, "speakers": shared} for fold in folds if (shared := shared_speakers(utterances, fold))
+        ],
         "speakers_shared_with_validation": _speakers_in_validation(utterances, folds, "test"),
         "speakers_trained_and_validated": _speakers_in_validation(utterances, folds, "train"),
         "spellings_checked": list(FIELDS),

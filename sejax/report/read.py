@@ -51,6 +51,7 @@ class Protocol:
     optimistic: bool
     seeds: int
     folds: int
+    shared_speakers: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class DroppedUtterance(TypedDict):
 class Audit:
     """The findings of `sejax.protocols.audit`."""
 
-    speakers_shared: Sequence[str]
+    speakers_shared: Sequence[Mapping[str, Any]]
     speakers_shared_with_validation: Sequence[SpeakersShared]
     texts_shared: Sequence[TextsShared]
     duplicates: Mapping[str, Sequence[Duplicates]]

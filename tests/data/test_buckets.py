@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sejax.corpora.schema import Corpus, Utterance
 from sejax.data.buckets import ROUND_FRAMES, assemble, label_targets, length_buckets
 from sejax.data.order import count_batches, epoch_order, plan_rounds, prediction_rows, take_batch
-from sejax.data.scales import fold_scales, normalise_by_speaker
+from sejax.data.scales import fold_scales, normalise_by_group
 from sejax.data.types import Stream
 from sejax.features.registry import extract
 
@@ -389,11 +389,11 @@ def test_a_feature_that_does_not_vary_is_left_at_zero(streams):
     assert (scale.inverse[0, :-1] > 0).all()
 
 
-def test_normalise_by_speaker_takes_out_each_speakers_mean_and_deviation(streams):
+def test_normalise_by_group_takes_out_each_speakers_mean_and_deviation(streams):
     stream = streams["a"]
     before = stream.statistics.copy()
     speakers = [f"s{row % 3}" for row in range(N)]
-    ours = normalise_by_speaker(stream, speakers)
+    ours = normalise_by_group(stream, speakers)
     for speaker in set(speakers):
         rows = [row for row in range(N) if speakers[row] == speaker]
         for view in ours.frames:
@@ -406,14 +406,14 @@ def test_normalise_by_speaker_takes_out_each_speakers_mean_and_deviation(streams
     assert_array_equal(stream.statistics, before)  # the argument is left as it was
 
 
-def test_normalise_by_speaker_where_statistics_are_all_there_is(streams):
+def test_normalise_by_group_where_statistics_are_all_there_is(streams):
     """A pooled stream: frames of no length, of which there is no mean."""
     stream = streams["a"]
     pooled = Stream([[x[:0] for x in view] for view in stream.frames], stream.statistics)
     speakers = [f"s{row % 3}" for row in range(N)]
-    ours = normalise_by_speaker(pooled, speakers)
+    ours = normalise_by_group(pooled, speakers)
     assert all(x.shape == (0, stream.frames[0][0].shape[1]) for view in ours.frames for x in view)
-    assert_array_equal(ours.statistics, normalise_by_speaker(stream, speakers).statistics)
+    assert_array_equal(ours.statistics, normalise_by_group(stream, speakers).statistics)
 
 
 # ----------------------------------------------------------------------------------------------------- targets

@@ -140,8 +140,8 @@ def test_an_utterance_that_occurs_twice(tmp_path):
 
 def test_an_unknown_scheme(tmp_path):
     write_wav(tmp_path / "03a01Fa.wav")
-    with pytest.raises(InputError, match=r"config\.labels is 'four', expected a label scheme of emodb: default"):
-        read_corpus("emodb", str(tmp_path), labels="four")
+    with pytest.raises(InputError, match=r"config\.labels is 'three', expected a label scheme of emodb: default"):
+        read_corpus("emodb", str(tmp_path), labels="three")
 
 
 def test_the_full_number_with_other_counts_is_refused(tmp_path):

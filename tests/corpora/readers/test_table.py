@@ -253,7 +253,7 @@ def test_values_on_no_known_scale(tmp_path):
     )
 
 
-@pytest.mark.parametrize("labels", ["four", "7..1", "1-5", "1..1"])
+@pytest.mark.parametrize("labels", ["three", "7..1", "1-5", "1..1"])
 def test_a_scale_that_is_none(tmp_path, labels):
     fails(
         tmp_path,
