@@ -4,14 +4,11 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import cycle, islice
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool
 from ml_collections import ConfigDict
 
 from sejax.config import STACKED, STRUCTURAL, at, check_config, grid_of, with_structure
@@ -20,10 +17,10 @@ from sejax.corpora.read import CORPORA, read_corpus
 from sejax.corpora.schema import SAMPLING_RATE, Corpus
 from sejax.data.buckets import assemble, frame_limit, label_targets
 from sejax.data.inputs import Input
-from sejax.data.order import count_batches, epoch_order, prediction_rows
+from sejax.data.order import Shuffle, prediction_rows
 from sejax.data.prepare import Prepared, prepare
 from sejax.data.scales import fold_scales, normalise_by_group
-from sejax.data.types import Data, Order, Stream
+from sejax.data.types import Data, Stream
 from sejax.engine import devices
 from sejax.engine.augment import Augment
 from sejax.engine.final import final_runs
@@ -35,6 +32,9 @@ from sejax.engine.runs import (
     Setting,
     balanced_class_weight,
     batch_orders,
+    batch_pools,
+    corpus_visits,
+    count_steps,
     enumerate_runs,
     expand_grid,
     group_by_structure,
@@ -42,7 +42,7 @@ from sejax.engine.runs import (
     schemes_of,
     selection_rows,
 )
-from sejax.engine.step import Frozen, Network, Recipe, Run
+from sejax.engine.step import Frozen, Network, Recipe, Run, Steps
 from sejax.engine.tasks import TASKS
 from sejax.errors import InputError
 from sejax.features.extract import Contents
@@ -174,7 +174,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         data, cut = _assemble(resolved, corpus, features, checkpoints)
         names = {run.setting.name for run in runs_of_program}
         own = [run for run in final if run.setting.name in names]
-        programs.append(_program(resolved, structure, runs_of_program, own, folds, data, checkpoints))
+        programs.append(_program(resolved, structure, runs_of_program, own, folds, corpus, data, checkpoints))
         inputs.append(_inputs(resolved, prepared.contents, checkpoints))
         n_cut = max(n_cut, cut)
     if n_cut:
@@ -411,6 +411,7 @@ def _program(
     runs: Sequence[RunKey],
     final: Sequence[RunKey],
     folds: Sequence[Fold],
+    corpus: Corpus,
     data: Data,
     checkpoints: Mapping[str, Pretrained],
 ) -> Program:
@@ -419,15 +420,23 @@ def _program(
     tuned = {spec.name: spec.tuning for spec in specs if spec.tuning is not None}
     parts = {name: divide(load_checkpoint(str(checkpoints[name].folder)).params, tuned[name]) for name in tuned}
     orders, order_of_run = batch_orders(folds, runs, shared=bool(tuned))
-    shuffle = partial(_shuffle, config, data, orders)
-    steps = sum(rows.shape[1] * rows.shape[2] for rows in shuffle(1).rows)
+    shuffle = Shuffle(
+        utterances=[bucket.utterance for bucket in data.buckets],
+        orders=orders,
+        batch_size=config.batch_size,
+        views=len(config.speeds),
+        pools=None if tuned else batch_pools(corpus.utterances, folds, runs),
+        visits=corpus_visits(corpus.utterances, config.corpus_temperature),
+    )
+    steps, rounds = count_steps(shuffle(1), order_of_run, len(final), epochs=config.epochs, warmup=config.warmup)
     schemes = schemes_of(runs)
     predicted = {split: prediction_rows(data, selection_rows(folds, split), PREDICT_BATCH) for split in ("val", "test")}
     per_run = _per_run(config, (*runs, *final), (*folds, everyone(folds)), data, schemes)
+    per_run = per_run._replace(steps=steps.of_runs)
     program = Program(
         structure=structure,
         runs=runs,
-        network=_network(config, specs, data, schemes, steps),
+        network=_network(config, specs, data, schemes, steps.most),
         data=data,
         frozen=Frozen(
             {name: part.lower for name, part in parts.items()}, {name: part.upper for name, part in parts.items()}
@@ -438,15 +447,12 @@ def _program(
         columns={split: columns for split, (_, columns) in predicted.items()},
         order_of_run=order_of_run,
         shuffle=shuffle,
+        rounds=None if rounds is None else rounds[: len(runs)],
     )
     if not final:
         return program
     # As many orders, of as many batches, as the program is compiled for.
     own_orders, own_order_of_run = batch_orders((*folds, everyone(folds)), final, shared=bool(tuned))
-    own_orders = list(islice(cycle(own_orders), len(orders)))
-    n_batches = count_batches(
-        [bucket.utterance for bucket in data.buckets], orders=orders, batch_size=config.batch_size
-    )
     of_everyone = replace(
         program,
         runs=final,
@@ -454,33 +460,16 @@ def _program(
         rows={},
         columns={},
         order_of_run=own_order_of_run,
-        shuffle=partial(_shuffle, config, data, own_orders, n_batches=n_batches),
+        shuffle=shuffle.of(own_orders),
+        rounds=None if rounds is None else rounds[len(runs) :],
     )
     return replace(program, final=of_everyone)
 
 
-def _shuffle(
-    config: ConfigDict,
-    data: Data,
-    orders: Sequence[tuple[int, Bool[np.ndarray, " utterance"]]],
-    epoch: int,
-    n_batches: Sequence[int] | None = None,
-) -> Order:
-    """Returns the batches of an epoch; see `epoch_order`."""
-    return epoch_order(
-        [bucket.utterance for bucket in data.buckets],
-        orders=orders,
-        epoch=epoch,
-        batch_size=config.batch_size,
-        views=len(config.speeds),
-        n_batches=n_batches,
-    )
-
-
 def _network(
-    config: ConfigDict, specs: tuple[StreamSpec, ...], data: Data, schemes: tuple[str, ...], steps: int
+    config: ConfigDict, specs: tuple[StreamSpec, ...], data: Data, schemes: tuple[str, ...], steps: Steps
 ) -> Network:
-    """Returns the model of a structure and its training recipe, for epochs of so many steps."""
+    """Returns the model of a structure and its training recipe, for so many steps at most."""
     of_streams = ("encoder", "layers", "stride")
     trunk = Trunk(
         streams=specs,
@@ -489,8 +478,7 @@ def _network(
     )
     model = JointModel(trunk, Heads(classes=data.target.shape[1], dimensions=data.vad.shape[1]))
     recipe = Recipe(
-        total_steps=steps * config.epochs,
-        warmup_steps=int(config.warmup * steps * config.epochs),
+        steps=steps,
         clip_norm=config.clip_norm,
         vad_loss=config.loss.vad,
         averaging=config.averaging,
@@ -498,7 +486,6 @@ def _network(
         tasks=TASKS[config.tasks],
         schemes=schemes,
         gradients_at=config.gradients_at,
-        epoch_steps=steps,
     )
     return Network(model, recipe)
 

@@ -84,6 +84,7 @@ def _set_data(config: ConfigDict) -> None:
     config.corpus = "synthetic"  # a row of CORPORA: synthetic, iemocap, emodb, table
     config.data_dir = ""  # folder or file of the corpus; the synthetic one is written below cache_dir if this is empty
     config.corpora = ()  # several corpora as one, each `[name=]reader[/labels]:path`, in place of corpus and data_dir
+    config.corpus_temperature = 1.0  # above 1, small corpora of several are visited more often than once an epoch
     config.labels = "default"  # a scheme of the corpus, or common classes (four); for a table, its VAD's scale (1..7)
     config.synthetic = ConfigDict({"fraction": 0.2, "seed": 0})  # 1.0: IEMOCAP's 5,531 utterances
     config.cache_dir = "~/.cache/sejax"  # computed features and compiled programs
@@ -335,6 +336,7 @@ CHECKS: Mapping[str, Check] = {
         "a tuple of texts, each [name=]reader[/labels]:path",
     ),
     "data_dir": TEXT,
+    "corpus_temperature": number(1, 1e6),
     "labels": WORDS,
     "synthetic.fraction": number(0, 1, above=True),
     "synthetic.seed": whole(0, LARGEST_SEED),

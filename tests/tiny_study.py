@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from sejax.config import STACKED, default_config
 from sejax.engine.augment import Augment
-from sejax.engine.step import HParams, Recipe
+from sejax.engine.step import HParams, Recipe, Steps
 from sejax.engine.tasks import TASKS
 from sejax.study import train_and_evaluate
 from sejax.workdir.logs import Logs
@@ -95,8 +95,7 @@ def recipe(*, epoch_steps: int = 1, **changes: Any) -> Recipe:
     config = default_config()
     total_steps = config.epochs * epoch_steps
     default = Recipe(
-        total_steps=total_steps,
-        warmup_steps=int(config.warmup * total_steps),
+        steps=Steps(epoch_steps, int(config.warmup * total_steps), total_steps),
         clip_norm=config.clip_norm,
         vad_loss=config.loss.vad,
         averaging=config.averaging,
@@ -104,7 +103,6 @@ def recipe(*, epoch_steps: int = 1, **changes: Any) -> Recipe:
         tasks=TASKS[config.tasks],
         schemes=(config.weighting,),
         gradients_at=config.gradients_at,
-        epoch_steps=epoch_steps,
     )
     return dataclasses.replace(default, **changes)
 

@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import cycle, islice
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from sejax.data.types import AnyArray, Batch, Bucket, Data, Order
 
@@ -31,14 +34,23 @@ def plan_rounds(n_batches: Sequence[int], *, most_extra: float = 0.1) -> tuple[i
     return rounds, steps
 
 
+class Pool(NamedTuple):
+    """The utterances among which some orders shuffle. Orders of one pool have equally many steps."""
+
+    name: str
+    utterances: Bool[np.ndarray, " utterance"]
+
+
 def count_batches(
     utterances: Sequence[Int[AnyArray, " _row"]],
     *,
     orders: Sequence[tuple[int, Bool[np.ndarray, " utterance"]]],
     batch_size: int,
+    visits: Float[np.ndarray, " utterance"] | None = None,
 ) -> list[int]:
     """Returns the batches of each bucket that hold all utterances of the longest order; see `epoch_order`."""
-    return [-(-max(int(visited[np.asarray(u)].sum()) for _, visited in orders) // batch_size) for u in utterances]
+    of_buckets = (max(_count_visits(np.asarray(u)[visited[u]], visits) for _, visited in orders) for u in utterances)
+    return [-(-n // batch_size) for n in of_buckets]
 
 
 def epoch_order(
@@ -49,6 +61,9 @@ def epoch_order(
     batch_size: int,
     views: int,
     n_batches: Sequence[int] | None = None,
+    pools: Sequence[Pool] | None = None,
+    visits: Float[np.ndarray, " utterance"] | None = None,
+    numbered: bool = False,
 ) -> Order:
     """Shuffles one epoch of each order: every visited utterance once, each batch from one bucket.
 
@@ -65,21 +80,117 @@ def epoch_order(
       batch_size: Utterances in a batch.
       views: Number of views.
       n_batches: Batches of each bucket, where they are not as many as these orders need.
+      pools: The pool of each order; without pools all orders have one, which has all utterances. The orders of a pool
+        are, within a bucket, what they are without the other pools. A pool with less to visit has fewer steps.
+      visits: How often an utterance is visited, 1 or more; without, all once.
+      numbered: Whether the steps have numbers though all orders have all of them.
     """
-    rounds, steps = plan_rounds(n_batches or count_batches(utterances, orders=orders, batch_size=batch_size))
-    shapes = [(rounds, n, batch_size) for n in steps]
+    pools = pools or [Pool("", np.ones(0, bool))] * len(orders)
+    needed = {
+        pool.name: n_batches
+        or count_batches(
+            utterances,
+            orders=[order for order, own in zip(orders, pools, strict=True) if own.name == pool.name],
+            batch_size=batch_size,
+            visits=visits,
+        )
+        for pool in pools
+    }
+    rounds, steps = plan_rounds([max(of_bucket) for of_bucket in zip(*needed.values(), strict=True)])
+    shapes = [(rounds, n) for n in steps]
+    numbered |= len(needed) > 1
+    numbers = {name: _numbers(n, shapes) if numbered else None for name, n in needed.items()}
     per_order = []
-    for seed, visited in orders:
+    for (seed, visited), pool in zip(orders, pools, strict=True):
         rng = np.random.default_rng([seed, epoch])
-        shuffles = [rng.permutation(len(u)) for u in utterances]
-        drawn = [rng.integers(0, views, len(u)) for u in utterances]
+        inside = [np.flatnonzero(pool.utterances[u]) if len(pool.utterances) else np.arange(len(u)) for u in utterances]
+        shuffles = [rng.permutation(of_bucket) for of_bucket in inside]
+        drawn = [np.zeros(len(u), int) for u in utterances]
+        for view, of_bucket in zip(drawn, inside, strict=True):
+            view[of_bucket] = rng.integers(0, views, len(of_bucket))
         kept = [shuffle[visited[np.asarray(u)[shuffle]]] for shuffle, u in zip(shuffles, utterances, strict=True)]
-        # Where an order visits nothing of a bucket, row 0 fills it, which no run of that order is trained on.
-        rows = [np.resize(r if len(r) else 0, s) for r, s in zip(kept, shapes, strict=True)]
-        per_order.append((rows, [view[r] for view, r in zip(drawn, rows, strict=True)]))
-    return Order(
-        *(tuple(np.stack(x).astype(np.int32) for x in zip(*part, strict=True)) for part in zip(*per_order, strict=True))
+        if visits is not None:
+            kept = [_repeated(r, visits[np.asarray(u)[r]], rng) for r, u in zip(kept, utterances, strict=True)]
+        number = numbers[pool.name] or [np.zeros(shape, int) for shape in shapes]
+        rows = [_in_batches(r, of_bucket >= 0, batch_size) for r, of_bucket in zip(kept, number, strict=True)]
+        per_order.append((rows, [view[r] for view, r in zip(drawn, rows, strict=True)], number))
+    of_rows, of_views, of_numbers = (
+        tuple(np.stack(x).astype(np.int32) for x in zip(*part, strict=True)) for part in zip(*per_order, strict=True)
     )
+    return Order(of_rows, of_views, of_numbers if numbered else None)
+
+
+def _in_batches(
+    rows: Int[np.ndarray, " _row"], active: Bool[np.ndarray, "round step"], batch_size: int
+) -> Int[np.ndarray, "round step batch"]:
+    """Returns rows as the batches of the active steps, repeated from their start where they do not fill them.
+
+    Where an order visits nothing of a bucket, row 0 fills it, which no run of that order is trained on.
+    """
+    batches = np.zeros((*active.shape, batch_size), int)
+    batches[active] = np.resize(rows if len(rows) else 0, (int(active.sum()), batch_size))
+    return batches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shuffle:
+    """Gives the batches of each epoch of a program: `epoch_order` with all its arguments but the epoch."""
+
+    utterances: Sequence[Int[AnyArray, " _row"]]
+    orders: Sequence[tuple[int, Bool[np.ndarray, " utterance"]]]
+    batch_size: int
+    views: int
+    n_batches: Sequence[int] | None = None
+    pools: Sequence[Pool] | None = None
+    visits: Float[np.ndarray, " utterance"] | None = None
+    numbered: bool = False
+
+    def __call__(self, epoch: int) -> Order:
+        """Returns the batches of an epoch."""
+        return epoch_order(epoch=epoch, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    def of(self, orders: Sequence[tuple[int, Bool[np.ndarray, " utterance"]]]) -> "Shuffle":
+        """Returns the shuffle of as many other orders, whose arrays have the same shapes."""
+        counts = [
+            count_batches(self.utterances, orders=[order], batch_size=self.batch_size, visits=self.visits)
+            for order in self.orders
+        ]
+        most = [max(of_bucket) for of_bucket in zip(*counts, strict=True)]
+        numbered = self(1).number is not None
+        own = list(islice(cycle(orders), len(self.orders)))
+        return replace(self, orders=own, n_batches=most, pools=None, numbered=numbered)
+
+
+def _numbers(n_batches: Sequence[int], shapes: Sequence[tuple[int, int]]) -> list[Int[np.ndarray, "round _step"]]:
+    """Returns, per bucket, the number of each step of a pool, -1 where it has none.
+
+    The pool has the first rounds, as few as its batches fit into; over these each bucket's batches are spread evenly.
+    """
+    rounds = max(-(-n // steps) for n, (_, steps) in zip(n_batches, shapes, strict=True) if steps)
+    taken = []
+    for n, (all_rounds, steps) in zip(n_batches, shapes, strict=True):
+        active = np.zeros(all_rounds * steps, bool)
+        active[np.arange(n) * rounds * steps // max(n, 1)] = True
+        taken.append(active.reshape(all_rounds, steps))
+    together = np.concatenate(taken, axis=1)
+    counted = np.where(together, np.cumsum(together).reshape(together.shape) - 1, -1)
+    return np.split(counted, np.cumsum([steps for _, steps in shapes])[:-1], axis=1)
+
+
+def _count_visits(utterance: Int[np.ndarray, " _row"], visits: Float[np.ndarray, " utterance"] | None) -> int:
+    """Returns how many visits some utterances of a bucket have together."""
+    if visits is None:
+        return len(utterance)
+    often, n = np.unique(visits[utterance], return_counts=True)
+    return int(np.ceil(often * n).sum())
+
+
+def _repeated(
+    rows: Int[np.ndarray, " _row"], visits: Float[np.ndarray, " _row"], rng: np.random.Generator
+) -> Int[np.ndarray, " _visit"]:
+    """Returns shuffled rows of a bucket as often as they are visited, shuffled again: the first are repeated most."""
+    parts = [np.resize(rows[visits == n], int(np.ceil(n * (visits == n).sum()))) for n in np.unique(visits)]
+    return rng.permutation(np.concatenate(parts)) if parts else rows
 
 
 def take_batch(data: Data, bucket: Bucket, rows: Int[Array, " batch"], view: Int[Array, " batch"]) -> Batch:

@@ -20,21 +20,28 @@ class Visit(NamedTuple):
     bucket: int
     rows: Int[np.ndarray, "order batch"]  # of the bucket
     view: Int[np.ndarray, "order batch"]
+    round: int = 0
+    number: Int[np.ndarray, " order"] | None = None  # of the step in each order, see `Order`
 
 
 class Block(NamedTuple):
     """A visit with its frames, each utterance once for all orders."""
 
-    number: int  # of the bucket whose rows `bucket` has
-    bucket: Bucket
+    visit: Visit
+    bucket: Bucket  # the distinct rows of the visit's bucket
     rows: Int[np.ndarray, "order batch"]  # of `bucket`
-    view: Int[np.ndarray, "order batch"]
 
 
 def visits_of_epoch(order: Order) -> list[Visit]:
     """Returns the steps of an epoch, in order."""
     return [
-        Visit(number, rows[:, i, step], order.view[number][:, i, step])
+        Visit(
+            number,
+            rows[:, i, step],
+            order.view[number][:, i, step],
+            i,
+            None if order.number is None else order.number[number][:, i, step],
+        )
         for i in range(order.rows[0].shape[1])
         for number, rows in enumerate(order.rows)
         for step in range(rows.shape[2])
@@ -71,12 +78,12 @@ class Blocks:
         return len(self.visits)
 
     def __getitem__(self, place: int) -> Block:
-        number, rows, view = self.visits[place]
-        distinct, local = np.unique(rows, return_inverse=True)
-        local = local.reshape(rows.shape).astype(np.int32)
+        visit = self.visits[place]
+        distinct, local = np.unique(visit.rows, return_inverse=True)
+        local = local.reshape(visit.rows.shape).astype(np.int32)
         wanted = np.zeros((len(distinct), self.views), bool)
-        wanted[local, view] = True
-        return Block(number, take_rows(self.buckets[number], distinct, wanted, self.sizes[number]), local, view)
+        wanted[local, visit.view] = True
+        return Block(visit, take_rows(self.buckets[visit.bucket], distinct, wanted, self.sizes[visit.bucket]), local)
 
 
 def read_ahead(blocks: Blocks) -> Iterator[Block]:

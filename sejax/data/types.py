@@ -45,10 +45,15 @@ class Data(NamedTuple):
 
 
 class Order(NamedTuple):
-    """The batches of one epoch. There are several orders; each round takes some steps on every bucket in turn."""
+    """The batches of one epoch. There are several orders; each round takes some steps on every bucket in turn.
+
+    Orders may have fewer steps than there is room for: `number` then counts the steps of each, and is -1 where it has
+    none. Where all orders have all steps, it is None.
+    """
 
     rows: tuple[Int[AnyArray, "order round _step batch"], ...]  # per bucket, rows of that bucket
     view: tuple[Int[AnyArray, "order round _step batch"], ...]
+    number: tuple[Int[AnyArray, "order round _step"], ...] | None = None  # per bucket
 
 
 class Stream(NamedTuple):

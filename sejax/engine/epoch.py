@@ -36,6 +36,7 @@ class Chunk(NamedTuple):
     runs: Run
     order_row: Int[AnyArray, "chunk slot"] | Int[AnyArray, " chunk"]
     seed: Int[AnyArray, " chunk"]
+    rounds: Int[AnyArray, " chunk"] | None = None  # that a run of the chunk has steps in; None: all have all
 
 
 class StreamedStep(NamedTuple):
@@ -45,6 +46,8 @@ class StreamedStep(NamedTuple):
     rows: Int[AnyArray, "order batch"]  # of `bucket`
     view: Int[AnyArray, "order batch"]
     number: Int[AnyArray, ""]  # of the step in its epoch
+    own_number: Int[AnyArray, " order"] | None = None  # among those of each order, -1 for none; None: `number`
+    round: Int[AnyArray, ""] | None = None  # of the step, where runs have different numbers of rounds
 
 
 class EpochMetrics(NamedTuple):
@@ -105,7 +108,7 @@ def train_epoch(
     buckets = shared.data.buckets
 
     def train_chunk(state, _, of_chunk):
-        run, order_row, seed = of_chunk
+        run, order_row, seed, n_rounds = of_chunk
         key = jax.random.fold_in(jax.random.key(seed), epoch)
 
         batches = jax.tree.map(lambda x: x[order_row], order)
@@ -114,25 +117,33 @@ def train_epoch(
         steps = [rows.shape[1] for rows in batches.rows]
 
         def on_bucket(bucket, state, inputs):
-            i, rows, view = inputs
-            return _train_slots(network, shared, bucket, state, run, rows, view, jax.random.fold_in(key, i))
+            i, rows, view, own = inputs
+            return _train_slots(network, shared, bucket, state, run, rows, view, key, i if own is None else own)
 
         def on_round(state, inputs):
-            i, rows, view = inputs
+            i, rows, view, own = inputs
             metrics = []
             for b, bucket in enumerate(buckets):
                 at = i * sum(steps) + sum(steps[:b]) + jnp.arange(steps[b], dtype=jnp.int32)
-                state, of_bucket = jax.lax.scan(partial(on_bucket, bucket), state, (at, rows[b], view[b]))
+                own_steps = None if own is None else own[b]
+                state, of_bucket = jax.lax.scan(partial(on_bucket, bucket), state, (at, rows[b], view[b], own_steps))
                 metrics.append(of_bucket)
             return state, jax.tree.map(lambda *x: jnp.concatenate(x), *metrics)
 
+        def on_own_round(state, inputs):
+            if n_rounds is None:
+                return on_round(state, inputs)
+            return jax.lax.cond(inputs[0] < n_rounds, on_round, lambda state, _: (state, no_steps), state, inputs)
+
+        no_metrics = (jnp.zeros((sum(steps), *shape[1:]), dtype) for dtype in (jnp.float32, jnp.float32, bool))
+        no_steps = StepMetrics(*no_metrics)
         rounds = jnp.arange(batches.rows[0].shape[0], dtype=jnp.int32)
-        state, metrics = jax.lax.scan(on_round, state, (rounds, batches.rows, batches.view))
+        state, metrics = jax.lax.scan(on_own_round, state, (rounds, *batches))
         return state, _over_steps(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), metrics))
 
     shape = (*states.step.shape, len(network.recipe.tasks))
-    no_metrics = EpochMetrics(*(jnp.zeros(shape, jnp.float32) for _ in EpochMetrics._fields))
-    return _train_chunks(train_chunk, states, no_metrics, chunk, n_chunks)
+    nothing = EpochMetrics(*(jnp.zeros(shape, jnp.float32) for _ in EpochMetrics._fields))
+    return _train_chunks(train_chunk, states, nothing, chunk, n_chunks)
 
 
 @partial(jax.jit, static_argnames="network", donate_argnames="states")
@@ -155,11 +166,18 @@ def train_batch(
     """
 
     def train_chunk(state, metrics, of_chunk):
-        run, order_row, seed = of_chunk
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), epoch), step.number)
+        run, order_row, seed, n_rounds = of_chunk
+        key = jax.random.fold_in(jax.random.key(seed), epoch)
         rows, view = step.rows[order_row], step.view[order_row]
-        state, of_step = _train_slots(network, shared, step.bucket, state, run, rows, view, key)
-        return state, jax.tree.map(lambda x, new: x.at[:, step.number].set(new), metrics, of_step)
+        own = step.number if step.own_number is None else step.own_number[order_row]
+
+        def on_step(state, metrics):
+            state, of_step = _train_slots(network, shared, step.bucket, state, run, rows, view, key, own)
+            return state, jax.tree.map(lambda x, new: x.at[:, step.number].set(new), metrics, of_step)
+
+        if n_rounds is None:
+            return on_step(state, metrics)
+        return jax.lax.cond(step.round < n_rounds, on_step, lambda *own: own, state, metrics)
 
     return _train_chunks(train_chunk, states, metrics, chunk, n_chunks)
 
@@ -180,17 +198,30 @@ def _train_chunks(train_chunk: Callable[..., Any], states: State, metrics: Any, 
     return jax.lax.fori_loop(0, n_chunks, on_chunk, (states, metrics))
 
 
-def _train_slots(network: Network, shared: Shared, bucket: Bucket, state: State, run: Run, rows, view, key):
-    """Trains a chunk's runs for one step: `rows` and `view` are `[slot, batch]`, or `[batch]` if they share a batch."""
+def _train_slots(network: Network, shared: Shared, bucket: Bucket, state: State, run: Run, rows, view, key, number):
+    """Trains a chunk's runs for one step.
 
-    def step(state, run, rows, view):
+    Args:
+      rows, view: `[slot, batch]`, or `[batch]` if the runs share a batch.
+      key: of the epoch.
+      number: of the step in its epoch; `[slot]` where it differs, -1 for a run that stays as it is, without metrics.
+    """
+
+    def step(state, run, rows, view, number):
+        own_key = jax.random.fold_in(key, number)
         # The barriers keep XLA from fusing a step with its surroundings, so that a step rounds alike in an epoch
         # and alone, as far as XLA allows.
-        state, run, batch = jax.lax.optimization_barrier((state, run, take_batch(shared.data, bucket, rows, view)))
-        return jax.lax.optimization_barrier(train_step(network, shared.frozen, state, run, batch, key))
+        before, run, batch = jax.lax.optimization_barrier((state, run, take_batch(shared.data, bucket, rows, view)))
+        after, metrics = jax.lax.optimization_barrier(train_step(network, shared.frozen, before, run, batch, own_key))
+        if number.ndim == numbered.ndim:
+            return after, metrics
+        after = jax.tree.map(lambda new, old: jnp.where(number >= 0, new, old), after, before)
+        return after, metrics._replace(present=metrics.present & (number >= 0))
 
+    numbered = jnp.asarray(number)
     per_slot = None if rows.ndim == 1 else 0
-    return jax.vmap(step, in_axes=(0, 0, per_slot, per_slot))(state, run, rows, view)
+    axes = (0, 0, per_slot, per_slot, None if numbered.ndim == 0 else 0)
+    return jax.vmap(step, in_axes=axes)(state, run, rows, view, numbered)
 
 
 @jax.jit
@@ -202,15 +233,16 @@ def over_epoch(metrics: StepMetrics) -> EpochMetrics:
 def _over_steps(metrics: StepMetrics) -> EpochMetrics:
     """Reduces `[step, slot, task]`, leaving out steps in which a task was absent."""
     present = metrics.present
+    taken = present.any(axis=-1, keepdims=True) | ~present.any()  # a step without any task is one that a run leaves out
     count = jnp.maximum(present.sum(axis=0), 1).astype(metrics.losses.dtype)
     zero = jnp.zeros((), metrics.losses.dtype)
 
     def mean(x):
         return jnp.where(present, x, zero).sum(axis=0) / count
 
-    return EpochMetrics(
-        mean(metrics.losses), mean(metrics.weights), metrics.weights.min(axis=0), metrics.weights.max(axis=0)
-    )
+    lowest = jnp.where(taken, metrics.weights, jnp.inf).min(axis=0)
+    highest = jnp.where(taken, metrics.weights, -jnp.inf).max(axis=0)
+    return EpochMetrics(mean(metrics.losses), mean(metrics.weights), lowest, highest)
 
 
 @partial(jax.jit, static_argnames="model")

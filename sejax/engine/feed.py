@@ -165,9 +165,11 @@ class Streamed(Feed):
         visits = visits_of_epoch(program.shuffle(number))
         blocks = Blocks(program.data.buckets, visits, self.plan.block_rows["train"], program.views)
         for i, block in enumerate(read_ahead(blocks)):
-            step = self.replicate(StreamedStep(block.bucket, block.rows, block.view, np.int32(i)))
+            visit, of_runs = block.visit, program.rounds is not None
+            own = (visit.number, np.int32(visit.round)) if of_runs else ()
+            step = self.replicate(StreamedStep(block.bucket, block.rows, visit.view, np.int32(i), *own))
             before = metrics
-            states, metrics = self.plan.compiled[block.number](
+            states, metrics = self.plan.compiled[visit.bucket](
                 states, metrics, self.chunk, self.shared, step, on_device, self.n_chunks
             )
             states, metrics = self.put_runs((states, metrics))

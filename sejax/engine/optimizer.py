@@ -1,36 +1,38 @@
 """AdamW with a warm-up and a cosine to zero, whose rates may be traced: every run of a stack has its own."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
 def adamw(
     learning_rate: Float[Array, ""] | float,
     weight_decay: Float[Array, ""] | float,
     *,
-    warmup_steps: int,
-    total_steps: int,
+    warmup_steps: int | Int[Array, ""],
+    total_steps: int | Int[Array, ""],
     clip_norm: float,
     factors: Callable[[optax.Params], Any] | None = None,
 ) -> optax.GradientTransformation:
     """Returns AdamW (Loshchilov & Hutter, 2019) behind a clip of the global gradient norm.
 
-    The schedule has a peak of 1 and multiplies a traced learning rate: optax's schedules refuse a traced
-    peak. Only kernels decay, not biases and norms.
+    The schedule has a peak of 1 and multiplies a traced learning rate: optax's schedules refuse traced numbers. Only
+    kernels decay, not biases and norms.
 
     Args:
       learning_rate: peak learning rate, possibly traced.
       weight_decay: decoupled decay per unit of learning rate, possibly traced.
-      warmup_steps: steps of linear rise from 0.
-      total_steps: length of the run; the rate is 0 after it.
+      warmup_steps: steps of linear rise from 0, possibly traced.
+      total_steps: length of the run, possibly traced; the rate is 0 after it.
       clip_norm: largest global norm of the gradient; 0 or less switches clipping off.
       factors: gives, for the parameters, the factor on the learning rate of each.
     """
-    schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup_steps, max(total_steps, warmup_steps + 1))
+    schedule = partial(warmup_and_cosine, warmup_steps=warmup_steps, total_steps=total_steps)
     return optax.chain(
         optax.clip_by_global_norm(clip_norm) if clip_norm > 0 else optax.identity(),
         optax.scale_by_adam(),
@@ -39,6 +41,20 @@ def adamw(
         optax.scale(-learning_rate),
         optax.identity() if factors is None else _scale_by(factors),
     )
+
+
+def warmup_and_cosine(
+    step: Int[Array, ""] | int, *, warmup_steps: int | Int[Array, ""], total_steps: int | Int[Array, ""]
+) -> Float[Array, ""]:
+    """Returns the factor of a step: a linear rise from 0 to 1, then half a cosine to 0 (Loshchilov & Hutter, 2017).
+
+    The values are those of `optax.warmup_cosine_decay_schedule`, which takes no traced numbers of steps.
+    """
+    rise = jnp.maximum(warmup_steps, 1)
+    risen = (0.0 - 1.0) * (1 - jnp.clip(step, 0, rise) / rise) + 1.0
+    fall = jnp.maximum(total_steps - warmup_steps, 1)
+    fallen = 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(step - warmup_steps, fall) / fall))
+    return jnp.where(step < warmup_steps, risen, fallen)
 
 
 def _scale_by(factors: Callable[[optax.Params], Any]) -> optax.GradientTransformation:

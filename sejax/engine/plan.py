@@ -188,9 +188,11 @@ def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
             n: abstract(program.block(n, size, program.views), replicated) for n, size in block_rows["train"].items()
         }
         batch = jax.ShapeDtypeStruct((order.rows[0].shape[0], order.rows[0].shape[-1]), np.int32, sharding=replicated)
+        per_order = jax.ShapeDtypeStruct(batch.shape[:1], np.int32, sharding=replicated)
         compiled = {}
         for n, block in blocks.items():
-            step = StreamedStep(block, batch, batch, number)
+            own = () if program.rounds is None else (per_order, number)
+            step = StreamedStep(block, batch, batch, number, *own)
             lowered = epoch.train_batch.lower(states, metrics, chunk, shared, step, number, number, network=network)
             compiled[n] = compile_lowered(lowered)
         predicted = [program.block(n, size, 1) for split in program.rows for n, size in block_rows[split].items()]
@@ -230,7 +232,7 @@ def describe(planned: Sequence[Planned]) -> list[dict[str, Any]]:
             "slots": plan.placed.layout.run.shape[1],
             "devices": plan.placed.by_run.mesh.size,
             "frames_on": plan.frames_on,
-            "steps_per_epoch": plan.placed.program.network.recipe.epoch_steps,
+            "steps_per_epoch": plan.placed.program.network.recipe.steps.epoch,
             "data_bytes": nbytes(plan.placed.program.data),
             "needed_bytes": plan.needed,
             "free_bytes": plan.free,
@@ -257,7 +259,7 @@ def format_plan(planned: Sequence[Planned]) -> str:
             f"program {number} of {len(planned)}{': ' * bool(what)}{what}",
             f"  {len(program.runs)} runs of {parameters:,} parameters, "
             f"{slots} side by side in {count(chunks, 'chunk')}",
-            f"  {program.network.recipe.epoch_steps} steps per epoch, {len(program.data.buckets)} length buckets",
+            f"  {program.network.recipe.steps.epoch} steps per epoch, {len(program.data.buckets)} length buckets",
             f"  {_gigabytes(nbytes(program.data))} of data{streamed}; needs {_gigabytes(plan.needed)} of "
             f"{_gigabytes(plan.free)} per device",
         ]

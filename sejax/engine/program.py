@@ -36,6 +36,7 @@ class Program:
     columns: Mapping[str, Int[np.ndarray, "fold column"]]
     order_of_run: Int[np.ndarray, " run"] | None  # None: by seed, shared by the runs of a chunk
     shuffle: Callable[[int], Order]  # of an epoch
+    rounds: Int[np.ndarray, " run"] | None = None  # in which each run has steps; None: all of an order's
     final: "Program | None" = None  # these settings and seeds on every speaker, as arrays of the same shapes
 
     @property
@@ -75,7 +76,7 @@ class Program:
     def block_rows(self) -> dict[str, dict[int, int]]:
         """The utterances in the largest streamed block of each bucket: in training ("train"), and by split."""
         recipe = self.network.recipe
-        epochs = range(1, recipe.total_steps // recipe.epoch_steps + 1)
+        epochs = range(1, recipe.steps.total // recipe.steps.epoch + 1)
         shuffles = [self.shuffle, *([self.final.shuffle] if self.final else [])]
         orders = (shuffle(epoch) for shuffle in shuffles for epoch in epochs)
         train = largest_blocks(visit for order in orders for visit in visits_of_epoch(order))
@@ -112,13 +113,15 @@ class Placed:
             order_row = np.unique(self.layout.seed, return_inverse=True)[1].astype(np.int32)
         else:
             order_row = self.layout.scatter(order_of_run)
-        return Chunk(jax.tree.map(self.layout.scatter, self.program.per_run), order_row, seed)
+        of_runs = self.program.rounds
+        rounds = None if of_runs is None else self.layout.scatter(of_runs).max(axis=1).astype(np.int32)
+        return Chunk(jax.tree.map(self.layout.scatter, self.program.per_run), order_row, seed, rounds)
 
     @property
-    def chunk_sharding(self) -> tuple[NamedSharding, NamedSharding, NamedSharding]:
+    def chunk_sharding(self) -> tuple[NamedSharding, NamedSharding, NamedSharding, NamedSharding]:
         """The sharding of each part of `chunk`."""
         shared_order = self.program.order_of_run is None
-        return self.by_run, self.replicated if shared_order else self.by_run, self.replicated
+        return self.by_run, self.replicated if shared_order else self.by_run, self.replicated, self.replicated
 
     @property
     def fold(self) -> Int[np.ndarray, "chunk slot"]:
@@ -139,6 +142,6 @@ class Placed:
     def no_metrics(self) -> StepMetrics:
         """Returns the metrics of an epoch that has not begun, `[chunk, slot, step, task]`."""
         recipe = self.program.network.recipe
-        shape = (*self.layout.run.shape, recipe.epoch_steps, len(recipe.tasks))
+        shape = (*self.layout.run.shape, recipe.steps.epoch, len(recipe.tasks))
         zeros: Any = [np.zeros(shape, dtype) for dtype in (np.float32, np.float32, bool)]
         return StepMetrics(*zeros)

@@ -15,9 +15,12 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float, Int
 
+from sejax.corpora.schema import Utterance
+from sejax.data.order import Pool
+from sejax.data.types import Order
 from sejax.engine import devices
 from sejax.engine.losses import VAD_LOSSES
-from sejax.engine.step import HParams
+from sejax.engine.step import HParams, Steps
 from sejax.engine.tasks import Task
 from sejax.protocols.folds import Fold
 
@@ -172,6 +175,71 @@ def batch_orders(
     keys = sorted({(run.seed, run.fold) for run in runs})
     row = np.array([keys.index((run.seed, run.fold)) for run in runs], np.int32)
     return [(seed, folds[fold].train) for seed, fold in keys], row
+
+
+def batch_pools(utterances: Sequence[Utterance], folds: Sequence[Fold], runs: Sequence[RunKey]) -> list[Pool] | None:
+    """Returns the pool of each order of `batch_orders`: the corpus that its fold trains on; None if they have none.
+
+    A fold among the speakers of one corpus visits its utterances as it would without the other corpora, and so do those
+    that test on others, which hold out other speakers and may have other numbers of steps.
+    """
+    if not any(fold.trained_on for fold in folds):
+        return None
+    corpus = np.array([utterance.corpus for utterance in utterances])
+    pools = [Pool(f"{fold.trained_on} {'within' * fold.within}", corpus == fold.trained_on) for fold in folds]
+    return [pools[fold] for _, fold in sorted({(run.seed, run.fold) for run in runs})]
+
+
+def corpus_visits(utterances: Sequence[Utterance], temperature: float) -> Float[np.ndarray, " utterance"] | None:
+    """Returns how often an epoch visits each utterance, so that a small corpus counts beside a large one.
+
+    A corpus of n utterances has a share proportional to n^(1 / temperature) of the visits: as they are for 1, equal for
+    infinity. Those of the largest are visited once. None if all are.
+    """
+    sizes = Counter(utterance.corpus for utterance in utterances)
+    if temperature == 1 or len(sizes) < 2:
+        return None
+    largest = max(sizes.values())
+    visits = {name: (largest / n) ** (1 - 1 / temperature) for name, n in sizes.items()}
+    return np.array([visits[utterance.corpus] for utterance in utterances])
+
+
+class RunSteps(NamedTuple):
+    """The steps of a program's runs."""
+
+    most: Steps  # of the runs with the most of them
+    of_runs: Steps | None  # arrays `[run]`; None if all have as many
+
+
+def count_steps(
+    order: Order,
+    order_of_run: Int[np.ndarray, " run"] | None,
+    n_final: int,
+    *,
+    epochs: int,
+    warmup: float,
+) -> tuple[RunSteps, Int[np.ndarray, " run"] | None]:
+    """Returns how many steps the runs take, and in how many rounds of an epoch (None: all in all).
+
+    Args:
+      order: the batches of an epoch.
+      order_of_run: the order of each run that trains on a fold.
+      n_final: number of final runs, which come after those; they have all steps.
+      epochs: of the study.
+      warmup: share of the steps in which the learning rate rises.
+    """
+
+    most = sum(rows.shape[1] * rows.shape[2] for rows in order.rows)
+    fixed = Steps(most, int(warmup * most * epochs), most * epochs)
+    if order.number is None or order_of_run is None:
+        return RunSteps(fixed, None), None
+    taken = np.concatenate([number >= 0 for number in order.number], axis=2)  # [order, round, step]
+    own = taken.sum(axis=(1, 2))[order_of_run], taken.any(axis=2).sum(axis=1)[order_of_run]
+    epoch, rounds = (
+        np.r_[x, np.full(n_final, whole)].astype(np.int32) for x, whole in zip(own, (most, taken.shape[1]), strict=True)
+    )
+    of_runs = Steps(epoch, (warmup * epoch * epochs).astype(np.int32), epoch * np.int32(epochs))
+    return RunSteps(fixed, of_runs), rounds
 
 
 def schemes_of(runs: Sequence[RunKey]) -> tuple[str, ...]:

@@ -45,6 +45,15 @@ class Run(NamedTuple):
     class_weight: Float[AnyArray, " class"]
     frame_scale: dict[str, Scale]
     statistic_scale: dict[str, Scale]
+    steps: "Steps | None" = None  # where runs differ; else those of the recipe
+
+
+class Steps(NamedTuple):
+    """How many steps a run takes: numbers of a recipe, or arrays where runs differ."""
+
+    epoch: int | Int[AnyArray, ""]
+    warmup: int | Int[AnyArray, ""]  # in which the learning rate rises
+    total: int | Int[AnyArray, ""]
 
 
 class Frozen(NamedTuple):
@@ -74,8 +83,7 @@ class StepMetrics(NamedTuple):
 class Recipe:
     """The choices that shape the program, equal for all runs stacked in it."""
 
-    total_steps: int
-    warmup_steps: int
+    steps: Steps  # of the runs with the most of them
     clip_norm: float
     vad_loss: str  # a key of `losses.VAD_LOSSES`
     averaging: float  # decay of the moving average of the parameters; 0: none
@@ -83,7 +91,6 @@ class Recipe:
     tasks: tuple[Task, ...]  # the class task, then those of VAD: a value of `tasks.TASKS`
     schemes: tuple[str, ...]  # names of `weighting.SCHEMES`, those of the runs
     gradients_at: str  # where schemes measure gradients: "representation" or "parameters"
-    epoch_steps: int  # steps of an epoch
 
 
 @dataclass(frozen=True)
@@ -113,8 +120,8 @@ def init_state(network: Network, frozen: Frozen, start: Any, run: Run, batch: Ba
     return State(
         params=params,
         averaged=params,
-        optimizer=_optimizer(model, run.hparams, recipe).init(params),
-        weighting=_weighting(run.hparams, recipe, jax.random.randint(key, (), 0, 2**31 - 1)).init(params),
+        optimizer=_optimizer(model, run, recipe).init(params),
+        weighting=_weighting(run, recipe, jax.random.randint(key, (), 0, 2**31 - 1)).init(params),
         step=jnp.zeros((), jnp.int32),
     )
 
@@ -165,7 +172,7 @@ def train_step(
     rated = [dimensions_present(recipe.vad_loss, *_columns(task, counts)).any() for task in recipe.tasks[1:]]
     present = jnp.stack([labelled.any(), *rated])
 
-    weigh = partial(_weighting(run.hparams, recipe).update, state=state.weighting, losses=losses, present=present)
+    weigh = partial(_weighting(run, recipe).update, state=state.weighting, losses=losses, present=present)
     if recipe.gradients_at == "parameters":
         (trunk_grads,) = jax.vmap(trunk_backward)(fused_grads)
         trunk_grad, weighting_state = weigh(trunk_grads)
@@ -175,7 +182,7 @@ def train_step(
     head_grad = weighting.combine(head_grads, weighting_state.head_weights)
 
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to its integer counters
-        updates, optimizer_state = _optimizer(model, run.hparams, recipe).update(
+        updates, optimizer_state = _optimizer(model, run, recipe).update(
             {"trunk": trunk_grad, "head": head_grad}, state.optimizer, state.params
         )
     params = optax.apply_updates(state.params, updates)
@@ -250,7 +257,9 @@ def visible_inputs(batch: Batch, run: Run, weight: Bool[Array, " batch"]):
     return frames, masks, statistics
 
 
-def _optimizer(model: JointModel, hparams: HParams, recipe: Recipe) -> optax.GradientTransformation:
+def _optimizer(model: JointModel, run: Run, recipe: Recipe) -> optax.GradientTransformation:
+    steps = run.steps or recipe.steps
+
     def factors(params):
         ones = jax.tree.map(lambda x: jnp.ones((), jnp.float32), params)
         tuned = {tuned_name(name): tuning for name, tuning in _tuned(model).items()}
@@ -261,27 +270,26 @@ def _optimizer(model: JointModel, hparams: HParams, recipe: Recipe) -> optax.Gra
         return {**ones, "trunk": trunk}
 
     return adamw(
-        hparams.learning_rate,
-        hparams.weight_decay,
-        warmup_steps=recipe.warmup_steps,
-        total_steps=recipe.total_steps,
+        run.hparams.learning_rate,
+        run.hparams.weight_decay,
+        warmup_steps=steps.warmup,
+        total_steps=steps.total,
         clip_norm=recipe.clip_norm,
         factors=factors if _tuned(model) else None,
     )
 
 
-def _weighting(
-    hparams: HParams, recipe: Recipe, seed: int | Int[Array, ""] = 0
-) -> optax.GradientTransformationExtraArgs:
+def _weighting(run: Run, recipe: Recipe, seed: int | Int[Array, ""] = 0) -> optax.GradientTransformationExtraArgs:
     """Returns the schemes of all runs as one, which takes the run's index: runs of different schemes share a program.
 
     Args:
       seed: of the schemes that draw; only `init` reads it.
     """
+    hparams, steps = run.hparams, run.steps or recipe.steps
     class_share, rest = weighting.pair(hparams.alpha)
     n = len(recipe.tasks) - 1
     prior = jnp.append(class_share, jnp.full(n, rest / n))
-    values = {**hparams._asdict(), "period": recipe.epoch_steps, "seed": seed}
+    values = {**hparams._asdict(), "period": steps.epoch, "seed": seed}
     schemes = [weighting.SCHEMES[name] for name in recipe.schemes]
     transforms = [scheme.make(prior, **{name: values[name] for name in scheme.takes}) for scheme in schemes]
     return weighting.select(transforms, hparams.weighting) if len(transforms) > 1 else transforms[0]

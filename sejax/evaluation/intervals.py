@@ -25,7 +25,7 @@ def summarise(predictions: Predictions, *, n_bootstrap: int = 1000, seed: int = 
     """Returns the metrics of each setting, in the order in which the settings first occur.
 
     `{"name": setting, "metrics": {"wa" | "ua" | "macro_f1" | "ccc_<dimension>" | "ccc_mean" |
-    "rmse_<dimension>": {"pooled", "fold_mean", "fold_sd", "ci95": [low, high]}}}`, where
+    "rmse_<dimension>" | "pcc_<dimension>": {"pooled", "fold_mean", "fold_sd", "ci95": [low, high]}}}`, where
 
     - `pooled` is over all test utterances of all folds: the mean over seeds of each seed's value;
     - `fold_mean` and `fold_sd` are the mean and the sample standard deviation over folds of each fold's mean
@@ -103,7 +103,7 @@ def _class_sums(predictions: Predictions) -> _Sums:
 
 
 def _dimension_sums(predictions: Predictions) -> _Sums:
-    per_row = np.zeros((len(predictions.run), len(DIMENSIONS), 5))
+    per_row = np.zeros((len(predictions.run), len(DIMENSIONS), 6))
     unpredicted: dict[str, Bool[np.ndarray, " row"]] = {}
     rated_dims, varied = [], []
     for dim, name in enumerate(DIMENSIONS):
@@ -119,7 +119,7 @@ def _dimension_sums(predictions: Predictions) -> _Sums:
     functions: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
     truths: dict[str, tuple[str, ...]] = {}
     for metric, of_moments in DIMENSION_METRICS.items():
-        for dim in varied if metric == "ccc" else rated_dims:
+        for dim in rated_dims if metric == "rmse" else varied:
             functions[f"{metric}_{DIMENSIONS[dim]}"] = _at(dim, of_moments)
             truths[f"{metric}_{DIMENSIONS[dim]}"] = (DIMENSIONS[dim],)
         if metric == "ccc" and mean_dims:

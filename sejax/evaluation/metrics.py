@@ -61,26 +61,43 @@ def rmse(pred: Float[np.ndarray, " row"], target: Float[np.ndarray, " row"]) -> 
     return float(rmse_of_moments(moments(pred, target).sum(axis=0)))
 
 
-def moments(pred: Float[np.ndarray, " row"], target: Float[np.ndarray, " row"]) -> Float[np.ndarray, "row 5"]:
-    """Returns each row's terms of the sums of 1, x, y, x^2 + y^2 and (x - y)^2, in float64.
+def pcc(pred: Float[np.ndarray, " row"], target: Float[np.ndarray, " row"]) -> float:
+    """Returns Pearson's correlation; NaN for fewer than two rows, and where predictions or targets are constant."""
+    return float(pcc_of_moments(moments(pred, target).sum(axis=0)))
+
+
+def moments(pred: Float[np.ndarray, " row"], target: Float[np.ndarray, " row"]) -> Float[np.ndarray, "row 6"]:
+    """Returns each row's terms of the sums of 1, x, y, x^2 + y^2, (x - y)^2 and x^2 - y^2, in float64.
 
     x and y are shifted by the mean of the targets. The shift changes no metric and keeps the digits of the variances.
     """
     centre = target.mean(dtype=np.float64) if target.size else 0.0
     x, y = pred.astype(np.float64) - centre, target.astype(np.float64) - centre
-    return np.stack([np.ones_like(x), x, y, x * x + y * y, (x - y) ** 2], axis=-1)
+    return np.stack([np.ones_like(x), x, y, x * x + y * y, (x - y) ** 2, x * x - y * y], axis=-1)
 
 
-def ccc_of_moments(sums: Float[np.ndarray, "*batch 5"]) -> Float[np.ndarray, "*batch"]:
+def ccc_of_moments(sums: Float[np.ndarray, "*batch 6"]) -> Float[np.ndarray, "*batch"]:
     """Returns CCC = 1 - E (x - y)^2 / (s_x^2 + s_y^2 + (m_x - m_y)^2) from the sums of `moments`."""
-    n, x, y, squares, distance = np.moveaxis(sums, -1, 0)
+    n, x, y, squares, distance, _ = np.moveaxis(sums, -1, 0)
     denominator = squares - divide(x * x + y * y, n) + divide((x - y) ** 2, n)
     # Equal constants leave only rounding error.
     spread = denominator > 1e-12 * squares
     return np.where((n > 1) & spread, 1 - divide(distance, denominator), np.nan)
 
 
-def rmse_of_moments(sums: Float[np.ndarray, "*batch 5"]) -> Float[np.ndarray, "*batch"]:
+def pcc_of_moments(sums: Float[np.ndarray, "*batch 6"]) -> Float[np.ndarray, "*batch"]:
+    """Returns Pearson's correlation from the sums of `moments`."""
+    n, x, y, squares, distance, difference = np.moveaxis(sums, -1, 0)
+    of_x = (squares + difference) / 2 - divide(x * x, n)
+    of_y = (squares - difference) / 2 - divide(y * y, n)
+    covariance = (squares - distance) / 2 - divide(x * y, n)
+    # Equal values leave only rounding error.
+    spread = np.minimum(of_x, of_y) > 1e-12 * squares
+    product = np.where(spread, of_x * of_y, 1.0)
+    return np.where((n > 1) & spread, np.clip(covariance / np.sqrt(product), -1, 1), np.nan)
+
+
+def rmse_of_moments(sums: Float[np.ndarray, "*batch 6"]) -> Float[np.ndarray, "*batch"]:
     """Returns RMSE = sqrt(E (x - y)^2) from the sums of `moments`."""
     return np.asarray(np.sqrt(divide(sums[..., 4], sums[..., 0])))
 
@@ -99,9 +116,10 @@ CLASS_METRICS: Mapping[str, ClassMetric] = {
 }
 """The class metrics of metrics.json and of the report, as shares from 0 to 1."""
 
-DIMENSION_METRICS: Mapping[str, Callable[[Float[np.ndarray, "*batch 5"]], Float[np.ndarray, "*batch"]]] = {
+DIMENSION_METRICS: Mapping[str, Callable[[Float[np.ndarray, "*batch 6"]], Float[np.ndarray, "*batch"]]] = {
     "ccc": ccc_of_moments,
     "rmse": rmse_of_moments,
+    "pcc": pcc_of_moments,
 }
 """The metrics of each dimension in metrics.json, as functions of the sums of `moments`."""
 

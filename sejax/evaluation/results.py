@@ -15,6 +15,7 @@ from sejax.evaluation.intervals import score_groups, summarise
 from sejax.evaluation.metrics import confusion_matrix
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.selection import diverged_epochs, selection_scores, trained_outputs, unselected_runs
+from sejax.evaluation.test_sets import score_test_sets
 from sejax.protocols.folds import Fold
 
 
@@ -105,6 +106,9 @@ def compute_metrics(
     - `unpredicted`: by class and dimension, the number of rows with a truth and no finite prediction;
     - `ccc_mean_over`: the dimensions of `ccc_mean`, if others with ratings have no CCC.
 
+    Where there are several test sets, `tests` has the metrics of each, see `score_test_sets`. In a matrix of corpora
+    the folds within a corpus are in these cells alone: every other number is of folds that test on other corpora.
+
     Args:
       predictions: of all runs.
       runs: of all programs.
@@ -124,6 +128,11 @@ def compute_metrics(
         for u in corpus.utterances
         if u.distribution is not None
     }
+    cells = score_test_sets(predictions.of("test"), folds, corpus, n_bootstrap=n_bootstrap)
+    # The folds within a corpus are the diagonal of a matrix; all other numbers are of the corpora that are new.
+    within = [fold.name for fold in folds if fold.within]
+    if len(within) < len(folds):
+        predictions = predictions.select(~np.isin(predictions.fold, within))
     calibration = {name: calibrate(rows, votes) for name, rows in predictions.rounded().by("setting").items()}
     predictions = predictions.of("test")  # all other numbers
     label = np.array([-1 if u.label is None else corpus.classes.index(u.label) for u in corpus.utterances])
@@ -149,6 +158,7 @@ def compute_metrics(
             "metrics": entry["metrics"],
             "baselines": {"class_mean_lookup": lookup[name]} if lookup.get(name) else {},
             "calibration": calibration[name],
+            **({"tests": cells[name]} if name in cells else {}),
         }
         trains = setting_of[name].trains
         own = [run for run in runs if run.setting.name == name]

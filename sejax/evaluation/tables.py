@@ -59,13 +59,46 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     for name, row in rows:
         cells = [COLUMNS[key].estimate(row[key]) if key in row else "-" for key in shown]
         lines.append("  ".join([name.ljust(first), *(cell.center(19) for cell in cells)]).rstrip())
+    lines += [line for setting in metrics["settings"] for line in _test_sets(setting)]
     lines += [*remarks(metrics), *_calibration([setting.get("calibration", {}) for setting in metrics["settings"]])]
     protocol = metrics["protocol"]
     lines.append(
         f"{protocol['description']}; {count(protocol['folds'], 'fold')}, {count(protocol['seeds'], 'seed')}; "
         "pooled over all test utterances, [95 % interval, bootstrap over speakers]"
+        + "; * other speakers of the corpus that is trained on"
+        * any(_is_matrix(s) for s in metrics["settings"])
     )
     return "\n".join(lines)
+
+
+def _test_sets(setting: Mapping[str, Any]) -> list[str]:
+    """Returns the table of a setting's test sets: a row for what is trained on, a column for what is tested on."""
+    cells = setting.get("tests", ())
+    trained = list(dict.fromkeys(cell["train"] for cell in cells))
+    tested = list(dict.fromkeys(cell["test"] for cell in sorted(cells, key=lambda cell: cell["test"])))
+    lines = []
+    for column in (COLUMNS["ua"], COLUMNS["ccc_mean"]):
+        of_metric = {(c["train"], c["test"]): c for c in cells if column.key in c["metrics"]}
+        if not of_metric:
+            continue
+        title = f"{setting['name']}: {column.title}{f' {column.unit}' * bool(column.unit)}"
+        texts = [[_test_cell(of_metric.get((train, test)), column) for test in tested] for train in trained]
+        names = [f"  trained on {train}" if train else "  tested on" for train in trained]
+        first = max(map(len, (title, *names)))
+        widths = [max(map(len, of_test)) for of_test in zip(tested, *texts, strict=True)]
+        for name, row in zip((title, *names), (tested, *texts), strict=True):
+            padded = (text.rjust(width) for text, width in zip(row, widths, strict=True))
+            lines.append("  ".join([name.ljust(first), *padded]))
+    return lines
+
+
+def _is_matrix(setting: Mapping[str, Any]) -> bool:
+    return any(cell["within"] for cell in setting.get("tests", ()))
+
+
+def _test_cell(cell: Mapping[str, Any] | None, column: Column) -> str:
+    """Returns a cell of the table of test sets; own speakers of the corpus have a star."""
+    return "-" if cell is None else column.estimate(cell["metrics"][column.key]) + "*" * cell["within"]
 
 
 def _calibration(of_settings: Sequence[Mapping[str, Any]]) -> list[str]:

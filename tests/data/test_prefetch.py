@@ -86,7 +86,7 @@ def assert_same_batches(stored, visits, views):
     held = list(read_ahead(blocks))  # what one block is made of must not be used again for another
     for visit, block in zip(visits, held, strict=True):
         shapes.setdefault(visit.bucket, set()).add(str(jax.tree.map(np.shape, block.bucket)))
-        by_order = jax.device_put((visit.rows, visit.view, block.rows, block.view))
+        by_order = jax.device_put((visit.rows, visit.view, block.rows, block.visit.view))
         for rows, view, local, local_view in zip(*by_order, strict=True):
             expected = take_batch(data, data.buckets[visit.bucket], rows, view)
             taken = take_batch(data._replace(buckets=()), jax.device_put(block.bucket), local, local_view)
@@ -336,7 +336,7 @@ def test_the_devices_hold_two_blocks_while_they_compute(cache_dir: str):
     states = feed.init_states()
     feed.plan.compiled.update({number: started(compiled) for number, compiled in feed.plan.compiled.items()})
     feed.train_epoch(states, 1)
-    steps = feed.network.recipe.epoch_steps
+    steps = feed.network.recipe.steps.epoch
     assert len(done) == steps > 3
     assert all(all(before[:-1]) for before in done)
     # A busy machine may stop the host for as long as a step takes.

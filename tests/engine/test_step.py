@@ -31,7 +31,7 @@ from sejax.engine.runs import (
     lay_out,
     run_sharding,
 )
-from sejax.engine.step import Frozen, HParams, Network, Run
+from sejax.engine.step import Frozen, HParams, Network, Run, Steps
 from sejax.engine.tasks import TASKS
 from sejax.evaluation.metrics import ccc
 from sejax.models.heads import Heads
@@ -59,18 +59,14 @@ MODEL = JointModel(
 IN_BFLOAT16 = MODEL.clone(trunk=MODEL.trunk.clone(dtype=jnp.bfloat16))
 TWO_TASKS, EVERY_DIMENSION = TASKS["class", "vad"], TASKS["class", *DIMENSIONS]
 RECIPE = recipe(
-    epoch_steps=STEPS,
-    total_steps=STEPS * EPOCHS,
-    warmup_steps=3,
+    steps=Steps(STEPS, 3, STEPS * EPOCHS),
     averaging=0.9,
     augment=Augment(1, 4, 1, 0.4),
     schemes=("static", "dynamic", "joint"),
 )
 NETWORK = Network(MODEL, RECIPE)
 NO_MASKS = Augment(0, 0, 0, 0.0)
-plain_recipe = partial(
-    recipe, epoch_steps=STEPS, total_steps=100, warmup_steps=0, clip_norm=0.0, averaging=0.9, augment=NO_MASKS
-)
+plain_recipe = partial(recipe, steps=Steps(STEPS, 0, 100), clip_norm=0.0, averaging=0.9, augment=NO_MASKS)
 BASE = hyperparameters(learning_rate=0.02, dropout=0.1, statistics_dropout=0.1, label_smoothing=0.0)
 GRID = {"weighting": ("static", "joint")}
 

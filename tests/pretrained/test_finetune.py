@@ -19,7 +19,7 @@ from sejax.engine import epoch
 from sejax.engine.augment import Augment
 from sejax.engine.epoch import Chunk, Shared
 from sejax.engine.runs import enumerate_runs, expand_grid, hparams_of, lay_out
-from sejax.engine.step import Frozen, Network, Run
+from sejax.engine.step import Frozen, Network, Run, Steps
 from sejax.errors import InputError
 from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, StreamSpec, Trunk
@@ -30,7 +30,7 @@ from sejax.pretrained.finetune import Tuning, divide, frozen_forward, learning_r
 N, BATCH = 16, 8
 SPEAKER = np.arange(N) // 4
 TRAINED = np.stack([np.isin(SPEAKER, (0, 1)), np.isin(SPEAKER, (2, 3))])  # of fold 0 and of fold 1
-RECIPE = recipe(epoch_steps=2, total_steps=100, warmup_steps=0, averaging=0.0, augment=Augment(1, 4, 1, 0.3))
+RECIPE = recipe(steps=Steps(2, 0, 100), averaging=0.0, augment=Augment(1, 4, 1, 0.3))
 HPARAMS = hyperparameters(learning_rate=0.01, dropout=0.0, statistics_dropout=0.0, label_smoothing=0.0)
 LOADED = load_checkpoint(str(GOLDEN_SSL / "wavlm-large"))
 CHECKPOINT = replace(LOADED, params=jax.tree.map(jnp.asarray, LOADED.params))

@@ -19,7 +19,7 @@ from sejax.data.scales import fold_scales
 from sejax.data.types import Data, Scale, Stream
 from sejax.engine.augment import Augment
 from sejax.engine.losses import cross_entropy, vad_loss
-from sejax.engine.step import Frozen, Network, Run, init_state, train_step
+from sejax.engine.step import Frozen, Network, Run, Steps, init_state, train_step
 from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, Rates, StreamSpec, Trunk
 from tools import golden_joint
@@ -269,9 +269,7 @@ def test_steps_are_those_of_the_jax_side(params: Any, study: Study):
         frame_scale,
         statistic_scale,
     )
-    step_recipe = recipe(
-        total_steps=TOTAL_STEPS, warmup_steps=TOTAL_STEPS // 10, augment=Augment(0, 0, 0, 0.0), epoch_steps=STEPS
-    )
+    step_recipe = recipe(steps=Steps(STEPS, TOTAL_STEPS // 10, TOTAL_STEPS), augment=Augment(0, 0, 0, 0.0))
     run, data = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), (run, study.data))
     frozen, key = Frozen({}, {}), jax.random.key(0)
 

@@ -21,7 +21,7 @@ from sejax.engine.augment import Augment
 from sejax.engine.devices import compile_lowered
 from sejax.engine.epoch import Chunk, Shared
 from sejax.engine.runs import RunKey, Setting, hparams_of, lay_out, run_sharding
-from sejax.engine.step import Frozen, Network, Recipe, Run
+from sejax.engine.step import Frozen, Network, Recipe, Run, Steps
 from sejax.engine.tasks import TASKS
 from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, StreamSpec, Trunk
@@ -187,8 +187,11 @@ class Epoch:
             for bucket, rows in zip(data.buckets, order.rows, strict=True)
         )
         recipe = Recipe(
-            total_steps=options["epochs"] * self.steps,
-            warmup_steps=int(options["warmup"] * options["epochs"] * self.steps),
+            steps=Steps(
+                epoch=self.steps,
+                warmup=int(options["warmup"] * options["epochs"] * self.steps),
+                total=options["epochs"] * self.steps,
+            ),
             clip_norm=options["clip_norm"],
             vad_loss=options["loss"]["vad"],
             averaging=options["averaging"],
@@ -196,7 +199,6 @@ class Epoch:
             tasks=TASKS[tuple(options["tasks"])],
             schemes=(options["weighting"],),
             gradients_at=options["gradients_at"],
-            epoch_steps=self.steps,
         )
         network = Network(joint_model(study), recipe)
         by_run = run_sharding(jax.local_devices()[:devices])
