@@ -80,7 +80,7 @@ def read_words(file: str, words: str, *, streams: Sequence[str], others: Sequenc
 
 def _set_data(config: ConfigDict) -> None:
     """Sets the options of the corpus and of the protocol."""
-    config.corpus = "synthetic"  # a row of CORPORA: synthetic, iemocap, emodb, table
+    config.corpus = "synthetic"  # a row of CORPORA (README, Your data)
     config.data_dir = ""  # folder or file of the corpus; the synthetic one is written below cache_dir if this is empty
     config.labels = "default"  # a label scheme of the corpus; for a table, the scale of its VAD (1..7)
     config.synthetic = ConfigDict({"fraction": 0.2, "seed": 0})  # 1.0: IEMOCAP's 5,531 utterances
