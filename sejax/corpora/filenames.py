@@ -6,7 +6,7 @@ import re
 import wave
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from sejax.corpora.labels import Labelled, LabelScheme, classify, find_scheme
@@ -14,7 +14,7 @@ from sejax.corpora.schema import Corpus, Dropped, Loss, Utterance
 from sejax.corpora.trees import ARCHIVE_ERRORS, AudioTree, dropped_file, last_names, open_tree
 from sejax.errors import InputError
 from sejax.host.magic import FIRST_BYTES, describe_contents, is_git_lfs_pointer
-from sejax.host.wording import count
+from sejax.host.wording import count, printable
 
 FIELDS = ("id", "speaker", "text", "label", "gender", "session", "split")
 # How many names a note quotes.
@@ -228,7 +228,8 @@ def _read_files(corpus: FileNames, tree: AudioTree) -> tuple[list[Utterance], li
             continue
         seconds, problem = _inspect(tree, path)
         if problem is not None or name in unusable:
-            dropped.append(dropped_file(path, problem or f"{path}: {unusable[name]}", Loss.AUDIO))
+            reason = problem or f"{path}: {unusable[name]}"
+            dropped.append(replace(dropped_file(path, reason, Loss.AUDIO), id=name))
             continue
         if stem in corpus.renamed:
             renamed.append(f"{stem} as {corpus.renamed[stem]}")
@@ -247,7 +248,7 @@ def _read_files(corpus: FileNames, tree: AudioTree) -> tuple[list[Utterance], li
     if copies:
         notes.append(
             f"{count(len(copies), 'file')} of the same name and size as others, in a copy of the tree, left out (the "
-            f"first: {copies[0]})"
+            f"first: {printable(copies[0])})"
         )
     return list(utterances.values()), dropped, notes
 
@@ -279,38 +280,41 @@ def _compare(
       InputError: their number is the published one, but the counts per label are not.
     """
     total = sum(corpus.counts.values())
-    found = [str(utterance.label) for utterance in utterances]
-    if len(utterances) == total:
-        if differ := _differences(corpus.counts, found, "{name} {n} instead of {published}"):
-            raise InputError(f"{data_dir} has {', '.join(differ)}, expected the published counts of {total} utterances")
+    labels = _differences(corpus.counts, Counter(utterance.label for utterance in utterances))
+    if len(utterances) == total and labels:
+        counts = ", ".join(f"{label} {n} instead of {published}" for label, published, n in labels)
+        raise InputError(f"{data_dir} has {counts}, expected the published counts of {total} utterances")
+    there = {utterance.id for utterance in utterances}
+    known = set(corpus.names(there)) if corpus.names else set[str]()
+    missing = sorted(known - there - {lost.id for lost in dropped})
+    foreign = sorted(there - known) if len(known) == total else []
+    if len(utterances) == total and not missing and not foreign:
         notes = [f"full corpus: {total} utterances with the published counts per class"]
-        differ = []
     elif corpus.speakers is None:
-        return [f"{len(utterances)} utterances, the full {corpus.title} has {total}"]
+        notes = [f"{len(utterances)} utterances, the full {corpus.title} has {total}"]
     else:
-        there = {utterance.id for utterance in utterances}
-        known = set() if corpus.names is None else set(corpus.names(there))
-        which = []
-        if missing := known - there - {lost.id for lost in dropped}:
-            which.append(f"{_listed(sorted(missing))} {'is' if len(missing) == 1 else 'are'} not there")
-        if len(known) == total and (foreign := there - known):
-            which.append(f"{_listed(sorted(foreign))} {'is' if len(foreign) == 1 else 'are'} not of the release")
-        reason = f": {'; '.join(which)}" if which else ""
-        notes = [f"expected {total:,} utterances of the full {corpus.title}, found {len(utterances):,}{reason}"]
-        differ = _differences(corpus.counts, found, "{name} {published:,} (found {n:,})")
-    speakers = [utterance.speaker for utterance in utterances]
+        names = [
+            f"{_listed(which)} {'is' if len(which) == 1 else 'are'} {what}"
+            for which, what in ((missing, "not there"), (foreign, "not of the release"))
+            if which
+        ]
+        which_ones = f": {'; '.join(names)}" if names else ""
+        notes = [f"expected {total:,} utterances of the full {corpus.title}, found {len(utterances):,}{which_ones}"]
+    if corpus.speakers is None:
+        return notes
+    speakers = Counter(utterance.speaker for utterance in utterances)
+    differ = [f"{label} {published:,} (found {n:,})" for label, published, n in labels]
     if isinstance(corpus.speakers, Mapping):
-        differ += _differences(corpus.speakers, speakers, "speaker {name} {published:,} (found {n:,})")
-    elif corpus.speakers not in (None, len(set(speakers))):
-        differ.append(f"{corpus.speakers} speakers (found {len(set(speakers))})")
-    if differ:
-        notes.append(f"expected as published: {_listed(differ)}")
-    return notes
+        per_speaker = _differences(corpus.speakers, speakers)
+        differ += [f"speaker {speaker} {published:,} (found {n:,})" for speaker, published, n in per_speaker]
+    elif len(speakers) != corpus.speakers:
+        differ.append(f"{corpus.speakers} speakers (found {len(speakers)})")
+    return [*notes, f"expected as published: {_listed(differ)}"] if differ else notes
 
 
-def _differences(published: Mapping[str, int], found: Iterable[str], form: str) -> list[str]:
-    counts = Counter(found)
-    return [form.format(name=name, n=counts[name], published=n) for name, n in published.items() if counts[name] != n]
+def _differences(published: Mapping[str, int], found: Mapping[Any, int]) -> list[tuple[str, int, int]]:
+    """Returns the words with another number than the published one, that one, and the number found."""
+    return [(word, n, found.get(word, 0)) for word, n in published.items() if found.get(word, 0) != n]
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -44,12 +44,13 @@ class CorpusReader:
 
 
 CORPORA: Mapping[str, CorpusReader] = {
-    "emodb": CorpusReader(read_emodb, "emodb.zip or its unpacked folder"),
     "aesdd": CorpusReader(read_aesdd, "aesdd.zip or its unpacked folder"),
     "cafe": CorpusReader(read_cafe, "cafe.zip or its unpacked folder"),
     "cremad": CorpusReader(read_cremad, "cremad.zip or its unpacked folder, which holds AudioWAV", "intended"),
+    "emodb": CorpusReader(read_emodb, "emodb.zip or its unpacked folder"),
     "emovo": CorpusReader(read_emovo, "emovo.zip or its unpacked folder"),
     "esd": CorpusReader(read_esd, "esd.zip or its unpacked folder"),
+    "iemocap": CorpusReader(read_iemocap, "the folder IEMOCAP_full_release, or the one that holds it", "words"),
     "jl": CorpusReader(read_jl, "jl.zip or its unpacked folder", "all"),
     "mesd": CorpusReader(read_mesd, "mesd.zip or its unpacked folder"),
     "ravdess": CorpusReader(read_ravdess, "ravdess.zip or its unpacked folder"),
@@ -57,12 +58,11 @@ CORPORA: Mapping[str, CorpusReader] = {
     "savee": CorpusReader(read_savee, "savee.zip or its unpacked folder"),
     "shemo": CorpusReader(read_shemo, "shemo.zip or its unpacked folder"),
     "subesco": CorpusReader(read_subesco, "subesco.zip or its unpacked folder"),
-    "tess": CorpusReader(read_tess, "tess.zip or its unpacked folder"),
-    "iemocap": CorpusReader(read_iemocap, "the folder IEMOCAP_full_release, or the one that holds it", "words"),
     "synthetic": CorpusReader(
         read_synthetic, "the folder that write_synthetic has written", "words", prepare=prepare_synthetic
     ),
     "table": CorpusReader(read_table, "a CSV file"),
+    "tess": CorpusReader(read_tess, "tess.zip or its unpacked folder"),
 }
 
 

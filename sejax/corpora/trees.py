@@ -15,10 +15,9 @@ from typing import IO
 
 from sejax.corpora.files import AudioFiles, check_regular
 from sejax.corpora.schema import Dropped, Loss
-from sejax.corpora.spelling import printable
 from sejax.errors import InputError
 from sejax.host.archives import describe_damage
-from sejax.host.wording import count
+from sejax.host.wording import count, printable
 
 ANYWHERE = "**"
 """The pattern of folders that stands for a whole tree: the corpus's folder and all below it."""
@@ -168,7 +167,7 @@ def _list_archive(path: str, archive: zipfile.ZipFile, patterns: Sequence[str], 
     if others:
         notes.append(
             f"{count(len(others), 'wav file')} outside the folder {pattern} of the archive left out (the first: "
-            f"{others[0]})"
+            f"{printable(others[0])})"
         )
     large = {member for member in chosen if sizes[member] > _LARGEST_MEMBER}
     return AudioTree(

@@ -12,7 +12,7 @@ files and are not read.
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sejax.corpora.filenames import Fault, FileNames, Found, find_utterances, label_found
@@ -21,7 +21,7 @@ from sejax.corpora.rows import read_rows
 from sejax.corpora.schema import Corpus, Dropped, Loss
 from sejax.corpora.trees import find_files
 from sejax.errors import InputError, shown
-from sejax.host.wording import count
+from sejax.host.wording import count, printable
 
 LABELS = {
     "ANG": "anger",
@@ -150,10 +150,9 @@ def read_cremad(data_dir: str, labels: str = "default") -> Corpus:
     found = find_utterances(CREMAD, data_dir)
     tables = find_files(data_dir, (DEMOGRAPHICS, CHOICES, VOTES))
     found = _with_genders(found, tables)
+    labelled = [Labelled(utterance) for utterance in found.utterances]
     if isinstance(scheme, PerceivedScheme):
-        labelled = _perceive(found, scheme, tables, data_dir)
-    else:
-        labelled = [Labelled(utterance) for utterance in found.utterances]
+        found, labelled = _perceive(found, scheme, tables, data_dir)
     return label_found(CREMAD, found, labelled, scheme)
 
 
@@ -175,8 +174,10 @@ def _with_genders(found: Found, tables: Mapping[str, str]) -> Found:
     return found._replace(utterances=utterances, notes=notes)
 
 
-def _perceive(found: Found, scheme: PerceivedScheme, tables: Mapping[str, str], data_dir: str) -> list[Labelled]:
-    """Returns the utterances with the raters' choices and votes; those without a row are dropped, with notes.
+def _perceive(
+    found: Found, scheme: PerceivedScheme, tables: Mapping[str, str], data_dir: str
+) -> tuple[Found, list[Labelled]]:
+    """Returns what was found, less the clips without a row and with notes, and the clips with choices and votes.
 
     Raises:
       InputError: summaryTable.csv is missing, or tabulatedVotes.csv is and the scheme is soft; or one is damaged.
@@ -189,30 +190,40 @@ def _perceive(found: Found, scheme: PerceivedScheme, tables: Mapping[str, str], 
             )
     choices = _read_choices(tables[CHOICES], scheme.column)
     votes = _read_votes(tables[VOTES], scheme.key) if VOTES in tables else {}
-    if not votes:
-        found.notes.append(f"no {VOTES}: the raters' votes are not known, only their choices")
-    labelled = []
-    for utterance in found.utterances:
-        if utterance.id in choices:
-            named = tuple((label,) for label in votes.get(utterance.id, Counter[str]()).elements())
-            labelled.append(Labelled(replace(utterance, label=choices[utterance.id]), named))
-        else:
-            reason = f"{utterance.id} has no row in {tables[CHOICES]}"
-            found.dropped.append(Dropped(utterance.id, utterance.path, reason, Loss.UNLABELLED))
-    differ = [item.utterance.id for item in labelled if item.votes and plurality(item.votes) != item.utterance.label]
-    if differ:
-        found.notes.append(
-            f"{CHOICES} has another choice than the votes of {VOTES} for {count(len(differ), 'clip')} (the first: "
-            f"{differ[0]})"
+    labelled = [
+        Labelled(
+            replace(utterance, label=choices[utterance.id]),
+            tuple((label,) for label in votes.get(utterance.id, Counter[str]()).elements()),
         )
-    counts = Counter(item.utterance.label for item in labelled)
-    published = dict(zip((*scheme.classes, None), scheme.published, strict=True))
-    differ = [
-        f"{label or 'ties'} {n:,} (found {counts[label]:,})" for label, n in published.items() if counts[label] != n
+        for utterance in found.utterances
+        if utterance.id in choices
     ]
+    lost = [
+        Dropped(clip.id, printable(clip.path), f"{clip.id} has no row in {tables[CHOICES]}", Loss.UNLABELLED)
+        for clip in found.utterances
+        if clip.id not in choices
+    ]
+    notes = _compare_choices(labelled, scheme)
+    if VOTES not in tables:
+        notes.append(f"no {VOTES}: the raters' votes are not known, only their choices")
+    return Found([clip.utterance for clip in labelled], [*found.dropped, *lost], [*found.notes, *notes]), labelled
+
+
+def _compare_choices(labelled: Sequence[Labelled], scheme: PerceivedScheme) -> list[str]:
+    """Compares the raters' choices with their votes and with the published numbers, and returns notes."""
+    notes = []
+    other = [clip.utterance.id for clip in labelled if clip.votes and plurality(clip.votes) != clip.utterance.label]
+    if other:
+        notes.append(
+            f"{CHOICES} has another choice than the votes of {VOTES} for {count(len(other), 'clip')} (the first: "
+            f"{other[0]})"
+        )
+    counts = Counter(clip.utterance.label for clip in labelled)
+    published = zip((*scheme.classes, None), scheme.published, strict=True)
+    differ = [f"{label or 'ties'} {n:,} (found {counts[label]:,})" for label, n in published if counts[label] != n]
     if differ:
-        found.notes.append(f"expected of the raters' choices, as published: {', '.join(differ)}")
-    return labelled
+        notes.append(f"expected of the raters' choices, as published: {', '.join(differ)}")
+    return notes
 
 
 def _read_choices(path: str, column: str) -> dict[str, str | None]:
@@ -227,16 +238,25 @@ def _read_choices(path: str, column: str) -> dict[str, str | None]:
 
 
 def _read_votes(path: str, key: str) -> dict[str, Counter[str]]:
-    """Returns how many raters chose each class for each clip. The first column has a key, which begins with `key`."""
+    """Returns how many raters chose each class for each clip.
+
+    The first column has no name. It holds six digits, of which the first is `key` for the raters that are meant.
+    """
     votes = dict[str, Counter[str]]()
     for where, row in read_rows(path, None, ("fileName", "numResponses", *LETTERS)):
-        if not next(iter(row.values())).startswith(key):
-            continue
-        numbers = [row[letter] for letter in LETTERS]
-        if not all(number.isdecimal() for number in numbers) or row["numResponses"] != str(sum(map(int, numbers))):
+        number = next(iter(row.values()))
+        if not re.fullmatch(r"[123]\d{5}", number):
             raise InputError(
-                f"{where}: {' '.join(LETTERS)} are {', '.join(map(shown, numbers))} and numResponses "
+                f"{where}: the first cell is {shown(number)}, expected the digit 1 (voice), 2 (face) or 3 (both) and "
+                "five others"
+            )
+        if number[0] != key:
+            continue
+        cells = [row[letter] for letter in LETTERS]
+        if not all(cell.isdecimal() for cell in cells) or row["numResponses"] != str(sum(map(int, cells))):
+            raise InputError(
+                f"{where}: {' '.join(LETTERS)} are {', '.join(map(shown, cells))} and numResponses "
                 f"{shown(row['numResponses'])}, expected numbers of raters and their sum"
             )
-        votes[row["fileName"]] = Counter(dict(zip(LETTERS.values(), map(int, numbers), strict=True)))
+        votes[row["fileName"]] = Counter(dict(zip(LETTERS.values(), map(int, cells), strict=True)))
     return votes

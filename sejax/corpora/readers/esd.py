@@ -60,7 +60,7 @@ def read_esd(data_dir: str, labels: str = "default") -> Corpus:
     """Reads ESD by its file names: see `read_by_filename`. There is one label scheme, "default"."""
     scheme = ESD.find_scheme(labels)
     found = find_utterances(ESD, data_dir)
-    found.notes.extend(_compare_words(found.utterances, data_dir))
+    found = found._replace(notes=[*found.notes, *_compare_words(found.utterances, data_dir)])
     return label_found(ESD, found, map(Labelled, found.utterances), scheme)
 
 

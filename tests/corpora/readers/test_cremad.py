@@ -125,6 +125,7 @@ def test_choices_that_the_votes_contradict_are_noted(release):
         ),
         ("tabulatedVotes.csv", '"6"', '"six"', r"tabulatedVotes\.csv, line 2: .*'six'.*expected numbers of raters"),
         ("tabulatedVotes.csv", '"8","0.5"', '"9","0.5"', r"numResponses '9', expected numbers of raters and their sum"),
+        ("tabulatedVotes.csv", '"100001"', '"1"', r"line 2: the first cell is '1', expected the digit 1 \(voice\), 2"),
         ("tabulatedVotes.csv", '"fileName"', '"file"', r"the column fileName is missing"),
     ],
 )

@@ -3,13 +3,16 @@
 import os
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from sejax.corpora.filenames import read_by_filename
 from sejax.corpora.read import read_corpus
+from sejax.corpora.readers.cafe import CAFE
 from sejax.corpora.schema import Corpus, Loss
 from sejax.errors import InputError
 
@@ -180,6 +183,8 @@ def test_cafe_folders_may_be_garbled_and_its_audio_aiff(tmp_path):
     ]
     assert corpus.utterances[0].duration == 0.1
     assert os.path.isfile(corpus.utterances[0].path)
+    (lost,) = corpus.without({"01-C-1-2": "it is silent"}).dropped
+    assert lost.path.encode() and "Col\\udc8are" in lost.path  # as text, for the results
 
 
 def test_aesdd_has_an_unreadable_file_and_two_ways_to_write_a_speaker(tmp_path):
@@ -200,6 +205,24 @@ def test_mesd_knows_voices_only_and_words_may_hold_underscores(tmp_path):
     ]
     assert "does not say which of its 3 women, 2 men and 6 children speaks" in note(corpus, "MESD does not say")
     assert all(u.speaker_known for u in corpus.utterances)
+
+
+def test_a_file_too_much_in_place_of_another_is_not_the_full_release(tmp_path):
+    names = [f"{who}-{code}-1-{text}" for who in ("01", "02") for code in "CN" for text in "123456"]
+    small = replace(
+        CAFE,
+        counts={"anger": 12, "neutral": 12},
+        speakers={"01": 12, "02": 12},
+        names=lambda _: names,
+    )
+    folder = write(tmp_path, *(f"{name}.wav" for name in names))
+    full = "full corpus: 24 utterances with the published counts per class"
+    assert read_by_filename(small, folder, "default").notes == (full,)
+    os.replace(tmp_path / "02-C-1-6.wav", tmp_path / "01-C-2-6.wav")
+    assert read_by_filename(small, folder, "default").notes == (
+        "expected 24 utterances of the full CaFE, found 24: 02-C-1-6 is not there; 01-C-2-6 is not of the release",
+        "expected as published: speaker 01 12 (found 13), speaker 02 12 (found 11)",
+    )
 
 
 def test_names_that_nobody_of_the_corpus_has_are_dropped(tmp_path):
