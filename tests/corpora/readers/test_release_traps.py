@@ -103,6 +103,15 @@ def test_a_stub_of_git_lfs_is_dropped_with_what_to_do(tmp_path):
         read_corpus("shemo", str(tmp_path))
 
 
+def test_a_dropped_file_is_not_said_to_be_missing(tmp_path):
+    write(tmp_path, *(f"DC/a{number:02d}.wav" for number in range(1, 16)))
+    (tmp_path / "DC" / "a07.wav").write_text("version https://git-lfs.github.com/spec/v1\n")
+    (tmp_path / "DC" / "a08.wav").unlink()
+    corpus = read_corpus("savee", str(tmp_path))
+    assert [lost.id for lost in corpus.dropped] == ["DC_a07"]
+    assert corpus.notes[0].startswith("expected 480 utterances of the full SAVEE, found 13: DC_a08, DC_d01, ")
+
+
 # ---- names
 
 
