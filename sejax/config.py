@@ -81,7 +81,7 @@ def read_words(file: str, words: str, *, streams: Sequence[str], others: Sequenc
 
 def _set_data(config: ConfigDict) -> None:
     """Sets the options of the corpus and of the protocol."""
-    config.corpus = "synthetic"  # a row of CORPORA: synthetic, iemocap, emodb, table
+    config.corpus = "synthetic"  # a row of CORPORA (README, Your data)
     config.data_dir = ""  # folder or file of the corpus; the synthetic one is written below cache_dir if this is empty
     config.corpora = ()  # several corpora as one, each `[name=]reader[/labels]:path`, in place of corpus and data_dir
     config.corpus_temperature = 1.0  # above 1, small corpora of several are visited more often than once an epoch

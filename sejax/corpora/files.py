@@ -8,7 +8,7 @@ import unicodedata
 
 from sejax.corpora.schema import Loss
 from sejax.errors import InputError
-from sejax.host.archives import special_kind
+from sejax.host.archives import open_file, special_kind, split_archive
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.*")
 _HOME = re.compile(r"(?:^|/)(~[^/]*|\$\{?\w+\}?)(?:/|$)")
@@ -114,11 +114,14 @@ def check_regular(path: str, what: str) -> None:
 
 
 def read_bytes(path: str, what: str) -> bytes:
-    """Returns the contents of a regular file.
+    """Returns the contents of a regular file, or of a member of a zip archive (`archive.zip::member`).
 
     Raises:
-      InputError: see `check_regular`; or the file may not be read.
+      InputError: see `check_regular` and `open_file`; or the file may not be read.
     """
+    if split_archive(path)[1] is not None:
+        with open_file(path) as member:
+            return member.read()
     check_regular(path, what)
     try:
         with open(path, "rb") as file:

@@ -7,9 +7,21 @@ from typing import Any
 
 from sejax.corpora.common_classes import find_common, with_common_classes, without_empty_classes
 from sejax.corpora.direction import wrong_directions
+from sejax.corpora.readers.aesdd import read_aesdd
+from sejax.corpora.readers.cafe import read_cafe
+from sejax.corpora.readers.cremad import read_cremad
 from sejax.corpora.readers.emodb import read_emodb
+from sejax.corpora.readers.emovo import read_emovo
+from sejax.corpora.readers.esd import read_esd
 from sejax.corpora.readers.iemocap import IEMOCAP_SCHEMES, read_iemocap, read_synthetic
+from sejax.corpora.readers.jl import read_jl
+from sejax.corpora.readers.mesd import read_mesd
+from sejax.corpora.readers.ravdess import read_ravdess, read_ravdess_song
+from sejax.corpora.readers.savee import read_savee
+from sejax.corpora.readers.shemo import read_shemo
+from sejax.corpora.readers.subesco import read_subesco
 from sejax.corpora.readers.table import read_table
+from sejax.corpora.readers.tess import read_tess
 from sejax.corpora.schema import Corpus
 from sejax.corpora.spelling import unify
 from sejax.corpora.synthetic.write import prepare_synthetic
@@ -37,14 +49,27 @@ class CorpusReader:
 
 
 CORPORA: Mapping[str, CorpusReader] = {
+    "aesdd": CorpusReader(read_aesdd, "aesdd.zip or its unpacked folder"),
+    "cafe": CorpusReader(read_cafe, "cafe.zip or its unpacked folder"),
+    "cremad": CorpusReader(read_cremad, "cremad.zip or its unpacked folder, which holds AudioWAV", "intended"),
     "emodb": CorpusReader(read_emodb, "emodb.zip or its unpacked folder"),
+    "emovo": CorpusReader(read_emovo, "emovo.zip or its unpacked folder"),
+    "esd": CorpusReader(read_esd, "esd.zip or its unpacked folder"),
     "iemocap": CorpusReader(
         read_iemocap, "the folder IEMOCAP_full_release, or the one that holds it", "words", IEMOCAP_SCHEMES
     ),
+    "jl": CorpusReader(read_jl, "jl.zip or its unpacked folder", "all"),
+    "mesd": CorpusReader(read_mesd, "mesd.zip or its unpacked folder"),
+    "ravdess": CorpusReader(read_ravdess, "ravdess.zip or its unpacked folder"),
+    "ravdess_song": CorpusReader(read_ravdess_song, "ravdess_song.zip or its unpacked folder"),
+    "savee": CorpusReader(read_savee, "savee.zip or its unpacked folder"),
+    "shemo": CorpusReader(read_shemo, "shemo.zip or its unpacked folder"),
+    "subesco": CorpusReader(read_subesco, "subesco.zip or its unpacked folder"),
     "synthetic": CorpusReader(
         read_synthetic, "the folder that write_synthetic has written", "words", IEMOCAP_SCHEMES, prepare_synthetic
     ),
     "table": CorpusReader(read_table, "a CSV file"),
+    "tess": CorpusReader(read_tess, "tess.zip or its unpacked folder"),
 }
 
 

@@ -9,7 +9,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from sejax.errors import InputError
-from sejax.host.wording import count
+from sejax.host.wording import count, printable
 
 SAMPLING_RATE = 16_000  # hertz; all audio is brought to this rate
 DIMENSIONS = ("valence", "arousal", "dominance")
@@ -141,7 +141,7 @@ class Corpus:
 
     def without(self, errors: Mapping[str, str]) -> "Corpus":
         """Returns the corpus with the utterances that have an error (by id) among the dropped ones."""
-        bad = tuple(Dropped(u.id, u.path, errors[u.id]) for u in self.utterances if u.id in errors)
+        bad = tuple(Dropped(u.id, printable(u.path), errors[u.id]) for u in self.utterances if u.id in errors)
         return replace(
             self,
             utterances=tuple(u for u in self.utterances if u.id not in errors),

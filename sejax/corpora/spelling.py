@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from sejax.corpora.schema import Corpus, Utterance
 from sejax.errors import InputError
-from sejax.host.wording import count
+from sejax.host.wording import count, printable
 
 FIELDS = ("speaker", "label", "session", "fold", "id")
 """The fields of an utterance in which two spellings of one word are an error."""
@@ -137,11 +137,6 @@ def find_control(text: str) -> str | None:
 def show(text: str) -> str:
     """Returns a word in quotes for a message, shortened if it is long, invisible characters by their codes."""
     return repr(text if len(text) <= _LONGEST_WORD else text[: _LONGEST_WORD - 3] + "...")
-
-
-def printable(text: str) -> str:
-    """Returns a text with its invisible characters, and bytes that are no text, shown by their codes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def unify(corpus: Corpus) -> Corpus:

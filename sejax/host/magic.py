@@ -5,10 +5,11 @@ import re
 
 # How many bytes `describe_contents` wants to see.
 FIRST_BYTES = 512
+_GIT_LFS = b"version https://git-lfs"
 
 # Beginnings that say what a file is, by whether it is audio or video.
 _OTHERS = (
-    (b"version https://git-lfs", "a git-lfs pointer instead of the file itself (`git lfs pull` fetches it)"),
+    (_GIT_LFS, "a git-lfs pointer instead of the file itself (`git lfs pull` fetches it)"),
     (b"PK\x03\x04", "a zip archive"),
     (b"PK\x05\x06", "an empty zip archive"),
     (b"\x1f\x8b", "a gzip archive"),
@@ -73,6 +74,11 @@ def holds_media(first_bytes: bytes) -> bool:
     """Returns whether a file that begins with these bytes is audio or video, of whatever format."""
     identified = _identify(first_bytes[:FIRST_BYTES])
     return identified is not None and identified[1]
+
+
+def is_git_lfs_pointer(first_bytes: bytes) -> bool:
+    """Returns whether a file that begins with these bytes is the stub that a clone without git-lfs leaves."""
+    return first_bytes.startswith(_GIT_LFS)
 
 
 def describe_contents(first_bytes: bytes) -> str | None:

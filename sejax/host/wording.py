@@ -18,6 +18,11 @@ def one_line(error: BaseException, *, most: int | None = None) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:most]
 
 
+def printable(text: str) -> str:
+    """Returns a text with its invisible characters, and bytes that are no text, shown by their codes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def json_problem(text: str, error: Exception) -> str:
     """Returns why a text is no JSON, as the end of a sentence about its file."""
     if not text.strip():

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sejax.corpora.labels import vote_shares
-from sejax.corpora.read import read_corpus
+from sejax.corpora.read import CORPORA, read_corpus
 from sejax.corpora.readers import iemocap
 from sejax.corpora.readers.iemocap import (
     CODE_COUNTS,
@@ -430,9 +430,7 @@ def test_an_unknown_scheme_lists_those_that_exist(tmp_path):
 
 
 def test_an_unknown_corpus_and_a_missing_data_dir(tmp_path):
-    with pytest.raises(
-        InputError, match=r"config\.corpus is 'iemocapp', expected one of emodb, iemocap, synthetic, table"
-    ):
+    with pytest.raises(InputError, match=rf"config\.corpus is 'iemocapp', expected one of {', '.join(CORPORA)}"):
         read_corpus("iemocapp", str(tmp_path))
     with pytest.raises(
         InputError, match=r"config\.data_dir is '', expected emodb\.zip or its unpacked folder: .* emodb needs data_dir"
