@@ -4,8 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sejax.corpora.readers.biic_podcast import read_biic_podcast
 from sejax.corpora.readers.emodb import read_emodb
 from sejax.corpora.readers.iemocap import read_iemocap, read_synthetic
+from sejax.corpora.readers.msp_improv import read_msp_improv
+from sejax.corpora.readers.msp_podcast import read_msp_podcast
 from sejax.corpora.readers.table import read_table
 from sejax.corpora.schema import Corpus
 from sejax.corpora.spelling import unify
@@ -38,6 +41,9 @@ CORPORA: Mapping[str, CorpusReader] = {
         read_synthetic, "the folder that write_synthetic has written", "words", prepare=prepare_synthetic
     ),
     "table": CorpusReader(read_table, "a CSV file"),
+    "biic_podcast": CorpusReader(read_biic_podcast, "the folder with Labels and Audios"),
+    "msp_improv": CorpusReader(read_msp_improv, "the folder with Evaluation.txt and session1 to session6"),
+    "msp_podcast": CorpusReader(read_msp_podcast, "the folder with Labels and Audios"),
 }
 
 

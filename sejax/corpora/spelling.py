@@ -7,6 +7,7 @@ what no eye tells apart is an error.
 """
 
 import dataclasses
+import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -122,6 +123,16 @@ def _difference(one: str, other: str, steps: Sequence[_Step]) -> str:
         return "are the same number"
     needed = [step for step in steps if len({_key(word, [s for s in steps if s != step]) for word in (one, other)}) > 1]
     return f"differ only in {' and '.join(step.difference for step in ([enough] if enough else needed or steps))}"
+
+
+def hash_words(transcript: str) -> str | None:
+    """Returns an id of the words of a transcript without case, punctuation and sounds in brackets; None without words.
+
+    It is a hash, because the words are under the corpus's licence, and ids are written to results.
+    """
+    spoken = re.sub(r"\[[^\]]*\]", " ", transcript.lower())
+    words = " ".join(re.findall(r"[^\W_]+", spoken.replace("'", "")))
+    return hashlib.blake2b(words.encode(), digest_size=6).hexdigest() if words else None
 
 
 def find_control(text: str) -> str | None:
