@@ -6,7 +6,9 @@ from typing import Any
 
 from sejax.corpora.readers.biic_podcast import read_biic_podcast
 from sejax.corpora.readers.emodb import read_emodb
+from sejax.corpora.readers.enterface import read_enterface
 from sejax.corpora.readers.iemocap import read_iemocap, read_synthetic
+from sejax.corpora.readers.meld import read_meld
 from sejax.corpora.readers.msp_improv import read_msp_improv
 from sejax.corpora.readers.msp_podcast import read_msp_podcast
 from sejax.corpora.readers.table import read_table
@@ -42,6 +44,8 @@ CORPORA: Mapping[str, CorpusReader] = {
     ),
     "table": CorpusReader(read_table, "a CSV file"),
     "biic_podcast": CorpusReader(read_biic_podcast, "the folder with Labels and Audios"),
+    "enterface": CorpusReader(read_enterface, "the folder with subject 1 to subject 44"),
+    "meld": CorpusReader(read_meld, "the folder with train_sent_emo.csv and the converted clips"),
     "msp_improv": CorpusReader(read_msp_improv, "the folder with Evaluation.txt and session1 to session6"),
     "msp_podcast": CorpusReader(read_msp_podcast, "the folder with Labels and Audios"),
 }
