@@ -6,12 +6,16 @@ from typing import Any
 
 from sejax.corpora.readers.biic_podcast import read_biic_podcast
 from sejax.corpora.readers.emodb import read_emodb
+from sejax.corpora.readers.emozionalmente import read_emozionalmente
 from sejax.corpora.readers.enterface import read_enterface
 from sejax.corpora.readers.iemocap import read_iemocap, read_synthetic
+from sejax.corpora.readers.kemdy import read_kemdy19, read_kemdy20
 from sejax.corpora.readers.meld import read_meld
 from sejax.corpora.readers.msp_improv import read_msp_improv
 from sejax.corpora.readers.msp_podcast import read_msp_podcast
+from sejax.corpora.readers.quechua import read_quechua
 from sejax.corpora.readers.table import read_table
+from sejax.corpora.readers.vam import read_vam
 from sejax.corpora.schema import Corpus
 from sejax.corpora.spelling import unify
 from sejax.corpora.synthetic.write import prepare_synthetic
@@ -44,10 +48,15 @@ CORPORA: Mapping[str, CorpusReader] = {
     ),
     "table": CorpusReader(read_table, "a CSV file"),
     "biic_podcast": CorpusReader(read_biic_podcast, "the folder with Labels and Audios"),
+    "emozionalmente": CorpusReader(read_emozionalmente, "the folder with audio and metadata"),
     "enterface": CorpusReader(read_enterface, "the folder with subject 1 to subject 44"),
+    "kemdy19": CorpusReader(read_kemdy19, "the folder with annotation and wav"),
+    "kemdy20": CorpusReader(read_kemdy20, "the folder with annotation and wav"),
     "meld": CorpusReader(read_meld, "the folder with train_sent_emo.csv and the converted clips"),
     "msp_improv": CorpusReader(read_msp_improv, "the folder with Evaluation.txt and session1 to session6"),
     "msp_podcast": CorpusReader(read_msp_podcast, "the folder with Labels and Audios"),
+    "quechua": CorpusReader(read_quechua, "the folder with Audios, Data and Labels"),
+    "vam": CorpusReader(read_vam, "the folder with data"),
 }
 
 
