@@ -120,7 +120,11 @@ def read_podcasts(corpus: Podcasts, data_dir: str, labels: str) -> Corpus:
     utterances, raters = _read_tables(corpus, root, audio)
     utterances, raters_notes = _add_partitions(utterances, root, audio, corpus.name), RaterCounts()
     labelled = list(_with_votes(utterances, raters, raters_notes))
-    notes = [_compare_with_releases(corpus, utterances), *_describe_files(utterances, audio), *raters_notes.notes()]
+    notes = [
+        _compare_with_releases(corpus, utterances),
+        *_describe_files(utterances, raters, audio),
+        *raters_notes.notes(),
+    ]
     notes += _describe_speakers(utterances)
     notes += [f"{name} {fault}" for name, fault in corpus.faults.items() if any(u.id == name for u in utterances)]
     classified, outside = classify(labelled, scheme)
@@ -332,7 +336,7 @@ def _compare_with_releases(corpus: Podcasts, utterances: Sequence[Utterance]) ->
     return compare_counts(title, "counts", expected, {**found, "utterances": total(nearest)})
 
 
-def _describe_files(utterances: Sequence[Utterance], audio: str) -> list[str]:
+def _describe_files(utterances: Sequence[Utterance], raters: Iterable[str], audio: str) -> list[str]:
     listed = {os.path.basename(utterance.path) for utterance in utterances}
     others = sorted(name for name in os.listdir(audio) if name.endswith(".wav") and name not in listed)
     others = [name for name in others if not name.startswith(".")]
@@ -340,6 +344,9 @@ def _describe_files(utterances: Sequence[Utterance], audio: str) -> list[str]:
     notes = []
     if others:
         notes.append(f"{count(len(others), 'wav file')} without a label left out (the first: {others[0]})")
+    unlisted = sorted(set(raters) - {utterance.id for utterance in utterances})
+    if unlisted:
+        notes.append(f"raters of {count(len(unlisted), 'file')} without a label left out (the first: {unlisted[0]})")
     if hidden:
         notes.append(f"{count(hidden, 'utterance')} of test3 with hidden labels: predicted, not scored")
     return notes

@@ -1,11 +1,14 @@
 """Ratings of valence, arousal and dominance: one cell of a label file, and what is odd about a corpus's ratings."""
 
 import math
+import re
 from collections.abc import Sequence
 
 from sejax.corpora.schema import DIMENSIONS, Utterance
 from sejax.corpora.spelling import show
 from sejax.errors import InputError
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def parse_rating(cell: str, dimension: str, scale: tuple[float, float], where: str) -> float:
@@ -24,12 +27,10 @@ def parse_rating(cell: str, dimension: str, scale: tuple[float, float], where: s
       InputError: the cell is no number, or lies far outside the scale.
     """
     low, high = scale
-    try:
-        value = float(cell.strip() or "nan")
-    except ValueError:
-        value = math.inf
-    if math.isnan(value):
+    word = cell.strip()
+    if word.casefold() in ("", "nan"):
         return math.nan
+    value = float(word) if _NUMBER.fullmatch(word) else math.inf
     margin = (high - low) / 2
     if not low - margin <= value <= high + margin:
         raise InputError(f"{where}: {dimension} is {show(cell)}, expected a number from {low:g} to {high:g}")

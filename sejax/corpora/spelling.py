@@ -130,7 +130,7 @@ def hash_words(transcript: str) -> str | None:
 
     It is a hash, because the words are under the corpus's licence, and ids are written to results.
     """
-    spoken = re.sub(r"\[[^\]]*\]", " ", transcript.lower())
+    spoken = re.sub(r"\[[^\]]*\]", " ", transcript.lower().translate(_ALIKE))
     words = " ".join(re.findall(r"[^\W_]+", spoken.replace("'", "")))
     return hashlib.blake2b(words.encode(), digest_size=6).hexdigest() if words else None
 

@@ -129,7 +129,9 @@ def _read_samples(metadata: str, audio: str) -> tuple[list[Utterance], list[str]
     }
     splits, notes = _read_splits(metadata)
     utterances = []
-    for where, row in read_rows(samples, None, ("file_name", "sentence", "actor", "emotion_expressed")):
+    for where, row in read_rows(
+        samples, None, ("file_name", "sentence", "actor", "emotion_expressed"), free=("sentence",)
+    ):
         id = _stem(row["file_name"], where)
         if not row["actor"]:
             raise InputError(f"{where}: actor is blank, expected a name of users.csv")

@@ -19,7 +19,7 @@ from sejax.corpora.labels import Labelled, LabelScheme, classify, find_scheme
 from sejax.corpora.published import compare_counts
 from sejax.corpora.rows import read_rows
 from sejax.corpora.schema import Corpus, Dropped, Utterance
-from sejax.corpora.spelling import hash_words, show, spelling_key
+from sejax.corpora.spelling import clean, hash_words, show, spelling_key
 from sejax.errors import InputError
 from sejax.host.wording import count
 
@@ -88,6 +88,8 @@ _PLACES = (
     "waves/{part}_{clip}",
     "{part}_{clip}",
 )
+# Apostrophes and dashes of Windows-1252, which the tables have as control characters.
+_WINDOWS = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
 _CLIP = re.compile(r"(?:(?:train|dev|test)_)?dia\d+_utt\d+")
 
 
@@ -167,7 +169,8 @@ def _read_rows(
     table: str, part: str, place: str, sentiment: bool, speakers: dict[str, str], spellings: set[str]
 ) -> Iterator[Utterance]:
     first: dict[str, str] = {}
-    for where, row in read_rows(table, None, _COLUMNS, free=("Utterance",)):
+    for where, row in read_rows(table, None, _COLUMNS, free=("Utterance", "Speaker")):
+        name = clean(row["Speaker"].translate(_WINDOWS))
         for column in ("Dialogue_ID", "Utterance_ID", "Season", "Episode"):
             if not row[column].isascii() or not row[column].isdigit():
                 raise InputError(f"{where}: {column} is {show(row[column])}, expected a whole number")
@@ -176,19 +179,19 @@ def _read_rows(
         if id in first:
             raise InputError(f"{where}: {id} occurs twice, first in {first[id]}, expected once in each part")
         first[id] = where
-        if not row["Speaker"]:
+        if not name:
             raise InputError(f"{where}: Speaker is blank, expected a name")
-        spellings.add(row["Speaker"])
+        spellings.add(name)
         column, words = (
             ("Sentiment", dict(zip(_SENTIMENTS, _SENTIMENTS, strict=True))) if sentiment else ("Emotion", _EMOTIONS)
         )
         yield Utterance(
             id=id,
             path=os.path.normpath(place.replace("{clip}", clip) + ".wav"),
-            speaker=speakers.setdefault(spelling_key(row["Speaker"]), row["Speaker"]),
+            speaker=speakers.setdefault(spelling_key(name), name),
             corpus="meld",
             session=f"season{int(row['Season']):02d}_episode{int(row['Episode']):02d}",
-            text=hash_words(row["Utterance"]),
+            text=hash_words(row["Utterance"].translate(_WINDOWS)),
             label=_word(row, column, words, where),
             split=PARTS[part].split,
             place=where,

@@ -44,7 +44,7 @@ DEV = (row(0, 0, "surprise", "negative", speaker="the interviewer", words="reall
 TEST = (
     row(0, 0, "sadness", "negative", speaker="Chandler"),
     row(38, 4, "neutral", "neutral"),
-    row(5, 1, "joy", "positive"),
+    row(5, 1, "joy", "positive", speaker="Ross\x92s Mom", words="My companys transition"),
 )
 PARTS = {"train": TRAIN, "dev": DEV, "test": TEST}
 FOLDERS = {"train": "train_splits", "dev": "dev_splits_complete", "test": "output_repeated_splits_test"}
@@ -124,6 +124,8 @@ def test_a_speaker_has_one_spelling_and_a_text_one_id(tmp_path):
     utterances = by_id(read_corpus("meld", write_tree(tmp_path)))
     assert utterances["train_dia0_utt1"].speaker == utterances["dev_dia0_utt0"].speaker == "The Interviewer"
     assert utterances["train_dia0_utt1"].text == utterances["dev_dia0_utt0"].text  # Really?! and really
+    assert utterances["test_dia5_utt1"].speaker == "Ross\u2019s Mom"  # U+0092 in the table
+    assert utterances["train_dia0_utt0"].text == utterances["test_dia5_utt1"].text  # U+0092 is an apostrophe
     assert utterances["train_dia0_utt0"].text != utterances["train_dia0_utt1"].text
 
 
@@ -183,7 +185,7 @@ def test_missing_clips_and_tables(tmp_path):
         ("Emotion", "bored", r"line 2: Emotion is 'bored', expected one of neutral, joy"),
         ("Dialogue_ID", "1a", r"line 2: Dialogue_ID is '1a', expected a whole number"),
         ("Utterance_ID", 1, r"line 3: train_dia0_utt1 occurs twice, first in .*line 2"),
-        ("Speaker", "a\tb", r"line 2: Speaker 'a\\tb' has a tab in it"),
+        ("Speaker", "a\tb", r"line 2: the speaker 'a\\tb' has a tab in it"),
         ("Speaker", "", r"line 2: Speaker is blank, expected a name"),
     ],
 )

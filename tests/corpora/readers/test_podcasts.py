@@ -165,10 +165,13 @@ def test_files_without_a_row_and_rows_without_a_file(tmp_path):
     (tmp_path / "Audios" / "MSP-PODCAST_9999_0001.wav").touch()
     (tmp_path / "Audios" / "._MSP-PODCAST_0001_0008.wav").touch()
     os.remove(tmp_path / "Audios" / "MSP-PODCAST_0001_0009.wav")
+    detailed = '"MSP-PODCAST_9999_0002.wav","WORKER00000001; Angry; A:6; V:2; D:5;"'
+    (tmp_path / "Labels" / "labels_detailed.csv").write_text(f"{DETAILED}{detailed}\n", "utf-8")
     corpus = read_corpus("msp_podcast", str(tmp_path))
     (dropped,) = corpus.dropped
     assert "labels_consensus.csv, line 3: MSP-PODCAST_0001_0009 is listed, but there is no audio file" in dropped.reason
     assert "1 wav file without a label left out (the first: MSP-PODCAST_9999_0001.wav)" in corpus.notes
+    assert "raters of 1 file without a label left out (the first: MSP-PODCAST_9999_0002)" in corpus.notes
 
 
 def test_counts_are_compared_with_the_nearest_release(tmp_path):
