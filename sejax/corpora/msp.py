@@ -7,7 +7,6 @@ The ratings are activation (arousal), valence and dominance in this order, and n
 read by their letters. The further words may be absent, and may hold semicolons and colons of their own.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -235,6 +234,3 @@ def secondary_shares(raters: Sequence[Rater]) -> dict[str, float] | None:
     """Returns the further words of the raters -> the share of the raters who named each; None without any."""
     named = Counter(word for rater in raters for word in rater.secondary)
     return {word: n / len(raters) for word, n in sorted(named.items())} or None
-
-
-NO_RATINGS = (math.nan, math.nan, math.nan)

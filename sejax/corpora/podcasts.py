@@ -9,17 +9,18 @@
 The columns are arousal (EmoAct), valence and dominance in this order, and are read by their names.
 """
 
+import math
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sejax.corpora.files import find_path, read_text, require_folder, require_path, separate_absent
 from sejax.corpora.labels import Labelled, LabelScheme, classify, find_scheme, plurality
 from sejax.corpora.msp import (
     CLASS_OF_WORD,
-    NO_RATINGS,
     Rater,
     RaterCounts,
     parse_letter,
@@ -32,7 +33,7 @@ from sejax.corpora.published import compare_counts
 from sejax.corpora.ratings import describe_ratings, parse_rating
 from sejax.corpora.rows import read_cells, read_rows
 from sejax.corpora.schema import Corpus, Utterance, unknown_speaker
-from sejax.corpora.spelling import show
+from sejax.corpora.spelling import find_control, show
 from sejax.errors import InputError
 from sejax.host.wording import count
 
@@ -156,8 +157,8 @@ def _read_tables(corpus: Podcasts, root: str, audio: str) -> tuple[list[Utteranc
         utterances = []
         for evaluation in read_evaluations(text, VAD_SCALE):
             raters[evaluation.name] = evaluation.raters
-            utterance = _utterance(evaluation.name, audio, corpus.name, evaluation.where)
-            utterances.append(replace(utterance, label=evaluation.label, vad=evaluation.vad))
+            label, vad = evaluation.label, evaluation.vad
+            utterances.append(_utterance(evaluation.name, audio, corpus.name, evaluation.where, label=label, vad=vad))
     else:
         raise InputError(f"no {corpus.title} in {root!r}: expected Labels/{_TABLES[0]} or Labels/labels.txt in it")
     first: dict[str, str] = {}
@@ -168,34 +169,39 @@ def _read_tables(corpus: Podcasts, root: str, audio: str) -> tuple[list[Utteranc
     return utterances, raters
 
 
-def _utterance(name: str, audio: str, corpus: str, where: str) -> Utterance:
-    """Returns an utterance of which nothing but its file is known yet."""
-    path = os.path.join(audio, f"{name}.wav")
-    speaker = unknown_speaker(name)
-    return Utterance(id=name, path=path, speaker=speaker, corpus=corpus, speaker_known=False, place=where)
+def _utterance(name: str, audio: str, corpus: str, where: str, speaker: str = "", **fields: Any) -> Utterance:
+    """Returns an utterance. Without a speaker it has an unknown one. `fields` are further fields."""
+    return Utterance(
+        id=name,
+        path=os.path.join(audio, f"{name}.wav"),
+        speaker=speaker or unknown_speaker(name),
+        corpus=corpus,
+        speaker_known=bool(speaker),
+        place=where,
+        **fields,
+    )
 
 
 def _read_consensus(table: str, audio: str, corpus: str) -> Iterator[Utterance]:
     for where, row in read_rows(table, None, ("FileName", "EmoAct", "EmoVal", "EmoDom")):
-        name = _stem(row["FileName"], where)
-        valence, arousal, dominance = (
+        vad = tuple(
             parse_rating(row[column], dimension, VAD_SCALE, where)
             for column, dimension in (("EmoVal", "valence"), ("EmoAct", "arousal"), ("EmoDom", "dominance"))
         )
-        utterance = _utterance(name, audio, corpus, where)
         speaker = row.get("SpkrID", "")
-        if speaker.casefold() not in _UNKNOWN:
-            utterance = replace(utterance, speaker=speaker, speaker_known=True)
         split = _parse_split(row["Split_Set"], where) if row.get("Split_Set") else None
         label = _label(row, where)
-        rated = any(value == value for value in (valence, arousal, dominance))
-        yield replace(
-            utterance,
+        yield _utterance(
+            _stem(row["FileName"], where),
+            audio,
+            corpus,
+            where,
+            "" if speaker.casefold() in _UNKNOWN else speaker,
             label=label,
-            vad=(valence, arousal, dominance),
+            vad=vad,
             gender=_GENDERS.get(row.get("Gender", "").casefold()),
             split=split,
-            hidden=split == "test3" and label is None and not rated,
+            hidden=split == "test3" and label is None and all(map(math.isnan, vad)),
         )
 
 
@@ -222,7 +228,7 @@ def _label(row: Mapping[str, str], where: str) -> str | None:
 
 def _stem(file: str, where: str) -> str:
     stem, ending = os.path.splitext(file)
-    if ending.casefold() != ".wav" or "/" in stem or "\\" in stem:
+    if ending.casefold() != ".wav" or "/" in stem or "\\" in stem or find_control(stem):
         raise InputError(f"{where}: the file is {show(file)}, expected a name such as MSP-PODCAST_0001_0008.wav")
     return stem
 
@@ -239,12 +245,14 @@ def _parse_split(word: str, where: str) -> str:
 def _read_detailed(path: str) -> dict[str, list[Rater]]:
     """Reads `labels_detailed.csv`: a header of any form, then a file and a rater's line in each record."""
     raters: dict[str, list[Rater]] = {}
+    file = name = ""
     for number, (where, cells) in enumerate(read_cells(path)):
         if not any(map(str.strip, cells)) or (number == 0 and ";" not in "".join(cells)):
             continue
         if len(cells) < 2:
             raise InputError(f"{where}: found {','.join(cells)!r}, expected a file and a rater's line")
-        name = _stem(cells[0].strip(), where)
+        if cells[0] != file:  # the lines of a file stand together
+            file, name = cells[0], _stem(cells[0].strip(), where)
         raters.setdefault(name, []).append(parse_rater(",".join(cells[1:]), where))
     return raters
 
@@ -269,7 +277,7 @@ def _add_partitions(utterances: list[Utterance], root: str, audio: str, corpus: 
             utterance = replace(utterance, gender=genders[utterance.speaker])
         complete.append(utterance)
     for name, where in sorted(hidden.items()):
-        complete.append(replace(_utterance(name, audio, corpus, where), split="test3", hidden=True, vad=NO_RATINGS))
+        complete.append(_utterance(name, audio, corpus, where, split="test3", hidden=True))
     return sorted(complete, key=lambda utterance: utterance.id)
 
 
@@ -318,7 +326,9 @@ def _with_votes(
         votes = votes_of(listed)
         if votes:
             counts.compare(utterance.id, utterance.label, plurality(votes))
-        yield Labelled(replace(utterance, secondary=secondary_shares(listed)), votes)
+        if secondary := secondary_shares(listed):
+            utterance = replace(utterance, secondary=secondary)
+        yield Labelled(utterance, votes)
 
 
 def _compare_with_releases(corpus: Podcasts, utterances: Sequence[Utterance]) -> str:

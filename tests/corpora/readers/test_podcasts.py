@@ -259,6 +259,7 @@ def test_a_row_that_cannot_be_read_is_quoted(tmp_path, old, new, message):
         ("Labels/labels_detailed.csv", 'FileName,A\n"M_1.wav","W1; Angry"\n', r"line 2: found 'W1; Angry', expected"),
         ("Labels/labels_detailed.csv", 'FileName,A\n"M_1.wav"\n', r"line 2: found 'M_1.wav', expected a file and"),
         ("Partitions.txt", "Train, M_1.wav\n", r"line 1: found 'Train, M_1.wav', expected two fields"),
+        ("Partitions.txt", "Test3; M\0_1.wav\n", r"line 1: the file is 'M.x00_1.wav', expected a name"),
         ("Partitions.txt", "Dev; M_1.wav\n", r"line 1: the split is 'Dev', expected Train"),
         ("Speaker_ids.txt", "M_1; Speaker_3\n", r"line 1: found 'M_1' and 'Speaker_3', expected a wav file"),
     ],
