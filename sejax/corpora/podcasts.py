@@ -9,7 +9,6 @@
 The columns are arousal (EmoAct), valence and dominance in this order, and are read by their names.
 """
 
-import math
 import os
 import re
 from collections import Counter
@@ -190,18 +189,16 @@ def _read_consensus(table: str, audio: str, corpus: str) -> Iterator[Utterance]:
         )
         speaker = row.get("SpkrID", "")
         split = _parse_split(row["Split_Set"], where) if row.get("Split_Set") else None
-        label = _label(row, where)
         yield _utterance(
             _stem(row["FileName"], where),
             audio,
             corpus,
             where,
             "" if speaker.casefold() in _UNKNOWN else speaker,
-            label=label,
+            label=_label(row, where),
             vad=vad,
             gender=_GENDERS.get(row.get("Gender", "").casefold()),
             split=split,
-            hidden=split == "test3" and label is None and all(map(math.isnan, vad)),
         )
 
 
@@ -275,6 +272,8 @@ def _add_partitions(utterances: list[Utterance], root: str, audio: str, corpus: 
             utterance = replace(utterance, speaker=speakers[utterance.id], speaker_known=True)
         if utterance.gender is None and utterance.speaker in genders:
             utterance = replace(utterance, gender=genders[utterance.speaker])
+        if utterance.split == "test3" and not utterance.has_truth:
+            utterance = replace(utterance, hidden=True)
         complete.append(utterance)
     for name, where in sorted(hidden.items()):
         complete.append(_utterance(name, audio, corpus, where, split="test3", hidden=True))

@@ -13,6 +13,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 from sejax.corpora.files import require_folder, require_path, separate_absent
 from sejax.corpora.labels import Labelled, LabelScheme, classify, find_scheme, plurality
@@ -106,8 +107,7 @@ def read_emozionalmente(data_dir: str, labels: str = "default") -> Corpus:
 
 
 def _perceived(utterance: Utterance, votes: tuple[tuple[str, ...], ...]) -> Labelled:
-    changed = Utterance(**{**vars(utterance), "label": plurality(votes)})
-    return Labelled(changed, votes)
+    return Labelled(replace(utterance, label=plurality(votes)), votes)
 
 
 def _read_votes(path: str) -> tuple[dict[str, tuple[tuple[str, ...], ...]], int]:

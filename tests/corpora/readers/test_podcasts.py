@@ -138,26 +138,36 @@ def test_an_unknown_speaker_is_nobody_else(tmp_path):
 
 
 def test_hidden_labels_are_kept_without_labels(tmp_path):
-    rows = (*ROWS, "MSP-PODCAST_test3_0001.wav,,,,,Unknown,Unknown,Test3")
+    rows = (
+        *ROWS,
+        "MSP-PODCAST_test3_0001.wav,,,,,Unknown,Unknown,Test3",
+        "MSP-PODCAST_0005_0001.wav,,,,,Unknown,Unknown,",
+    )
     write_tree(tmp_path, rows, hidden=("MSP-PODCAST_test3_0003.wav",))
     (tmp_path / "Partitions.txt").write_text(
         "Train; MSP-PODCAST_0001_0008.wav\nTest3; MSP-PODCAST_test3_0001.wav\nTest3; MSP-PODCAST_test3_0002.wav\n"
+        "Test3; MSP-PODCAST_0005_0001.wav\n"
     )
     corpus = read_corpus("msp_podcast", str(tmp_path))
     hidden = {name: u for name, u in by_id(corpus).items() if u.hidden}
-    assert sorted(hidden) == ["test3_0001", "test3_0003"]  # by the table, by its name
+    assert sorted(hidden) == ["0005_0001", "test3_0001", "test3_0003"]  # by the list, the table, the name
     for utterance in hidden.values():
         assert utterance.label is None and utterance.distribution is None and not utterance.has_truth
         assert utterance.split == "test3" and all(map(math.isnan, utterance.vad))
     (dropped,) = corpus.dropped  # by the list, without audio
     assert (dropped.id, dropped.kind) == ("MSP-PODCAST_test3_0002", Loss.ABSENT)
-    assert "3 utterances of test3 with hidden labels: predicted, not scored" in corpus.notes
+    assert "4 utterances of test3 with hidden labels: predicted, not scored" in corpus.notes
 
 
 def test_a_test3_with_labels_is_not_hidden(tmp_path):
     rows = (*ROWS, "MSP-PODCAST_test3_0001.wav,N,4.0,4.0,4.0,7,Male,Test3")
-    utterance = by_id(read_corpus("msp_podcast", write_tree(tmp_path, rows, hidden=())))["test3_0001"]
-    assert (utterance.hidden, utterance.label, utterance.split) == (False, "neutral", "test3")
+    rows = (*rows, "MSP-PODCAST_test3_0002.wav,N,,,,7,Male,Test3", "MSP-PODCAST_test3_0003.wav,,4.0,4.0,,7,Male,Test3")
+    utterances = by_id(read_corpus("msp_podcast", write_tree(tmp_path, rows, hidden=())))
+    assert [(u.hidden, u.label) for name, u in utterances.items() if u.split == "test3"] == [
+        (False, "neutral"),
+        (False, "neutral"),
+        (False, None),
+    ]
 
 
 def test_files_without_a_row_and_rows_without_a_file(tmp_path):
