@@ -5,8 +5,9 @@ import os
 import re
 import stat
 import unicodedata
+from collections.abc import Iterable
 
-from sejax.corpora.schema import Loss
+from sejax.corpora.schema import Dropped, Loss, Utterance
 from sejax.errors import InputError
 from sejax.host.archives import open_file, special_kind, split_archive
 
@@ -92,6 +93,83 @@ class AudioFiles:
 def _canonical(name: str, fold_case: bool) -> str:
     canonical = unicodedata.normalize("NFC", name)
     return canonical.casefold() if fold_case else canonical
+
+
+def separate_absent(utterances: Iterable[Utterance]) -> tuple[list[Utterance], list[Dropped]]:
+    """Returns the utterances whose audio is there, and the others as dropped ones, each with a sentence."""
+    files = AudioFiles()
+    present, dropped = [], []
+    for utterance in utterances:
+        problem = files.problem(utterance.path)
+        if problem is None:
+            present.append(utterance)
+            continue
+        kind, sentence = problem
+        listed = f"{utterance.place}: " if utterance.place else ""
+        dropped.append(Dropped(utterance.id, utterance.path, f"{listed}{utterance.id} is listed, but {sentence}", kind))
+    return present, dropped
+
+
+def find_path(root: str, *candidates: str) -> str | None:
+    """Returns the first of some paths below a folder that is there, capitals aside; None if none is.
+
+    Args:
+      root: the folder.
+      candidates: paths relative to it, with `/`.
+    """
+    for candidate in candidates:
+        path = root
+        for part in candidate.split("/"):
+            if not os.path.isdir(path):
+                break
+            names = {name.casefold(): name for name in sorted(os.listdir(path), reverse=True)}
+            name = part if part in names.values() else names.get(part.casefold())
+            if name is None:
+                break
+            path = os.path.join(path, name)
+        else:
+            return path
+    return None
+
+
+def require_path(root: str, title: str, *candidates: str) -> str:
+    """Returns what `find_path` finds.
+
+    Args:
+      root: the folder.
+      title: the name of the corpus, for messages.
+      candidates: paths relative to it.
+
+    Raises:
+      InputError: none of them is there.
+    """
+    path = find_path(root, *candidates)
+    if path is None:
+        raise InputError(f"no {title} in {root!r}: expected {' or '.join(candidates)} in it")
+    return path
+
+
+def require_folder(data_dir: str, title: str, what: str) -> str:
+    """Returns the absolute path of a corpus's folder.
+
+    Raises:
+      InputError: there is none.
+    """
+    if not os.path.isdir(data_dir):
+        raise InputError(f"no {title} at {data_dir!r}: expected {what}")
+    return os.path.abspath(data_dir)
+
+
+def read_text(path: str) -> str:
+    """Returns the text of a file of a release, whatever its newlines are.
+
+    Ids, labels and numbers are ASCII in every release. Comments need not be decodable: they may hold U+FFFD.
+
+    Raises:
+      InputError: see `read_bytes`.
+    """
+    text = read_bytes(path, "a text file of the release").decode("utf-8-sig", errors="replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def check_regular(path: str, what: str) -> None:

@@ -8,20 +8,29 @@ from typing import Any
 from sejax.corpora.common_classes import find_common, with_common_classes, without_empty_classes
 from sejax.corpora.direction import wrong_directions
 from sejax.corpora.readers.aesdd import read_aesdd
+from sejax.corpora.readers.biic_podcast import read_biic_podcast
 from sejax.corpora.readers.cafe import read_cafe
 from sejax.corpora.readers.cremad import read_cremad
 from sejax.corpora.readers.emodb import read_emodb
 from sejax.corpora.readers.emovo import read_emovo
+from sejax.corpora.readers.emozionalmente import read_emozionalmente
+from sejax.corpora.readers.enterface import read_enterface
 from sejax.corpora.readers.esd import read_esd
 from sejax.corpora.readers.iemocap import IEMOCAP_SCHEMES, read_iemocap, read_synthetic
 from sejax.corpora.readers.jl import read_jl
+from sejax.corpora.readers.kemdy import read_kemdy19, read_kemdy20
+from sejax.corpora.readers.meld import read_meld
 from sejax.corpora.readers.mesd import read_mesd
+from sejax.corpora.readers.msp_improv import read_msp_improv
+from sejax.corpora.readers.msp_podcast import read_msp_podcast
+from sejax.corpora.readers.quechua import read_quechua
 from sejax.corpora.readers.ravdess import read_ravdess, read_ravdess_song
 from sejax.corpora.readers.savee import read_savee
 from sejax.corpora.readers.shemo import read_shemo
 from sejax.corpora.readers.subesco import read_subesco
 from sejax.corpora.readers.table import read_table
 from sejax.corpora.readers.tess import read_tess
+from sejax.corpora.readers.vam import read_vam
 from sejax.corpora.schema import Corpus
 from sejax.corpora.spelling import unify
 from sejax.corpora.synthetic.write import prepare_synthetic
@@ -50,16 +59,25 @@ class CorpusReader:
 
 CORPORA: Mapping[str, CorpusReader] = {
     "aesdd": CorpusReader(read_aesdd, "aesdd.zip or its unpacked folder"),
+    "biic_podcast": CorpusReader(read_biic_podcast, "the folder with Labels and Audios"),
     "cafe": CorpusReader(read_cafe, "cafe.zip or its unpacked folder"),
     "cremad": CorpusReader(read_cremad, "cremad.zip or its unpacked folder, which holds AudioWAV", "intended"),
     "emodb": CorpusReader(read_emodb, "emodb.zip or its unpacked folder"),
     "emovo": CorpusReader(read_emovo, "emovo.zip or its unpacked folder"),
+    "emozionalmente": CorpusReader(read_emozionalmente, "the folder with audio and metadata"),
+    "enterface": CorpusReader(read_enterface, "the folder with subject 1 to subject 44"),
     "esd": CorpusReader(read_esd, "esd.zip or its unpacked folder"),
     "iemocap": CorpusReader(
         read_iemocap, "the folder IEMOCAP_full_release, or the one that holds it", "words", IEMOCAP_SCHEMES
     ),
     "jl": CorpusReader(read_jl, "jl.zip or its unpacked folder", "all"),
+    "kemdy19": CorpusReader(read_kemdy19, "the folder with annotation and wav"),
+    "kemdy20": CorpusReader(read_kemdy20, "the folder with annotation and wav"),
+    "meld": CorpusReader(read_meld, "the folder with train_sent_emo.csv and the converted clips"),
     "mesd": CorpusReader(read_mesd, "mesd.zip or its unpacked folder"),
+    "msp_improv": CorpusReader(read_msp_improv, "the folder with Evaluation.txt and session1 to session6"),
+    "msp_podcast": CorpusReader(read_msp_podcast, "the folder with Labels and Audios", schemes=("default", "four")),
+    "quechua": CorpusReader(read_quechua, "the folder with Audios, Data and Labels"),
     "ravdess": CorpusReader(read_ravdess, "ravdess.zip or its unpacked folder"),
     "ravdess_song": CorpusReader(read_ravdess_song, "ravdess_song.zip or its unpacked folder"),
     "savee": CorpusReader(read_savee, "savee.zip or its unpacked folder"),
@@ -70,6 +88,7 @@ CORPORA: Mapping[str, CorpusReader] = {
     ),
     "table": CorpusReader(read_table, "a CSV file"),
     "tess": CorpusReader(read_tess, "tess.zip or its unpacked folder"),
+    "vam": CorpusReader(read_vam, "the folder with data"),
 }
 
 

@@ -19,8 +19,27 @@ _EXCEL = "in Excel: save as 'CSV UTF-8'"
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
+def read_cells(path: str) -> Iterator[tuple[str, list[str]]]:
+    """Yields the cells of each record of a CSV file, as they are written, with its place as in `read_rows`.
+
+    Raises:
+      InputError: the file cannot be read, is no UTF-8 text or no CSV.
+    """
+    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
+    line = 1  # in which the record begins that is read next
+    try:
+        for cells in reader:
+            where, line = f"{path}, line {line}", reader.line_num + 1
+            yield where, cells
+    except csv.Error as error:
+        problem = "a quote is opened and never closed" if "end of data" in str(error) else str(error)
+        raise InputError(
+            f"{path}, line {line}: cannot be read as CSV ({problem}), expected cells separated by commas"
+        ) from error
+
+
 def read_rows(
-    path: str, columns: Sequence[str] | None, required: Sequence[str]
+    path: str, columns: Sequence[str] | None, required: Sequence[str], *, free: Sequence[str] = ()
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yields each row of a CSV file with its place: the file and the line in which the row begins.
 
@@ -32,38 +51,30 @@ def read_rows(
       path: the file.
       columns: the columns that it may have; None: any.
       required: the columns that it must have.
+      free: the columns of free text, in which control characters are no error.
 
     Raises:
       InputError: the file cannot be read, is no UTF-8 text or no CSV; a column is missing, unknown or named twice; a
         row has more or fewer cells than the header; or a cell has a control character in it.
     """
-    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
-    line = 1  # in which the record begins that is read next
-    try:
-        header = [clean(name) for name in next(reader, [])]
-        _check_header(header, columns, required, path)
-        line = reader.line_num + 1
-        for cells in reader:
-            where, line = f"{path}, line {line}", reader.line_num + 1
-            if not any(trim(cell) for cell in cells):
-                continue
-            if len(cells) != len(header):
-                raise InputError(f"{where}: {len(cells)} cells, expected the {len(header)} columns of the header")
-            for name, cell in zip(header, cells, strict=True):
-                if control := find_control(trim(cell)):
-                    raise InputError(
-                        f"{where}: {name} {show(trim(cell))} has {control} in it, expected text without any (is a "
-                        "quote never closed?)"
-                    )
-            yield (
-                where,
-                {name: cell if name == "path" else clean(cell) for name, cell in zip(header, cells, strict=True)},
-            )
-    except csv.Error as error:
-        problem = "a quote is opened and never closed" if "end of data" in str(error) else str(error)
-        raise InputError(
-            f"{path}, line {line}: cannot be read as CSV ({problem}), expected cells separated by commas"
-        ) from error
+    records = read_cells(path)
+    header = [clean(name) for name in next(records, ("", []))[1]]
+    _check_header(header, columns, required, path)
+    for where, cells in records:
+        if not any(trim(cell) for cell in cells):
+            continue
+        if len(cells) != len(header):
+            raise InputError(f"{where}: {len(cells)} cells, expected the {len(header)} columns of the header")
+        for name, cell in zip(header, cells, strict=True):
+            if name not in free and (control := find_control(trim(cell))):
+                raise InputError(
+                    f"{where}: {name} {show(trim(cell))} has {control} in it, expected text without any (is a "
+                    "quote never closed?)"
+                )
+        yield (
+            where,
+            {name: cell if name == "path" else clean(cell) for name, cell in zip(header, cells, strict=True)},
+        )
 
 
 def _read_text(path: str) -> str:

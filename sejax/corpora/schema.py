@@ -72,6 +72,11 @@ class Utterance:
         return self.label is not None or self.distribution is not None or not all(map(math.isnan, self.vad))
 
 
+def unknown_speaker(id: str) -> str:
+    """Returns the speaker of an utterance, by its id, of which nobody says who speaks: a name of its own."""
+    return f"unknown-{id}"
+
+
 def is_split(name: str) -> bool:
     """Returns whether a name is that of a split: train, val, test, or test1, test2, ... where there are several."""
     return _SPLIT.fullmatch(name) is not None

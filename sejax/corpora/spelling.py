@@ -7,6 +7,7 @@ what no eye tells apart is an error.
 """
 
 import dataclasses
+import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -41,6 +42,8 @@ def clean(text: str) -> str:
 
 def trim(text: str) -> str:
     """Returns a text without blanks and characters without width at its ends."""
+    if text.isascii() and text.isprintable():  # most words, and much faster
+        return text.strip(" ")
     start, end = 0, len(text)
     while start < end and _is_blank(text[start]):
         start += 1
@@ -124,8 +127,20 @@ def _difference(one: str, other: str, steps: Sequence[_Step]) -> str:
     return f"differ only in {' and '.join(step.difference for step in ([enough] if enough else needed or steps))}"
 
 
+def hash_words(transcript: str) -> str | None:
+    """Returns an id of the words of a transcript without case, punctuation and sounds in brackets; None without words.
+
+    It is a hash, because the words are under the corpus's licence, and ids are written to results.
+    """
+    spoken = re.sub(r"\[[^\]]*\]", " ", transcript.lower().translate(_ALIKE))
+    words = " ".join(re.findall(r"[^\W_]+", spoken.replace("'", "")))
+    return hashlib.blake2b(words.encode(), digest_size=6).hexdigest() if words else None
+
+
 def find_control(text: str) -> str | None:
     """Returns the name of the first control character or line separator of a text, None without one."""
+    if text.isprintable():  # most words, and much faster
+        return None
     for character in text:
         if unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs"):
             return {"\n": "a line break", "\r": "a carriage return", "\t": "a tab", "\0": "a NUL"}.get(

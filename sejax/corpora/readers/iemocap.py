@@ -10,7 +10,6 @@ actor who speaks: `Ses05M_script01_1b_F003` is spoken by Ses05F.
 The synthetic corpus is written in this layout, with a marker file beside the tree, and is read here too.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -21,9 +20,11 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from sejax.corpora.files import AudioFiles, read_bytes
+from sejax.corpora.files import AudioFiles, read_text
 from sejax.corpora.labels import LabelScheme, find_scheme, vote_shares
+from sejax.corpora.ratings import describe_ratings
 from sejax.corpora.schema import DIMENSIONS, Corpus, Dropped, Utterance
+from sejax.corpora.spelling import hash_words
 from sejax.errors import InputError
 
 VAD_SCALE = (1.0, 5.0)
@@ -223,7 +224,7 @@ def _read_release(data_dir: str) -> _Release:
         evaluations = _text_files(os.path.join(dialog, "EmoEvaluation"))
         n_recordings += len(evaluations)
         for path in evaluations:
-            for turn in parse_evaluation(_read_text(path), path):
+            for turn in parse_evaluation(read_text(path), path):
                 if turn.id in turns:
                     raise InputError(f"{path}: the turn {turn.id} occurs twice, expected once")
                 turns[turn.id] = turn
@@ -232,7 +233,7 @@ def _read_release(data_dir: str) -> _Release:
             notes.append(f"{session} has no dialog/transcriptions: its scripted turns have no text id")
             continue
         for path in _text_files(transcriptions):
-            words, unread = parse_transcript(_read_text(path))
+            words, unread = parse_transcript(read_text(path))
             transcripts.update(words)
             nameless += unread
     if nameless:
@@ -410,12 +411,10 @@ def parse_transcript(text: str) -> tuple[dict[str, str], int]:
 def text_id(turn: Turn, transcript: str) -> str | None:
     """Returns the id of a scripted turn's words, None for an improvised turn and for one without words."""
     match = _UTTERANCE.fullmatch(turn.id)
-    spoken = re.sub(r"\[[^\]]*\]", " ", transcript.lower())
-    normalised = " ".join(re.findall(r"[^\W_]+", spoken.replace("'", "")))
-    if match is None or turn.improvised or not normalised:
+    words = hash_words(transcript)
+    if match is None or turn.improvised or words is None:
         return None
-    # A hash, because the words are under the corpus's licence and the id is written to results.
-    return f"script{match[3]}_{hashlib.blake2b(normalised.encode(), digest_size=6).hexdigest()}"
+    return f"script{match[3]}_{words}"
 
 
 def check_full_release(turns: Iterable[Turn], root: str) -> None:
@@ -451,14 +450,7 @@ def _notes_on_selection(utterances: Sequence[Utterance], outside: Counter[str], 
     if outside:
         counts = ", ".join(f"{code} {count}" for code, count in sorted(outside.items()))
         notes.append(f"turns outside the label scheme {scheme.name}: {counts}")
-    for index, dimension in enumerate(DIMENSIONS):
-        values = [utterance.vad[index] for utterance in utterances]
-        missing = sum(math.isnan(value) for value in values)
-        beyond = sum(not math.isnan(value) and not VAD_SCALE[0] <= value <= VAD_SCALE[1] for value in values)
-        if missing:
-            notes.append(f"{dimension} is missing in {missing} utterances")
-        if beyond:
-            notes.append(f"{dimension} lies outside the scale 1 to 5 in {beyond} utterances (kept as it is)")
+    notes += describe_ratings(utterances, VAD_SCALE)
     without_votes = sum(utterance.distribution is None for utterance in utterances)
     if without_votes:
         notes.append(f"{without_votes} utterances have no vote of an external rater for any class of the scheme")
@@ -486,9 +478,3 @@ def _text_files(folder: str) -> list[str]:
         for name in sorted(os.listdir(folder))
         if name.endswith(".txt") and not name.startswith(".")
     ]
-
-
-def _read_text(path: str) -> str:
-    # Ids, labels and numbers are ASCII. Comments need not be decodable.
-    text = read_bytes(path, "a text file of the release").decode("utf-8-sig", errors="replace")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
