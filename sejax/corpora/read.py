@@ -76,7 +76,7 @@ CORPORA: Mapping[str, CorpusReader] = {
     "meld": CorpusReader(read_meld, "the folder with train_sent_emo.csv and the converted clips"),
     "mesd": CorpusReader(read_mesd, "mesd.zip or its unpacked folder"),
     "msp_improv": CorpusReader(read_msp_improv, "the folder with Evaluation.txt and session1 to session6"),
-    "msp_podcast": CorpusReader(read_msp_podcast, "the folder with Labels and Audios", schemes=("default", "four")),
+    "msp_podcast": CorpusReader(read_msp_podcast, "the folder with Labels and Audios"),
     "quechua": CorpusReader(read_quechua, "the folder with Audios, Data and Labels"),
     "ravdess": CorpusReader(read_ravdess, "ravdess.zip or its unpacked folder"),
     "ravdess_song": CorpusReader(read_ravdess_song, "ravdess_song.zip or its unpacked folder"),
