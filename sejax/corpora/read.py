@@ -59,7 +59,9 @@ class CorpusReader:
 
 CORPORA: Mapping[str, CorpusReader] = {
     "aesdd": CorpusReader(read_aesdd, "aesdd.zip or its unpacked folder"),
-    "biic_podcast": CorpusReader(read_biic_podcast, "the folder with Labels and Audios"),
+    "biic_podcast": CorpusReader(
+        read_biic_podcast, "the folder with Labels and Audios", schemes=("default", "eight", "four", "soft")
+    ),
     "cafe": CorpusReader(read_cafe, "cafe.zip or its unpacked folder"),
     "cremad": CorpusReader(read_cremad, "cremad.zip or its unpacked folder, which holds AudioWAV", "intended"),
     "emodb": CorpusReader(read_emodb, "emodb.zip or its unpacked folder"),
@@ -76,7 +78,9 @@ CORPORA: Mapping[str, CorpusReader] = {
     "meld": CorpusReader(read_meld, "the folder with train_sent_emo.csv and the converted clips"),
     "mesd": CorpusReader(read_mesd, "mesd.zip or its unpacked folder"),
     "msp_improv": CorpusReader(read_msp_improv, "the folder with Evaluation.txt and session1 to session6"),
-    "msp_podcast": CorpusReader(read_msp_podcast, "the folder with Labels and Audios"),
+    "msp_podcast": CorpusReader(
+        read_msp_podcast, "the folder with Labels and Audios", schemes=("default", "eight", "four", "soft")
+    ),
     "quechua": CorpusReader(read_quechua, "the folder with Audios, Data and Labels"),
     "ravdess": CorpusReader(read_ravdess, "ravdess.zip or its unpacked folder"),
     "ravdess_song": CorpusReader(read_ravdess_song, "ravdess_song.zip or its unpacked folder"),

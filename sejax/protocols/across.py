@@ -121,7 +121,7 @@ def _within(utterances: Sequence[Utterance], mine: Mask, most: int) -> list[Fold
     if len({u.speaker for u in own if u.speaker_known}) < 3:
         return []
 
-    def whole(mask: Mask) -> Mask:
+    def whole(mask: Bool[np.ndarray, " own"]) -> Bool[np.ndarray, " all"]:
         of_all = np.zeros(len(utterances), bool)
         of_all[rows] = mask
         return of_all
