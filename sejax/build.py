@@ -250,7 +250,8 @@ def _prepare_corpus(
     cache_dir = os.path.expanduser(config.cache_dir)
     data_dir = os.path.expanduser(config.data_dir)
     if write := CORPORA[config.corpus].prepare:
-        data_dir = write(data_dir, cache_dir, config[config.corpus].to_dict(), config.workers or None)
+        section = config[config.corpus].to_dict() if config.corpus in config else {}
+        data_dir = write(data_dir, cache_dir, section, config.workers or None)
     corpus = read_corpus(config.corpus, data_dir, labels=config.labels)
     # Features may take hours: what nobody can use is told before.
     corpus.require_usable(config.max_bad_fraction)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sejax.corpora.readers.audio_folder import prepare_audio_folder, read_audio_folder
 from sejax.corpora.readers.emodb import read_emodb
 from sejax.corpora.readers.iemocap import read_iemocap, read_synthetic
 from sejax.corpora.readers.table import read_table
@@ -21,8 +22,8 @@ class CorpusReader:
       read: reads `data_dir` under the option `labels`.
       data_dir: what `data_dir` is, for messages.
       words: the label scheme with a class for each word of the corpus, which common classes are made of.
-      prepare: writes a corpus that is generated, and returns its folder. It is called with `data_dir`,
-        `cache_dir`, the corpus's own section of the config and the number of worker processes.
+      prepare: writes a corpus that is generated or unpacked, and returns its folder. It is called with `data_dir`,
+        `cache_dir`, the corpus's own section of the config (empty without one) and the number of worker processes.
     """
 
     read: Callable[[str, str], Corpus]
@@ -38,6 +39,9 @@ CORPORA: Mapping[str, CorpusReader] = {
         read_synthetic, "the folder that write_synthetic has written", "words", prepare=prepare_synthetic
     ),
     "table": CorpusReader(read_table, "a CSV file"),
+    "audio_folder": CorpusReader(
+        read_audio_folder, "a folder of audio files with metadata.csv, .jsonl or .parquet", prepare=prepare_audio_folder
+    ),
 }
 
 
@@ -47,7 +51,8 @@ def read_corpus(name: str, data_dir: str, *, labels: str = "default") -> Corpus:
     Args:
       name: a key of `CORPORA`.
       data_dir: the place of the corpus on disk: see `CorpusReader.data_dir`.
-      labels: a label scheme of the corpus; for a table the scale of valence, arousal and dominance, such as `1..7`.
+      labels: a label scheme of the corpus; for a table the scale of valence, arousal and dominance, such as `1..7`;
+        for a folder also its names of columns (see `parse_options`).
 
     Raises:
       InputError: `name` is unknown, `data_dir` is empty, a word has two spellings (see `unify`), no utterance has
