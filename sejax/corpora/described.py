@@ -171,7 +171,8 @@ def _utterance(row: Mapping[str, str], file: str, where: str, corpus: str, *, ex
             "blank cell"
         )
     valence, arousal, dominance = (_number(row, dimension, where) for dimension in DIMENSIONS)
-    cut = "" if math.isnan(start) and math.isnan(end) else f"#{row.get('start', '')}-{row.get('end', '')}"
+    first, last = (None if math.isnan(time) else time for time in (start, end))
+    cut = "" if first is None and last is None else f"#{row.get('start', '')}-{row.get('end', '')}"
     name = row.get("id") or os.path.splitext(path)[0] + cut
     known = row["speaker"].casefold() != UNKNOWN
     utterance = Utterance(
@@ -180,14 +181,14 @@ def _utterance(row: Mapping[str, str], file: str, where: str, corpus: str, *, ex
         corpus=corpus,
         speaker=row["speaker"] if known else f"{UNKNOWN}-{name}",
         session=row.get("session") or None,
-        start=None if math.isnan(start) else start,
-        end=None if math.isnan(end) else end,
+        start=first,
+        end=last,
         text=row.get("text") or None,
         gender=GENDERS.get(gender.lower()),
         label=row.get("label") or None,
         distribution=_votes(row, where),
         vad=(valence, arousal, dominance),
-        duration=_duration(file, start, end) if exists else None,
+        duration=find_duration(file, first, last) if exists else None,
         fold=row.get("fold") or None,
         split=split or None,
         speaker_known=known,
@@ -231,14 +232,13 @@ def _class_of(column: str, where: str) -> str:
     return word
 
 
-def _duration(path: str, start: float, end: float) -> float | None:
-    """Returns the seconds from `start` to `end` within the file, None without a readable header."""
+def find_duration(path: str, start: float | None, end: float | None) -> float | None:
+    """Returns the seconds from `start` to `end` within a file, None without a readable header."""
     try:
         length = soundfile.info(path).duration
     except (soundfile.SoundFileError, OSError, TypeError):  # TypeError: headerless formats
         return None
-    begin = 0.0 if math.isnan(start) else start
-    return max(0.0, (length if math.isnan(end) else min(end, length)) - begin)
+    return max(0.0, (length if end is None else min(end, length)) - (start or 0.0))
 
 
 def _require_one_spelling_per_class(voted: Mapping[str, str], utterances: Sequence[Utterance]) -> None:
@@ -268,6 +268,12 @@ def _describe(utterances: Sequence[Utterance], truths: str) -> list[str]:
     notes = []
     if ties := sum(most_voted(weights) is None for weights in votes):
         notes.append(f"{count(ties, 'row')} without a label whose votes are a tie: kept without a class")
+    return [*notes, *describe_unknown(utterances, truths)]
+
+
+def describe_unknown(utterances: Sequence[Utterance], truths: str) -> list[str]:
+    """Returns notes on unknown speakers and hidden labels. `truths`: what a hidden utterance lacks."""
+    notes = []
     if unknown := sum(not utterance.speaker_known for utterance in utterances):
         notes.append(
             f"{count(unknown, 'utterance')} of unknown speakers, each taken as a speaker of its own: nobody can say "

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sejax.corpora.readers.audformat import read_audformat
 from sejax.corpora.readers.audio_folder import prepare_audio_folder, read_audio_folder
 from sejax.corpora.readers.emodb import read_emodb
 from sejax.corpora.readers.iemocap import read_iemocap, read_synthetic
@@ -39,6 +40,7 @@ CORPORA: Mapping[str, CorpusReader] = {
         read_synthetic, "the folder that write_synthetic has written", "words", prepare=prepare_synthetic
     ),
     "table": CorpusReader(read_table, "a CSV file"),
+    "audformat": CorpusReader(read_audformat, "the folder of a database with its db.yaml"),
     "audio_folder": CorpusReader(
         read_audio_folder, "a folder of audio files with metadata.csv, .jsonl or .parquet", prepare=prepare_audio_folder
     ),
@@ -52,7 +54,7 @@ def read_corpus(name: str, data_dir: str, *, labels: str = "default") -> Corpus:
       name: a key of `CORPORA`.
       data_dir: the place of the corpus on disk: see `CorpusReader.data_dir`.
       labels: a label scheme of the corpus; for a table the scale of valence, arousal and dominance, such as `1..7`;
-        for a folder also its names of columns (see `parse_options`).
+        for a folder also its names of columns (see `parse_options`); for a database in audformat a kind of its labels.
 
     Raises:
       InputError: `name` is unknown, `data_dir` is empty, a word has two spellings (see `unify`), no utterance has

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +346,13 @@ def test_parquet_files_that_are_none(tmp_path):
     ):
         unpack(tmp_path, tmp_path / "cache")
     fails(tmp_path, "FOLDER holds Parquet files with the audio inside, expected the folder that they are unpacked to")
+
+
+def test_the_extra_is_named_where_pyarrow_is_absent(tmp_path, monkeypatch):
+    write_shard(tmp_path / "train-00000-of-00001.parquet", [row("a.wav", 8000, 0, "s")])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InputError, match=r"pip install sejax\[datasets\]"):
+        unpack(tmp_path, tmp_path / "cache")
 
 
 # ---- bad input
