@@ -181,7 +181,7 @@ def _load_header(path: str) -> Mapping[str, Any]:
         import yaml
     except ImportError as error:
         raise InputError(
-            f"{path} is read by PyYAML, which cannot be imported ({first_line(error)}): pip install sejax[{EXTRA}]"
+            f"{path} is read by PyYAML, which cannot be imported ({first_line(error)}): pip install 'sejax[{EXTRA}]'"
         ) from error
     try:
         header = yaml.safe_load(read_bytes(path, "a header of audformat").decode("utf-8-sig"))

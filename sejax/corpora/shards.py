@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from sejax.corpora.files import is_audio
 from sejax.corpora.split_names import name_splits, splits_by_name
-from sejax.corpora.typed_rows import open_parquet, read_parquet
+from sejax.corpora.typed_rows import open_parquet, read_parquet, read_structs
 from sejax.errors import InputError
 from sejax.host.atomic import atomic_folder, atomic_write
 
@@ -71,9 +71,8 @@ def unpack_shards(folder: str, cache_dir: str) -> str:
                 with atomic_folder(unpacked) as partial:
                     _unpack(shards, folder, partial)
     except OSError as error:
-        raise InputError(
-            f"{unpacked} cannot be written ({error.strerror}), expected room in config.cache_dir"
-        ) from error
+        what = error.filename or unpacked
+        raise InputError(f"{what} cannot be written ({error.strerror}), expected room in config.cache_dir") from error
     return str(unpacked)
 
 
@@ -120,10 +119,8 @@ def _shard_splits(shards: Sequence[str], folder: str) -> dict[str, str]:
 
 
 def _unpack_shard(shard: str, prefix: str, cells: Mapping[str, str], place: Path, metadata: TextIO) -> None:
-    file = open_parquet(shard, EXTRA)
-    column = _audio_column(file, shard)
     rows = read_parquet(shard, None, EXTRA)
-    audio = (value for batch in file.iter_batches(_ROWS, columns=[column]) for value in batch.column(0).to_pylist())
+    audio = read_structs(shard, _audio_column(shard), _ROWS, EXTRA)
     for number, ((_, row), value) in enumerate(zip(rows, audio, strict=True)):
         data, path = (value["bytes"], value["path"]) if value else (None, None)
         name = f"{prefix}-{number:06}{_own_name(path or '')}"
@@ -134,8 +131,8 @@ def _unpack_shard(shard: str, prefix: str, cells: Mapping[str, str], place: Path
         metadata.write(json.dumps({**cells, **row, "file_name": name}, ensure_ascii=False) + "\n")
 
 
-def _audio_column(file: Any, shard: str) -> str:
-    schema = file.schema_arrow
+def _audio_column(shard: str) -> str:
+    schema = open_parquet(shard, EXTRA).schema_arrow
     fields = {field.name: {part.name for part in _parts(field.type)} for field in schema}
     columns = [name for name, parts in fields.items() if {"bytes", "path"} <= parts]
     if not columns:

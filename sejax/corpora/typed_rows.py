@@ -28,7 +28,7 @@ def import_pyarrow(extra: str) -> Any:
     except ImportError as error:
         raise InputError(
             f"Parquet files are read by pyarrow, which cannot be imported ({first_line(error)}): "
-            f"pip install sejax[{extra}]"
+            f"pip install 'sejax[{extra}]'"
         ) from error
     return pyarrow
 
@@ -42,7 +42,7 @@ def open_parquet(path: str, extra: str) -> Any:
     pyarrow = import_pyarrow(extra)
     try:
         return pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _no_parquet(path, error) from error
 
 
@@ -79,7 +79,22 @@ def read_parquet(path: str, columns: Sequence[str] | None, extra: str) -> Iterat
                 where = f"{path}, row {number}"
                 values = {name: _named(cells[name][row], words.get(name), name, where) for name in names}
                 yield where, {name: as_cell(value, name, where) for name, value in values.items()}
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _no_parquet(path, error) from error
+
+
+def read_structs(path: str, column: str, rows: int, extra: str) -> Iterator[dict[str, Any] | None]:
+    """Yields the values of a column of structs, with so many rows in memory at once.
+
+    Raises:
+      InputError: see `open_parquet`.
+    """
+    pyarrow = import_pyarrow(extra)
+    file = open_parquet(path, extra)
+    try:
+        for batch in file.iter_batches(rows, columns=[column]):
+            yield from batch.column(0).to_pylist()
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _no_parquet(path, error) from error
 
 

@@ -41,8 +41,12 @@ class Options(NamedTuple):
 
 
 def prepare_audio_folder(data_dir: str, cache_dir: str, settings: Mapping[str, Any], workers: int | None = None) -> str:
-    """Unpacks Parquet files with audio below `cache_dir`, once, and returns the folder to read: see `unpack_shards`."""
-    return unpack_shards(data_dir, cache_dir)
+    """Unpacks Parquet files with audio below `cache_dir`, once, and returns the folder to read: see `unpack_shards`.
+
+    A folder that has metadata is read as it is.
+    """
+    described = os.path.isdir(data_dir) and _list(data_dir)[0]
+    return data_dir if described else unpack_shards(data_dir, cache_dir)
 
 
 def read_audio_folder(data_dir: str, labels: str = "default") -> Corpus:
@@ -127,11 +131,12 @@ def _list(root: str) -> tuple[list[str], list[str]]:
     """Returns the metadata files and the audio files at any depth, relative to the root, sorted."""
 
     def refuse(error: OSError) -> None:
-        raise error  # which `read_corpus` words
+        raise InputError(f"{error.filename} cannot be listed ({error.strerror}), expected a folder") from error
 
     listed, audio = [], []
     for folder, folders, names in os.walk(root, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        folders[:] = [name for name in folders if not os.path.exists(os.path.join(folder, name, COMPLETE))]  # a cache
         for name in sorted(names):
             path = os.path.relpath(os.path.join(folder, name), root)
             if name in METADATA:

@@ -498,4 +498,4 @@ def test_the_extra_is_named_where_its_packages_are_absent(tmp_path, monkeypatch)
     for package in ("pyarrow", "yaml"):
         with monkeypatch.context() as context:
             context.setitem(sys.modules, package, None)
-            fails(folder, "pip install sejax[audformat]")
+            fails(folder, "pip install 'sejax[audformat]'")

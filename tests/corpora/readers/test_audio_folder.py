@@ -245,6 +245,15 @@ def write_shard(path: Path, rows: list[dict[str, Any]]) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema), path)
 
 
+def parquet() -> bytes:
+    data = io.BytesIO()
+    pq.write_table(pa.table({"label": ["label"]}), data)
+    return data.getvalue()
+
+
+PARQUET = parquet()
+
+
 def row(path: str | None, rate: int, label: int, speaker: str | None, data: bytes | None = b"") -> dict[str, Any]:
     return {
         "audio": {"bytes": sound(rate) if data == b"" else data, "path": path},
@@ -299,7 +308,8 @@ def test_a_study_unpacks_by_itself_and_a_folder_without_parquet_stays(tmp_path):
 def test_splits_of_parquet_files_by_their_own_names(tmp_path):
     for name in ("train", "test_clean", "test_other"):
         write_shard(tmp_path / f"{name}-00000-of-00001.parquet", [row("a.wav", 8000, 0, name)])
-    corpus = read(unpack(tmp_path, tmp_path / "cache"))
+    unpack(tmp_path, tmp_path / "cache")
+    corpus = read(unpack(tmp_path, tmp_path / "cache"))  # a cache inside the folder is not read as a part of it
     assert {u.speaker: u.split for u in corpus.utterances} == {
         "train": "train",
         "test_clean": "test1",
@@ -314,6 +324,24 @@ def test_names_that_are_no_splits_are_none(tmp_path):
     corpus = read(unpack(tmp_path, tmp_path / "cache"))
     assert {u.split for u in corpus.utterances} == {None}
     assert any("have the splits german, train: not all have the word of one" in note for note in corpus.notes)
+
+
+def test_files_beside_parquet_files_count_more(tmp_path):
+    write_audio(tmp_path, "a.wav")
+    (tmp_path / "metadata.csv").write_text("file_name,label\na.wav,x\n")
+    pq.write_table(pa.table({"feature": [1.0]}), tmp_path / "features.parquet")
+    assert unpack(tmp_path, tmp_path / "cache") == tmp_path
+    assert len(read(tmp_path).utterances) == 1
+
+
+def test_audio_that_is_damaged_inside_parquet(tmp_path):
+    path = tmp_path / "train-00000-of-00001.parquet"
+    write_shard(path, [row("a.wav", 8000, 0, "s")] * 3)
+    data = bytearray(path.read_bytes())
+    data[20:50] = b"\xff" * 30
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"train-00000-of-00001\.parquet is damaged \("):
+        unpack(tmp_path, tmp_path / "cache")
 
 
 def test_a_row_without_bytes_is_missed_and_named(tmp_path):
@@ -334,6 +362,7 @@ def test_parquet_files_that_are_none(tmp_path):
     for data, said in (
         (b"version https://git-lfs.github.com/spec/v1\noid", "is a git-lfs pointer"),
         (b"PAR1 and more", "is damaged ("),
+        (PARQUET.replace(b"label", b"lab\xb1l"), "is damaged ("),
     ):
         path.write_bytes(data)
         with pytest.raises(InputError) as caught:
@@ -351,7 +380,7 @@ def test_parquet_files_that_are_none(tmp_path):
 def test_the_extra_is_named_where_pyarrow_is_absent(tmp_path, monkeypatch):
     write_shard(tmp_path / "train-00000-of-00001.parquet", [row("a.wav", 8000, 0, "s")])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(InputError, match=r"pip install sejax\[datasets\]"):
+    with pytest.raises(InputError, match=r"pip install 'sejax\[datasets\]'"):
         unpack(tmp_path, tmp_path / "cache")
 
 
