@@ -287,7 +287,8 @@ def _read_corpus(config: ConfigDict, cache_dir: str) -> Corpus:
 
     def locate(reader: str, path: str) -> str:
         path, write = os.path.expanduser(path), CORPORA[reader].prepare
-        return write(path, cache_dir, config[reader].to_dict(), config.workers or None) if write else path
+        section = config[reader].to_dict() if reader in config else {}
+        return write(path, cache_dir, section, config.workers or None) if write else path
 
     if config.corpora:
         return read_corpora(config.corpora, config.labels, locate=locate)

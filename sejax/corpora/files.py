@@ -6,11 +6,18 @@ import re
 import stat
 import unicodedata
 from collections.abc import Iterable
+from pathlib import PurePath
+
+import soundfile
 
 from sejax.corpora.schema import Dropped, Loss, Utterance
 from sejax.errors import InputError
 from sejax.host.archives import open_file, special_kind, split_archive
 
+# What files of libsndfile's formats are called, beside the formats' own names.
+_SUFFIXES = {".wave", ".aif", ".aifc", ".oga", ".opus", ".snd", ".sph", ".nist", ".mp2", ".mpeg"}
+# Audio and video that cannot be read here: a folder's other files are passed over, these are named with an error.
+_FOREIGN = {".m4a", ".mp4", ".aac", ".wma", ".amr", ".3gp", ".webm", ".mkv", ".mov", ".avi"}
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.*")
 _HOME = re.compile(r"(?:^|/)(~[^/]*|\$\{?\w+\}?)(?:/|$)")
 
@@ -88,6 +95,12 @@ class AudioFiles:
             except OSError:
                 self._names[folder] = []
         return self._names[folder]
+
+
+def is_audio(name: str) -> bool:
+    """Returns whether a file is called as audio is."""
+    suffix = PurePath(name).suffix.casefold()
+    return suffix in _SUFFIXES | _FOREIGN or suffix.removeprefix(".").upper() in soundfile.available_formats()
 
 
 def _canonical(name: str, fold_case: bool) -> str:

@@ -6,6 +6,7 @@ between corpora, because whoever writes a table can give equal texts equal ids.
 """
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -27,6 +28,8 @@ OWN_TEXTS = ("table", "audio_folder", "audformat")
 """The readers whose texts the user writes."""
 COMMON_SCALE = (0.0, 1.0)
 """The scale of valence, arousal and dominance where those of the corpora differ."""
+
+_SOURCE = re.compile(r"(?:([^=/:]+)=)?(?P<reader>\w+)(?:/([^:]+))?:(.*)", re.DOTALL)
 
 
 class Source(NamedTuple):
@@ -50,20 +53,18 @@ def parse_sources(sources: Sequence[str]) -> tuple[Source, ...]:
     """
     parsed = []
     for source in sources:
-        named, colon, path = source.partition(":")
-        name, equals, reader = named.rpartition("=")
-        reader, slash, labels = reader.partition("/")
-        if not colon or reader not in CORPORA or (equals and not name) or (slash and not labels):
+        match = _SOURCE.fullmatch(source)
+        if match is None or match["reader"] not in CORPORA:
             raise InputError(
                 f"config.corpora has {show(source)}, expected [name=]reader[/labels]:path, such as "
                 f"emodb:emodb.zip, with a reader out of {', '.join(CORPORA)}"
             )
+        name, reader, labels, path = match.groups()
         if not path and CORPORA[reader].prepare is None:
             raise InputError(f"config.corpora has {show(source)}, expected {CORPORA[reader].data_dir} behind the colon")
-        if not name:
-            stem = os.path.splitext(os.path.basename(os.path.normpath(path)))[0]
-            name = stem if reader in OWN_TEXTS and stem else reader
-        parsed.append(Source(name, reader, labels or CORPORA[reader].words, path))
+        stem = os.path.splitext(os.path.basename(os.path.normpath(path)))[0]
+        own = stem if reader in OWN_TEXTS and path else reader
+        parsed.append(Source(name or own, reader, labels or CORPORA[reader].words, path))
     for name in (source.name for source in parsed):
         if ":" in name or ">" in name or not name.strip():
             raise InputError(f"config.corpora names a corpus {show(name)}, expected a name without : and >")

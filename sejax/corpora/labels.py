@@ -65,8 +65,20 @@ def vote_shares(votes: Iterable[Sequence[str]], scheme: LabelScheme) -> dict[str
         for label in labels:
             if label in scheme.merge:
                 shares[scheme.merge[label]] += 1.0 / len(labels)
-    total = sum(shares.values())
-    return {name: share / total for name, share in shares.items()} if total > 0 else None
+    return as_distribution(shares)
+
+
+def as_distribution(weights: Mapping[str, float]) -> dict[str, float] | None:
+    """Returns votes, or parts of votes, per class as shares that sum to 1; None without any."""
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()} if total > 0 else None
+
+
+def most_voted(weights: Mapping[str, float]) -> str | None:
+    """Returns the class with the most votes, None for a tie and without votes."""
+    most = max(weights.values(), default=0.0)
+    first = [name for name, weight in weights.items() if most - weight < 1e-9]
+    return first[0] if most > 0 and len(first) == 1 else None
 
 
 def plurality(votes: Iterable[Sequence[str]]) -> str | None:
@@ -79,9 +91,7 @@ def plurality(votes: Iterable[Sequence[str]]) -> str | None:
     for labels in votes:
         for label in labels:
             shares[label] = shares.get(label, 0.0) + 1 / len(labels)
-    most = max(shares.values(), default=0.0)
-    named = [label for label, share in shares.items() if most - share < 1e-9]
-    return named[0] if len(named) == 1 else None
+    return most_voted(shares)
 
 
 class Labelled(NamedTuple):

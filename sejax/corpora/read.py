@@ -8,6 +8,8 @@ from typing import Any
 from sejax.corpora.common_classes import find_common, with_common_classes, without_empty_classes
 from sejax.corpora.direction import wrong_directions
 from sejax.corpora.readers.aesdd import read_aesdd
+from sejax.corpora.readers.audformat import read_audformat
+from sejax.corpora.readers.audio_folder import prepare_audio_folder, read_audio_folder
 from sejax.corpora.readers.biic_podcast import read_biic_podcast
 from sejax.corpora.readers.cafe import read_cafe
 from sejax.corpora.readers.cremad import read_cremad
@@ -46,8 +48,8 @@ class CorpusReader:
       data_dir: what `data_dir` is, for messages.
       schemes: the words for the option `labels`; a common scheme of that name is then not meant.
       words: the label scheme with a class for each word of the corpus, which common classes are made of.
-      prepare: writes a corpus that is generated, and returns its folder. It is called with `data_dir`,
-        `cache_dir`, the corpus's own section of the config and the number of worker processes.
+      prepare: writes a corpus that is generated or unpacked, and returns its folder. It is called with `data_dir`,
+        `cache_dir`, the corpus's own section of the config (empty without one) and the number of worker processes.
     """
 
     read: Callable[[str, str], Corpus]
@@ -59,6 +61,10 @@ class CorpusReader:
 
 CORPORA: Mapping[str, CorpusReader] = {
     "aesdd": CorpusReader(read_aesdd, "aesdd.zip or its unpacked folder"),
+    "audformat": CorpusReader(read_audformat, "the folder of a database with its db.yaml"),
+    "audio_folder": CorpusReader(
+        read_audio_folder, "a folder of audio files with metadata.csv, .jsonl or .parquet", prepare=prepare_audio_folder
+    ),
     "biic_podcast": CorpusReader(
         read_biic_podcast, "the folder with Labels and Audios", schemes=("default", "eight", "four", "soft")
     ),
@@ -102,8 +108,9 @@ def read_corpus(name: str, data_dir: str, *, labels: str = "default") -> Corpus:
     Args:
       name: a key of `CORPORA`.
       data_dir: the place of the corpus on disk: see `CorpusReader.data_dir`.
-      labels: a label scheme of the corpus; for a table the scale of valence, arousal and dominance, such as `1..7`; or
-        common classes (`find_common`), unless the corpus has a scheme of that name.
+      labels: a label scheme of the corpus; for a table the scale of valence, arousal and dominance, such as `1..7`;
+        for a folder also its names of columns (see `parse_options`); for a database in audformat a kind of its labels;
+        or common classes (`find_common`), unless the corpus has a scheme of that name.
 
     Raises:
       InputError: `name` is unknown, `data_dir` is empty, a word has two spellings (see `unify`), no utterance has

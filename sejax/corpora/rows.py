@@ -39,18 +39,26 @@ def read_cells(path: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def read_rows(
-    path: str, columns: Sequence[str] | None, required: Sequence[str], *, free: Sequence[str] = ()
+    path: str,
+    columns: Sequence[str] | None,
+    required: Sequence[str],
+    *,
+    families: tuple[str, ...] = (),
+    verbatim: str = "path",
+    free: Sequence[str] = (),
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yields each row of a CSV file with its place: the file and the line in which the row begins.
 
     The file is UTF-8, its cells are separated by commas, and its first line names the columns. Cells are in the normal
-    form NFC and without blanks at their ends, except that of the column `path`, which stays as it is written. Blank
-    lines are left out.
+    form NFC and without blanks at their ends, except that of the column `verbatim`, which stays as it is written.
+    Blank lines are left out.
 
     Args:
       path: the file.
       columns: the columns that it may have; None: any.
       required: the columns that it must have.
+      families: with what the names of further columns may begin, such as "votes:".
+      verbatim: the column with paths.
       free: the columns of free text, in which control characters are no error.
 
     Raises:
@@ -59,7 +67,7 @@ def read_rows(
     """
     records = read_cells(path)
     header = [clean(name) for name in next(records, ("", []))[1]]
-    _check_header(header, columns, required, path)
+    _check_header(header, columns, required, families, path)
     for where, cells in records:
         if not any(trim(cell) for cell in cells):
             continue
@@ -73,7 +81,7 @@ def read_rows(
                 )
         yield (
             where,
-            {name: cell if name == "path" else clean(cell) for name, cell in zip(header, cells, strict=True)},
+            {name: cell if name == verbatim else clean(cell) for name, cell in zip(header, cells, strict=True)},
         )
 
 
@@ -101,7 +109,13 @@ def _read_text(path: str) -> str:
         ) from error
 
 
-def _check_header(header: Sequence[str], columns: Sequence[str] | None, required: Sequence[str], path: str) -> None:
+def _check_header(
+    header: Sequence[str],
+    columns: Sequence[str] | None,
+    required: Sequence[str],
+    families: tuple[str, ...],
+    path: str,
+) -> None:
     where = f"{path}, line 1"
     if not any(header):
         raise InputError(f"{where}: has no names of columns, expected {', '.join(required)} and others")
@@ -113,11 +127,12 @@ def _check_header(header: Sequence[str], columns: Sequence[str] | None, required
     if missing:
         are = f"column {missing[0]} is" if len(missing) == 1 else f"columns {' and '.join(missing)} are"
         raise InputError(f"{where}: the {are} missing, found {', '.join(header)}{_hint(header, missing)}")
-    unknown = [] if columns is None else [column for column in header if column not in columns]
+    unknown = [column for column in header if not column.startswith(families)]
+    unknown = [] if columns is None else [column for column in unknown if column not in columns]
     if columns is not None and unknown:
         raise InputError(
             f"{where}: unknown column {', '.join(map(show, unknown))}{_hint(unknown, columns)}, expected columns out "
-            f"of {', '.join(columns)}"
+            f"of {', '.join((*columns, *(f'{family}...' for family in families)))}"
         )
     twice = sorted({column for column in header if header.count(column) > 1})
     if twice:

@@ -7,8 +7,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import soundfile
-
+from sejax.corpora.files import is_audio
 from sejax.corpora.rows import read_rows
 from sejax.corpora.spelling import trim
 from sejax.errors import InputError
@@ -17,10 +16,6 @@ from sejax.features.extract import Segment
 STANDARD_INPUT = "-"
 _TABLE = ".csv"
 _ARCHIVE = ".zip"
-# What files of libsndfile's formats are called, beside the formats' own names.
-_SUFFIXES = {".wave", ".aif", ".aifc", ".oga", ".opus", ".snd", ".sph", ".nist", ".mp2", ".mpeg"}
-# Audio and video that cannot be read here: a folder's other files are passed over, these are rows with an error.
-_FOREIGN = {".m4a", ".mp4", ".aac", ".wma", ".amr", ".3gp", ".webm", ".mkv", ".mov", ".avi"}
 _NUMBER = re.compile(r"\d+\.?\d*|\.\d+", re.ASCII)
 
 
@@ -57,12 +52,6 @@ def _some(found: list[Segment], path: str) -> list[Segment]:
     if not found:
         raise InputError(f"{path}: has no audio files in it, expected some (wav, flac, ogg, mp3 and the like)")
     return found
-
-
-def is_audio(name: str) -> bool:
-    """Returns whether a file is called as audio is."""
-    suffix = Path(name).suffix.casefold()
-    return suffix in _SUFFIXES | _FOREIGN or suffix.removeprefix(".").upper() in soundfile.available_formats()
 
 
 def _in_folder(folder: str) -> Iterator[str]:

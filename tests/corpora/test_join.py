@@ -77,6 +77,9 @@ def test_sources_are_parsed():
         Source("mine", "table", "1..7", "x/mine.csv"),
         Source("late", "cremad", "perceived_voice", "/c"),
     )
+    assert parse_sources(("audio_folder/label=emotion,1..7:/f/mine",)) == (
+        Source("mine", "audio_folder", "label=emotion,1..7", "/f/mine"),
+    )
     (synthetic,) = parse_sources(("synthetic:",))
     assert synthetic.labels == "words"
 
