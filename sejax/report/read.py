@@ -17,12 +17,12 @@ from sejax.evaluation.selection import check_rows, comparable_scores, read_histo
 from sejax.evaluation.tables import COLUMNS, Column, remarks
 from sejax.host.json_files import read_json
 from sejax.workdir.data import digest
-from sejax.workdir.files import CONFIG, HISTORY, LAYER_WEIGHTS, PREDICTIONS, RUNS
+from sejax.workdir.files import CONFIG, DATA, HISTORY, LAYER_WEIGHTS, PREDICTIONS, RUNS
 from sejax.workdir.trained import METRICS
 
 FILES = (CONFIG, RUNS, PREDICTIONS, METRICS)
-"""The files of a workdir that a report needs. LAYER_WEIGHTS is read too where hidden states are mixed, and HISTORY,
-without which there are no curves."""
+"""The files of a workdir that a report needs. LAYER_WEIGHTS is read too where hidden states are mixed; HISTORY, without
+which there are no curves; and DATA, which older versions did not write, without which there is no section of it."""
 
 Record = TypeVar("Record")
 
@@ -111,7 +111,7 @@ class Audit:
     speakers_shared: Sequence[str]
     speakers_shared_with_validation: Sequence[SpeakersShared]
     texts_shared: Sequence[TextsShared]
-    duplicates: Mapping[str, Sequence[Duplicates]]
+    duplicates: Mapping[str, Sequence[Duplicates]]  # empty before the audio is decoded
     class_counts: Sequence[Mapping[str, Any]]  # fold; by split the number of each class; unlabelled by split
     dropped: Sequence[DroppedUtterance]
     notes: Mapping[str, int]
@@ -134,7 +134,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Scores:
-    """The metrics of one fold or one speaker."""
+    """The metrics of one fold, one speaker or one gender."""
 
     name: str
     utterances: int
@@ -155,6 +155,7 @@ class Setting:
     confusion: Int[np.ndarray, "class class"] | None  # counts [true, predicted]
     folds: Sequence[Scores]
     speakers: Sequence[Scores]
+    genders: Sequence[Scores]  # empty where the corpus says none
 
     @property
     def gain(self) -> float | None:
@@ -190,6 +191,7 @@ class Study:
     predictions: Predictions
     layer_weights: Mapping[tuple[str, str], Float[np.ndarray, "run layer"]]  # by setting and stream
     remarks: Sequence[str]  # about what is missing in the numbers
+    data: Mapping[str, Any]  # of data.json; empty without one
     final_epochs: Sequence[int] = ()  # that the final runs have trained
 
     @property
@@ -260,13 +262,16 @@ def _read_files(workdir: str, folder: Path) -> Study:
         corpus=_record(CorpusFacts, tree["corpus"]),
         settings=[_setting(setting) for setting in settings],
         majority=_estimates(tree["baselines"].get("majority", {})),
-        audit=_record(Audit, tree["audit"]),
+        audit=read_audit(tree["audit"]),
         runs=runs,
         final_epochs=[int(row["best_epoch"]) for row in final],
         history=history,
         predictions=predictions,
         layer_weights=_layer_weights(_read_csv(folder / LAYER_WEIGHTS)) if (folder / LAYER_WEIGHTS).is_file() else {},
         remarks=remarks(tree),
+        data=read_json(folder / DATA, "a file of a finished study; evaluate again")
+        if (folder / DATA).is_file()
+        else {},
     )
 
 
@@ -285,6 +290,11 @@ def _record(record: type[Record], tree: Mapping[str, Any]) -> Record:
     return record(**{field.name: tree[field.name] for field in fields(record) if field.name in tree})  # type: ignore[arg-type]
 
 
+def read_audit(tree: Mapping[str, Any]) -> Audit:
+    """Returns the findings that `sejax.protocols.audit.audit` returns as a tree."""
+    return _record(Audit, tree)
+
+
 def _setting(tree: Mapping[str, Any]) -> Setting:
     return Setting(
         name=tree["name"],
@@ -297,6 +307,7 @@ def _setting(tree: Mapping[str, Any]) -> Setting:
         confusion=np.array(tree["confusion"]["counts"]) if "confusion" in tree else None,
         folds=[Scores(entry["fold"], entry["utterances"], entry["metrics"]) for entry in tree["folds"]],
         speakers=[Scores(entry["speaker"], entry["utterances"], entry["metrics"]) for entry in tree["speakers"]],
+        genders=[Scores(entry["gender"], entry["utterances"], entry["metrics"]) for entry in tree.get("genders", ())],
     )
 
 
