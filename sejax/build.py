@@ -12,10 +12,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sejax.config import STACKED, STRUCTURAL, at, check_config, grid_of, with_structure
+from sejax.corpora.describe import describe_data, summarise_data
 from sejax.corpora.join import read_corpora
 from sejax.corpora.read import CORPORA, read_corpus
-from sejax.corpora.schema import SAMPLING_RATE, Corpus
+from sejax.corpora.schema import SAMPLING_RATE, SPLITS, Corpus
 from sejax.data.buckets import assemble, frame_limit, label_targets
+from sejax.data.durations import measure
 from sejax.data.inputs import Input
 from sejax.data.order import Shuffle, prediction_rows
 from sejax.data.prepare import Prepared, prepare
@@ -53,7 +55,7 @@ from sejax.pretrained.base import Lora, Noise
 from sejax.pretrained.convert import Pretrained, find_pretrained, load_checkpoint
 from sejax.pretrained.finetune import Tuning, divide
 from sejax.protocols.audit import audit, require_labels
-from sejax.protocols.folds import Fold, everyone
+from sejax.protocols.folds import Fold, everyone, shared_speakers
 from sejax.protocols.registry import describe_protocol, make_folds
 
 PREDICT_BATCH = 64
@@ -94,6 +96,7 @@ class Study:
     protocol: Mapping[str, Any]  # of metrics.json
     corpus_facts: Mapping[str, Any]  # of metrics.json
     audit: Mapping[str, Any]  # of metrics.json
+    data: Mapping[str, Any]  # of data.json
     n_bootstrap: int  # draws of speakers for the intervals
 
     @property
@@ -114,6 +117,31 @@ class Study:
         """The number of runs and its factors, in words."""
         factors = (len(self.folds), "fold"), (len(self.settings), "setting"), (len(self.seeds), "seed")
         return f"{count(len(self.runs), 'run')} = {' x '.join(count(n, what) for n, what in factors)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """The data that a study would have, before its features are computed."""
+
+    corpus: Corpus  # utterances whose files can be used, by their headers
+    labels: str  # the option
+    folds: Sequence[Fold]
+    protocol: Mapping[str, Any]  # of metrics.json
+    audit: Mapping[str, Any]  # of metrics.json; equal audio is not looked for
+    data: Mapping[str, Any]  # of data.json
+
+    @property
+    def words(self) -> str:
+        """The data and the folds in a few lines."""
+        lines = [
+            summarise_data(self.data),
+            f"folds: {len(self.folds):,}, {self.protocol['description'].split('; ')[0]}",
+        ]
+        for split in SPLITS:
+            sizes = [int(getattr(fold, split).sum()) for fold in self.folds]
+            least = f"{min(sizes):,} to " if min(sizes) < max(sizes) else ""
+            lines.append(f"  {split.ljust(5)}  {least}{count(max(sizes), 'utterance')}")
+        return "\n".join([*lines, *self.corpus.notes])
 
 
 def options(config: ConfigDict) -> dict[str, Any]:
@@ -205,15 +233,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         ),
         n_devices=config.devices,
         checkpoints=checkpoints,
-        protocol=describe_protocol(
-            config.protocol,
-            normalisation=config.normalisation,
-            select_on_test=config.select_on_test,
-            shared_speakers=bool(audited["speakers_shared"]),
-            seeds=config.seeds,
-            folds=folds,
-            most=config.folds,
-        ),
+        protocol=_describe_protocol(config, corpus, folds),
         corpus_facts={
             "name": corpus.name,
             "labels": config.labels,
@@ -221,10 +241,58 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
             "classes": list(corpus.classes),
             "utterances": len(corpus.utterances),
             "speakers": len({u.speaker for u in corpus.utterances}),
-            "seconds": round(prepared.seconds, 1),
+            "seconds": round(sum(prepared.seconds.values()), 1),
         },
         audit=audited,
+        data=describe_data(corpus, prepared.seconds),
         n_bootstrap=config.bootstrap,
+    )
+
+
+def preview(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None = None) -> Preview:
+    """Reads a config's corpus and opens its files, makes the folds and audits them, without computing features.
+
+    More files may be unusable than a study allows, which refuses them.
+
+    Args:
+      config: all options.
+      check_corpus: refuses a corpus before its files are opened.
+
+    Raises:
+      InputError: an option makes no sense, or the corpus cannot be used. Pretrained checkpoints are not looked up.
+    """
+    check_config(config)
+    corpus, seconds = measure(_read_corpus(config, check_corpus), workers=config.workers or os.cpu_count() or 1)
+    corpus.require_usable(max_bad_fraction=1.0)
+    folds = _folds(config, corpus)
+    return Preview(
+        corpus=corpus,
+        labels=config.labels,
+        folds=folds,
+        protocol=_describe_protocol(config, corpus, folds),
+        audit=audit(
+            corpus.utterances,
+            folds,
+            corpus.classes,
+            digests={},
+            dropped=corpus.dropped,
+            notes={},
+            corpus_notes=corpus.notes,
+            allow_shared_speakers=config.allow_shared_speakers,
+        ),
+        data=describe_data(corpus, seconds),
+    )
+
+
+def _describe_protocol(config: ConfigDict, corpus: Corpus, folds: Sequence[Fold]) -> dict[str, Any]:
+    return describe_protocol(
+        config.protocol,
+        normalisation=config.normalisation,
+        select_on_test=config.select_on_test,
+        shared_speakers=any(shared_speakers(corpus.utterances, fold) for fold in folds),
+        seeds=config.seeds,
+        folds=folds,
+        most=config.folds,
     )
 
 
@@ -252,24 +320,39 @@ def _prepare_corpus(
     config: ConfigDict, streams: Sequence[str], check_corpus: Callable[[Corpus], None] | None
 ) -> Prepared:
     """Reads the corpus and its features, which are computed if the cache lacks them."""
-    cache_dir = os.path.expanduser(config.cache_dir)
-    corpus = _read_corpus(config, cache_dir)
-    # Features may take hours: what nobody can use is told before.
+    return prepare(
+        _read_corpus(config, check_corpus),
+        streams=streams,
+        features={name: _feature(config, name) for name in streams},
+        settings={name: _settings(config, name) for name in streams},
+        speeds=config.speeds,
+        cache_dir=os.path.expanduser(config.cache_dir),
+        workers=config.workers or None,
+        max_bad_fraction=config.max_bad_fraction,
+    )
+
+
+def _read_corpus(config: ConfigDict, check_corpus: Callable[[Corpus], None] | None) -> Corpus:
+    """Reads the corpus, or the corpora as one, and refuses what nobody can use. A generated one is written first.
+
+    Features may take hours: it is told before.
+    """
+
+    def locate(reader: str, path: str) -> str:
+        path, write = os.path.expanduser(path), CORPORA[reader].prepare
+        section = config[reader].to_dict() if reader in config else {}
+        return write(path, os.path.expanduser(config.cache_dir), section, config.workers or None) if write else path
+
+    if config.corpora:
+        corpus = read_corpora(config.corpora, config.labels, locate=locate)
+    else:
+        corpus = read_corpus(config.corpus, locate(config.corpus, config.data_dir), labels=config.labels)
     corpus.require_usable(config.max_bad_fraction)
     require_labels(corpus.utterances, corpus.classes)
     _folds(config, corpus)
     if check_corpus:
         check_corpus(corpus)
-    return prepare(
-        corpus,
-        streams=streams,
-        features={name: _feature(config, name) for name in streams},
-        settings={name: _settings(config, name) for name in streams},
-        speeds=config.speeds,
-        cache_dir=cache_dir,
-        workers=config.workers or None,
-        max_bad_fraction=config.max_bad_fraction,
-    )
+    return corpus
 
 
 def _folds(config: ConfigDict, corpus: Corpus) -> tuple[Fold, ...]:
@@ -280,19 +363,6 @@ def _folds(config: ConfigDict, corpus: Corpus) -> tuple[Fold, ...]:
         most=config.folds,
         allow_shared_speakers=config.allow_shared_speakers,
     )
-
-
-def _read_corpus(config: ConfigDict, cache_dir: str) -> Corpus:
-    """Reads the corpus of a config, or its corpora as one; a generated corpus is written first."""
-
-    def locate(reader: str, path: str) -> str:
-        path, write = os.path.expanduser(path), CORPORA[reader].prepare
-        section = config[reader].to_dict() if reader in config else {}
-        return write(path, cache_dir, section, config.workers or None) if write else path
-
-    if config.corpora:
-        return read_corpora(config.corpora, config.labels, locate=locate)
-    return read_corpus(config.corpus, locate(config.corpus, config.data_dir), labels=config.labels)
 
 
 def _feature(config: ConfigDict, stream: str) -> str:

@@ -1,4 +1,4 @@
-"""python -m sejax.main --config FILE[:ARG] --workdir DIR [--mode train|evaluate] [--config.OPTION=VALUE ...]"""
+"""python -m sejax.main --config FILE[:ARG] --workdir DIR [--mode train|evaluate|data] [--config.OPTION=VALUE ...]"""
 
 import inspect
 import os
@@ -29,15 +29,17 @@ from sejax.host.output import discard_output
 from sejax.host.progress import close_bars
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The study, for instance configs/demo.py.")
-flags.DEFINE_string("workdir", None, "Folder for checkpoints, predictions, metrics and the report.")
+flags.DEFINE_string(
+    "workdir", None, "Folder for checkpoints, predictions, metrics and the report; --mode data can do without."
+)
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "evaluate"],
-    "train: train what is missing, then evaluate; evaluate: only that.",
+    ["train", "evaluate", "data"],
+    "train: train what is missing, then evaluate; evaluate: only that; data: show what a study would be trained on.",
 )
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "This is one of several processes of the study (README).")
-flags.mark_flags_as_required(["config", "workdir"])
+flags.mark_flag_as_required("config")
 
 # How ml_collections and absl say it, with more or fewer quotes.
 _UNKNOWN_OPTION = re.compile(
@@ -52,6 +54,7 @@ _OPTION_VALUE = re.compile(r"flag --config\.([\w.]+)=(.*)", re.DOTALL)
 _OPTION = re.compile(r"--?(?:no)?config\.([^=]*)")
 _CONFIG_FLAG = re.compile("--?config(=.*)?", re.DOTALL)
 _MISSING_FLAG = re.compile(r"flag --(\w+)=None: .*")
+_EXPECTED = "expected --config FILE[:ARGUMENT] and --workdir FOLDER"
 _TYPES = {
     "int": "a whole number (int)",
     "float": "a number (float)",
@@ -144,7 +147,7 @@ def _of_flag(error: Exception, argv: list[str]) -> str:
 
     problem = str(error)
     if missing := _MISSING_FLAG.fullmatch(problem):
-        return f"--{missing[1]} is missing, expected --config FILE[:ARGUMENT] and --workdir FOLDER"
+        return f"--{missing[1]} is missing, {_EXPECTED}"
     if found := _OPTION_VALUE.fullmatch(problem):
         option, value = found[1], shown(found[2].removesuffix(f": {error.__context__}"))
         if option in CHECKS:
@@ -164,6 +167,12 @@ def _parse(argv: list[str]) -> list[str]:
                 "--config is given more than once, expected one file; its options are changed by --config.OPTION=VALUE"
             )
         positional = flags.FLAGS(argv)
+        if _MODE.value == "data" and _DISTRIBUTED.value:
+            raise flags.Error("--distributed is given with --mode data, expected one process: nothing is computed")
+        if flags.FLAGS.workdir is None:
+            if _MODE.value != "data":
+                raise flags.Error(f"--workdir is missing, {_EXPECTED}")
+            return positional
         if not flags.FLAGS.workdir.strip():
             raise flags.Error("--workdir is empty, expected a folder")
         flags.FLAGS.workdir = os.path.expanduser(flags.FLAGS.workdir)  # a shell leaves the ~ of --workdir=~/runs
@@ -184,17 +193,20 @@ def main(argv: list[str]) -> None:
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
     workdir = flags.FLAGS.workdir
     # Of several processes jax itself takes SIGTERM.
-    last_words = partial(_last_words, workdir)
+    last_words = partial(_last_words, None if _MODE.value == "data" else workdir)
     if not _DISTRIBUTED.value:
         stopping.listen(last_words)
     try:
         # jax takes its devices only after the options are known to be right.
         from sejax.engine import checkpoint, devices
-        from sejax.study import train_and_evaluate
+        from sejax.study import show_data, train_and_evaluate
 
-        checkpoint.hide_late_complaints()
-        devices.start(distributed=_DISTRIBUTED.value)
-        train_and_evaluate(_CONFIG.value, workdir, train=_MODE.value == "train")
+        if _MODE.value == "data":
+            show_data(_CONFIG.value, workdir)
+        else:
+            checkpoint.hide_late_complaints()
+            devices.start(distributed=_DISTRIBUTED.value)
+            train_and_evaluate(_CONFIG.value, workdir, train=_MODE.value == "train")
         sys.stdout.flush()
     except InputError as error:
         _end(str(error))
@@ -220,8 +232,14 @@ def _end(problem: str) -> NoReturn:
     sys.exit(1)
 
 
-def _last_words(workdir: str) -> str:
-    """Returns the line of a process that ends early: what is saved, and how to continue."""
+def _last_words(workdir: str | None) -> str:
+    """Returns the line of a process that ends early: what is saved, and how to continue.
+
+    Args:
+      workdir: of the study; None while only data is shown.
+    """
+    if workdir is None:
+        return "stopped: the data is not shown; the same command begins again"
     checkpoints = Path(workdir, "checkpoints")
     saved, final = _newest(checkpoints), _newest(checkpoints / "final")
     of_final = f" (of the final runs {final})" if final else ""

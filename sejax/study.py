@@ -20,7 +20,7 @@ from sejax.engine.feed import Feed, Outcome, Tested, open_feed
 from sejax.engine.plan import format_plan, plan_programs
 from sejax.evaluation.selection import validate_runs
 from sejax.evaluation.tables import describe_final, format_table
-from sejax.report.page import write_report
+from sejax.report.page import write_data_page, write_report
 from sejax.workdir import files
 from sejax.workdir.logs import Logs, check_history, final_bar, history_of
 
@@ -44,6 +44,27 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     files.check_workdir(workdir, options, must_exist=not train)
     with files.only_here(workdir) if devices.leads() else nullcontext():
         return _train_and_evaluate(config, options, workdir, train)
+
+
+def show_data(config: ConfigDict, workdir: str | None) -> None:
+    """Prints what a study would be trained on, and writes it as data.html into the workdir, if there is one.
+
+    No feature is computed. The workdir is not begun: a study of another config may still take it.
+
+    Raises:
+      InputError: config or corpus cannot be used, or the workdir belongs to a study of another config or other data.
+    """
+    options = build.options(config)
+    check = None
+    if workdir is not None:
+        files.check_workdir(workdir, options, must_exist=False)
+        check = partial(files.check_table, workdir, options)
+    preview = build.preview(config, check_corpus=check)
+    print(preview.words, flush=True)
+    if workdir is not None:
+        print(f"data: {write_data_page(workdir, preview)}", flush=True)
+    # A study refuses them; what they are is shown first.
+    preview.corpus.require_usable(config.max_bad_fraction)
 
 
 def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: str, train: bool) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def test_workdir_holds_the_files_of_the_design(study: Path):
         "runs.csv",
         "history.jsonl",
         "predictions.csv",
+        "data.json",
         "metrics.json",
         "report.html",
         "checkpoints",

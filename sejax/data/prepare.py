@@ -26,7 +26,7 @@ class Prepared:
     contents: dict[str, Contents]  # of each stream
     digests: dict[str, str]  # by utterance id, equal for duplicate audio
     notes: dict[str, str]  # by utterance id, about unusual audio
-    seconds: float  # total duration
+    seconds: dict[str, float]  # by utterance id
 
 
 def prepare(
@@ -87,7 +87,7 @@ def prepare(
         contents=made_of,
         digests=first.digest,
         notes={u.id: "; ".join(notes[u.id]) for u in good if u.id in notes},
-        seconds=float(sum(first.seconds[u.id] for u in good)),
+        seconds={u.id: first.seconds[u.id] for u in good},
     )
 
 

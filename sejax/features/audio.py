@@ -132,6 +132,21 @@ def load_audio(
     return _check_and_convert(path, channels, rate, sampling_rate, subtype, [part.note])
 
 
+def audio_seconds(path: str, *, start: float | None = None, end: float | None = None) -> float:
+    """Returns how long a file, or a part of it, lasts, without decoding it.
+
+    Args:
+      path: see `load_audio`.
+      start: see `load_audio`.
+      end: see `load_audio`.
+
+    Raises:
+      InputError: what `load_audio` refuses about a file before it looks at samples.
+    """
+    with _open_sound(path, start, end) as (sound, part):
+        return (part.last - part.first) / sound.samplerate
+
+
 def convert_samples(name: str, samples: Float32[np.ndarray, "frames channels"], rate: int) -> Audio:
     """Returns samples in memory as `load_audio` returns those of a file.
 

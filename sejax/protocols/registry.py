@@ -115,7 +115,8 @@ def describe_protocol(
     ]
     if most:
         words.insert(1, f"speakers dealt to {count(most, 'fold')} at most")
-    if any(fold.within for fold in folds):
+    within = [fold.name for fold in folds if fold.within]
+    if within:
         words.append("numbers over all corpora are of the folds that test on other corpora")
     if transductive:
         words.append(f"features normalised per {normalisation}, that of the test too: transductive")
@@ -129,6 +130,7 @@ def describe_protocol(
         "select_on_test": select_on_test,
         "optimistic": select_on_test or shared_speakers,
         **({"shared_speakers": True} if shared_speakers else {}),
+        **({"within": within} if within else {}),
         "seeds": seeds,
         "folds": len(folds),
     }

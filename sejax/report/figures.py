@@ -233,6 +233,66 @@ def weight_panel(weights: Float[np.ndarray, "run layer"], *, key: str, label: st
     return _svg(draw, key=key, label=label, size=(2.75, 1.95))
 
 
+def histogram_panel(counts: Sequence[int], step: float, *, key: str, label: str, unit: str) -> str:
+    """Returns SVG of the number of utterances in bins from 0.
+
+    Args:
+      counts: of the bins.
+      step: the width of a bin.
+      key: unique on the page.
+      label: for screen readers.
+      unit: of the horizontal axis.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.bar(step * np.arange(len(counts)), counts, 0.9 * step, align="edge", color=COLOURS["s3"], alpha=0.7)
+        axes.set(xlim=(0, step * len(counts)), ylim=(0, None), xlabel=unit, ylabel="utterances")
+        axes.grid(visible=False, axis="x")
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+    return _svg(draw, key=key, label=label, size=(2.75, 2.65))
+
+
+def plane_panel(
+    places: Float[np.ndarray, "place 3"],
+    means: Sequence[tuple[str, str, Sequence[float], Sequence[float]]],
+    *,
+    key: str,
+    label: str,
+    scale: Sequence[float],
+) -> str:
+    """Returns SVG of ratings of valence and arousal, and of the means of classes.
+
+    Args:
+      places: valence, arousal and the number of utterances that have both.
+      means: the mark of a class, its colour (a key of `COLOURS`), and the mean and the standard deviation (absent of a
+        single rating) of its valence and of its arousal.
+      key: unique on the page.
+      label: for screen readers.
+      scale: the lowest and the highest value of either.
+    """
+
+    def draw(axes: Axes) -> None:
+        valence, arousal, number = places.T
+        axes.axhline(sum(scale) / 2, color=COLOURS["muted"], linewidth=0.7)
+        axes.axvline(sum(scale) / 2, color=COLOURS["muted"], linewidth=0.7)
+        axes.scatter(valence, arousal, 4 + 90 * number / number.max(), color=COLOURS["s1"], alpha=0.4, linewidth=0)
+        for mark, colour, of_valence, of_arousal in means:
+            x, y = of_valence[0], of_arousal[0]
+            (x_error, y_error) = (of[1] if len(of) > 1 else None for of in (of_valence, of_arousal))
+            axes.errorbar(x, y, y_error, x_error, fmt="o", color=COLOURS[colour], markersize=5, elinewidth=1.1)
+            axes.annotate(mark, (x, y), (3, 3), textcoords="offset points", fontweight="bold")
+        margin = 0.06 * (scale[1] - scale[0])
+        axes.set(xlabel="valence", ylabel="arousal", xlim=(scale[0] - margin, scale[1] + margin))
+        axes.set_ylim(axes.get_xlim())
+        axes.set_aspect("equal")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5))
+
+    return _svg(draw, key=key, label=label, size=(2.75, 2.65))
+
+
 def _svg(
     draw: Callable[..., None],
     *,

@@ -1,6 +1,6 @@
-"""The report: the files of a finished workdir as one self-contained `report.html`.
+"""The report: the files of a finished workdir as one self-contained `report.html`, or its data before any: `data.html`.
 
-The page needs no network, no script and no other file. Tables are HTML. Figures are inline SVG whose colours are CSS
+A page needs no network, no script and no other file. Tables are HTML. Figures are inline SVG whose colours are CSS
 variables, so one figure serves light screens, dark screens and paper. Equal files give equal bytes.
 
 The templates hold the markup; this package gives them frozen records of formatted numbers.
@@ -10,20 +10,23 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from sejax.build import Preview
+from sejax.corpora.describe import length
 from sejax.evaluation.tables import COLUMNS, Column, describe_final
 from sejax.host.atomic import atomic_write
 from sejax.host.wording import count
-from sejax.report.read import Audit, DroppedUtterance, Protocol, Provenance, Setting, Study, read_study
+from sejax.report.data import view_data
+from sejax.report.read import Audit, DroppedUtterance, Protocol, Provenance, Setting, Study, read_audit, read_study
 from sejax.report.results import view_results
 from sejax.report.settings import view_settings
-from sejax.workdir.files import REPORT
+from sejax.workdir.files import DATA_PAGE, REPORT
 
 _MOST_ROWS = 500  # of a list in the audit; metrics.json has the rest
 _TILES = {
@@ -129,8 +132,28 @@ def write_report(workdir: str) -> str:
     Raises:
       InputError: if one of `read.FILES` is missing in the workdir.
     """
-    page = render(read_study(workdir))
-    path = os.path.join(workdir, REPORT)
+    return _write(workdir, REPORT, render(read_study(workdir)))
+
+
+def write_data_page(workdir: str, preview: Preview) -> str:
+    """Writes `data.html`, which shows data before anything is trained on them, and returns its path."""
+    protocol = preview.protocol
+    page = _template("data_page.html.j2").render(
+        style=_style(),
+        title=f"{preview.corpus.name}, the data",
+        study=[
+            ("corpus", f"{preview.corpus.name}, labels {preview.labels}"),
+            ("protocol", f"{protocol['name']}: {protocol['description'].split('; ')[0]}"),
+            ("folds", f"{protocol['folds']:,}"),
+        ],
+        data=view_data(preview.data),
+        audit=_audit(replace(read_audit(preview.audit), duplicates={})),
+    )
+    return _write(workdir, DATA_PAGE, page)
+
+
+def _write(workdir: str, name: str, page: str) -> str:
+    path = os.path.join(workdir, name)
     with atomic_write(path) as file:
         file.write(page)
     return path
@@ -138,11 +161,14 @@ def write_report(workdir: str) -> str:
 
 def render(study: Study) -> str:
     """Returns the page of a study."""
-    return _template().render(
-        style=Markup(resources.files("sejax.report").joinpath("style.css").read_text(encoding="utf-8")),
+    headline = _headline(study)
+    return _template("page.html.j2").render(
+        style=_style(),
+        title=headline.title,
         marks=_marks(study.protocol),
         remarks=study.remarks,
-        headline=_headline(study),
+        headline=headline,
+        data=view_data(study.data),
         results=view_results(study),
         settings=view_settings(study),
         audit=_audit(study.audit),
@@ -150,8 +176,12 @@ def render(study: Study) -> str:
     )
 
 
+def _style() -> Markup:
+    return Markup(resources.files("sejax.report").joinpath("style.css").read_text(encoding="utf-8"))
+
+
 @cache
-def _template() -> Template:
+def _template(name: str) -> Template:
     environment = Environment(
         loader=PackageLoader("sejax.report"),
         autoescape=True,
@@ -160,7 +190,7 @@ def _template() -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)
 
 
 def _marks(protocol: Protocol) -> list[Mark]:
@@ -174,7 +204,6 @@ def _marks(protocol: Protocol) -> list[Mark]:
 
 def _headline(study: Study) -> Headline:
     corpus, protocol = study.corpus, study.protocol
-    length = f"{corpus.seconds / 3600:.1f} h" if corpus.seconds >= 7200 else f"{corpus.seconds / 60:.1f} min"
     return Headline(
         title=f"{corpus.name}, {protocol.description.split('; ')[0]}",
         tiles=[_tile(study, COLUMNS[key], title) for key, title in _TILES.items() if key in study.best.metrics],
@@ -183,7 +212,7 @@ def _headline(study: Study) -> Headline:
         lookup=_lookup_sentence(study.best),
         facts=[
             ("corpus", f"{corpus.name}, labels {corpus.labels}"),
-            ("audio", f"{count(corpus.utterances, 'utterance')}, {length}"),
+            ("audio", f"{count(corpus.utterances, 'utterance')}, {length(corpus.seconds)}"),
             ("speakers", f"{corpus.speakers:,}"),
             ("classes", ", ".join(corpus.classes) or "none"),
             ("protocol", f"{protocol.name}: {protocol.description}"),
@@ -281,8 +310,10 @@ def _findings(audit: Audit) -> list[tuple[str, str]]:
         lines.append(("look", line))
     else:
         lines.append(("fine", "No text of a test set was trained on."))
-    across, elsewhere = audit.duplicates["across_test"], audit.duplicates["elsewhere"]
-    if across:
+    across, elsewhere = audit.duplicates.get("across_test"), audit.duplicates.get("elsewhere")
+    if across is None:
+        lines.append(("look", "Whether audio occurs twice is not known before it is decoded: training looks for it."))
+    elif across:
         line = f"The same audio inside and outside a test set: {count(len(across), 'group')}, allowed."
         lines.append(("look", line))
     else:
@@ -317,8 +348,8 @@ def _texts(audit: Audit) -> Details | None:
 
 
 def _duplicates(audit: Audit) -> Details | None:
-    rows = [(", ".join(group["ids"]), ", ".join(group["folds"])) for group in audit.duplicates["across_test"]]
-    rows += [(", ".join(group["ids"]), "none") for group in audit.duplicates["elsewhere"]]
+    rows = [(", ".join(group["ids"]), ", ".join(group["folds"])) for group in audit.duplicates.get("across_test", ())]
+    rows += [(", ".join(group["ids"]), "none") for group in audit.duplicates.get("elsewhere", ())]
     return _capped("Duplicate audio", ("same audio", "folds with it on both sides"), rows) if rows else None
 
 

@@ -17,12 +17,12 @@ from sejax.evaluation.selection import check_rows, comparable_scores, read_histo
 from sejax.evaluation.tables import COLUMNS, Column, remarks
 from sejax.host.json_files import read_json
 from sejax.workdir.data import digest
-from sejax.workdir.files import CONFIG, HISTORY, LAYER_WEIGHTS, PREDICTIONS, RUNS
+from sejax.workdir.files import CONFIG, DATA, HISTORY, LAYER_WEIGHTS, PREDICTIONS, RUNS
 from sejax.workdir.trained import METRICS
 
 FILES = (CONFIG, RUNS, PREDICTIONS, METRICS)
-"""The files of a workdir that a report needs. LAYER_WEIGHTS is read too where hidden states are mixed, and HISTORY,
-without which there are no curves."""
+"""The files of a workdir that a report needs. LAYER_WEIGHTS is read too where hidden states are mixed; HISTORY, without
+which there are no curves; and DATA, which older versions did not write, without which there is no section of it."""
 
 Record = TypeVar("Record")
 
@@ -52,6 +52,7 @@ class Protocol:
     seeds: int
     folds: int
     shared_speakers: bool = False
+    within: Sequence[str] = ()  # the folds on the diagonal of a matrix of corpora
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Audit:
     speakers_shared: Sequence[Mapping[str, Any]]
     speakers_shared_with_validation: Sequence[SpeakersShared]
     texts_shared: Sequence[TextsShared]
-    duplicates: Mapping[str, Sequence[Duplicates]]
+    duplicates: Mapping[str, Sequence[Duplicates]]  # empty before the audio is decoded
     class_counts: Sequence[Mapping[str, Any]]  # fold; by split the number of each class; unlabelled by split
     dropped: Sequence[DroppedUtterance]
     notes: Mapping[str, int]
@@ -135,7 +136,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Scores:
-    """The metrics of one fold or one speaker."""
+    """The metrics of one fold, one speaker or one gender."""
 
     name: str
     utterances: int
@@ -156,6 +157,7 @@ class Setting:
     confusion: Int[np.ndarray, "class class"] | None  # counts [true, predicted]
     folds: Sequence[Scores]
     speakers: Sequence[Scores]
+    genders: Sequence[Scores]  # empty where the corpus says none
 
     @property
     def gain(self) -> float | None:
@@ -191,6 +193,7 @@ class Study:
     predictions: Predictions
     layer_weights: Mapping[tuple[str, str], Float[np.ndarray, "run layer"]]  # by setting and stream
     remarks: Sequence[str]  # about what is missing in the numbers
+    data: Mapping[str, Any]  # of data.json; empty without one
     final_epochs: Sequence[int] = ()  # that the final runs have trained
 
     @property
@@ -242,6 +245,8 @@ def _read_files(workdir: str, folder: Path) -> Study:
     )
     _check_same_data(workdir, tree, config)
     predictions = Predictions.read(str(folder / PREDICTIONS))
+    if diagonal := tree["protocol"].get("within"):  # in the cells of the matrix alone
+        predictions = predictions.select(~np.isin(predictions.fold, diagonal))
     history = read_history(str(folder / HISTORY)) if (folder / HISTORY).is_file() else []
     rows = _read_csv(folder / RUNS)
     # Final runs test nobody.
@@ -261,13 +266,16 @@ def _read_files(workdir: str, folder: Path) -> Study:
         corpus=_record(CorpusFacts, tree["corpus"]),
         settings=[_setting(setting) for setting in settings],
         majority=_estimates(tree["baselines"].get("majority", {})),
-        audit=_record(Audit, tree["audit"]),
+        audit=read_audit(tree["audit"]),
         runs=runs,
         final_epochs=[int(row["best_epoch"]) for row in final],
         history=history,
         predictions=predictions,
         layer_weights=_layer_weights(_read_csv(folder / LAYER_WEIGHTS)) if (folder / LAYER_WEIGHTS).is_file() else {},
         remarks=remarks(tree),
+        data=read_json(folder / DATA, "a file of a finished study; evaluate again")
+        if (folder / DATA).is_file()
+        else {},
     )
 
 
@@ -286,6 +294,11 @@ def _record(record: type[Record], tree: Mapping[str, Any]) -> Record:
     return record(**{field.name: tree[field.name] for field in fields(record) if field.name in tree})  # type: ignore[arg-type]
 
 
+def read_audit(tree: Mapping[str, Any]) -> Audit:
+    """Returns the findings that `sejax.protocols.audit.audit` returns as a tree."""
+    return _record(Audit, tree)
+
+
 def _setting(tree: Mapping[str, Any]) -> Setting:
     return Setting(
         name=tree["name"],
@@ -298,6 +311,7 @@ def _setting(tree: Mapping[str, Any]) -> Setting:
         confusion=np.array(tree["confusion"]["counts"]) if "confusion" in tree else None,
         folds=[Scores(entry["fold"], entry["utterances"], entry["metrics"]) for entry in tree["folds"]],
         speakers=[Scores(entry["speaker"], entry["utterances"], entry["metrics"]) for entry in tree["speakers"]],
+        genders=[Scores(entry["gender"], entry["utterances"], entry["metrics"]) for entry in tree.get("genders", ())],
     )
 
 

@@ -13,6 +13,7 @@ from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.tables import COLUMNS, Column
 from sejax.report.calibration import CalibrationView, calibration_figures, view_calibration
 from sejax.report.figures import Curve, Figure, Figures, curve_panel, scatter_panel, weight_panel
+from sejax.report.gaps import GapView, view_gaps
 from sejax.report.read import Run, Scores, Setting, Study
 from sejax.report.results import Cell, exact_number, span_of, track_of
 
@@ -84,6 +85,7 @@ class SettingView:
     confusion: Confusion | None
     scores: ScoreTable | None  # by fold; by speaker where each fold tests on one
     speakers: ScoreTable | None  # where folds test on several
+    gaps: GapView | None
     calibration: CalibrationView | None
     figures: Sequence[Figures]
 
@@ -128,6 +130,7 @@ def _view(
         confusion=_confusion(setting.confusion, study.corpus.classes, study.protocol.seeds),
         scores=scores,
         speakers=speakers,
+        gaps=view_gaps(setting),
         calibration=view_calibration(setting.calibration),
         figures=[group for group in groups if group.figures],
     )

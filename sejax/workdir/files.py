@@ -42,6 +42,8 @@ HISTORY = "history.jsonl"
 PREDICTIONS = "predictions.csv"
 LAYER_WEIGHTS = "layer_weights.csv"
 REPORT = "report.html"
+DATA = "data.json"
+DATA_PAGE = "data.html"
 TENSORBOARD = "tensorboard"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
@@ -288,7 +290,7 @@ def write_results(
     history: Sequence[Mapping[str, Any]],
     final: Sequence[tuple[RunKey, int]],
 ) -> dict[str, Any]:
-    """Writes predictions.csv, runs.csv, layer_weights.csv (if hidden states are mixed) and metrics.json.
+    """Writes predictions.csv, runs.csv, layer_weights.csv (if hidden states are mixed), data.json and metrics.json.
 
     Args:
       tested: the predictions of each run for its held-out utterances at its best epoch, by the run's number.
@@ -321,6 +323,7 @@ def write_results(
         audit=study.audit,
         n_bootstrap=study.n_bootstrap,
     )
+    write_json(Path(workdir, DATA), study.data)
     write_json(Path(workdir, METRICS), metrics)
     return metrics
 

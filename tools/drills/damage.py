@@ -41,6 +41,7 @@ TABLES = (
     "runs.csv",
     "history.jsonl",
     "predictions.csv",
+    "data.json",
     "metrics.json",
     "parameters.txt",
     "report.html",
