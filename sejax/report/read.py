@@ -158,6 +158,7 @@ class Setting:
     folds: Sequence[Scores]
     speakers: Sequence[Scores]
     genders: Sequence[Scores]  # empty where the corpus says none
+    tests: Sequence[Mapping[str, Any]]  # the cells of a matrix, or the test sets; empty where there is but one
 
     @property
     def gain(self) -> float | None:
@@ -312,6 +313,7 @@ def _setting(tree: Mapping[str, Any]) -> Setting:
         folds=[Scores(entry["fold"], entry["utterances"], entry["metrics"]) for entry in tree["folds"]],
         speakers=[Scores(entry["speaker"], entry["utterances"], entry["metrics"]) for entry in tree["speakers"]],
         genders=[Scores(entry["gender"], entry["utterances"], entry["metrics"]) for entry in tree.get("genders", ())],
+        tests=tree.get("tests", ()),
     )
 
 

@@ -14,6 +14,7 @@ from sejax.evaluation.tables import COLUMNS, Column
 from sejax.report.calibration import CalibrationView, calibration_figures, view_calibration
 from sejax.report.figures import Curve, Figure, Figures, curve_panel, scatter_panel, weight_panel
 from sejax.report.gaps import GapView, view_gaps
+from sejax.report.matrix import MatrixView, view_matrices
 from sejax.report.read import Run, Scores, Setting, Study
 from sejax.report.results import Cell, exact_number, span_of, track_of
 
@@ -82,6 +83,7 @@ class SettingView:
     unfolded: bool
     summary: str
     facts: Sequence[tuple[str, str]]
+    matrices: Sequence[MatrixView]
     confusion: Confusion | None
     scores: ScoreTable | None  # by fold; by speaker where each fold tests on one
     speakers: ScoreTable | None  # where folds test on several
@@ -127,6 +129,7 @@ def _view(
             if column.key in _SHORT and column.key in setting.metrics
         ),
         facts=facts,
+        matrices=view_matrices(setting.tests),
         confusion=_confusion(setting.confusion, study.corpus.classes, study.protocol.seeds),
         scores=scores,
         speakers=speakers,
