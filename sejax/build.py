@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool
 from ml_collections import ConfigDict
 
 from sejax.config import STACKED, STRUCTURAL, at, check_config, grid_of, with_structure
@@ -29,6 +28,7 @@ from sejax.engine.final import final_runs
 from sejax.engine.plan import Placement
 from sejax.engine.program import Program
 from sejax.engine.runs import (
+    BatchOrders,
     Learnable,
     RunKey,
     Setting,
@@ -44,6 +44,7 @@ from sejax.engine.runs import (
 from sejax.engine.step import Frozen, Network, Recipe, Run
 from sejax.engine.tasks import TASKS
 from sejax.errors import InputError
+from sejax.features.corrupt import parse
 from sejax.features.extract import Contents
 from sejax.host.wording import count
 from sejax.models.heads import Heads
@@ -94,6 +95,7 @@ class Study:
     corpus_facts: Mapping[str, Any]  # of metrics.json
     audit: Mapping[str, Any]  # of metrics.json
     n_bootstrap: int  # draws of speakers for the intervals
+    noise_folders: Mapping[str, str]  # digests of the folders that corruptions draw from
 
     @property
     def learnable(self) -> dict[int, Learnable]:
@@ -220,6 +222,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         },
         audit=audited,
         n_bootstrap=config.bootstrap,
+        noise_folders=prepared.folders,
     )
 
 
@@ -264,6 +267,7 @@ def _prepare_corpus(
         features={name: _feature(config, name) for name in streams},
         settings={name: _settings(config, name) for name in streams},
         speeds=config.speeds,
+        corruptions=[parse(text) for text in config.corruptions],
         cache_dir=cache_dir,
         workers=config.workers or None,
         max_bad_fraction=config.max_bad_fraction,
@@ -394,7 +398,7 @@ def _program(
     specs = tuple(_stream_spec(config, checkpoints, name) for name in config.streams)
     tuned = {spec.name: spec.tuning for spec in specs if spec.tuning is not None}
     parts = {name: divide(load_checkpoint(str(checkpoints[name].folder)).params, tuned[name]) for name in tuned}
-    orders, order_of_run = batch_orders(folds, runs, shared=bool(tuned))
+    orders = batch_orders(folds, runs, shared=bool(tuned))
     shuffle = partial(_shuffle, config, data, orders)
     steps = sum(rows.shape[1] * rows.shape[2] for rows in shuffle(1).rows)
     schemes = schemes_of(runs)
@@ -412,16 +416,19 @@ def _program(
         per_run=jax.tree.map(lambda x: x[: len(runs)], per_run),
         rows={split: tuple(rows) for split, (rows, _) in predicted.items()},
         columns={split: columns for split, (_, columns) in predicted.items()},
-        order_of_run=order_of_run,
+        order_of_run=orders.of_run,
         shuffle=shuffle,
     )
     if not final:
         return program
     # As many orders, of as many batches, as the program is compiled for.
-    own_orders, own_order_of_run = batch_orders((*folds, everyone(folds)), final, shared=bool(tuned))
-    own_orders = list(islice(cycle(own_orders), len(orders)))
+    own = batch_orders((*folds, everyone(folds)), final, shared=bool(tuned))
+    n_orders = len(orders.drawn)
+    own = own._replace(
+        drawn=list(islice(cycle(own.drawn), n_orders)), corrupted=list(islice(cycle(own.corrupted), n_orders))
+    )
     n_batches = count_batches(
-        [bucket.utterance for bucket in data.buckets], orders=orders, batch_size=config.batch_size
+        [bucket.utterance for bucket in data.buckets], orders=orders.drawn, batch_size=config.batch_size
     )
     of_everyone = replace(
         program,
@@ -429,8 +436,8 @@ def _program(
         per_run=jax.tree.map(lambda x: x[len(runs) :], per_run),
         rows={},
         columns={},
-        order_of_run=own_order_of_run,
-        shuffle=partial(_shuffle, config, data, own_orders, n_batches=n_batches),
+        order_of_run=own.of_run,
+        shuffle=partial(_shuffle, config, data, own, n_batches=n_batches),
     )
     return replace(program, final=of_everyone)
 
@@ -438,18 +445,20 @@ def _program(
 def _shuffle(
     config: ConfigDict,
     data: Data,
-    orders: Sequence[tuple[int, Bool[np.ndarray, " utterance"]]],
+    orders: BatchOrders,
     epoch: int,
     n_batches: Sequence[int] | None = None,
 ) -> Order:
     """Returns the batches of an epoch; see `epoch_order`."""
     return epoch_order(
         [bucket.utterance for bucket in data.buckets],
-        orders=orders,
+        orders=orders.drawn,
         epoch=epoch,
         batch_size=config.batch_size,
         views=len(config.speeds),
         n_batches=n_batches,
+        corruptions=len(config.corruptions),
+        corrupted=orders.corrupted,
     )
 
 
@@ -470,7 +479,7 @@ def _network(
         clip_norm=config.clip_norm,
         vad_loss=config.loss.vad,
         averaging=config.averaging,
-        augment=Augment(**config.augment),
+        augment=Augment.of(config.augment.to_dict()),
         tasks=TASKS[config.tasks],
         schemes=schemes,
         gradients_at=config.gradients_at,
@@ -484,7 +493,11 @@ def _per_run(
 ) -> Run:
     """Returns each run's hyperparameters, training utterances and normalisation by its fold's training speakers."""
     target = np.asarray(data.target)
-    frame_scale, statistic_scale = fold_scales(data, [fold.train for fold in folds])
+    kinds = sorted({(run.fold, run.setting.corrupted) for run in runs})  # of runs whose batches are drawn alike
+    folds, shares = [folds[fold] for fold, _ in kinds], [share for _, share in kinds]
+    frame_scale, statistic_scale = fold_scales(
+        data, [fold.train for fold in folds], corruptions=len(config.corruptions), corrupted=shares
+    )
     balanced = config.loss.class_weight == "balanced"
     class_weight = [
         balanced_class_weight(target[fold.train]) if balanced else np.ones(target.shape[1], np.float32)
@@ -496,5 +509,5 @@ def _per_run(
         "frame_scale": frame_scale,
         "statistic_scale": statistic_scale,
     }
-    fold_of_run = np.array([run.fold for run in runs])
-    return Run(hparams_of(runs, schemes), **jax.tree.map(lambda x: x[fold_of_run], per_fold))
+    of_run = np.array([kinds.index((run.fold, run.setting.corrupted)) for run in runs])
+    return Run(hparams_of(runs, schemes), **jax.tree.map(lambda x: x[of_run], per_fold))

@@ -153,4 +153,6 @@ def _sane_tuple(name: str, value: tuple[Any, ...]) -> bool:
     if name == "speeds":
         numbers = all(isinstance(x, int | float) and not isinstance(x, bool) and 0.1 <= x <= 10 for x in value)
         return numbers and value[:1] == (1.0,) and len(set(value)) == len(value)
+    if name == "corruptions" and value == ():
+        return True
     return len(value) > 0 and all(isinstance(x, str) for x in value) and len(set(value)) == len(value)

@@ -49,30 +49,39 @@ def epoch_order(
     batch_size: int,
     views: int,
     n_batches: Sequence[int] | None = None,
+    corruptions: int = 0,
+    corrupted: Sequence[float] = (),
 ) -> Order:
     """Shuffles one epoch of each order: every visited utterance once, each batch from one bucket.
 
     Orders of one seed are parts of one shuffle. They reach an utterance at about the same time, so that streamed frames
     are read once for all of them. All orders have the same number of steps and all batches are full: where the numbers
     do not divide, utterances from the start of the shuffle are visited twice; where `n_batches` has no room for all,
-    those at its end are left out. One view is drawn per utterance and epoch. An order depends on its seed, its
-    utterances, the epoch and the number of steps alone, so that a resumed run gets the same orders.
+    those at its end are left out. One view is drawn per utterance and epoch: one of the first `views`, or, of a share
+    of the utterances that each order has, one of the `corruptions` behind them. Of two orders of one seed, that with
+    the larger share has the corrupted utterances of the other, and more. An order depends on its seed, its utterances,
+    its share, the epoch and the number of steps alone, so that a resumed run gets the same orders.
 
     Args:
       utterances: Utterances of each bucket.
       orders: Seed and visited utterances of each order.
       epoch: Number of the epoch.
       batch_size: Utterances in a batch.
-      views: Number of views.
+      views: Number of views of clean speech.
       n_batches: Batches of each bucket, where they are not as many as these orders need.
+      corruptions: Number of corrupted views.
+      corrupted: Share of the utterances that each order draws from them, if there are any.
     """
     rounds, steps = plan_rounds(n_batches or count_batches(utterances, orders=orders, batch_size=batch_size))
     shapes = [(rounds, n, batch_size) for n in steps]
     per_order = []
-    for seed, visited in orders:
+    for number, (seed, visited) in enumerate(orders):
         rng = np.random.default_rng([seed, epoch])
         shuffles = [rng.permutation(len(u)) for u in utterances]
         drawn = [rng.integers(0, views, len(u)) for u in utterances]
+        if corruptions:
+            noisy = [rng.integers(views, views + corruptions, len(u)) for u in utterances]
+            drawn = [np.where(rng.random(len(x)) < corrupted[number], x, y) for x, y in zip(noisy, drawn, strict=True)]
         kept = [shuffle[visited[np.asarray(u)[shuffle]]] for shuffle, u in zip(shuffles, utterances, strict=True)]
         # Where an order visits nothing of a bucket, row 0 fills it, which no run of that order is trained on.
         rows = [np.resize(r if len(r) else 0, s) for r, s in zip(kept, shapes, strict=True)]

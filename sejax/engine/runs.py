@@ -21,6 +21,9 @@ from sejax.engine.step import HParams
 from sejax.engine.tasks import Task
 from sejax.protocols.folds import Fold
 
+CORRUPTED = "augment.corrupted"
+"""The option of a run's batches rather than of its steps: `HParams` does not hold it."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -28,6 +31,11 @@ class Setting:
 
     name: str
     values: Mapping[str, Any]
+
+    @property
+    def corrupted(self) -> float:
+        """The share of the utterances of an epoch that are drawn from corrupted views."""
+        return float(self.values[CORRUPTED])
 
     def trains(self, task: str) -> bool:
         """Returns whether the setting trains a task of this name: a task with a prior share of 0 is not trained."""
@@ -157,21 +165,27 @@ def even_slots(runs: Sequence[RunKey], *, most: int, devices: int) -> int:
     return slots + -slots % devices
 
 
-def batch_orders(
-    folds: Sequence[Fold], runs: Sequence[RunKey], *, shared: bool
-) -> tuple[list[tuple[int, Bool[np.ndarray, " utterance"]]], Int[np.ndarray, " run"] | None]:
-    """Returns the seeds and utterances by which batches are drawn, and the index of each run's.
+class BatchOrders(NamedTuple):
+    """By what the batches of runs are drawn; see `sejax.data.order.epoch_order`."""
+
+    drawn: list[tuple[int, Bool[np.ndarray, " utterance"]]]  # seed and visited utterances of each order
+    corrupted: list[float]  # share of corrupted utterances of each order
+    of_run: Int[np.ndarray, " run"] | None  # the order of each run; None: by seed
+
+
+def batch_orders(folds: Sequence[Fold], runs: Sequence[RunKey], *, shared: bool) -> BatchOrders:
+    """Returns by what batches are drawn: runs of one seed, fold and share of corrupted utterances have one order.
 
     Every run visits its own training utterances. If the frozen forward pass of a batch serves all runs (`shared`),
-    the runs of a seed share batches of the utterances that any fold trains on, and the index is None: the orders are
-    those of the seeds.
+    the runs of a seed share batches of the utterances that any fold trains on, and all runs have one share.
     """
     if shared:
         anyone = np.any([fold.train for fold in folds], axis=0)
-        return [(seed, anyone) for seed in sorted({run.seed for run in runs})], None
-    keys = sorted({(run.seed, run.fold) for run in runs})
-    row = np.array([keys.index((run.seed, run.fold)) for run in runs], np.int32)
-    return [(seed, folds[fold].train) for seed, fold in keys], row
+        seeds = sorted({run.seed for run in runs})
+        return BatchOrders([(seed, anyone) for seed in seeds], [runs[0].setting.corrupted] * len(seeds), None)
+    keys = sorted({(run.seed, run.fold, run.setting.corrupted) for run in runs})
+    row = np.array([keys.index((run.seed, run.fold, run.setting.corrupted)) for run in runs], np.int32)
+    return BatchOrders([(seed, folds[fold].train) for seed, fold, _ in keys], [share for *_, share in keys], row)
 
 
 def schemes_of(runs: Sequence[RunKey]) -> tuple[str, ...]:

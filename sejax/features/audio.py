@@ -148,6 +148,16 @@ def convert_samples(name: str, samples: Float32[np.ndarray, "frames channels"], 
     return _check_and_convert(name, samples, rate, SAMPLING_RATE, "FLOAT", [])
 
 
+def audio_seconds(path: str) -> float:
+    """Returns the duration of a file whose headers are as they should be.
+
+    Raises:
+      InputError: the file is missing, or its headers are not those of audio.
+    """
+    with _open_sound(path, None, None) as (sound, part):
+        return (part.last - part.first) / sound.samplerate
+
+
 @contextmanager
 def open_blocks(
     path: str, *, start: float | None = None, end: float | None = None, longest: float = math.inf

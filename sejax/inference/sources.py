@@ -7,20 +7,15 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import soundfile
-
 from sejax.corpora.rows import read_rows
 from sejax.corpora.spelling import trim
 from sejax.errors import InputError
 from sejax.features.extract import Segment
+from sejax.features.files import audio_files, is_audio
 
 STANDARD_INPUT = "-"
 _TABLE = ".csv"
 _ARCHIVE = ".zip"
-# What files of libsndfile's formats are called, beside the formats' own names.
-_SUFFIXES = {".wave", ".aif", ".aifc", ".oga", ".opus", ".snd", ".sph", ".nist", ".mp2", ".mpeg"}
-# Audio and video that cannot be read here: a folder's other files are passed over, these are rows with an error.
-_FOREIGN = {".m4a", ".mp4", ".aac", ".wma", ".amr", ".3gp", ".webm", ".mkv", ".mov", ".avi"}
 _NUMBER = re.compile(r"\d+\.?\d*|\.\d+", re.ASCII)
 
 
@@ -44,8 +39,7 @@ def _named_by(path: str, listed: Iterable[str]) -> Iterable[Segment]:
         return [Segment(line, None, None) for line in lines if line]
     suffix = Path(path).suffix.casefold()
     if os.path.isdir(path):
-        found = sorted(_in_folder(path))
-        return _some([Segment(name, None, None) for name in found], path)
+        return _some([Segment(name, None, None) for name in audio_files(path)], path)
     if suffix == _TABLE and os.path.exists(path):
         return _some(list(_in_table(path)), path)
     if suffix == _ARCHIVE and os.path.isfile(path):
@@ -57,21 +51,6 @@ def _some(found: list[Segment], path: str) -> list[Segment]:
     if not found:
         raise InputError(f"{path}: has no audio files in it, expected some (wav, flac, ogg, mp3 and the like)")
     return found
-
-
-def is_audio(name: str) -> bool:
-    """Returns whether a file is called as audio is."""
-    suffix = Path(name).suffix.casefold()
-    return suffix in _SUFFIXES | _FOREIGN or suffix.removeprefix(".").upper() in soundfile.available_formats()
-
-
-def _in_folder(folder: str) -> Iterator[str]:
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be listed ({error.strerror}), expected a folder") from error
-
-    for root, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (os.path.join(root, name) for name in names if is_audio(name) and not name.startswith("."))
 
 
 def _in_archive(path: str) -> list[str]:
