@@ -47,6 +47,7 @@ from sejax.engine.runs import (
 from sejax.engine.step import Frozen, Network, Recipe, Run, Steps
 from sejax.engine.tasks import TASKS
 from sejax.errors import InputError
+from sejax.features.corrupt import parse
 from sejax.features.extract import Contents
 from sejax.host.wording import count
 from sejax.models.heads import Heads
@@ -98,6 +99,7 @@ class Study:
     audit: Mapping[str, Any]  # of metrics.json
     data: Mapping[str, Any]  # of data.json
     n_bootstrap: int  # draws of speakers for the intervals
+    noise_folders: Mapping[str, str]  # digests of the folders that corruptions draw from
 
     @property
     def learnable(self) -> dict[int, Learnable]:
@@ -246,6 +248,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         audit=audited,
         data=describe_data(corpus, prepared.seconds),
         n_bootstrap=config.bootstrap,
+        noise_folders=prepared.folders,
     )
 
 
@@ -326,6 +329,7 @@ def _prepare_corpus(
         features={name: _feature(config, name) for name in streams},
         settings={name: _settings(config, name) for name in streams},
         speeds=config.speeds,
+        corruptions=[parse(text) for text in config.corruptions],
         cache_dir=os.path.expanduser(config.cache_dir),
         workers=config.workers or None,
         max_bad_fraction=config.max_bad_fraction,
@@ -490,16 +494,18 @@ def _program(
     specs = tuple(_stream_spec(config, checkpoints, name) for name in config.streams)
     tuned = {spec.name: spec.tuning for spec in specs if spec.tuning is not None}
     parts = {name: divide(load_checkpoint(str(checkpoints[name].folder)).params, tuned[name]) for name in tuned}
-    orders, order_of_run = batch_orders(folds, runs, shared=bool(tuned))
+    orders = batch_orders(folds, runs, shared=bool(tuned))
     shuffle = Shuffle(
         utterances=[bucket.utterance for bucket in data.buckets],
-        orders=orders,
+        orders=orders.drawn,
         batch_size=config.batch_size,
         views=len(config.speeds),
-        pools=None if tuned else batch_pools(corpus.utterances, folds, runs),
+        corruptions=len(config.corruptions),
+        corrupted=orders.corrupted,
+        pools=batch_pools(corpus.utterances, folds, orders),
         visits=corpus_visits(corpus.utterances, config.corpus_temperature),
     )
-    steps, rounds = count_steps(shuffle(1), order_of_run, len(final), epochs=config.epochs, warmup=config.warmup)
+    steps, rounds = count_steps(shuffle(1), orders.of_run, len(final), epochs=config.epochs, warmup=config.warmup)
     schemes = schemes_of(runs)
     predicted = {split: prediction_rows(data, selection_rows(folds, split), PREDICT_BATCH) for split in ("val", "test")}
     per_run = _per_run(config, (*runs, *final), (*folds, everyone(folds)), data, schemes)
@@ -516,22 +522,22 @@ def _program(
         per_run=jax.tree.map(lambda x: x[: len(runs)], per_run),
         rows={split: tuple(rows) for split, (rows, _) in predicted.items()},
         columns={split: columns for split, (_, columns) in predicted.items()},
-        order_of_run=order_of_run,
+        order_of_run=orders.of_run,
         shuffle=shuffle,
         rounds=None if rounds is None else rounds[: len(runs)],
     )
     if not final:
         return program
     # As many orders, of as many batches, as the program is compiled for.
-    own_orders, own_order_of_run = batch_orders((*folds, everyone(folds)), final, shared=bool(tuned))
+    own = batch_orders((*folds, everyone(folds)), final, shared=bool(tuned))
     of_everyone = replace(
         program,
         runs=final,
         per_run=jax.tree.map(lambda x: x[len(runs) :], per_run),
         rows={},
         columns={},
-        order_of_run=own_order_of_run,
-        shuffle=shuffle.of(own_orders),
+        order_of_run=own.of_run,
+        shuffle=shuffle.of(own.drawn, own.corrupted),
         rounds=None if rounds is None else rounds[len(runs) :],
     )
     return replace(program, final=of_everyone)
@@ -553,7 +559,7 @@ def _network(
         clip_norm=config.clip_norm,
         vad_loss=config.loss.vad,
         averaging=config.averaging,
-        augment=Augment(**config.augment),
+        augment=Augment.of(config.augment.to_dict()),
         tasks=TASKS[config.tasks],
         schemes=schemes,
         gradients_at=config.gradients_at,
@@ -566,7 +572,11 @@ def _per_run(
 ) -> Run:
     """Returns each run's hyperparameters, training utterances and normalisation by its fold's training speakers."""
     target = np.asarray(data.target)
-    frame_scale, statistic_scale = fold_scales(data, [fold.train for fold in folds])
+    kinds = sorted({(run.fold, run.setting.corrupted) for run in runs})  # of runs whose batches are drawn alike
+    folds, shares = [folds[fold] for fold, _ in kinds], [share for _, share in kinds]
+    frame_scale, statistic_scale = fold_scales(
+        data, [fold.train for fold in folds], corruptions=len(config.corruptions), corrupted=shares
+    )
     balanced = config.loss.class_weight == "balanced"
     class_weight = [
         balanced_class_weight(target[fold.train]) if balanced else np.ones(target.shape[1], np.float32)
@@ -578,5 +588,5 @@ def _per_run(
         "frame_scale": frame_scale,
         "statistic_scale": statistic_scale,
     }
-    fold_of_run = np.array([run.fold for run in runs])
-    return Run(hparams_of(runs, schemes), **jax.tree.map(lambda x: x[fold_of_run], per_fold))
+    of_run = np.array([kinds.index((run.fold, run.setting.corrupted)) for run in runs])
+    return Run(hparams_of(runs, schemes), **jax.tree.map(lambda x: x[of_run], per_fold))

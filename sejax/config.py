@@ -13,9 +13,11 @@ from sejax.corpora.join import parse_sources
 from sejax.corpora.read import CORPORA
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.engine.losses import VAD_LOSSES
+from sejax.engine.runs import CORRUPTED
 from sejax.engine.tasks import TASKS
 from sejax.errors import FLAG, SHARE, TEXT, WORDS, Check, InputError, is_number, number, one_of, shown, single, whole
 from sejax.features.audio import SPEED
+from sejax.features.corrupt import parse
 from sejax.features.registry import FEATURES, defaults, full_settings
 from sejax.features.settings import setting_check
 from sejax.models.encoders import ENCODERS
@@ -116,6 +118,9 @@ def _set_streams(config: ConfigDict) -> None:
         }
     )
     config.speeds = (1.0,)  # speed-perturbed copies to train on; 1.0 comes first
+    # Corrupted copies to train on (sejax.features.corrupt): "noise:10", "rir:0.6+pink:5", "noise:10@FOLDER", ... An
+    # utterance has those at the speeds, and one per corruption. Validation and test audio is never corrupted.
+    config.corruptions = ()
     config.max_seconds = 15.0  # later frames are not encoded (0: no limit); statistics use the whole utterance
     config.buckets = 4  # groups of similar length
     config.frames_dtype = "float16"  # of acoustic frames on the device: float16, bfloat16, float32
@@ -200,7 +205,13 @@ def _set_training(config: ConfigDict) -> None:
     config.averaging = 0.99  # decay of the moving average of the parameters, which is evaluated
     config.patience = 0  # epochs without a better validation score after which a run stops; 0: never
     config.augment = ConfigDict(
-        {"time_masks": 2, "time_mask_frames": 20, "feature_masks": 2, "feature_mask_share": 0.15}
+        {
+            "time_masks": 2,
+            "time_mask_frames": 20,
+            "feature_masks": 2,
+            "feature_mask_share": 0.15,
+            "corrupted": 0.0,  # share of an epoch's utterances that are drawn from config.corruptions
+        }
     )
 
     # Settings x seeds x folds are the runs of the study.
@@ -226,6 +237,7 @@ STACKED = (
     "dropout",
     "statistics_dropout",
     "label_smoothing",
+    CORRUPTED,
 )
 """The options that a grid may vary within a program: traced numbers, so that all settings are runs of one program."""
 
@@ -266,8 +278,8 @@ CHANGEABLE = (
 
 
 def _empty_grid() -> ConfigDict:
-    grid = ConfigDict(dict.fromkeys(STACKED, ()))
-    for name in STRUCTURAL:
+    grid = ConfigDict()
+    for name in (*STACKED, *STRUCTURAL):
         *folders, option = name.split(".")
         node = grid
         for folder in folders:
@@ -326,6 +338,7 @@ def _encoder(stream: str) -> Check:
 
 _TUPLE = Check(lambda values: isinstance(values, tuple), "a tuple of values")
 _MOST_SPEEDS = 16
+_MOST_CORRUPTIONS = 16
 _RATE = number(0, 0.99)  # of a dropout: something has to be left
 _PROPER_SHARE = number(0, 1, below=True)
 
@@ -381,6 +394,14 @@ CHECKS: Mapping[str, Check] = {
             and len(set(map(single, speeds))) == len(speeds) <= _MOST_SPEEDS
         ),
         f"a tuple that begins with 1.0, of up to {_MOST_SPEEDS} different numbers from 0.25 to 4",
+    ),
+    "corruptions": Check(
+        lambda texts: (
+            isinstance(texts, tuple)
+            and all(map(WORDS.holds, texts))
+            and len(set(texts)) == len(texts) <= _MOST_CORRUPTIONS
+        ),
+        f"a tuple of up to {_MOST_CORRUPTIONS} different corruptions, such as ('noise:10', 'rir:0.6')",
     ),
     "max_seconds": Check(
         lambda seconds: is_number(seconds) and (seconds == 0 or 0.1 <= seconds <= 86_400),
@@ -446,6 +467,7 @@ CHECKS: Mapping[str, Check] = {
     "augment.time_mask_frames": whole(0, 10_000),
     "augment.feature_masks": whole(0, 100),
     "augment.feature_mask_share": SHARE,
+    CORRUPTED: SHARE,
     "seeds": whole(1, 1000),
     "seed": whole(0, LARGEST_SEED),
     "runs_per_chunk": whole(0, 100_000, "as many as memory holds"),
@@ -488,6 +510,7 @@ def check_config(config: ConfigDict) -> None:
     parse_sources(config.corpora)
     _check_grid(config)
     _check_streams(config)
+    _check_corruptions(config)
     width, heads = config.model.width, config.model.heads
     _expect("model.width", width, width % (2 * heads) == 0, f"a multiple of 2 * model.heads = {2 * heads}")
     most = LARGEST_SEED + 1 - config.seed
@@ -538,6 +561,25 @@ def _check_streams(config: ConfigDict) -> None:
         _expect(
             "max_seconds", config.max_seconds, fits, f"{hop_seconds:g} or more, a frame of {feature}, or 0 (no limit)"
         )
+
+
+def _check_corruptions(config: ConfigDict) -> None:
+    """Checks the corruptions, and whether runs draw from them."""
+    try:
+        specs = [str(parse(text)) for text in config.corruptions]
+    except InputError as error:
+        raise InputError(f"config.corruptions: {error}") from error
+    _expect("corruptions", config.corruptions, len(set(specs)) == len(specs), "each corruption once")
+    shares = tuple(at(config.grid, CORRUPTED)) or (at(config, CORRUPTED),)
+    name = f"grid.{CORRUPTED}" if at(config.grid, CORRUPTED) else CORRUPTED
+    value = shares if at(config.grid, CORRUPTED) else shares[0]
+    if config.corruptions:
+        _expect(name, value, max(shares) > 0, "a share above 0: nobody draws from config.corruptions")
+    else:
+        _expect(name, value, max(shares) == 0, "0 without config.corruptions")
+    if any(config.model.encoder[stream] == "finetune" for stream in config.streams):
+        expected = "one share for all runs: those of a seed share the batches of a fine-tuned model"
+        _expect(name, value, len(shares) == 1, expected)
 
 
 def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:

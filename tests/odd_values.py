@@ -157,4 +157,6 @@ def _sane_tuple(name: str, value: tuple[Any, ...]) -> bool:
         return numbers and value[:1] == (1.0,) and len(set(value)) == len(value)
     if name == "corpora":  # no odd value is `reader:path`
         return not value
+    if name == "corruptions" and value == ():
+        return True
     return len(value) > 0 and all(isinstance(x, str) for x in value) and len(set(value)) == len(value)

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from ml_collections import ConfigDict
 
-from sejax.config import STACKED, default_config
+from sejax.config import STACKED, at, default_config
 from sejax.engine.augment import Augment
 from sejax.engine.step import HParams, Recipe, Steps
 from sejax.engine.tasks import TASKS
@@ -81,13 +81,14 @@ def table_config(cache_dir: str, table: Path) -> ConfigDict:
 def hyperparameters(**changes: Any) -> dict[str, Any]:
     """Returns the hyperparameters of the default setting by their options' names, some of them changed."""
     config = default_config()
-    return {name: config[name] for name in STACKED} | changes
+    return {name: at(config, name) for name in STACKED} | changes
 
 
 def hparams(**changes: Any) -> HParams:
     """Returns the same for one run of the engine: float32, the weighting as its index (0)."""
-    values = {name: np.float32(value) for name, value in hyperparameters(weighting=0, **changes).items()}
-    return HParams(**{**values, "weighting": np.int32(values["weighting"])})
+    values = hyperparameters(weighting=0, **changes)
+    numbers = {name: np.float32(values[name]) for name in HParams._fields}
+    return HParams(**{**numbers, "weighting": np.int32(values["weighting"])})
 
 
 def recipe(*, epoch_steps: int = 1, **changes: Any) -> Recipe:
@@ -99,7 +100,7 @@ def recipe(*, epoch_steps: int = 1, **changes: Any) -> Recipe:
         clip_norm=config.clip_norm,
         vad_loss=config.loss.vad,
         averaging=config.averaging,
-        augment=Augment(**config.augment),
+        augment=Augment.of(config.augment.to_dict()),
         tasks=TASKS[config.tasks],
         schemes=(config.weighting,),
         gradients_at=config.gradients_at,

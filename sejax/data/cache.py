@@ -1,6 +1,6 @@
 """Features of a corpus in a cache: computed once and read back from then on.
 
-There is one dataset per corpus, feature, settings and speed (see `sejax.data.shards`). Its name ends in a hash over
+There is one dataset per corpus, feature, settings and view (see `sejax.data.shards`). Its name ends in a hash over
 everything that changes the features: other settings or an audio file of other bytes give another dataset, and stale
 shards are never read. All datasets that a study lacks are built in one pass over its audio.
 """
@@ -12,18 +12,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
 from sejax.corpora.schema import SAMPLING_RATE, Corpus, Utterance
 from sejax.data.compute import compute
-from sejax.data.fingerprints import fingerprint_audio
+from sejax.data.fingerprints import fingerprint_audio, fingerprint_folder
 from sejax.data.shards import Dataset, StreamFeatures, Writer, is_stored, read_shards, silent_tfds
 from sejax.errors import InputError
 from sejax.features.audio import check_speed
-from sejax.features.extract import Contents, Job, Segment
+from sejax.features.corrupt import Corruption
+from sejax.features.extract import Contents, Job, Perturbation, Segment
 from sejax.host.disk import disk_problem
 from sejax.host.progress import progress_bar
 from sejax.host.wording import count, first_line
@@ -37,11 +38,12 @@ CheckBad = Callable[..., None]  # `Corpus.require_usable`, of the errors by utte
 
 
 class Wanted(NamedTuple):
-    """One feature at one speed."""
+    """One feature of one view of every utterance."""
 
     stream: str  # that reads it
     contents: Contents  # see `sejax.data.compute.contents`
     speed: float = 1.0  # factor of the speed perturbation; 1 changes nothing
+    corruption: Corruption | None = None
 
 
 def build_features(
@@ -67,7 +69,8 @@ def build_features(
 
     Raises:
       InputError: a wrong speed or number of workers, no utterances, a pretrained model that cannot be loaded, a cache
-        that cannot be written, or more bad files than allowed (nothing is stored then).
+        that cannot be written, a corruption's folder whose files cannot be used, or more bad files than allowed
+        (nothing is stored then).
     """
     check_bad = functools.partial(corpus.require_usable, max_bad_fraction)
     check_bad()
@@ -79,7 +82,12 @@ def build_features(
     try:
         os.makedirs(cache_dir, exist_ok=True)
         fingerprints = fingerprint_audio(corpus.utterances, cache_dir, workers=workers)
-        datasets = [_dataset(corpus.name, fingerprints, each) for each in wanted]
+        folders = {
+            folder: fingerprint_folder(folder, cache_dir, workers=workers)
+            for each in wanted
+            for folder in (each.corruption.folders if each.corruption else ())
+        }
+        datasets = [_dataset(corpus.name, fingerprints, each, folders) for each in wanted]
         with silent_tfds():
             stored = {dataset.name: _stored(cache_dir, dataset, corpus.utterances) for dataset in datasets}
             found = {name: features for name, features in stored.items() if features}
@@ -106,9 +114,13 @@ def build_features(
     return features
 
 
-def _dataset(corpus: str, fingerprints: Sequence[Any], wanted: Wanted) -> Dataset:
-    """Returns a dataset, whose name has a hash over everything that changes its features."""
-    contents = wanted.contents
+def _dataset(corpus: str, fingerprints: Sequence[Any], wanted: Wanted, folders: Mapping[str, str]) -> Dataset:
+    """Returns a dataset, whose name has a hash over everything that changes its features.
+
+    Args:
+      folders: digests of the folders that corruptions draw from.
+    """
+    contents, corruption = wanted.contents, wanted.corruption
     identity = {
         "corpus": corpus,
         "utterances": fingerprints,
@@ -117,9 +129,10 @@ def _dataset(corpus: str, fingerprints: Sequence[Any], wanted: Wanted) -> Datase
         "speed": wanted.speed,
         "sampling_rate": SAMPLING_RATE,
         "version": FEATURES_VERSION,
+        **({"corruption": [corruption.drawn_by, *(folders[x] for x in corruption.folders)]} if corruption else {}),
     }
     digest = hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).hexdigest()
-    metadata = {"features_version": FEATURES_VERSION}
+    metadata = {"features_version": FEATURES_VERSION, **({"corruption": str(corruption)} if corruption else {})}
     return Dataset(f"{corpus}_{contents.feature}_{digest}", corpus, contents, wanted.speed, metadata)
 
 
@@ -190,7 +203,11 @@ def _fill(
         print(f"{title}: {count(there, 'record')} of an interrupted build are there", file=sys.stderr)
     if not jobs:
         return
-    computed = compute([(each.contents, each.speed) for each in wanted], [job for _, job in jobs], workers=workers)
+    computed = compute(
+        [(each.contents, Perturbation(each.speed, each.corruption)) for each in wanted],
+        [job for _, job in jobs],
+        workers=workers,
+    )
     with (
         progress_bar(sum(len(job.tasks) for _, job in jobs), title) as bar,
         contextlib.closing(computed),
@@ -216,7 +233,8 @@ def _title(corpus: Corpus, wanted: Sequence[Wanted]) -> str:
     said = (
         "" if speeds == [1] else f"  {'speed' if len(speeds) == 1 else 'speeds'} {', '.join(f'{x:g}' for x in speeds)}"
     )
-    return f"{streams}  {corpus.name}{said}  {len(corpus.utterances)} utterances"
+    corrupted = "".join(f"  {x}" for x in dict.fromkeys(each.corruption.drawn_by for each in wanted if each.corruption))
+    return f"{streams}  {corpus.name}{said}{corrupted}  {len(corpus.utterances)} utterances"
 
 
 @contextlib.contextmanager

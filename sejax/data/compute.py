@@ -13,7 +13,17 @@ from typing import TypeVar
 import numpy as np
 
 from sejax.errors import InputError
-from sejax.features.extract import Collector, Contents, Extraction, Job, Loaded, Task, do_tasks, extract_loaded
+from sejax.features.extract import (
+    Collector,
+    Contents,
+    Extraction,
+    Job,
+    Loaded,
+    Perturbation,
+    Task,
+    do_tasks,
+    extract_loaded,
+)
 from sejax.features.registry import FEATURES, full_settings
 from sejax.features.settings import Settings
 from sejax.host.processes import map_in_processes, map_in_threads
@@ -85,18 +95,17 @@ CONTENTS: Mapping[str, Callable[[Settings], Contents]] = {
 
 
 def compute(
-    wanted: Sequence[tuple[Contents, float]],
+    wanted: Sequence[tuple[Contents, Perturbation]],
     jobs: Sequence[Job],
     *,
     workers: int,
 ) -> Generator[tuple[int, int, Extraction], None, None]:
     """Yields the features of utterances, in any order, each with its number in `wanted` and its number in `jobs`.
 
-    Each file is decoded once for all features and speeds. What a pretrained model computes is batched over speeds too.
+    Each file is decoded once for all features and views. What a pretrained model computes is batched over views too.
 
     Args:
-      wanted: contents and their factors of the speed perturbation; 1 changes nothing. The same contents at several
-        speeds are one object.
+      wanted: contents, and what makes a view of the utterance. The same contents of several views are one object.
       jobs: utterances, and which of `wanted` each is for; one or more.
       workers: number of processes that decode and compute, or of threads where they only decode.
     """
@@ -119,7 +128,7 @@ def compute(
 
 
 def decode(
-    wanted: Sequence[tuple[Contents, float]], jobs: Sequence[Job], *, workers: int, longest: float = math.inf
+    wanted: Sequence[tuple[Contents, Perturbation]], jobs: Sequence[Job], *, workers: int, longest: float = math.inf
 ) -> Generator[list[Extraction | Loaded], None, None]:
     """Yields what is made of each utterance where it is decoded, in order: see `do_tasks`.
 
@@ -129,15 +138,15 @@ def decode(
       workers: see `compute`.
       longest: seconds above which an utterance is refused.
     """
-    do = partial(do_tasks, tasks=[task_of(each, speed) for each, speed in wanted], longest=longest)
+    do = partial(do_tasks, tasks=[task_of(*each) for each in wanted], longest=longest)
     if all(each.compute is None for each, _ in wanted):
         return map_in_threads(do, jobs, threads=workers, ahead=AHEAD)
     return _in_this_process_first(do, jobs, workers=workers)
 
 
-def task_of(contents: Contents, speed: float = 1.0) -> Task:
+def task_of(contents: Contents, perturbation: Perturbation) -> Task:
     """Returns what is to be made of the samples of an utterance for these contents."""
-    return Task(speed, contents.window, contents.size, contents.dtype, contents.compute)
+    return Task(perturbation, contents.window, contents.size, contents.dtype, contents.compute)
 
 
 def _in_this_process_first(

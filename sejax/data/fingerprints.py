@@ -18,6 +18,7 @@ from typing import Any
 
 from sejax.corpora.schema import Utterance
 from sejax.errors import InputError
+from sejax.features.corrupt import files_of
 from sejax.host.archives import split_archive
 from sejax.host.atomic import atomic_write
 
@@ -38,20 +39,43 @@ def fingerprint_audio(utterances: Sequence[Utterance], cache_dir: str, *, worker
       cache_dir: Where the digests are remembered, if it can be written.
       workers: Number of threads that read files.
     """
+    digests = _digest_files([split_archive(utterance.path)[0] for utterance in utterances], cache_dir, workers=workers)
+    fingerprints = []
+    for utterance, digest in zip(utterances, digests, strict=True):
+        file, member = split_archive(utterance.path)
+        fingerprints.append([utterance.id, member or os.path.basename(file), digest, utterance.start, utterance.end])
+    return fingerprints
+
+
+def fingerprint_folder(folder: str, cache_dir: str, *, workers: int) -> str:
+    """Returns a digest of the names and bytes of the files that a corruption draws from, wherever the folder lies.
+
+    Args:
+      folder: see `sejax.features.corrupt.files_of`.
+      cache_dir: see `fingerprint_audio`.
+      workers: see `fingerprint_audio`.
+
+    Raises:
+      InputError: there is no such folder, or no audio in it.
+    """
+    files = files_of(folder)
+    digests = _digest_files(files, cache_dir, workers=workers)
+    names = [os.path.relpath(file, os.path.expanduser(folder)) for file in files]
+    return hashlib.blake2b(json.dumps([*zip(names, digests, strict=True)]).encode(), digest_size=16).hexdigest()
+
+
+def _digest_files(files: Sequence[str], cache_dir: str, *, workers: int) -> list[str]:
+    """Returns the digest of each file, and remembers those that are new."""
     remembered = Path(cache_dir, REMEMBERED)
     known = _read_known(remembered)
-    paths = list(dict.fromkeys(os.path.abspath(split_archive(utterance.path)[0]) for utterance in utterances))
+    paths = [os.path.abspath(file) for file in files]
+    distinct = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(workers) as threads:
-        found = dict(zip(paths, threads.map(partial(_digest, known), paths), strict=True))
+        found = dict(zip(distinct, threads.map(partial(_digest, known), distinct), strict=True))
     settled = {path: entry for path, (entry, settled) in found.items() if settled}
     if any(known.get(path) != entry for path, entry in settled.items()):
         _write_known(remembered, known | settled)
-    fingerprints = []
-    for utterance in utterances:
-        file, member = split_archive(utterance.path)
-        *_, digest = found[os.path.abspath(file)][0]
-        fingerprints.append([utterance.id, member or os.path.basename(file), digest, utterance.start, utterance.end])
-    return fingerprints
+    return [found[path][0][-1] for path in paths]
 
 
 def _digest(known: Known, path: str) -> tuple[list[Any], bool]:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import cycle, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -61,6 +60,8 @@ def epoch_order(
     batch_size: int,
     views: int,
     n_batches: Sequence[int] | None = None,
+    corruptions: int = 0,
+    corrupted: Sequence[float] = (),
     pools: Sequence[Pool] | None = None,
     visits: Float[np.ndarray, " utterance"] | None = None,
     numbered: bool = False,
@@ -70,16 +71,20 @@ def epoch_order(
     Orders of one seed are parts of one shuffle. They reach an utterance at about the same time, so that streamed frames
     are read once for all of them. All orders have the same number of steps and all batches are full: where the numbers
     do not divide, utterances from the start of the shuffle are visited twice; where `n_batches` has no room for all,
-    those at its end are left out. One view is drawn per utterance and epoch. An order depends on its seed, its
-    utterances, the epoch and the number of steps alone, so that a resumed run gets the same orders.
+    those at its end are left out. One view is drawn per utterance and epoch: one of the first `views`, or, of a share
+    of the utterances that each order has, one of the `corruptions` behind them. Of two orders of one seed, that with
+    the larger share has the corrupted utterances of the other, and more. An order depends on its seed, its utterances,
+    its share, the epoch and the number of steps alone, so that a resumed run gets the same orders.
 
     Args:
       utterances: Utterances of each bucket.
       orders: Seed and visited utterances of each order.
       epoch: Number of the epoch.
       batch_size: Utterances in a batch.
-      views: Number of views.
+      views: Number of views of clean speech.
       n_batches: Batches of each bucket, where they are not as many as these orders need.
+      corruptions: Number of corrupted views.
+      corrupted: Share of the utterances that each order draws from them, if there are any.
       pools: The pool of each order; without pools all orders have one, which has all utterances. The orders of a pool
         are, within a bucket, what they are without the other pools. A pool with less to visit has fewer steps.
       visits: How often an utterance is visited, 1 or more; without, all once.
@@ -101,13 +106,18 @@ def epoch_order(
     numbered |= len(needed) > 1
     numbers = {name: _numbers(n, shapes) if numbered else None for name, n in needed.items()}
     per_order = []
-    for (seed, visited), pool in zip(orders, pools, strict=True):
+    for number_of_order, ((seed, visited), pool) in enumerate(zip(orders, pools, strict=True)):
         rng = np.random.default_rng([seed, epoch])
         inside = [np.flatnonzero(pool.utterances[u]) if len(pool.utterances) else np.arange(len(u)) for u in utterances]
         shuffles = [rng.permutation(of_bucket) for of_bucket in inside]
         drawn = [np.zeros(len(u), int) for u in utterances]
         for view, of_bucket in zip(drawn, inside, strict=True):
             view[of_bucket] = rng.integers(0, views, len(of_bucket))
+        if corruptions:
+            noisy = [rng.integers(views, views + corruptions, len(of_bucket)) for of_bucket in inside]
+            for view, of_bucket, instead in zip(drawn, inside, noisy, strict=True):
+                chosen = rng.random(len(of_bucket)) < corrupted[number_of_order]
+                view[of_bucket] = np.where(chosen, instead, view[of_bucket])
         kept = [shuffle[visited[np.asarray(u)[shuffle]]] for shuffle, u in zip(shuffles, utterances, strict=True)]
         if visits is not None:
             kept = [_repeated(r, visits[np.asarray(u)[r]], rng) for r, u in zip(kept, utterances, strict=True)]
@@ -140,6 +150,8 @@ class Shuffle:
     orders: Sequence[tuple[int, Bool[np.ndarray, " utterance"]]]
     batch_size: int
     views: int
+    corruptions: int = 0
+    corrupted: Sequence[float] = ()
     n_batches: Sequence[int] | None = None
     pools: Sequence[Pool] | None = None
     visits: Float[np.ndarray, " utterance"] | None = None
@@ -149,7 +161,7 @@ class Shuffle:
         """Returns the batches of an epoch."""
         return epoch_order(epoch=epoch, **{field.name: getattr(self, field.name) for field in fields(self)})
 
-    def of(self, orders: Sequence[tuple[int, Bool[np.ndarray, " utterance"]]]) -> "Shuffle":
+    def of(self, orders: Sequence[tuple[int, Bool[np.ndarray, " utterance"]]], corrupted: Sequence[float]) -> "Shuffle":
         """Returns the shuffle of as many other orders, whose arrays have the same shapes."""
         counts = [
             count_batches(self.utterances, orders=[order], batch_size=self.batch_size, visits=self.visits)
@@ -157,8 +169,15 @@ class Shuffle:
         ]
         most = [max(of_bucket) for of_bucket in zip(*counts, strict=True)]
         numbered = self(1).number is not None
-        own = list(islice(cycle(orders), len(self.orders)))
-        return replace(self, orders=own, n_batches=most, pools=None, numbered=numbered)
+        places = [n % len(orders) for n in range(len(self.orders))]
+        return replace(
+            self,
+            orders=[orders[place] for place in places],
+            corrupted=[corrupted[place] for place in places],
+            n_batches=most,
+            pools=None,
+            numbered=numbered,
+        )
 
 
 def _numbers(n_batches: Sequence[int], shapes: Sequence[tuple[int, int]]) -> list[Int[np.ndarray, "round _step"]]:

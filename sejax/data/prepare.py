@@ -11,8 +11,10 @@ from sejax.corpora.join import members
 from sejax.corpora.schema import Corpus
 from sejax.data.cache import Wanted, build_features
 from sejax.data.compute import contents
+from sejax.data.fingerprints import fingerprint_folder
 from sejax.data.shards import StreamFeatures
 from sejax.data.types import Stream
+from sejax.features.corrupt import Corruption
 from sejax.features.extract import Contents
 from sejax.features.settings import Settings
 
@@ -27,6 +29,7 @@ class Prepared:
     digests: dict[str, str]  # by utterance id, equal for duplicate audio
     notes: dict[str, str]  # by utterance id, about unusual audio
     seconds: dict[str, float]  # by utterance id
+    folders: dict[str, str]  # digests of the folders that corruptions draw from
 
 
 def prepare(
@@ -36,6 +39,7 @@ def prepare(
     features: Mapping[str, str],
     settings: Mapping[str, Settings],
     speeds: Sequence[float],
+    corruptions: Sequence[Corruption] = (),
     cache_dir: str,
     workers: int | None,
     max_bad_fraction: float,
@@ -48,6 +52,7 @@ def prepare(
       features: Feature of each stream: a key of `sejax.data.compute.CONTENTS`.
       settings: Settings of each stream's feature; those that are not given have their defaults.
       speeds: Factors of the speed perturbation, one per view; the original, 1, comes first.
+      corruptions: Of further views, behind those of the speeds.
       cache_dir: See `build_features`.
       workers: See `build_features`.
       max_bad_fraction: See `build_features`.
@@ -56,18 +61,19 @@ def prepare(
       InputError: see `build_features`, `Corpus.require_usable` and `sejax.data.compute.contents`.
     """
     made_of = {stream: contents(features[stream], settings[stream]) for stream in streams}
-    wanted = [Wanted(stream, made_of[stream], speed) for stream in streams for speed in speeds]
+    views = [*((speed, None) for speed in speeds), *((1.0, corruption) for corruption in corruptions)]
+    wanted = [Wanted(stream, made_of[stream], *view) for stream in streams for view in views]
     # Each corpus has its own datasets in the cache, whatever others it is joined with.
     built_of = {
         prefix: build_features(member, wanted, cache_dir=cache_dir, workers=workers, max_bad_fraction=max_bad_fraction)
         for prefix, member in members(corpus).items()
     }
     found = (_union(built_of.keys(), parts) for parts in zip(*built_of.values(), strict=True))
-    built = {stream: list(itertools.islice(found, len(speeds))) for stream in streams}
+    built = {stream: list(itertools.islice(found, len(views))) for stream in streams}
     errors: dict[str, str] = {}
     notes: dict[str, dict[str, None]] = {}  # by utterance, in order: streams repeat the notes of a file
-    for views in built.values():
-        for view in views:
+    for built_views in built.values():
+        for view in built_views:
             errors.update(view.errors)
             for utterance, note in view.notes.items():
                 notes.setdefault(utterance, {}).update(dict.fromkeys(note.split("; ")))
@@ -79,15 +85,20 @@ def prepare(
         corpus=usable,
         streams={
             name: Stream(
-                [[view.frames[u.id] for u in good] for view in views],
-                np.stack([[view.statistics[u.id] for view in views] for u in good]),
+                [[view.frames[u.id] for u in good] for view in built_views],
+                np.stack([[view.statistics[u.id] for view in built_views] for u in good]),
             )
-            for name, views in built.items()
+            for name, built_views in built.items()
         },
         contents=made_of,
         digests=first.digest,
         notes={u.id: "; ".join(notes[u.id]) for u in good if u.id in notes},
         seconds={u.id: first.seconds[u.id] for u in good},
+        folders={
+            folder: fingerprint_folder(folder, cache_dir, workers=workers or 1)
+            for corruption in corruptions
+            for folder in corruption.folders
+        },
     )
 
 

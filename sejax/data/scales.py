@@ -51,35 +51,58 @@ def _normalised(
 
 
 def fold_scales(
-    data: Data, trained: Sequence[Bool[np.ndarray, " utterance"]]
+    data: Data,
+    trained: Sequence[Bool[np.ndarray, " utterance"]],
+    *,
+    corruptions: int = 0,
+    corrupted: Sequence[float] = (),
 ) -> tuple[dict[str, Scale], dict[str, Scale]]:
     """Returns the normalisation of frames and of statistics of each fold, `[fold, ...]`, by stream.
 
-    Moments are summed in float64, over all views of a fold's training utterances alone. Raw audio has no scale.
+    Moments are summed in float64, over the views of a fold's training utterances alone. Corrupted views count as often
+    as the fold draws them: without any, the normalisation is that of clean speech. Raw audio has no scale.
 
     Args:
       data: The corpus.
       trained: Training utterances of each fold.
+      corruptions: Number of corrupted views, which are the last ones.
+      corrupted: Share of the utterances that each fold draws from them, if there are any.
     """
+    n_views = next(iter(data.statistics.values())).shape[1]
+    clean, noisy = range(n_views - corruptions), range(n_views - corruptions, n_views)
+    shares = corrupted if corruptions else [0.0] * len(trained)
+    parts = [[(views, x) for views, x in ((clean, 1 - share), (noisy, share)) if x] for share in shares]
     frame_scale = {
-        name: _frame_scale(data, name, trained)
+        name: _frame_scale(data, name, trained, parts)
         for name, frames in data.buckets[0].frames.items()
         if not np.issubdtype(frames.dtype, np.integer)
     }
-    statistic_scale = {name: _statistic_scale(np.asarray(x), trained) for name, x in data.statistics.items()}
+    statistic_scale = {name: _statistic_scale(np.asarray(x), trained, parts) for name, x in data.statistics.items()}
     return frame_scale, statistic_scale
 
 
-def _frame_scale(data: Data, name: str, trained: Sequence[Bool[np.ndarray, " utterance"]]) -> Scale:
+Parts = Sequence[tuple[range, float]]
+"""Views of which one is drawn, and the share of the utterances for which it is."""
+
+
+def _frame_scale(
+    data: Data, name: str, trained: Sequence[Bool[np.ndarray, " utterance"]], parts: Sequence[Parts]
+) -> Scale:
     """Returns the normalisation of one stream's frames."""
     n, n_features = len(data.target), data.buckets[0].frames[name].shape[-1]
-    count, total, square = np.zeros(n), np.zeros((n, n_features)), np.zeros((n, n_features))
-    for bucket in data.buckets:
-        frames = bucket.frames[name]
-        for i, row in enumerate(bucket.utterance):
-            all_views = np.concatenate([frames.valid(i, view) for view in range(frames.shape[1])])
-            count[row], total[row], square[row] = _moments(all_views)
-    scales = [_mean_and_inverse(*_mean_and_variance(count[rows], total[rows], square[rows])) for rows in trained]
+    moments = {}
+    for views in {views for of_fold in parts for views, _ in of_fold}:
+        count, total, square = np.zeros(n), np.zeros((n, n_features)), np.zeros((n, n_features))
+        for bucket in data.buckets:
+            frames = bucket.frames[name]
+            for i, row in enumerate(bucket.utterance):
+                count[row], total[row], square[row] = _moments(np.concatenate([frames.valid(i, v) for v in views]))
+        moments[views] = count, total, square
+    scales = []
+    for rows, of_fold in zip(trained, parts, strict=True):
+        n_first = len(of_fold[0][0])  # weights are relative: that of a part alone is 1, which rounds nothing
+        weighted = [[share * n_first / len(views) * x[rows] for x in moments[views]] for views, share in of_fold]
+        scales.append(_mean_and_inverse(*_mean_and_variance(*map(np.concatenate, zip(*weighted, strict=True)))))
     return Scale(*(np.stack(x) for x in zip(*scales, strict=True)))
 
 
@@ -96,13 +119,21 @@ def _mean_and_variance(count, total, square) -> tuple[Float[np.ndarray, " featur
 
 
 def _statistic_scale(
-    statistics: Float[np.ndarray, "utterance view statistic"], trained: Sequence[Bool[np.ndarray, " utterance"]]
+    statistics: Float[np.ndarray, "utterance view statistic"],
+    trained: Sequence[Bool[np.ndarray, " utterance"]],
+    parts: Sequence[Parts],
 ) -> Scale:
     """Returns the normalisation of one stream's statistics."""
     scales = []
-    for rows in trained:
-        of_fold = statistics[rows].astype(np.float64)
-        scales.append(_mean_and_inverse(of_fold.mean(axis=(0, 1)), of_fold.var(axis=(0, 1))))
+    for rows, of_fold in zip(trained, parts, strict=True):
+        drawn = [statistics[rows][:, views.start : views.stop].astype(np.float64) for views, _ in of_fold]
+        moments = [
+            (share, x.mean(axis=(0, 1)), x.var(axis=(0, 1))) for x, (_, share) in zip(drawn, of_fold, strict=True)
+        ]
+        mean = sum(share * of_part for share, of_part, _ in moments)
+        # That inside the parts, and that between them.
+        variance = sum(share * (inside + (of_part - mean) ** 2) for share, of_part, inside in moments)
+        scales.append(_mean_and_inverse(mean, variance))
     return Scale(*(np.stack(x) for x in zip(*scales, strict=True)))
 
 

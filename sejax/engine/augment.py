@@ -1,6 +1,8 @@
 """Augmentation of a batch, on the device."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,11 @@ class Augment:
     time_mask_frames: int  # widest time mask
     feature_masks: int
     feature_mask_share: float  # widest feature mask, as a share of a stream's features
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "Augment":
+        """Returns what the options `config.augment` say, some of which are not of a program but of its runs."""
+        return cls(**{field.name: options[field.name] for field in fields(cls)})
 
 
 def spec_augment(

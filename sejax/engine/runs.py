@@ -24,6 +24,9 @@ from sejax.engine.step import HParams, Steps
 from sejax.engine.tasks import Task
 from sejax.protocols.folds import Fold
 
+CORRUPTED = "augment.corrupted"
+"""The option of a run's batches rather than of its steps: `HParams` does not hold it."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -31,6 +34,11 @@ class Setting:
 
     name: str
     values: Mapping[str, Any]
+
+    @property
+    def corrupted(self) -> float:
+        """The share of the utterances of an epoch that are drawn from corrupted views."""
+        return float(self.values[CORRUPTED])
 
     def trains(self, task: str) -> bool:
         """Returns whether the setting trains a task of this name: a task with a prior share of 0 is not trained."""
@@ -160,34 +168,42 @@ def even_slots(runs: Sequence[RunKey], *, most: int, devices: int) -> int:
     return slots + -slots % devices
 
 
-def batch_orders(
-    folds: Sequence[Fold], runs: Sequence[RunKey], *, shared: bool
-) -> tuple[list[tuple[int, Bool[np.ndarray, " utterance"]]], Int[np.ndarray, " run"] | None]:
-    """Returns the seeds and utterances by which batches are drawn, and the index of each run's.
+class BatchOrders(NamedTuple):
+    """By what the batches of runs are drawn; see `sejax.data.order.epoch_order`."""
+
+    drawn: list[tuple[int, Bool[np.ndarray, " utterance"]]]  # seed and visited utterances of each order
+    corrupted: list[float]  # share of corrupted utterances of each order
+    of_run: Int[np.ndarray, " run"] | None  # the order of each run; None: by seed
+    folds: list[int] | None  # of each order; None: all
+
+
+def batch_orders(folds: Sequence[Fold], runs: Sequence[RunKey], *, shared: bool) -> BatchOrders:
+    """Returns by what batches are drawn: runs of one seed, fold and share of corrupted utterances have one order.
 
     Every run visits its own training utterances. If the frozen forward pass of a batch serves all runs (`shared`),
-    the runs of a seed share batches of the utterances that any fold trains on, and the index is None: the orders are
-    those of the seeds.
+    the runs of a seed share batches of the utterances that any fold trains on, and all runs have one share.
     """
     if shared:
         anyone = np.any([fold.train for fold in folds], axis=0)
-        return [(seed, anyone) for seed in sorted({run.seed for run in runs})], None
-    keys = sorted({(run.seed, run.fold) for run in runs})
-    row = np.array([keys.index((run.seed, run.fold)) for run in runs], np.int32)
-    return [(seed, folds[fold].train) for seed, fold in keys], row
+        seeds = sorted({run.seed for run in runs})
+        return BatchOrders([(seed, anyone) for seed in seeds], [runs[0].setting.corrupted] * len(seeds), None, None)
+    keys = sorted({(run.seed, run.fold, run.setting.corrupted) for run in runs})
+    row = np.array([keys.index((run.seed, run.fold, run.setting.corrupted)) for run in runs], np.int32)
+    drawn = [(seed, folds[fold].train) for seed, fold, _ in keys]
+    return BatchOrders(drawn, [share for *_, share in keys], row, [fold for _, fold, _ in keys])
 
 
-def batch_pools(utterances: Sequence[Utterance], folds: Sequence[Fold], runs: Sequence[RunKey]) -> list[Pool] | None:
-    """Returns the pool of each order of `batch_orders`: the corpus that its fold trains on; None if they have none.
+def batch_pools(utterances: Sequence[Utterance], folds: Sequence[Fold], orders: BatchOrders) -> list[Pool] | None:
+    """Returns the pool of each order: the corpus that its fold trains on; None if they have none.
 
     A fold among the speakers of one corpus visits its utterances as it would without the other corpora, and so do those
     that test on others, which hold out other speakers and may have other numbers of steps.
     """
-    if not any(fold.trained_on for fold in folds):
+    if orders.folds is None or not any(fold.trained_on for fold in folds):
         return None
     corpus = np.array([utterance.corpus for utterance in utterances])
     pools = [Pool(f"{fold.trained_on} {'within' * fold.within}", corpus == fold.trained_on) for fold in folds]
-    return [pools[fold] for _, fold in sorted({(run.seed, run.fold) for run in runs})]
+    return [pools[fold] for fold in orders.folds]
 
 
 def corpus_visits(utterances: Sequence[Utterance], temperature: float) -> Float[np.ndarray, " utterance"] | None:

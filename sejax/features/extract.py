@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError
 from sejax.features.audio import Audio, change_speed, load_audio
+from sejax.features.corrupt import Corruption, corrupt
 from sejax.features.registry import FEATURES
 from sejax.features.settings import Settings
 
@@ -28,7 +29,7 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Loaded:
-    """An utterance's samples at 16 kHz and at the requested speed, and the description of its file.
+    """An utterance's samples at 16 kHz, perturbed as requested, and the description of its file.
 
     `digest`, `note` and `seconds` are those of `Extraction`.
     """
@@ -88,10 +89,21 @@ class Contents:
     fingerprint: str = ""  # of the pretrained model that computes it
 
 
-class Task(NamedTuple):
-    """What is to be made of the samples of every utterance. Fields but `speed` are those of `Contents`."""
+class Perturbation(NamedTuple):
+    """What makes a view of an utterance: another speed, then a corruption. By default it is the original."""
 
-    speed: float
+    speed: float = 1.0  # factor of the speed perturbation
+    corruption: Corruption | None = None
+
+    def __str__(self) -> str:
+        speed = "" if self.speed == 1 else f"speed {self.speed:g}"
+        return " and ".join(filter(None, [speed, str(self.corruption or "")]))
+
+
+class Task(NamedTuple):
+    """What is to be made of the samples of every utterance. Fields but `perturbation` are those of `Contents`."""
+
+    perturbation: Perturbation
     window: int
     size: int
     dtype: DTypeLike
@@ -119,17 +131,26 @@ def do_tasks(job: Job, *, tasks: Sequence[Task], longest: float = math.inf) -> l
 
 
 def do_with(audio: Audio, path: str, tasks: Sequence[Task]) -> list[Extraction | Loaded]:
-    """Does tasks with the samples of an utterance, as `do_tasks`; `path` names them in errors."""
-    at_speed = cache(lambda speed: change_speed(audio.samples, speed))
+    """Does tasks with the samples of an utterance, as `do_tasks`; `path` names them in errors.
+
+    Raises:
+      InputError: a file that a corruption draws from cannot be used, which is no fault of the utterance's.
+    """
     digest = hashlib.blake2b(audio.samples.tobytes(), digest_size=16).hexdigest()
+
+    @cache
+    def perturbed(perturbation: Perturbation) -> Float32[np.ndarray, " samples"]:
+        samples = change_speed(audio.samples, perturbation.speed)
+        return corrupt(samples, perturbation.corruption, digest) if perturbation.corruption else samples
+
     done: list[Extraction | Loaded] = []
     for task in tasks:
+        samples = perturbed(task.perturbation)
         try:
-            samples = at_speed(task.speed)
             if len(samples) < task.window:
-                fast = f" and speed {task.speed:g}" if task.speed != 1 else ""
+                changed = f" and {task.perturbation}" if str(task.perturbation) else ""
                 raise InputError(
-                    f"{path}: has {len(samples)} samples at {SAMPLING_RATE} Hz{fast}, "
+                    f"{path}: has {len(samples)} samples at {SAMPLING_RATE} Hz{changed}, "
                     f"expected at least one window of {task.window}"
                 )
             loaded = Loaded(path, samples, digest, audio.note, len(audio.samples) / SAMPLING_RATE)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Num
 from sejax.data.compute import decode, task_of
 from sejax.errors import InputError
 from sejax.features.audio import Audio, convert_samples, open_blocks
-from sejax.features.extract import Extraction, Job, Loaded, Segment, do_with
+from sejax.features.extract import Extraction, Job, Loaded, Perturbation, Segment, do_with
 from sejax.host.wording import one_line
 from sejax.inference.records import Names, Outputs, Record, make_record
 from sejax.inference.scorer import Made, Scorer
@@ -36,7 +36,7 @@ class Model:
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
-        self._wanted = [(contents, 1.0) for contents in scorer.contents]
+        self._wanted = [(contents, Perturbation()) for contents in scorer.contents]
 
     @classmethod
     def load(
@@ -217,7 +217,7 @@ class Model:
                 yield Record(*segment, note="silence")
 
     def _made(self, audio: Audio, name: str) -> list[Extraction | Loaded]:
-        return do_with(audio, name, [task_of(contents) for contents, _ in self._wanted])
+        return do_with(audio, name, [task_of(*each) for each in self._wanted])
 
     def _score(self, group: Sequence[Made]) -> list[Outputs | InputError]:
         """Scores a group; utterances that memory does not hold together are scored one by one."""

@@ -12,6 +12,7 @@ from sejax.corpora.rows import read_rows
 from sejax.corpora.spelling import trim
 from sejax.errors import InputError
 from sejax.features.extract import Segment
+from sejax.features.files import audio_files
 
 STANDARD_INPUT = "-"
 _TABLE = ".csv"
@@ -39,8 +40,7 @@ def _named_by(path: str, listed: Iterable[str]) -> Iterable[Segment]:
         return [Segment(line, None, None) for line in lines if line]
     suffix = Path(path).suffix.casefold()
     if os.path.isdir(path):
-        found = sorted(_in_folder(path))
-        return _some([Segment(name, None, None) for name in found], path)
+        return _some([Segment(name, None, None) for name in audio_files(path)], path)
     if suffix == _TABLE and os.path.exists(path):
         return _some(list(_in_table(path)), path)
     if suffix == _ARCHIVE and os.path.isfile(path):
@@ -52,15 +52,6 @@ def _some(found: list[Segment], path: str) -> list[Segment]:
     if not found:
         raise InputError(f"{path}: has no audio files in it, expected some (wav, flac, ogg, mp3 and the like)")
     return found
-
-
-def _in_folder(folder: str) -> Iterator[str]:
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be listed ({error.strerror}), expected a folder") from error
-
-    for root, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (os.path.join(root, name) for name in names if is_audio(name) and not name.startswith("."))
 
 
 def _in_archive(path: str) -> list[str]:

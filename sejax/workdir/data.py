@@ -32,6 +32,7 @@ _COLUMNS: Mapping[str, Callable[[Utterance], str]] = {
 }
 """Everything about an utterance that changes what a run learns or how it is scored, but for its audio."""
 AUDIO = "audio"  # the last column: the digest of the decoded samples
+FOLDERS = "folders"  # beside the digests of columns: of the folders that corruptions draw from, if there are any
 
 Row = Mapping[str, str]
 
@@ -51,13 +52,18 @@ def _table(corpus: Corpus) -> list[dict[str, str]]:
     return [{name: of(u) for name, of in _COLUMNS.items()} for u in corpus.utterances]
 
 
-def identity(corpus: Corpus, rows: Sequence[Row]) -> dict[str, Any]:
-    """Returns what config.json holds of the data: counts, classes in order, VAD scale, a digest of each column."""
+def identity(corpus: Corpus, rows: Sequence[Row], folders: Mapping[str, str]) -> dict[str, Any]:
+    """Returns what config.json holds of the data: counts, classes in order, VAD scale, a digest of each column.
+
+    Args:
+      folders: digests of the folders that corruptions draw from.
+    """
+    columns = {name: _digest([row[name] for row in rows]) for name in (*_COLUMNS, AUDIO)}
     return {
         "utterances": len(rows),
         "classes": list(corpus.classes),
         "vad_scale": list(corpus.vad_scale),
-        "digests": {name: _digest([row[name] for row in rows]) for name in (*_COLUMNS, AUDIO)},
+        "digests": columns | ({FOLDERS: _digest(folders)} if folders else {}),
     }
 
 
@@ -108,6 +114,8 @@ def changes(workdir: str, begun: Mapping[str, Any], here: Mapping[str, Any], row
             f"the column {name} (of which utterances cannot be said: {UTTERANCES} is not as it was written)"
             for name in columns
         ]
+    if here["digests"].get(FOLDERS) != digests.get(FOLDERS):
+        found.append("the files that corruptions draw from")
     if not found and here["utterances"] != begun.get("utterances"):
         found = [f"{count(here['utterances'], 'utterance')} (config.json names {_words(begun.get('utterances'))})"]
     return found

@@ -440,3 +440,54 @@ def test_hard_targets_are_the_labels():
 def test_soft_targets_are_the_votes_where_there_are_any():
     target, _ = label_targets(make_corpus(), soft=True)
     assert_array_equal(target, [[0.25, 0.75], [1, 0], [0.5, 0.5], [0, 0]])
+
+
+# ------------------------------------------------------------------------------------------- corrupted views
+
+
+def test_a_share_of_the_utterances_comes_from_corrupted_views(data):
+    """The share of each order; the same utterances and more where it is larger; the others as without."""
+    visited, shares = np.ones(N, bool), (0.0, 0.4, 0.8, 1.0)
+    without = order_of(data, visited, seeds=[0] * 4, views=2)
+    order = order_of(data, visited, seeds=[0] * 4, views=2, corruptions=3, corrupted=shares)
+    for ours, theirs in zip(order.rows, without.rows, strict=True):
+        assert_array_equal(ours, theirs)
+    none, some, more, every = np.concatenate([view.reshape(4, -1) for view in order.view], axis=1)
+    clean = np.concatenate([view.reshape(4, -1) for view in without.view], axis=1)[0]
+    assert_array_equal(none, clean)
+    assert set(every) == {2, 3, 4}
+    for drawn in (some, more):
+        assert ((drawn == clean) | (drawn == every)).all()
+    assert (some >= 2).sum() < (more >= 2).sum() < len(every)
+    assert (more >= 2)[some >= 2].all()
+    many = epoch_order(
+        [np.arange(4000)],
+        orders=[(0, np.ones(4000, bool))],
+        epoch=1,
+        batch_size=4000,
+        views=1,
+        corruptions=1,
+        corrupted=[0.3],
+    )
+    assert abs(many.view[0].mean() - 0.3) < 0.03
+
+
+def test_corrupted_views_count_in_the_normalisation_as_often_as_they_are_drawn(streams, stored):
+    """A clean view and a corrupted one, drawn three times and once: as numpy on so many copies of each.
+
+    Where none is drawn, the bits are those of the clean view alone.
+    """
+    trained = np.arange(N) < 9
+    scales = fold_scales(stored, [trained] * 3, corruptions=1, corrupted=[0.0, 0.25, 1.0])
+    for name, stream in streams.items():
+        for fold, views in enumerate(([0], [0, 0, 0, 1], [1])):
+            frames = np.concatenate([stream.frames[v][row] for v in views for row in np.flatnonzero(trained)])
+            own = stream.statistics[trained][:, views].reshape(-1, 4)
+            for scale, x in zip((scales[0][name], scales[1][name]), (frames, own), strict=True):
+                assert_allclose(scale.mean[fold], x.astype(float).mean(axis=0), rtol=1e-6)
+                assert_allclose(1 / scale.inverse[fold], x.astype(float).std(axis=0), rtol=1e-5)
+    alone = {name: Stream(s.frames[:1], s.statistics[:, :1]) for name, s in streams.items()}
+    for ours, other in zip(scales, fold_scales(make_data(alone)[0], [trained]), strict=True):
+        for name in streams:
+            assert_array_equal(ours[name].mean[0], other[name].mean[0])
+            assert_array_equal(ours[name].inverse[0], other[name].inverse[0])

@@ -30,6 +30,7 @@ from sejax.data.shards import StreamFeatures
 from sejax.errors import InputError
 from sejax.features import extract as extraction
 from sejax.features.audio import Audio, change_speed, load_audio
+from sejax.features.corrupt import corrupt, parse
 from sejax.features.extract import Contents, Extraction, Job, statistics_dtype
 from sejax.features.registry import extract
 from sejax.host import processes
@@ -688,3 +689,40 @@ def test_a_full_buffer_is_written_before_the_shard_is(tmp_path: Path, monkeypatc
     monkeypatch.setattr(shards, "BUFFER_BYTES", 1)
     assert_equal(build(corpus, tmp_path / "cache", per_shard=2), whole)
     assert len(list((tmp_path / "cache").rglob("*.array_record*"))) == 3
+
+
+def test_a_corrupted_view_is_a_dataset_that_knows_its_folders_contents(tmp_path: Path) -> None:
+    corpus, noises = write_corpus(tmp_path / "corpus"), tmp_path / "noises"
+    noises.mkdir()
+    soundfile.write(noises / "a.wav", np.random.default_rng(1).uniform(-0.5, 0.5, 16_000), RATE)
+
+    def corrupted(folder: Path) -> StreamFeatures:
+        wanted = [Wanted("mel", contents("mel", SMALL), 1.0, parse(f"rir:0.2+noise:5@{folder}"))]
+        cache_dir = str(tmp_path / "cache")
+        (features,) = build_features(corpus, wanted, cache_dir=cache_dir, workers=1, max_bad_fraction=0.0)
+        return features
+
+    found = corrupted(noises)
+    for utterance in corpus.utterances:
+        samples = corrupt(
+            load_audio(utterance.path).samples, parse(f"rir:0.2+noise:5@{noises}"), found.digest[utterance.id]
+        )
+        np.testing.assert_array_equal(found.frames[utterance.id], extract("mel", samples, SMALL))
+    clean = build(corpus, tmp_path / "cache")
+    assert clean.digest == found.digest  # of the file
+    noises.rename(tmp_path / "moved")
+    assert_equal(corrupted(tmp_path / "moved"), found)
+    assert len(datasets(tmp_path / "cache")) == 2
+    soundfile.write(tmp_path / "moved" / "a.wav", np.random.default_rng(2).uniform(-0.5, 0.5, 16_000), RATE)
+    other = corrupted(tmp_path / "moved")
+    assert len(datasets(tmp_path / "cache")) == 3
+    assert not np.array_equal(other.frames["u000"], found.frames["u000"])
+
+
+def test_a_noise_file_that_cannot_be_used_stops_the_build_and_costs_no_utterance(tmp_path: Path) -> None:
+    corpus, noises = write_corpus(tmp_path / "corpus"), tmp_path / "noises"
+    noises.mkdir()
+    (noises / "a.wav").write_bytes(b"no audio")
+    wanted = [Wanted("mel", contents("mel", SMALL), 1.0, parse(f"noise:5@{noises}"))]
+    with pytest.raises(InputError, match=r"a corruption from .*noises cannot use a file: .*a\.wav: is a text"):
+        build_features(corpus, wanted, cache_dir=str(tmp_path / "cache"), workers=1, max_bad_fraction=1.0)

@@ -10,7 +10,7 @@ import soundfile
 
 from sejax.data import compute as computing
 from sejax.data.compute import CHUNK, PROBE, compute
-from sejax.features.extract import Contents, Extraction, Job, Loaded, Segment
+from sejax.features.extract import Contents, Extraction, Job, Loaded, Perturbation, Segment
 
 JOBS = [Job(Segment(f"{i}.wav", None, None), [0]) for i in range(40)]
 
@@ -20,7 +20,7 @@ def by_process(loaded: Loaded) -> Extraction:
     return Extraction(np.zeros((0, 1), np.float32), np.zeros(0, np.float32), loaded.path, "", str(os.getpid()), 1.0)
 
 
-WANTED = [(Contents("f", {}, {}, 1, np.float32, 1, compute=by_process), 1.0)]
+WANTED = [(Contents("f", {}, {}, 1, np.float32, 1, compute=by_process), Perturbation())]
 
 
 @pytest.fixture(autouse=True)

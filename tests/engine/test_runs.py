@@ -31,6 +31,7 @@ BASE = {
     "label_smoothing": 0.1,
     "alpha": 0.5,
     "tau": 1.0,
+    "augment.corrupted": 0.0,
     "weighting": "static",
 }
 
@@ -170,13 +171,14 @@ def test_batches_are_each_folds_own_or_shared_by_a_seed():
     train = np.array([True, True, False, False])
     folds = (Fold("a", train, ~train, ~train), Fold("b", ~train, train, train))
     runs = enumerate_runs(2, expand_grid(BASE, {"alpha": (0.2, 0.8)}), [0, 3])
-    orders, order_of_run = batch_orders(folds, runs, shared=False)
+    orders, shares, order_of_run = batch_orders(folds, runs, shared=False)
     for run, row in zip(runs, order_of_run, strict=True):
         seed, visited = orders[row]
         assert seed == run.seed
         assert_array_equal(visited, folds[run.fold].train)
     assert len(orders) == 4  # settings share theirs
-    orders, order_of_run = batch_orders(folds, runs, shared=True)
+    assert shares == [0.0] * 4
+    orders, _, order_of_run = batch_orders(folds, runs, shared=True)
     assert order_of_run is None
     assert [seed for seed, _ in orders] == [0, 3]
     assert all(visited.all() for _, visited in orders)

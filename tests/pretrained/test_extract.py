@@ -28,7 +28,7 @@ from sejax.data.shards import StreamFeatures
 from sejax.errors import InputError
 from sejax.features import extract as extraction
 from sejax.features.audio import change_speed, load_audio
-from sejax.features.extract import Job, Segment
+from sejax.features.extract import Job, Perturbation, Segment
 from sejax.pretrained import extract
 from sejax.pretrained.base import Backbone
 from sejax.pretrained.convert import load_checkpoint
@@ -325,7 +325,7 @@ def test_files_are_loaded_a_little_ahead_not_all_at_once(tmp_path: Path, monkeyp
     jobs = [Job(Segment(utterance.path, None, None), [0]) for utterance in corpus.utterances]
     wanted = contents("ssl", {"model": str(GOLDEN_SSL / LAYER), "layers": "1"})
     before = threading.active_count()
-    computed = compute([(wanted, 1.0)], jobs, workers=4)
+    computed = compute([(wanted, Perturbation())], jobs, workers=4)
     task, number, _ = next(computed)
     assert (task, number) == (0, 0)
     assert len(loaded) <= AHEAD + 4 + 3

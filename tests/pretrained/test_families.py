@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from sejax.data.compute import compute, contents
 from sejax.errors import InputError
-from sejax.features.extract import Job, Segment
+from sejax.features.extract import Job, Perturbation, Segment
 from sejax.pretrained.base import STACKED, WHOLE, Backbone, Noise, Output, Rule, Section, stage_behind
 from sejax.pretrained.convert import find_pretrained, load_checkpoint
 from sejax.pretrained.finetune import Tuning, divide, frozen_forward, learning_rates, side_by_side
@@ -138,7 +138,7 @@ def test_its_hidden_states_are_features(folder: Path, tmp_path: Path):
     assert whole.hidden.shape == (LAYERS + 1, 1, checkpoint.backbone.frames(len(samples)), HIDDEN)
     for layers, expected in (("all", whole.hidden), ("1", whole.hidden[1:2])):
         wanted = contents("ssl", {"model": str(folder), "layers": layers, "max_seconds": 3.0})
-        ((task, number, features),) = compute([(wanted, 1.0)], jobs, workers=1)
+        ((task, number, features),) = compute([(wanted, Perturbation())], jobs, workers=1)
         assert (task, number, features.error) == (0, 0, "")
         flat = np.moveaxis(np.asarray(expected[:, 0]), 0, 1).reshape(-1, wanted.size)
         np.testing.assert_allclose(features.frames, flat, rtol=1e-3, atol=1e-3)

@@ -21,7 +21,7 @@ from tiny_study import GOLDEN_SSL, ROOT
 
 from sejax.data.compute import compute, contents
 from sejax.errors import InputError
-from sejax.features.extract import Job, Segment
+from sejax.features.extract import Job, Perturbation, Segment
 from sejax.pretrained.base import Lora, Output, Section
 from sejax.pretrained.convert import CONVERSIONS, Checkpoint, load_checkpoint
 from sejax.pretrained.extract import Batches, Piece, plan_windows, read_settings
@@ -190,7 +190,7 @@ def extracted(folder: Path, samples: np.ndarray, **settings: Any) -> np.ndarray:
     soundfile.write(folder / "audio.wav", samples, RATE, subtype="FLOAT")
     wanted = contents("ssl", {"model": str(GOLDEN_SSL / "whisper-base"), **settings})
     jobs = [Job(Segment(str(folder / "audio.wav"), None, None), [0])]
-    ((_, _, features),) = compute([(wanted, 1.0)], jobs, workers=1)
+    ((_, _, features),) = compute([(wanted, Perturbation())], jobs, workers=1)
     assert features.error == ""
     return np.asarray(features.frames, np.float32).reshape(len(features.frames), -1, 16)
 

@@ -76,10 +76,10 @@ def frames_side(
 def all_side(paths: Sequence[str]) -> tuple[Callable[[], None], Facts]:
     """Computes every feature of every file, as the worker processes of `build_features` do."""
     from sejax.data.compute import contents
-    from sejax.features.extract import Job, Segment, Task, do_tasks
+    from sejax.features.extract import Job, Perturbation, Segment, Task, do_tasks
 
     made_of = [contents(stream, {}) for stream in STREAMS]
-    tasks = [Task(1.0, each.window, each.size, each.dtype, each.compute) for each in made_of]
+    tasks = [Task(Perturbation(), each.window, each.size, each.dtype, each.compute) for each in made_of]
 
     def run() -> None:
         for path in paths:

@@ -195,7 +195,7 @@ class Epoch:
             clip_norm=options["clip_norm"],
             vad_loss=options["loss"]["vad"],
             averaging=options["averaging"],
-            augment=Augment(**options["augment"]),
+            augment=Augment.of(options["augment"]),
             tasks=TASKS[tuple(options["tasks"])],
             schemes=(options["weighting"],),
             gradients_at=options["gradients_at"],
