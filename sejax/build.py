@@ -154,6 +154,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         folds,
         corpus.classes,
         digests=prepared.digests,
+        copies=prepared.copies,
         dropped=corpus.dropped,
         notes=prepared.notes,
         corpus_notes=corpus.notes,

@@ -9,7 +9,9 @@ import numpy as np
 from sejax.corpora.schema import Corpus
 from sejax.data.cache import Wanted, build_features
 from sejax.data.compute import contents
+from sejax.data.copies import find_copies
 from sejax.data.types import Stream
+from sejax.features.audioprint import Copy
 from sejax.features.extract import Contents
 from sejax.features.settings import Settings
 
@@ -22,6 +24,7 @@ class Prepared:
     streams: dict[str, Stream]
     contents: dict[str, Contents]  # of each stream
     digests: dict[str, str]  # by utterance id, equal for duplicate audio
+    copies: tuple[Copy, ...]  # of recordings in other samples
     notes: dict[str, str]  # by utterance id, about unusual audio
     seconds: float  # total duration
 
@@ -54,9 +57,11 @@ def prepare(
     """
     made_of = {stream: contents(features[stream], settings[stream]) for stream in streams}
     wanted = [Wanted(stream, made_of[stream], speed) for stream in streams for speed in speeds]
-    found = iter(
-        build_features(corpus, wanted, cache_dir=cache_dir, workers=workers, max_bad_fraction=max_bad_fraction)
+    wanted.append(Wanted("audioprint", contents("audioprint", {})))
+    *features_found, prints = build_features(
+        corpus, wanted, cache_dir=cache_dir, workers=workers, max_bad_fraction=max_bad_fraction
     )
+    found = iter(features_found)
     built = {stream: list(itertools.islice(found, len(speeds))) for stream in streams}
     errors: dict[str, str] = {}
     notes: dict[str, dict[str, None]] = {}  # by utterance, in order: streams repeat the notes of a file
@@ -80,6 +85,7 @@ def prepare(
         },
         contents=made_of,
         digests=first.digest,
+        copies=find_copies(good, prints.frames, prints.digest, cache_dir=cache_dir),
         notes={u.id: "; ".join(notes[u.id]) for u in good if u.id in notes},
         seconds=float(sum(first.seconds[u.id] for u in good)),
     )
