@@ -268,6 +268,7 @@ def _prepare_corpus(
         cache_dir=cache_dir,
         workers=config.workers or None,
         max_bad_fraction=config.max_bad_fraction,
+        search_copies=config.find_copies,
     )
 
 

@@ -87,6 +87,7 @@ def _set_data(config: ConfigDict) -> None:
     config.cache_dir = "~/.cache/sejax"  # computed features and compiled programs
     config.workers = 0  # processes that compute features; 0: one per core
     config.max_bad_fraction = 0.01  # largest share of unusable audio files that is dropped without an error
+    config.find_copies = True  # recordings under two names: resampled, cut, compressed; False: equal samples alone
     config.allow_duplicates = False  # the same audio in training and test: an error unless allowed
 
     config.protocol = "loso"  # a row of PROTOCOLS: loso, loso_session, official, table
@@ -332,6 +333,7 @@ CHECKS: Mapping[str, Check] = {
     "workers": whole(0, 1024, "one per core"),
     "max_bad_fraction": SHARE,
     "allow_duplicates": FLAG,
+    "find_copies": FLAG,
     "protocol": one_of(PROTOCOLS),
     "normalisation": one_of(NORMALISATIONS),
     "select_on_test": FLAG,

@@ -23,6 +23,7 @@ from tiny_study import (
     write_voice,
 )
 
+from sejax.build import build
 from sejax.engine.checkpoint import CHECKSUMS
 from sejax.errors import InputError
 from sejax.study import train_and_evaluate
@@ -308,7 +309,10 @@ def test_a_copy_of_another_speakers_recording_is_refused_and_reported(tmp_path: 
     assert "first as 1 and stolen (fold s0 tests on 1 and trains on stolen; 2.44 s of 1 and stolen" in sentence
     assert "begins 0.56 s into the first and 0.00 s into the second" in sentence
 
-    config.allow_duplicates = True
+    config.find_copies = False
+    assert build(config).audit["duplicates"] == {"across_test": [], "elsewhere": []}
+
+    config.find_copies, config.allow_duplicates = True, True
     found = train_and_evaluate(config, str(tmp_path / "workdir"))["audit"]
     (group,) = found["duplicates"]["across_test"]
     assert group["ids"] == ["1", "stolen"] and group["found_by"] == "fingerprint"

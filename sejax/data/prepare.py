@@ -39,6 +39,7 @@ def prepare(
     cache_dir: str,
     workers: int | None,
     max_bad_fraction: float,
+    search_copies: bool = True,
 ) -> Prepared:
     """Reads the features of all streams, builds missing ones first, and moves bad utterances to `corpus.dropped`.
 
@@ -51,17 +52,18 @@ def prepare(
       cache_dir: See `build_features`.
       workers: See `build_features`.
       max_bad_fraction: See `build_features`.
+      search_copies: Whether recordings in other samples are searched for.
 
     Raises:
       InputError: see `build_features`, `Corpus.require_usable` and `sejax.data.compute.contents`.
     """
     made_of = {stream: contents(features[stream], settings[stream]) for stream in streams}
     wanted = [Wanted(stream, made_of[stream], speed) for stream in streams for speed in speeds]
-    wanted.append(Wanted("audioprint", contents("audioprint", {})))
-    *features_found, prints = build_features(
-        corpus, wanted, cache_dir=cache_dir, workers=workers, max_bad_fraction=max_bad_fraction
+    if search_copies:
+        wanted.append(Wanted("audioprint", contents("audioprint", {})))
+    found = iter(
+        build_features(corpus, wanted, cache_dir=cache_dir, workers=workers, max_bad_fraction=max_bad_fraction)
     )
-    found = iter(features_found)
     built = {stream: list(itertools.islice(found, len(speeds))) for stream in streams}
     errors: dict[str, str] = {}
     notes: dict[str, dict[str, None]] = {}  # by utterance, in order: streams repeat the notes of a file
@@ -73,6 +75,10 @@ def prepare(
     usable = corpus.without(errors)
     usable.require_usable(max_bad_fraction)  # each stream may have lost others
     good = usable.utterances
+    copies: tuple[Copy, ...] = ()
+    if search_copies:
+        prints = next(found)
+        copies = find_copies(good, prints.frames, prints.digest, cache_dir=cache_dir)
     first = built[streams[0]][0]
     return Prepared(
         corpus=usable,
@@ -85,7 +91,7 @@ def prepare(
         },
         contents=made_of,
         digests=first.digest,
-        copies=find_copies(good, prints.frames, prints.digest, cache_dir=cache_dir),
+        copies=copies,
         notes={u.id: "; ".join(notes[u.id]) for u in good if u.id in notes},
         seconds=float(sum(first.seconds[u.id] for u in good)),
     )
