@@ -185,6 +185,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         folds,
         corpus.classes,
         digests=prepared.digests,
+        copies=prepared.copies,
         dropped=corpus.dropped,
         notes=prepared.notes,
         corpus_notes=corpus.notes,
@@ -333,6 +334,7 @@ def _prepare_corpus(
         cache_dir=os.path.expanduser(config.cache_dir),
         workers=config.workers or None,
         max_bad_fraction=config.max_bad_fraction,
+        search_copies=config.find_copies,
     )
 
 

@@ -92,6 +92,7 @@ def _set_data(config: ConfigDict) -> None:
     config.cache_dir = "~/.cache/sejax"  # computed features and compiled programs
     config.workers = 0  # processes that compute features; 0: one per core
     config.max_bad_fraction = 0.01  # largest share of unusable audio files that is dropped without an error
+    config.find_copies = True  # recordings under two names: resampled, cut, compressed; False: equal samples alone
     config.allow_duplicates = False  # the same audio in training and test: an error unless allowed
 
     # A row of PROTOCOLS: loso, loso_session, official, table; of several corpora cross, leave_one_corpus_out, joint.
@@ -357,6 +358,7 @@ CHECKS: Mapping[str, Check] = {
     "workers": whole(0, 1024, "one per core"),
     "max_bad_fraction": SHARE,
     "allow_duplicates": FLAG,
+    "find_copies": FLAG,
     "protocol": one_of(PROTOCOLS),
     "folds": Check(
         lambda n: is_number(n) and isinstance(n, int) and (n == 0 or 3 <= n <= 1000),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from sejax.corpora.synthetic import voice
 from sejax.errors import InputError
 from sejax.features.audio import load_audio
 
@@ -28,6 +29,16 @@ def speech(seconds: float, channels: int = 1, rate: int = RATE) -> np.ndarray:
         time.size
     )
     return np.stack([wave * (1 - 0.2 * channel) for channel in range(channels)], axis=1).astype(np.float32)
+
+
+def take(seed: int, *, speaker: int = 0, seconds: float = 3.0) -> np.ndarray:
+    """Returns a synthetic voice that says one sentence, each time a little differently, in [-1, 1]."""
+    rng = np.random.default_rng(seed)
+    who = voice.draw_speaker(np.random.default_rng(speaker), "F")
+    how = voice.express(rng, np.zeros(3), 0.0, 0.0, 0.0)
+    vowels = [place % len(voice.VOWELS) for place in range(round(5 * seconds))]
+    samples = voice.synthesise(rng, who, how, vowels, seconds)
+    return (0.5 * samples / np.abs(samples).max()).astype(np.float32)
 
 
 def encoded(format: str, subtype: str, *, seconds: float = 0.5, channels: int = 1) -> bytes:

@@ -6,6 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import soundfile
+import soxr
+from audio_files import take
 from ml_collections import ConfigDict
 from tiny_study import (
     EPOCHS,
@@ -20,6 +23,7 @@ from tiny_study import (
     write_voice,
 )
 
+from sejax.build import build
 from sejax.engine.checkpoint import CHECKSUMS
 from sejax.errors import InputError
 from sejax.study import train_and_evaluate
@@ -291,6 +295,33 @@ def test_duplicate_audio_and_a_bad_file_are_reported(
     predicted = [row["id"] for row in rows if row["split"] == "test"]
     assert sorted(predicted) == sorted([*map(str, range(16)), "copy"])
     assert "torn" in (tmp_path / "workdir" / "report.html").read_text()
+
+
+def test_a_copy_of_another_speakers_recording_is_refused_and_reported(tmp_path: Path, cache_dir: str):
+    rows = []
+    for n in range(8):
+        soundfile.write(tmp_path / f"{n}.wav", take(n, speaker=n // 2), 16_000)
+        rows.append({"path": f"{n}.wav", "speaker": f"s{n // 2}", "label": ("angry", "sad")[n % 2]})
+    stolen = 0.4 * soxr.resample(take(1)[9000:], 16_000, 22_050)  # cut, resampled, quieter and as mp3
+    soundfile.write(tmp_path / "stolen.mp3", stolen, 22_050)
+    rows.append({"path": "stolen.mp3", "speaker": "s3", "label": "sad"})
+    config = table_config(cache_dir, write_table(tmp_path / "table.csv", rows))
+    sentence = _problem(config, tmp_path / "workdir")
+    assert "first as 1 and stolen (fold s0 tests on 1 and trains on stolen; 2.44 s of 1 and stolen" in sentence
+    assert "begins 0.56 s into the first and 0.00 s into the second" in sentence
+
+    config.find_copies = False
+    assert build(config).audit["duplicates"] == {"across_test": [], "elsewhere": []}
+
+    config.find_copies, config.allow_duplicates = True, True
+    found = train_and_evaluate(config, str(tmp_path / "workdir"))["audit"]
+    (group,) = found["duplicates"]["across_test"]
+    assert group["ids"] == ["1", "stolen"] and group["found_by"] == "fingerprint"
+    (pair,) = found["speakers_claimed_twice"]
+    assert pair["speakers"] == ["s0", "s3"]
+    page = (tmp_path / "workdir" / "report.html").read_text()
+    assert re.search(r"2\.44 s in common, offset 0\.56 s, correlation (0\.99|1\.0)", page)
+    assert "Speakers of two names have the same audio, and may be the same person: 1 pair." in page
 
 
 @pytest.mark.parametrize("quoted", ["a\nb", "a\0b", "\x1b[31mred", "\u202eevil", "a\u200bb", "\x85", "\r"])

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from sejax.errors import InputError
+from sejax.features.audioprint import AUDIOPRINT_VERSION
 from sejax.features.extract import (
     Collector,
     Contents,
@@ -23,9 +24,10 @@ from sejax.features.extract import (
     Task,
     do_tasks,
     extract_loaded,
+    print_loaded,
 )
 from sejax.features.registry import FEATURES, full_settings
-from sejax.features.settings import Settings
+from sejax.features.settings import Settings, complete_settings
 from sejax.host.processes import map_in_processes, map_in_threads
 
 # Time to start worker processes, in seconds: they are started where they save more than that.
@@ -88,8 +90,23 @@ def _hidden_states(settings: Settings) -> Contents:
     )
 
 
+def _audioprints(settings: Settings) -> Contents:
+    """Returns the description of fingerprints of the audio, which have no settings."""
+    return Contents(
+        feature="audioprint",
+        settings=complete_settings("audioprint", settings, {}),
+        identity={"version": AUDIOPRINT_VERSION},
+        size=1,
+        dtype=np.uint32,
+        window=1,  # audio that is too short for a word is none the worse for it
+        compute=print_loaded,
+        light=True,
+    )
+
+
 CONTENTS: Mapping[str, Callable[[Settings], Contents]] = {
     **{name: partial(acoustic_contents, feature=name) for name in FEATURES},
+    "audioprint": _audioprints,
     "ssl": _hidden_states,
 }
 
@@ -107,7 +124,7 @@ def compute(
     Args:
       wanted: contents, and what makes a view of the utterance. The same contents of several views are one object.
       jobs: utterances, and which of `wanted` each is for; one or more.
-      workers: number of processes that decode and compute, or of threads where they only decode.
+      workers: number of processes that decode and compute, or of threads where they hardly do more than decode.
     """
     makers = {id(each): each.collect for each, _ in wanted if each.collect}
     collectors: dict[int, Collector] = {}
@@ -139,7 +156,7 @@ def decode(
       longest: seconds above which an utterance is refused.
     """
     do = partial(do_tasks, tasks=[task_of(*each) for each in wanted], longest=longest)
-    if all(each.compute is None for each, _ in wanted):
+    if all(each.compute is None or each.light for each, _ in wanted):
         return map_in_threads(do, jobs, threads=workers, ahead=AHEAD)
     return _in_this_process_first(do, jobs, workers=workers)
 

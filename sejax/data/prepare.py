@@ -11,9 +11,11 @@ from sejax.corpora.join import members
 from sejax.corpora.schema import Corpus
 from sejax.data.cache import Wanted, build_features
 from sejax.data.compute import contents
+from sejax.data.copies import find_copies
 from sejax.data.fingerprints import fingerprint_folder
 from sejax.data.shards import StreamFeatures
 from sejax.data.types import Stream
+from sejax.features.audioprint import Copy
 from sejax.features.corrupt import Corruption
 from sejax.features.extract import Contents
 from sejax.features.settings import Settings
@@ -27,6 +29,7 @@ class Prepared:
     streams: dict[str, Stream]
     contents: dict[str, Contents]  # of each stream
     digests: dict[str, str]  # by utterance id, equal for duplicate audio
+    copies: tuple[Copy, ...]  # of recordings in other samples
     notes: dict[str, str]  # by utterance id, about unusual audio
     seconds: dict[str, float]  # by utterance id
     folders: dict[str, str]  # digests of the folders that corruptions draw from
@@ -43,6 +46,7 @@ def prepare(
     cache_dir: str,
     workers: int | None,
     max_bad_fraction: float,
+    search_copies: bool = True,
 ) -> Prepared:
     """Reads the features of all streams, builds missing ones first, and moves bad utterances to `corpus.dropped`.
 
@@ -56,6 +60,7 @@ def prepare(
       cache_dir: See `build_features`.
       workers: See `build_features`.
       max_bad_fraction: See `build_features`.
+      search_copies: Whether recordings in other samples are searched for.
 
     Raises:
       InputError: see `build_features`, `Corpus.require_usable` and `sejax.data.compute.contents`.
@@ -63,6 +68,8 @@ def prepare(
     made_of = {stream: contents(features[stream], settings[stream]) for stream in streams}
     views = [*((speed, None) for speed in speeds), *((1.0, corruption) for corruption in corruptions)]
     wanted = [Wanted(stream, made_of[stream], *view) for stream in streams for view in views]
+    if search_copies:
+        wanted.append(Wanted("audioprint", contents("audioprint", {})))
     # Each corpus has its own datasets in the cache, whatever others it is joined with.
     built_of = {
         prefix: build_features(member, wanted, cache_dir=cache_dir, workers=workers, max_bad_fraction=max_bad_fraction)
@@ -80,6 +87,10 @@ def prepare(
     usable = corpus.without(errors)
     usable.require_usable(max_bad_fraction)  # each stream may have lost others
     good = usable.utterances
+    copies: tuple[Copy, ...] = ()
+    if search_copies:
+        prints = next(found)
+        copies = find_copies(good, prints.frames, prints.digest, cache_dir=cache_dir)
     first = built[streams[0]][0]
     return Prepared(
         corpus=usable,
@@ -92,6 +103,7 @@ def prepare(
         },
         contents=made_of,
         digests=first.digest,
+        copies=copies,
         notes={u.id: "; ".join(notes[u.id]) for u in good if u.id in notes},
         seconds={u.id: first.seconds[u.id] for u in good},
         folders={

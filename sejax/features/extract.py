@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError
 from sejax.features.audio import Audio, change_speed, load_audio
+from sejax.features.audioprint import audioprint
 from sejax.features.corrupt import Corruption, corrupt
 from sejax.features.registry import FEATURES
 from sejax.features.settings import Settings
@@ -86,6 +87,7 @@ class Contents:
     window: int  # samples below which an utterance has no frame
     compute: Callable[[Loaded], Extraction] | None = None
     collect: Callable[[], Collector] | None = None
+    light: bool = False  # whether to compute it takes less than to decode the file
     fingerprint: str = ""  # of the pretrained model that computes it
 
 
@@ -169,6 +171,12 @@ def extract_loaded(loaded: Loaded, *, name: str, settings: Settings) -> Extracti
     feature = FEATURES[name]
     frames = feature.extract(loaded.samples, **settings)
     return Extraction(frames, feature.summarise(frames, settings), loaded.digest, "", loaded.note, loaded.seconds)
+
+
+def print_loaded(loaded: Loaded) -> Extraction:
+    """Computes the fingerprint of a loaded utterance; it has no statistics."""
+    words = audioprint(loaded.samples)
+    return Extraction(words, np.zeros(0, np.float32), loaded.digest, "", loaded.note, loaded.seconds)
 
 
 def bad_file(error: InputError, size: int, dtype: DTypeLike) -> Extraction:

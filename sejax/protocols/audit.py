@@ -9,7 +9,14 @@ import numpy as np
 from sejax.corpora.schema import SPLITS, Dropped, Utterance
 from sejax.corpora.spelling import FIELDS, require_one_spelling, show
 from sejax.errors import InputError
-from sejax.host.wording import count
+from sejax.features.audioprint import Copy
+from sejax.protocols.duplicates import (
+    find_duplicates,
+    groups_of_same_audio,
+    require_no_duplicates,
+    require_one_name,
+    speakers_claimed_twice,
+)
 from sejax.protocols.folds import Fold, members, ordered, require_unseen_speakers, shared_speakers, speakers_of
 
 
@@ -19,6 +26,7 @@ def audit(
     classes: Sequence[str],
     *,
     digests: Mapping[str, str],
+    copies: Sequence[Copy] = (),
     dropped: Sequence[Dropped],
     notes: Mapping[str, str],
     corpus_notes: Sequence[str] = (),
@@ -32,11 +40,12 @@ def audit(
       folds: masks over `utterances`.
       classes: the classes of the corpus.
       digests: utterance id -> digest of the decoded samples.
+      copies: utterances of one recording whose samples are not equal; those of equal samples follow from `digests`.
       dropped: the utterances that cannot be used.
       notes: utterance id -> remarks on its audio, separated by "; ". A remark is counted under its words before a
         colon.
       corpus_notes: the remarks of the corpus's reader.
-      allow_duplicates: whether audio of a test set may occur outside it.
+      allow_duplicates: whether audio of a test set may occur outside it, and its speakers under other names.
       allow_shared_speakers: whether a speaker of a test set may also be trained on.
 
     Returns:
@@ -47,7 +56,15 @@ def audit(
       - `texts_shared`: per fold, the number of test utterances with a text (`with_text`), the number of them whose
         text is in the training set (`shared`), and its share of all test utterances (`share`).
       - `duplicates`: groups of ids with the same audio. `across_test` has the groups of which a test set and
-        another set of the same fold each contain some, with these folds; `elsewhere` has the others.
+        another set of the same fold each contain some, with these folds; `elsewhere` has the others. `found_by` is
+        "samples" if all samples of the group are equal and "fingerprint" otherwise; `copies` then has the ids of two
+        utterances, how many seconds of the first come before the second begins (`offset`, negative if it begins
+        before), the `seconds` that both have, and the `correlation` of the waveforms there.
+      - `speakers_claimed_twice`: speakers of different names with the same audio: their names and corpora, the first
+        utterance of each, the number of such pairs of utterances, and the folds that test one of the two and train on
+        the other. Unknown speakers, whose names say nothing, are left out.
+      - `unknown_speakers`: per fold and split, the utterances of unknown speakers. Whether these speak in another
+        split too, no audit can tell.
       - `class_counts`: per fold and split, the utterances of each class; `unlabelled` counts those without a label.
       - `classes_untrained`: the classes that are tested but not trained, per fold that has any.
       - `dropped`: id, path, reason and its kind, of each utterance that cannot be used.
@@ -56,21 +73,20 @@ def audit(
 
     Raises:
       InputError: a speaker is both trained and tested on, a word has two spellings, a label is not a class, there is
-        one class and nothing else to learn, or there are duplicates `across_test` and `allow_duplicates` is false.
+        one class and nothing else to learn; or there are duplicates `across_test` or folds of
+        `speakers_claimed_twice` and `allow_duplicates` is false.
     """
     if not allow_shared_speakers:
         require_unseen_speakers(utterances, folds)
     require_one_spelling(utterances)
     require_labels(utterances, classes)
     counts = [_class_counts(utterances, fold, classes) for fold in folds]
-    duplicates = _duplicates(utterances, folds, digests)
-    if duplicates["across_test"] and not allow_duplicates:
-        groups = duplicates["across_test"]
-        raise InputError(
-            f"audio of a test set occurs outside it too {count(len(groups), 'time')}, first as "
-            f"{' and '.join(groups[0]['ids'])} (fold {groups[0]['folds'][0]}), expected no audio that is tested on in "
-            "training or validation: drop the copies, or allow duplicates (config.allow_duplicates)"
-        )
+    same_audio = groups_of_same_audio(utterances, digests, copies)
+    duplicates = find_duplicates(utterances, folds, digests, same_audio, copies)
+    claimed_twice = speakers_claimed_twice(utterances, folds, same_audio)
+    if not allow_duplicates:
+        require_no_duplicates(utterances, folds, duplicates["across_test"])
+        require_one_name(claimed_twice)
     return {
         "speakers_shared": [
             {"fold": fold.name, "speakers": shared} for fold in folds if (shared := shared_speakers(utterances, fold))
@@ -80,6 +96,8 @@ def audit(
         "spellings_checked": list(FIELDS),
         "texts_shared": [_texts_shared(utterances, fold) for fold in folds],
         "duplicates": duplicates,
+        "speakers_claimed_twice": claimed_twice,
+        "unknown_speakers": [_unknown_speakers(utterances, fold) for fold in folds],
         "class_counts": counts,
         "classes_untrained": [
             {"fold": entry["fold"], "classes": untrained}
@@ -133,24 +151,12 @@ def _texts_shared(utterances: Sequence[Utterance], fold: Fold) -> dict[str, Any]
     }
 
 
-def _duplicates(
-    utterances: Sequence[Utterance], folds: Sequence[Fold], digests: Mapping[str, str]
-) -> dict[str, list[dict[str, Any]]]:
-    groups: dict[str, list[int]] = {}
-    for row, utterance in enumerate(utterances):
-        if utterance.id in digests:
-            groups.setdefault(digests[utterance.id], []).append(row)
-    result: dict[str, list[dict[str, Any]]] = {"across_test": [], "elsewhere": []}
-    for rows in groups.values():
-        if len(rows) < 2:
-            continue
-        ids = [utterances[row].id for row in rows]
-        crossed = [fold.name for fold in folds if fold.test[rows].any() and (fold.train | fold.val)[rows].any()]
-        if crossed:
-            result["across_test"].append({"ids": ids, "folds": crossed})
-        else:
-            result["elsewhere"].append({"ids": ids})
-    return result
+def _unknown_speakers(utterances: Sequence[Utterance], fold: Fold) -> dict[str, Any]:
+    counts = {
+        split: sum(not utterance.speaker_known for utterance in members(utterances, getattr(fold, split)))
+        for split in SPLITS
+    }
+    return {"fold": fold.name, **counts}
 
 
 def _class_counts(utterances: Sequence[Utterance], fold: Fold, classes: Sequence[str]) -> dict[str, Any]:

@@ -23,7 +23,17 @@ from sejax.evaluation.tables import COLUMNS, Column, describe_final
 from sejax.host.atomic import atomic_write
 from sejax.host.wording import count
 from sejax.report.data import view_data
-from sejax.report.read import Audit, DroppedUtterance, Protocol, Provenance, Setting, Study, read_audit, read_study
+from sejax.report.read import (
+    Audit,
+    DroppedUtterance,
+    Duplicates,
+    Protocol,
+    Provenance,
+    Setting,
+    Study,
+    read_audit,
+    read_study,
+)
 from sejax.report.results import view_results
 from sejax.report.settings import view_settings
 from sejax.workdir.files import DATA_PAGE, REPORT
@@ -276,6 +286,7 @@ def _audit(audit: Audit) -> AuditView:
     details = (
         _texts(audit),
         _duplicates(audit),
+        _claimed_twice(audit),
         _classes(audit),
         _losses(audit),
         _dropped(audit),
@@ -320,6 +331,15 @@ def _findings(audit: Audit) -> list[tuple[str, str]]:
         lines.append(("fine", "No audio of a test set occurs outside it."))
     if elsewhere:
         lines.append(("look", f"The same audio twice on one side of every fold: {count(len(elsewhere), 'group')}."))
+    if audit.speakers_claimed_twice:
+        pairs = count(len(audit.speakers_claimed_twice), "pair")
+        lines.append(("look", f"Speakers of two names have the same audio, and may be the same person: {pairs}."))
+    if most := max((fold["test"] for fold in audit.unknown_speakers), default=0):
+        line = (
+            f"The corpus does not say who speaks in up to {count(most, 'test utterance')} of a fold: whether these "
+            "voices were trained on is unknown."
+        )
+        lines.append(("look", line))
     if audit.classes_untrained:
         first, folds = audit.classes_untrained[0], count(len(audit.classes_untrained), "fold")
         names = ", ".join(first["classes"])
@@ -348,9 +368,28 @@ def _texts(audit: Audit) -> Details | None:
 
 
 def _duplicates(audit: Audit) -> Details | None:
-    rows = [(", ".join(group["ids"]), ", ".join(group["folds"])) for group in audit.duplicates.get("across_test", ())]
-    rows += [(", ".join(group["ids"]), "none") for group in audit.duplicates.get("elsewhere", ())]
-    return _capped("Duplicate audio", ("same audio", "folds with it on both sides"), rows) if rows else None
+    groups = [*audit.duplicates.get("across_test", ()), *audit.duplicates.get("elsewhere", ())]
+    rows = [(", ".join(group["ids"]), _likeness(group), ", ".join(group.get("folds", ["none"]))) for group in groups]
+    head = ("same audio", "how alike", "folds with it on both sides")
+    return _capped("Duplicate audio", head, rows) if rows else None
+
+
+def _likeness(group: Duplicates) -> str:
+    if "copies" not in group:
+        return "equal samples"
+    return "; ".join(
+        f"{copy['seconds']:.2f} s in common, offset {copy['offset']:.2f} s, correlation {copy['correlation']:.3f}"
+        for copy in group["copies"]
+    )
+
+
+def _claimed_twice(audit: Audit) -> Details | None:
+    rows = [
+        (", ".join(pair["speakers"]), ", ".join(pair["ids"]), f"{pair['pairs']:,}", ", ".join(pair["folds"]) or "none")
+        for pair in audit.speakers_claimed_twice
+    ]
+    head = ("names", "the first copies", "pairs of copies", "folds that train on one and test the other")
+    return _capped("Speakers of two names with the same audio", head, rows) if rows else None
 
 
 def _classes(audit: Audit) -> Details:

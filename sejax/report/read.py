@@ -83,11 +83,41 @@ class TextsShared(TypedDict):
     share: float
 
 
-class Duplicates(TypedDict):
-    """Utterances of equal audio, and the folds that have them on both sides, if any."""
+class CopyFound(TypedDict):
+    """Two utterances of one recording whose samples are not equal."""
 
     ids: list[str]
+    offset: float  # seconds of the first in front of the second
+    seconds: float  # that both have
+    correlation: float
+
+
+class Duplicates(TypedDict):
+    """Utterances of the same audio, how they were found, and the folds that have them on both sides, if any."""
+
+    ids: list[str]
+    found_by: NotRequired[str]
+    copies: NotRequired[list[CopyFound]]
     folds: NotRequired[list[str]]
+
+
+class ClaimedTwice(TypedDict):
+    """Two speakers with the same audio, an utterance of each, and the folds that train on one and test the other."""
+
+    speakers: list[str]
+    corpora: list[str]
+    ids: list[str]
+    pairs: int
+    folds: list[str]
+
+
+class UnknownSpeakers(TypedDict):
+    """Utterances of unknown speakers in each split of a fold."""
+
+    fold: str
+    train: int
+    val: int
+    test: int
 
 
 class UntrainedClasses(TypedDict):
@@ -122,6 +152,8 @@ class Audit:
     speakers_trained_and_validated: Sequence[SpeakersShared] = ()
     spellings_checked: Sequence[str] = ()
     classes_untrained: Sequence[UntrainedClasses] = ()
+    speakers_claimed_twice: Sequence[ClaimedTwice] = ()
+    unknown_speakers: Sequence[UnknownSpeakers] = ()
 
 
 @dataclass(frozen=True)

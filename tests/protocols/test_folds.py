@@ -310,11 +310,11 @@ def test_duplicates_across_a_test_set_are_an_error_unless_allowed():
     utterances = speak("a", "b", "c", "d", sessions=["1", "1", "2", "2"])
     folds = make_folds(utterances, "loso")
     digests = {row.id: row.id for row in utterances} | {"u00": "same", "u02": "same"}  # of a and of c
-    with pytest.raises(InputError, match=r"1 time, first as u00 and u02 \(fold a\)"):
+    with pytest.raises(InputError, match=r"1 time, first as u00 and u02 \(fold a tests on u00 and trains on u02; t"):
         no_leaks(utterances, folds, digests=digests)
     result = no_leaks(utterances, folds, digests=digests, allow_duplicates=True)
     assert result["duplicates"] == {
-        "across_test": [{"ids": ["u00", "u02"], "folds": ["a", "c"]}],
+        "across_test": [{"ids": ["u00", "u02"], "found_by": "samples", "folds": ["a", "c"]}],
         "elsewhere": [],
     }
 
@@ -331,12 +331,12 @@ def test_duplicates_on_one_side_are_reported():
     utterances = speak("a", "b", "c")
     folds = make_folds(utterances, "loso")
     result = no_leaks(utterances, folds, digests={"u00": "same", "u03": "same", "u01": "other"})
-    assert result["duplicates"] == {"across_test": [], "elsewhere": [{"ids": ["u00", "u03"]}]}
+    assert result["duplicates"] == {"across_test": [], "elsewhere": [{"ids": ["u00", "u03"], "found_by": "samples"}]}
     utterances = speak("a", "b", "c", split=["train", "val", "test"])
     result = no_leaks(
         utterances, make_folds(utterances, "official"), digests={"u00": "same", "u01": "same"}
     )  # training and validation: no test number is touched
-    assert result["duplicates"]["elsewhere"] == [{"ids": ["u00", "u01"]}]
+    assert result["duplicates"]["elsewhere"] == [{"ids": ["u00", "u01"], "found_by": "samples"}]
 
 
 def test_a_label_that_is_no_class_is_refused():

@@ -596,8 +596,20 @@ def test_the_audit_is_told(tmp_path: Path) -> None:
     ]
     assert "No speaker, label, session, fold or id stands there in two spellings" in text
     assert "48000 Hz resampled to 16000 Hz: 1 utterance" in text
+    (duplicates,) = (part for part in section.all("details") if "Duplicate audio" in part.text())
+    assert [cell.text() for cell in duplicates.all("td")][-2:] == ["equal samples", "none"]
+    assert "may be the same person" not in text and "does not say who speaks" not in text
     fold = metrics["audit"]["class_counts"][0]
     assert " / ".join(str(fold[split]["angry"]) for split in ("train", "val", "test")) in text
+
+
+def test_the_audit_tells_of_unknown_speakers(tmp_path: Path) -> None:
+    folder = fabricate(tmp_path)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics["audit"]["unknown_speakers"][1] |= {"test": 1200}
+    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    root, _, _ = read(folder)
+    assert "does not say who speaks in up to 1,200 test utterances of a fold" in root.text()
 
 
 def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
