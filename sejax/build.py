@@ -35,6 +35,7 @@ from sejax.engine.runs import (
     balanced_class_weight,
     batch_orders,
     batch_pools,
+    class_prior,
     corpus_visits,
     count_steps,
     enumerate_runs,
@@ -512,6 +513,10 @@ def _program(
     predicted = {split: prediction_rows(data, selection_rows(folds, split), PREDICT_BATCH) for split in ("val", "test")}
     per_run = _per_run(config, (*runs, *final), (*folds, everyone(folds)), data, schemes)
     per_run = per_run._replace(steps=steps.of_runs)
+    if config.loss.class_prior == "corpus":
+        corpora = [utterance.corpus for utterance in corpus.utterances]
+        priors = [class_prior(np.asarray(data.target), corpora, trained) for trained in per_run.trained]
+        per_run = per_run._replace(prior=jax.tree.map(lambda *x: np.stack(x), *priors))
     program = Program(
         structure=structure,
         runs=runs,

@@ -184,7 +184,8 @@ def _set_model(config: ConfigDict) -> None:
 
 def _set_training(config: ConfigDict) -> None:
     """Sets the options of losses, weighting, optimisation and of the study."""
-    config.loss = ConfigDict({"vad": "ccc", "class_weight": "none", "soft_labels": False})
+    # `class_prior`: corpus takes the frequency of the classes in each corpus out of what is learned (logit adjustment).
+    config.loss = ConfigDict({"vad": "ccc", "class_weight": "none", "class_prior": "none", "soft_labels": False})
     config.tasks = ("class", "vad")  # or ("class", "valence", "arousal", "dominance")
     config.weighting = "static"  # or another scheme of sejax.weighting
     config.alpha = 0.5  # prior share of the class task; the others have equal parts of the rest
@@ -441,6 +442,7 @@ CHECKS: Mapping[str, Check] = {
     "finetune.dtype": one_of(DTYPES),
     "loss.vad": one_of(VAD_LOSSES),
     "loss.class_weight": one_of(("none", "balanced")),
+    "loss.class_prior": one_of(("none", "corpus")),
     "loss.soft_labels": FLAG,
     "tasks": Check(
         lambda tasks: isinstance(tasks, tuple) and all(isinstance(task, str) for task in tasks) and tasks in TASKS,

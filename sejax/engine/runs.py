@@ -20,7 +20,7 @@ from sejax.data.order import Pool
 from sejax.data.types import Order
 from sejax.engine import devices
 from sejax.engine.losses import VAD_LOSSES
-from sejax.engine.step import HParams, Steps
+from sejax.engine.step import ClassPrior, HParams, Steps
 from sejax.engine.tasks import Task
 from sejax.protocols.folds import Fold
 
@@ -293,6 +293,26 @@ def balanced_class_weight(target: Float[np.ndarray, "utterance class"]) -> Float
     mass = target.sum(axis=0)
     weight = np.divide(mass.sum(), mass * np.count_nonzero(mass), out=np.zeros_like(mass), where=mass > 0)
     return weight.astype(np.float32)
+
+
+def class_prior(
+    target: Float[np.ndarray, "utterance class"],
+    corpora: Sequence[str],
+    trained: Bool[np.ndarray, " utterance"],
+) -> ClassPrior:
+    """Returns the priors of the classes in each corpus, from the training utterances of a fold.
+
+    One utterance of each class is added, so that a class which a corpus does not have is rare there, not impossible.
+
+    Args:
+      target: one-hot labels or votes.
+      corpora: the corpus of each utterance.
+      trained: the fold's training utterances.
+    """
+    names, corpus = np.unique(np.array(corpora), return_inverse=True)
+    mass = np.ones((len(names), target.shape[1]))
+    np.add.at(mass, corpus[trained], target[trained])
+    return ClassPrior(np.log(mass / mass.sum(axis=1, keepdims=True)).astype(np.float32), corpus.astype(np.int32))
 
 
 def selection_rows(folds: Sequence[Fold], split: str) -> list[Int[np.ndarray, " _row"]]:

@@ -46,6 +46,14 @@ class Run(NamedTuple):
     frame_scale: dict[str, Scale]
     statistic_scale: dict[str, Scale]
     steps: "Steps | None" = None  # where runs differ; else those of the recipe
+    prior: "ClassPrior | None" = None
+
+
+class ClassPrior(NamedTuple):
+    """How frequent the classes are among the training utterances of each corpus."""
+
+    log: Float[AnyArray, "corpus class"]
+    corpus: Int[AnyArray, " utterance"]
 
 
 class Steps(NamedTuple):
@@ -156,6 +164,10 @@ def train_step(
         # Flax types an apply by what it might also return.
         outputs: Any = model.apply({"params": {"head": head}}, fused, rates, rngs=rngs, method="predict")
         logits, vad = outputs
+        if run.prior is not None:
+            # Logit adjustment (Menon et al. 2021): what is frequent in a corpus has to be learned from its priors, not
+            # from its sound. Predictions are without it.
+            logits = logits + run.prior.log[run.prior.corpus[batch.utterance]]
         loss_class = cross_entropy(
             logits,
             batch.target,

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sejax.corpora.schema import Corpus, Utterance
 from sejax.data.buckets import ROUND_FRAMES, assemble, label_targets, length_buckets
-from sejax.data.order import count_batches, epoch_order, plan_rounds, prediction_rows, take_batch
+from sejax.data.order import Pool, count_batches, epoch_order, plan_rounds, prediction_rows, take_batch
 from sejax.data.scales import fold_scales, normalise_by_group
 from sejax.data.types import Stream
 from sejax.features.registry import extract
@@ -491,3 +491,57 @@ def test_corrupted_views_count_in_the_normalisation_as_often_as_they_are_drawn(s
         for name in streams:
             assert_array_equal(ours[name].mean[0], other[name].mean[0])
             assert_array_equal(ours[name].inverse[0], other[name].inverse[0])
+
+
+def pooled(data, pools, orders, **kwargs):
+    arguments = {"epoch": 1, "batch_size": 2, "views": VIEWS, **kwargs}
+    return epoch_order([b.utterance for b in data.buckets], orders=orders, pools=pools, **arguments)
+
+
+def test_orders_of_a_pool_are_what_they_are_without_the_other_pools(data):
+    """In one bucket: so that runs on one corpus of several train as they would on that corpus alone."""
+    utterances = [np.arange(N)]
+    small, large = np.arange(N) % 3 == 0, np.arange(N) % 3 > 0
+    held_out = np.arange(N) % 4 > 0
+    orders = [(0, small & held_out), (0, large & held_out), (1, large)]
+    pools = [Pool("small", small), Pool("large", large), Pool("all of large", large)]
+    arguments = {"epoch": 3, "batch_size": 2, "views": VIEWS}
+    order = epoch_order(utterances, orders=orders, pools=pools, **arguments)
+    for place, ((seed, visited), inside) in enumerate(zip(orders, (small, large, large), strict=True)):
+        own = np.flatnonzero(inside)
+        alone = epoch_order([own], orders=[(seed, visited)], **arguments)
+        rows = np.searchsorted(own, own)  # the rows of a bucket that holds the pool alone
+        steps = alone.rows[0].shape[1]
+        assert_array_equal(order.number[0][place].ravel(), [*range(steps), *[-1] * (order.rows[0].shape[1] - steps)])
+        assert_array_equal(order.rows[0][place, :steps], own[rows][alone.rows[0][0]])
+        assert_array_equal(order.view[0][place, :steps], alone.view[0][0])
+
+
+def test_a_pool_with_less_to_visit_has_fewer_steps(data):
+    first = np.arange(N) < N // 3
+    pools = [Pool("first", first), Pool("rest", ~first)]
+    order = pooled(data, pools, [(0, first), (0, ~first)])
+    taken = np.concatenate([number >= 0 for number in order.number], axis=2)
+    needed = [sum(-(-int(own[bucket.utterance].sum()) // 2) for bucket in data.buckets) for own in (first, ~first)]
+    assert taken.sum(axis=(1, 2)).tolist() == needed
+    rounds = taken.any(axis=2)
+    assert all((np.diff(own.astype(int)) <= 0).all() for own in rounds)  # the first rounds, without a gap
+    for place, own in enumerate((first, ~first)):
+        counted = np.concatenate([number[place] for number in order.number], axis=1).ravel()
+        assert_array_equal(counted[counted >= 0], np.arange(needed[place]))
+        seen = [
+            bucket.utterance[rows[place][number[place] >= 0].ravel()]
+            for bucket, rows, number in zip(data.buckets, order.rows, order.number, strict=True)
+        ]
+        assert_array_equal(np.unique(np.concatenate(seen)), np.flatnonzero(own))
+
+
+def test_small_corpora_are_visited_more_often(data):
+    visits = np.where(np.arange(N) % 3 == 0, 2.5, 1.0)
+    everyone = np.ones(N, bool)
+    order = epoch_order([np.arange(N)], orders=[(0, everyone)], epoch=1, batch_size=1, views=VIEWS, visits=visits)
+    seen, often = np.unique(order.rows[0], return_counts=True)
+    assert_array_equal(seen, np.arange(N))
+    rare = np.arange(N) % 3 == 0
+    assert often[rare].sum() == np.ceil(2.5 * rare.sum()) and set(often[rare]) <= {2, 3}
+    assert (often[~rare] == 1).all()

@@ -9,6 +9,7 @@ from sejax.engine.final import final_runs, median_epochs
 from sejax.engine.runs import (
     balanced_class_weight,
     batch_orders,
+    class_prior,
     enumerate_runs,
     even_slots,
     expand_grid,
@@ -235,3 +236,12 @@ def test_what_can_be_learned_from_the_labels_of_training(vad_loss, dimensions):
     assert not found.has(class_task) and tuple(map(found.has, rest)) == dimensions
     assert found.has(TASKS["class", "vad"][1])
     assert learnable(target, vad, ~trained, vad_loss=vad_loss).label
+
+
+def test_class_priors_are_those_of_each_corpus_in_training():
+    target = np.eye(2, dtype=np.float32)[[0, 0, 0, 1, 1, 1, 0]]
+    corpora = ["a", "a", "a", "a", "b", "b", "b"]
+    trained = np.array([True, True, True, True, True, True, False])
+    prior = class_prior(target, corpora, trained)
+    assert_allclose(np.exp(prior.log), [[4 / 6, 2 / 6], [1 / 4, 3 / 4]], rtol=1e-6)
+    assert prior.corpus.tolist() == [0, 0, 0, 0, 1, 1, 1]
