@@ -172,14 +172,15 @@ def test_batches_are_each_folds_own_or_shared_by_a_seed():
     train = np.array([True, True, False, False])
     folds = (Fold("a", train, ~train, ~train), Fold("b", ~train, train, train))
     runs = enumerate_runs(2, expand_grid(BASE, {"alpha": (0.2, 0.8)}), [0, 3])
-    orders, shares, order_of_run = batch_orders(folds, runs, shared=False)
+    orders, shares, order_of_run, of_folds = batch_orders(folds, runs, shared=False)
     for run, row in zip(runs, order_of_run, strict=True):
         seed, visited = orders[row]
         assert seed == run.seed
         assert_array_equal(visited, folds[run.fold].train)
     assert len(orders) == 4  # settings share theirs
     assert shares == [0.0] * 4
-    orders, _, order_of_run = batch_orders(folds, runs, shared=True)
+    assert of_folds == [0, 1, 0, 1]
+    orders, _, order_of_run, _ = batch_orders(folds, runs, shared=True)
     assert order_of_run is None
     assert [seed for seed, _ in orders] == [0, 3]
     assert all(visited.all() for _, visited in orders)

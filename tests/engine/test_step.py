@@ -135,7 +135,7 @@ def make_study(
         jax.tree.map(lambda x: x[fold], statistic_scale),
     )
     folds = [Fold(str(i), own, ~own, ~own) for i, own in enumerate(TRAINED)]
-    orders, _, order_of_run = batch_orders(folds, runs, shared=False)
+    orders, _, order_of_run, _ = batch_orders(folds, runs, shared=False)
     order_row = layout.scatter(order_of_run)
     if keep is not None:
         stacked, order_row = jax.tree.map(lambda x: x[:, keep : keep + 1], (stacked, order_row))
