@@ -17,6 +17,8 @@ from sejax.corpora.msp import CLASS_OF_LETTER
 from sejax.errors import InputError, one_of
 from sejax.host.atomic import atomic_write
 
+CORPUS = "msp_podcast"
+"""The reader whose hidden test sets have these formats."""
 SCORE_ORDER = ("anger", "sadness", "happiness", "surprise", "fear", "disgust", "contempt", "neutral")
 SCALE = (1.0, 7.0)
 HEADERS = {

@@ -32,6 +32,7 @@ from sejax.host.atomic import atomic_write
 from sejax.host.json_files import read_json, write_json
 from sejax.workdir import data
 from sejax.workdir.gather import Part, gather_trained
+from sejax.workdir.submissions import write_submissions
 from sejax.workdir.trained import METRICS, TRAINED
 
 CONFIG = "config.json"
@@ -292,6 +293,8 @@ def write_results(
 ) -> dict[str, Any]:
     """Writes predictions.csv, runs.csv, layer_weights.csv (if hidden states are mixed), data.json and metrics.json.
 
+    Predictions for hidden test sets are also written as a challenge takes them.
+
     Args:
       tested: the predictions of each run for its held-out utterances at its best epoch, by the run's number.
       outcome: of all runs.
@@ -305,6 +308,7 @@ def write_results(
         study.corpus, study.runs, study.folds, tested, learnable=study.learnable, best_epoch=outcome.best_epoch
     )
     predictions.write(os.path.join(workdir, PREDICTIONS))
+    write_submissions(workdir, study.corpus, predictions)
     write_runs(workdir, study, outcome.best_epoch, final)
     if any(of_run.mixing_scores for of_run in tested.values()):
         write_layer_weights(workdir, study, tested)
