@@ -18,7 +18,7 @@ from sejax.evaluation.predictions import Predictions
 from sejax.protocols.folds import Fold
 
 
-def test_set_names(utterances: Sequence[Utterance]) -> list[str] | None:
+def names_of_test_sets(utterances: Sequence[Utterance]) -> list[str] | None:
     """Returns the test set that each utterance is in when it is tested; None where there is but one.
 
     It is the utterance's corpus where several are joined, and its split where a corpus has several test splits.
@@ -46,7 +46,7 @@ def score_test_sets(
       corpus: with all utterances.
       n_bootstrap: draws of speakers for the intervals.
     """
-    names = test_set_names(corpus.utterances)
+    names = names_of_test_sets(corpus.utterances)
     if names is None:
         return {}
     name_of = dict(zip((u.id for u in corpus.utterances), names, strict=True))

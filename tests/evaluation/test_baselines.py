@@ -58,7 +58,9 @@ def test_class_mean_lookup():
     lookup = class_mean_lookup(predictions, label, vad, folds)
     assert list(lookup) == ["static", "joint"]
     for setting, metrics in lookup.items():
-        assert set(metrics) == {"ccc_mean"} | {f"{kind}_{name}" for kind in ("ccc", "rmse") for name in DIMENSIONS}
+        assert set(metrics) == {"ccc_mean"} | {
+            f"{kind}_{name}" for kind in ("ccc", "rmse", "pcc") for name in DIMENSIONS
+        }
         for dim, name in enumerate(DIMENSIONS):
             per_seed = []
             for seed in (0, 1):

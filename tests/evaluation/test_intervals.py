@@ -32,6 +32,7 @@ def by_hand(predictions, setting):
             if rated.any():
                 truth, guess = rows.vad[rated, dim], rows.pred_vad[rated, dim]
                 found[f"ccc_{name}"] = audmetric.concordance_cc(truth, guess)
+                found[f"pcc_{name}"] = audmetric.pearson_cc(truth, guess)
                 found[f"rmse_{name}"] = root_mean_squared_error(truth, guess)
         found["ccc_mean"] = np.mean([found[f"ccc_{name}"] for name in DIMENSIONS if f"ccc_{name}" in found])
         return found
@@ -214,10 +215,12 @@ def test_predictions_that_are_not_finite_are_counted_and_not_hidden():
         "ccc_valence",
         "ccc_dominance",
         "ccc_mean",
+        "pcc_valence",
+        "pcc_dominance",
         "rmse_valence",
         "rmse_dominance",
     }
-    assert "unpredicted" not in static and len(static["metrics"]) == 10
+    assert "unpredicted" not in static and len(static["metrics"]) == 13
 
 
 def test_a_whole_study_takes_a_second():
@@ -255,14 +258,17 @@ def test_folds_whose_rows_are_all_predicted_keep_their_numbers():
     (entry,) = summarise(predictions, n_bootstrap=30)
     rows = 2 * 8
     assert entry["unpredicted"] == {"class": rows, "valence": rows}
-    assert set(entry["metrics"]) == {f"{m}_{d}" for m in ("ccc", "rmse") for d in ("arousal", "dominance")} | {
+    assert set(entry["metrics"]) == {f"{m}_{d}" for m in ("ccc", "rmse", "pcc") for d in ("arousal", "dominance")} | {
         "ccc_mean"
     }
     folds = score_groups(predictions.rounded(), "fold")
     assert set(folds[1]["metrics"]) == set(entry["metrics"])
     for before, after in zip(whole, folds, strict=True):
         for name, value in after["metrics"].items():
-            assert name == "ccc_mean" or value == before["metrics"][name]
+            if name.startswith("pcc"):  # its sums of squares are of the shift, which is by the mean of other rows now
+                assert value == pytest.approx(before["metrics"][name], rel=1e-12)
+            else:
+                assert name == "ccc_mean" or value == before["metrics"][name]
     assert {"wa", "ccc_valence"} <= set(folds[0]["metrics"])
 
 
