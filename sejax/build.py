@@ -32,6 +32,7 @@ from sejax.engine.runs import (
     Learnable,
     RunKey,
     Setting,
+    augmentation_of,
     balanced_class_weight,
     batch_orders,
     batch_pools,
@@ -48,7 +49,7 @@ from sejax.engine.runs import (
 from sejax.engine.step import Frozen, Network, Recipe, Run, Steps
 from sejax.engine.tasks import TASKS
 from sejax.errors import InputError
-from sejax.features.corrupt import parse
+from sejax.features.corrupt import parse_all
 from sejax.features.extract import Contents
 from sejax.host.wording import count
 from sejax.models.heads import Heads
@@ -331,7 +332,7 @@ def _prepare_corpus(
         features={name: _feature(config, name) for name in streams},
         settings={name: _settings(config, name) for name in streams},
         speeds=config.speeds,
-        corruptions=[parse(text) for text in config.corruptions],
+        corruptions=parse_all(config.corruptions),
         cache_dir=os.path.expanduser(config.cache_dir),
         workers=config.workers or None,
         max_bad_fraction=config.max_bad_fraction,
@@ -520,7 +521,7 @@ def _program(
     program = Program(
         structure=structure,
         runs=runs,
-        network=_network(config, specs, data, schemes, steps.most),
+        network=_network(config, specs, data, runs, steps.most),
         data=data,
         frozen=Frozen(
             {name: part.lower for name, part in parts.items()}, {name: part.upper for name, part in parts.items()}
@@ -551,9 +552,9 @@ def _program(
 
 
 def _network(
-    config: ConfigDict, specs: tuple[StreamSpec, ...], data: Data, schemes: tuple[str, ...], steps: Steps
+    config: ConfigDict, specs: tuple[StreamSpec, ...], data: Data, runs: Sequence[RunKey], steps: Steps
 ) -> Network:
-    """Returns the model of a structure and its training recipe, for so many steps at most."""
+    """Returns the model of a structure and the recipe that trains these runs, for so many steps at most."""
     of_streams = ("encoder", "layers", "stride")
     trunk = Trunk(
         streams=specs,
@@ -566,9 +567,9 @@ def _network(
         clip_norm=config.clip_norm,
         vad_loss=config.loss.vad,
         averaging=config.averaging,
-        augment=Augment.of(config.augment.to_dict()),
+        augment=Augment.of(config.augment.to_dict(), augmentation_of(runs)),
         tasks=TASKS[config.tasks],
-        schemes=schemes,
+        schemes=schemes_of(runs),
         gradients_at=config.gradients_at,
     )
     return Network(model, recipe)

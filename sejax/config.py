@@ -12,12 +12,13 @@ from ml_collections.config_dict import placeholder
 from sejax.corpora.join import parse_sources
 from sejax.corpora.read import CORPORA
 from sejax.corpora.schema import SAMPLING_RATE
+from sejax.engine.augment import AUGMENTATIONS, RATES
 from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.runs import CORRUPTED
 from sejax.engine.tasks import TASKS
 from sejax.errors import FLAG, SHARE, TEXT, WORDS, Check, InputError, is_number, number, one_of, shown, single, whole
 from sejax.features.audio import SPEED
-from sejax.features.corrupt import parse
+from sejax.features.corrupt import CORRUPTIONS, parse_all
 from sejax.features.registry import FEATURES, defaults, full_settings
 from sejax.features.settings import setting_check
 from sejax.models.encoders import ENCODERS
@@ -213,6 +214,13 @@ def _set_training(config: ConfigDict) -> None:
             "feature_masks": 2,
             "feature_mask_share": 0.15,
             "corrupted": 0.0,  # share of an epoch's utterances that are drawn from config.corruptions
+            # Of raw audio, which fine-tuned models hear: other streams have config.corruptions.
+            "noise": 0.0,  # share of the utterances that get white noise in a step
+            "noise_snr": (5.0, 20.0),  # lowest and highest signal-to-noise ratio, in dB
+            "gain": 0.0,  # largest change of the level, up or down, in dB
+            # Parameter of the Beta distribution of the shares in which utterances of a run are mixed: features, class
+            # target and dimensions. 0: not mixed; 1: all shares are as likely.
+            "mixup": 0.0,
         }
     )
 
@@ -240,6 +248,7 @@ STACKED = (
     "statistics_dropout",
     "label_smoothing",
     CORRUPTED,
+    *(f"augment.{name}" for name in RATES),
 )
 """The options that a grid may vary within a program: traced numbers, so that all settings are runs of one program."""
 
@@ -340,7 +349,6 @@ def _encoder(stream: str) -> Check:
 
 _TUPLE = Check(lambda values: isinstance(values, tuple), "a tuple of values")
 _MOST_SPEEDS = 16
-_MOST_CORRUPTIONS = 16
 _RATE = number(0, 0.99)  # of a dropout: something has to be left
 _PROPER_SHARE = number(0, 1, below=True)
 
@@ -398,14 +406,7 @@ CHECKS: Mapping[str, Check] = {
         ),
         f"a tuple that begins with 1.0, of up to {_MOST_SPEEDS} different numbers from 0.25 to 4",
     ),
-    "corruptions": Check(
-        lambda texts: (
-            isinstance(texts, tuple)
-            and all(map(WORDS.holds, texts))
-            and len(set(texts)) == len(texts) <= _MOST_CORRUPTIONS
-        ),
-        f"a tuple of up to {_MOST_CORRUPTIONS} different corruptions, such as ('noise:10', 'rir:0.6')",
-    ),
+    "corruptions": CORRUPTIONS,
     "max_seconds": Check(
         lambda seconds: is_number(seconds) and (seconds == 0 or 0.1 <= seconds <= 86_400),
         "0 (no limit) or a number from 0.1 to 86,400",
@@ -467,10 +468,7 @@ CHECKS: Mapping[str, Check] = {
     "label_smoothing": _RATE,
     "averaging": _PROPER_SHARE,
     "patience": whole(0, 100_000, "never stop"),
-    "augment.time_masks": whole(0, 100),
-    "augment.time_mask_frames": whole(0, 10_000),
-    "augment.feature_masks": whole(0, 100),
-    "augment.feature_mask_share": SHARE,
+    **{f"augment.{name}": check for name, check in AUGMENTATIONS.items()},
     CORRUPTED: SHARE,
     "seeds": whole(1, 1000),
     "seed": whole(0, LARGEST_SEED),
@@ -569,21 +567,18 @@ def _check_streams(config: ConfigDict) -> None:
 
 def _check_corruptions(config: ConfigDict) -> None:
     """Checks the corruptions, and whether runs draw from them."""
-    try:
-        specs = [str(parse(text)) for text in config.corruptions]
-    except InputError as error:
-        raise InputError(f"config.corruptions: {error}") from error
-    _expect("corruptions", config.corruptions, len(set(specs)) == len(specs), "each corruption once")
+    parse_all(config.corruptions)
     shares = tuple(at(config.grid, CORRUPTED)) or (at(config, CORRUPTED),)
-    name = f"grid.{CORRUPTED}" if at(config.grid, CORRUPTED) else CORRUPTED
-    value = shares if at(config.grid, CORRUPTED) else shares[0]
-    if config.corruptions:
-        _expect(name, value, max(shares) > 0, "a share above 0: nobody draws from config.corruptions")
-    else:
-        _expect(name, value, max(shares) == 0, "0 without config.corruptions")
-    if any(config.model.encoder[stream] == "finetune" for stream in config.streams):
-        expected = "one share for all runs: those of a seed share the batches of a fine-tuned model"
-        _expect(name, value, len(shares) == 1, expected)
+    name, value = (f"grid.{CORRUPTED}", shares) if at(config.grid, CORRUPTED) else (CORRUPTED, shares[0])
+    expected = "a share above 0 with config.corruptions, and 0 without"
+    _expect(name, value, (max(shares) > 0) == bool(config.corruptions), expected)
+    tuned = any(config.model.encoder[stream] == "finetune" for stream in config.streams)
+    expected = "one share for all runs: those of a seed share the batches of a fine-tuned model"
+    _expect(name, value, len(shares) == 1 or not tuned, expected)
+    for option in ("augment.noise", "augment.gain"):
+        most = max(at(config.grid, option) or (at(config, option),))
+        expected = "0 without a fine-tuned model: other streams do not hold audio (config.corruptions are for them)"
+        _expect(option, most, most == 0 or tuned, expected)
 
 
 def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:

@@ -67,6 +67,8 @@ _REAL: dict[str, tuple[float, float]] = {
     "finetune.layer_decay": (1e-30, 10),
     "synthetic.fraction": (1e-30, 1),
     "memory_fraction": (1e-30, 1),
+    "augment.gain": (0, 100),
+    "augment.mixup": (0, 1000),
 }
 # Those whose default is None, the checkpoint's own value, which the others may be too.
 _WHOLE_OR_NONE = {
@@ -159,4 +161,6 @@ def _sane_tuple(name: str, value: tuple[Any, ...]) -> bool:
         return not value
     if name == "corruptions" and value == ():
         return True
+    if name == "augment.noise_snr":
+        return len(value) == 2 and -100 <= value[0] <= value[1] <= 100
     return len(value) > 0 and all(isinstance(x, str) for x in value) and len(set(value)) == len(value)

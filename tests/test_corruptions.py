@@ -54,12 +54,24 @@ def test_a_share_of_zero_is_training_on_clean_speech(workdirs: dict[str, Path]):
     [
         ({"corruptions": ("noise:10", "nois:5")}, r"config\.corruptions: the corruption is 'nois:5', expected one of"),
         ({"corruptions": ("noise:10", "noise:10.0")}, r"config\.corruptions is .*, expected each corruption once"),
-        ({"corruptions": ("noise:10",)}, r"config\.augment\.corrupted is 0\.0, expected a share above 0: nobody draws"),
-        ({"augment.corrupted": 0.5}, r"config\.augment\.corrupted is 0\.5, expected 0 without config\.corruptions"),
+        (
+            {"corruptions": ("noise:10",)},
+            r"config\.augment\.corrupted is 0\.0, expected a share above 0 with config\.corr",
+        ),
+        (
+            {"augment.corrupted": 0.5},
+            r"config\.augment\.corrupted is 0\.5, expected a share above 0 with config\.corruptions, and 0 w",
+        ),
         (
             {"grid.augment.corrupted": (0.0, 0.5)},
-            r"config\.grid\.augment\.corrupted is \(0\.0, 0\.5\), expected 0 without config\.corruptions",
+            r"config\.grid\.augment\.corrupted is \(0\.0, 0\.5\), expected a share above 0 with config\.c",
         ),
+        (
+            {"augment.noise": 0.5},
+            r"config\.augment\.noise is 0\.5, expected 0 without a fine-tuned model: other streams",
+        ),
+        ({"grid.augment.gain": (0.0, 6.0)}, r"config\.augment\.gain is 6\.0, expected 0 without a fine-tuned model"),
+        ({"augment.noise_snr": (20.0, 5.0)}, r"config\.augment\.noise_snr is \(20\.0, 5\.0\), expected a tuple of the"),
         (
             {
                 "corruptions": ("noise:10",),

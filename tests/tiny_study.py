@@ -87,7 +87,7 @@ def hyperparameters(**changes: Any) -> dict[str, Any]:
 def hparams(**changes: Any) -> HParams:
     """Returns the same for one run of the engine: float32, the weighting as its index (0)."""
     values = hyperparameters(weighting=0, **changes)
-    numbers = {name: np.float32(values[name]) for name in HParams._fields}
+    numbers = {name: np.float32(values[option]) for name, option in HParams.options().items()}
     return HParams(**{**numbers, "weighting": np.int32(values["weighting"])})
 
 

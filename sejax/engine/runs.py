@@ -19,6 +19,7 @@ from sejax.corpora.schema import Utterance
 from sejax.data.order import Pool
 from sejax.data.types import Order
 from sejax.engine import devices
+from sejax.engine.augment import RATES
 from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.step import ClassPrior, HParams, Steps
 from sejax.engine.tasks import Task
@@ -258,6 +259,11 @@ def count_steps(
     return RunSteps(fixed, of_runs), rounds
 
 
+def augmentation_of(runs: Sequence[RunKey]) -> tuple[str, ...]:
+    """Returns the augmentations of `RATES` that some run uses: those that the program has to hold."""
+    return tuple(name for name in RATES if any(run.setting.values[f"augment.{name}"] > 0 for run in runs))
+
+
 def schemes_of(runs: Sequence[RunKey]) -> tuple[str, ...]:
     """Returns the weighting schemes of the runs, each once: those that the program has to hold."""
     return tuple(dict.fromkeys(str(run.setting.values["weighting"]) for run in runs))
@@ -265,7 +271,7 @@ def schemes_of(runs: Sequence[RunKey]) -> tuple[str, ...]:
 
 def hparams_of(runs: Sequence[RunKey], schemes: Sequence[str]) -> HParams:
     """Returns the hyperparameters of all runs as float32 `[run]` (the weighting as its index into `schemes`)."""
-    values = {name: [run.setting.values[name] for run in runs] for name in HParams._fields}
+    values = {name: [run.setting.values[option] for run in runs] for name, option in HParams.options().items()}
     index = np.array([schemes.index(str(name)) for name in values.pop("weighting")], np.int32)
     return HParams(weighting=index, **{name: np.array(column, np.float32) for name, column in values.items()})
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from sejax import weighting
 from sejax.data.types import AnyArray, Batch, Scale
-from sejax.engine.augment import Augment, spec_augment
+from sejax.engine.augment import RATES, Augment, Seen, corrupt_audio, mixup, spec_augment
 from sejax.engine.losses import cross_entropy, dimensions_present, vad_loss
 from sejax.engine.optimizer import adamw
 from sejax.engine.tasks import Task
@@ -35,6 +35,14 @@ class HParams(NamedTuple):
     alpha: Float[AnyArray, ""]  # prior share of the class task; the others have equal parts of the rest
     tau: Float[AnyArray, ""]  # temperature of the schemes dynamic and dwa
     weighting: Int[AnyArray, ""]  # index into Recipe.schemes
+    noise: Float[AnyArray, ""]  # share of the utterances whose raw audio gets noise
+    gain: Float[AnyArray, ""]  # largest change of the level of raw audio, in dB
+    mixup: Float[AnyArray, ""]  # parameter of the Beta distribution of the shares of a mixture; 0: none
+
+    @classmethod
+    def options(cls) -> dict[str, str]:
+        """Returns the option that each field has the value of, by its full name."""
+        return {name: f"augment.{name}" if name in RATES else name for name in cls._fields}
 
 
 class Run(NamedTuple):
@@ -147,9 +155,17 @@ def train_step(
     model, recipe = network.model, network.recipe
     mask_key, dropout_key = jax.random.split(key)
     batch = batch._replace(frames=spec_augment(model, batch, recipe.augment, mask_key))
+    if {"noise", "gain"} & set(recipe.augment.used):  # the frozen pass is then of each run
+        audio_key = jax.random.fold_in(key, 2)  # 0 and 1 are those of the split
+        heard = corrupt_audio(batch, recipe.augment, run.hparams.noise, run.hparams.gain, audio_key)
+        batch = batch._replace(frames=heard)
     batch = frozen_forward(model, frozen, batch, mask_key)
     weight = run.trained[batch.utterance]
     frames, masks, statistics = visible_inputs(batch, run, weight)
+    seen = Seen(frames, masks, statistics, batch.target, batch.vad)
+    if "mixup" in recipe.augment.used:
+        seen = mixup(seen, weight, run.hparams.mixup, jax.random.fold_in(key, 3))
+    frames, masks, statistics, target, vad_target = seen
     rates = Rates(run.hparams.dropout, run.hparams.statistics_dropout)
     rngs = {"dropout": dropout_key, "masking": mask_key}
 
@@ -157,8 +173,8 @@ def train_step(
         params = {"trunk": _with_frozen(trunk, frozen)}
         return model.apply({"params": params}, frames, masks, statistics, rates, rngs=rngs, method="represent")
 
-    labelled = weight & (batch.target.sum(axis=-1) > 0)
-    counts = (weight[:, None] & jnp.isfinite(batch.vad)).astype(jnp.float32)
+    labelled = weight & (target.sum(axis=-1) > 0)
+    counts = (weight[:, None] & jnp.isfinite(vad_target)).astype(jnp.float32)
 
     def task_losses(head, fused):
         # Flax types an apply by what it might also return.
@@ -170,12 +186,12 @@ def train_step(
             logits = logits + run.prior.log[run.prior.corpus[batch.utterance]]
         loss_class = cross_entropy(
             logits,
-            batch.target,
+            target,
             labelled.astype(logits.dtype),
             label_smoothing=run.hparams.label_smoothing,
             class_weight=run.class_weight,
         )
-        losses_vad = [vad_loss(recipe.vad_loss, *_columns(task, vad, batch.vad, counts)) for task in recipe.tasks[1:]]
+        losses_vad = [vad_loss(recipe.vad_loss, *_columns(task, vad, vad_target, counts)) for task in recipe.tasks[1:]]
         return jnp.stack([loss_class, *losses_vad])
 
     fused, trunk_backward = jax.vjp(represent, state.params["trunk"])

@@ -18,7 +18,7 @@ folder's place. Duration and beginning of the speech stay: what is said is where
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ import soxr
 from jaxtyping import Float, Float32
 
 from sejax.corpora.schema import SAMPLING_RATE
-from sejax.errors import Check, InputError, number, shown
+from sejax.errors import WORDS, Check, InputError, number, shown
 from sejax.features.audio import audio_seconds, load_audio
 from sejax.features.files import audio_files
 from sejax.features.rooms import random_room_response
@@ -113,6 +113,21 @@ def parse(text: str) -> Corruption:
     """
     parts = [part for joined in _JOINT.split(text) for part in ([joined] if "@" in joined else joined.split("+"))]
     return Corruption(tuple(_parse_link(part, text) for part in parts))
+
+
+def parse_all(texts: Sequence[str]) -> tuple[Corruption, ...]:
+    """Returns the corruptions of `config.corruptions`.
+
+    Raises:
+      InputError: a spelling is none, or two are of one corruption.
+    """
+    try:
+        found = tuple(map(parse, texts))
+    except InputError as error:
+        raise InputError(f"config.corruptions: {error}") from error
+    if len(set(found)) < len(found):
+        raise InputError(f"config.corruptions is {shown(texts)}, expected each corruption once")
+    return found
 
 
 def files_of(folder: str) -> list[str]:
@@ -288,7 +303,7 @@ class Kind:
     folder: str = ""
 
 
-_SNR = number(-30, 60)
+_SNR = number(-30, 60)  # dB
 KINDS: Mapping[str, Kind] = {
     "noise": Kind(_white_or_recorded, "noise:SNR or noise:SNR@FOLDER, SNR in dB", _SNR, "also"),
     "pink": Kind(_coloured(1.0), "pink:SNR, SNR in dB", _SNR),
@@ -302,3 +317,10 @@ KINDS: Mapping[str, Kind] = {
 
 # A folder may have a + in its name.
 _JOINT = re.compile(rf"\+(?=(?:{'|'.join(KINDS)})(?:[:@+]|$))")
+
+_MOST = 16
+CORRUPTIONS = Check(
+    lambda texts: isinstance(texts, tuple) and all(map(WORDS.holds, texts)) and len(texts) <= _MOST,
+    f"a tuple of up to {_MOST} corruptions, such as ('noise:10', 'rir:0.6')",
+)
+"""What `config.corruptions` may be, before it is parsed."""

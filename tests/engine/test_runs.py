@@ -33,6 +33,9 @@ BASE = {
     "alpha": 0.5,
     "tau": 1.0,
     "augment.corrupted": 0.0,
+    "augment.noise": 0.0,
+    "augment.gain": 0.0,
+    "augment.mixup": 0.0,
     "weighting": "static",
 }
 

@@ -396,7 +396,7 @@ def single():
         vad=jnp.asarray(rng.normal(size=(6, 3)), jnp.float32).at[2, 1].set(jnp.nan),
     )
     run = Run(
-        HParams(*(jnp.float32(x) for x in (0.01, 0.1, 0.0, 0.0, 0.1, 0.3, 1.0)), jnp.int32(0)),
+        HParams(*(jnp.float32(x) for x in (0.01, 0.1, 0.0, 0.0, 0.1, 0.3, 1.0)), jnp.int32(0), *[jnp.float32(0.0)] * 3),
         jnp.array([True, True, True, True, True, False]),
         jnp.array([0.8, 1.2]),
         {name: Scale(jnp.full(3, 0.5), jnp.full(3, 2.0)) for name in "ab"},

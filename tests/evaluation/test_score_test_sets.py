@@ -9,7 +9,7 @@ from sejax.corpora.schema import Corpus, Utterance
 from sejax.evaluation.metrics import ccc, pcc
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.tables import format_table
-from sejax.evaluation.test_sets import score_test_sets, names_of_test_sets
+from sejax.evaluation.test_sets import names_of_test_sets, score_test_sets
 from sejax.protocols.registry import make_folds
 
 CLASSES = ("angry", "happy", "sad")

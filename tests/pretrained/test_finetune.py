@@ -360,3 +360,22 @@ def test_a_learning_rate_of_nothing_moves_nothing():
         for key in path:
             start = start[key.key]
         assert_array_equal(x[0, 0], start)
+
+
+def test_a_run_hears_the_noise_of_its_own_rates():
+    """In one program, of a model that is frozen as a whole, whose runs share the batch."""
+    tuning = TUNINGS["frozen"]
+    network = Network(joint_model(tuning), replace(RECIPE, augment=Augment(0, 0, 0, 0.0, used=("noise", "gain"))))
+    study, params = make_study(tuning, folds=(0, 0)), {}
+    start = epoch.init_runs(study.chunk, study.shared, study.start, network=network)
+    for noise in (1.0, 0.0):
+        hparams = study.chunk.runs.hparams._replace(noise=jnp.array([[noise, 0.0]], jnp.float32))
+        chunk = study.chunk._replace(runs=study.chunk.runs._replace(hparams=hparams))
+        numbers = jnp.asarray(1, jnp.int32), jnp.asarray(1, jnp.int32)
+        states = jax.tree.map(jnp.copy, start)  # which are used up
+        states, _ = epoch.train_epoch(states, chunk, study.shared, order(study, 1), *numbers, network=network)
+        params[noise] = states.params
+    jax.tree.map(lambda x, y: assert_array_equal(x[0, 1], y[0, 1]), params[1.0], params[0.0])
+    jax.tree.map(lambda x: assert_array_equal(x[0, 0], x[0, 1]), params[0.0])
+    changed = [bool((x[0, 0] != x[0, 1]).any()) for x in jax.tree.leaves(params[1.0])]
+    assert np.mean(changed) > 0.5

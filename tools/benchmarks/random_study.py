@@ -17,7 +17,7 @@ from sejax.data.buckets import assemble
 from sejax.data.order import epoch_order
 from sejax.data.types import Data, Scale, Stream
 from sejax.engine import epoch
-from sejax.engine.augment import Augment
+from sejax.engine.augment import RATES, Augment
 from sejax.engine.devices import compile_lowered
 from sejax.engine.epoch import Chunk, Shared
 from sejax.engine.runs import RunKey, Setting, hparams_of, lay_out, run_sharding
@@ -147,7 +147,7 @@ def random_runs(study: Study, n_runs: int) -> Run:
 
 def run_keys(study: Study, n_runs: int) -> list[RunKey]:
     """Returns the keys of the runs, all of one seed and of the study's own setting."""
-    setting = Setting("", dict(study.options))
+    setting = Setting("", {**study.options, **{f"augment.{name}": 0.0 for name in RATES}})
     return [RunKey(run, run % SPEAKERS, 0, setting) for run in range(n_runs)]
 
 
