@@ -1,0 +1,30 @@
+"""Every option: its default, its check, and what it may be together with the others."""
+
+from sejax.config.checks import CHECKS
+from sejax.config.defaults import STACKED, STRUCTURAL, default_config, read_words
+from sejax.config.options import (
+    OPTIONS,
+    at,
+    check_config,
+    differences,
+    grid_of,
+    unchangeable,
+    unknown_option,
+    with_structure,
+)
+
+__all__ = [
+    "CHECKS",
+    "OPTIONS",
+    "STACKED",
+    "STRUCTURAL",
+    "at",
+    "check_config",
+    "default_config",
+    "differences",
+    "grid_of",
+    "read_words",
+    "unchangeable",
+    "unknown_option",
+    "with_structure",
+]

@@ -1,0 +1,194 @@
+"""What each option may be."""
+
+from collections.abc import Iterable, Mapping
+
+from sejax.config.defaults import ACOUSTIC, LARGEST_SEED
+from sejax.corpora.read import CORPORA
+from sejax.engine.augment import AUGMENTATIONS
+from sejax.engine.losses import VAD_LOSSES
+from sejax.engine.runs import CORRUPTED
+from sejax.engine.tasks import TASKS
+from sejax.errors import FLAG, SHARE, TEXT, WORDS, Check, is_number, number, one_of, single, whole
+from sejax.features.audio import SPEED
+from sejax.features.corrupt import CORRUPTIONS
+from sejax.features.registry import defaults
+from sejax.features.settings import setting_check
+from sejax.models.encoders import ENCODERS
+from sejax.pretrained import CONTEXTS, LORA_TARGETS, MODES, STREAMS
+from sejax.pretrained.extract import DTYPES, LEAST_MAX_SECONDS
+from sejax.protocols.registry import NORMALISATIONS, PROTOCOLS
+from sejax.weighting import SCHEMES
+
+
+def _names(known: Iterable[str]) -> Check:
+    """Returns the check for a tuple of different words, one or more."""
+    known = tuple(known)
+    return Check(
+        lambda names: (
+            isinstance(names, tuple)
+            and len(names) > 0
+            and all(isinstance(name, str) and name in known for name in names)
+            and len(set(names)) == len(names)
+        ),
+        f"a tuple of names out of {', '.join(known)}, each name once",
+    )
+
+
+def _or_none(check: Check) -> Check:
+    """Returns the check for an option of fine-tuning that the checkpoint has its own value of."""
+    return Check(lambda value: value is None or check.holds(value), f"{check.expected}, or None: the checkpoint's")
+
+
+def _encoder(stream: str) -> Check:
+    """Returns the check for the encoder of a stream."""
+    return one_of((*ENCODERS, "none", *(("finetune",) if stream in STREAMS else ())))
+
+
+TUPLE = Check(lambda values: isinstance(values, tuple), "a tuple of values")
+
+
+_MOST_SPEEDS = 16
+
+
+_RATE = number(0, 0.99)  # of a dropout: something has to be left
+
+
+_PROPER_SHARE = number(0, 1, below=True)
+
+
+CHECKS: Mapping[str, Check] = {
+    "corpus": one_of(CORPORA),
+    "corpora": Check(
+        lambda sources: isinstance(sources, tuple) and all(map(WORDS.holds, sources)),
+        "a tuple of texts, each [name=]reader[/labels]:path",
+    ),
+    "data_dir": TEXT,
+    "corpus_temperature": number(1, 1e6),
+    "labels": WORDS,
+    "synthetic.fraction": number(0, 1, above=True),
+    "synthetic.seed": whole(0, LARGEST_SEED),
+    "cache_dir": WORDS,
+    "workers": whole(0, 1024, "one per core"),
+    "max_bad_fraction": SHARE,
+    "allow_duplicates": FLAG,
+    "find_copies": FLAG,
+    "protocol": one_of(PROTOCOLS),
+    "folds": Check(
+        lambda n: is_number(n) and isinstance(n, int) and (n == 0 or 3 <= n <= 1000),
+        "0 (one per speaker) or a whole number from 3 to 1,000",
+    ),
+    "allow_shared_speakers": FLAG,
+    "normalisation": one_of(NORMALISATIONS),
+    "select_on_test": FLAG,
+    "streams": _names((*ACOUSTIC, *STREAMS)),
+    **{
+        f"features.{feature}.{name}": setting_check(default)
+        for feature in ACOUSTIC
+        for name, default in defaults(feature).items()
+    },
+    **{
+        f"features.ssl.{stream}.{name}": check
+        for stream in STREAMS
+        for name, check in {
+            "model": WORDS,
+            "revision": WORDS,
+            "layers": Check(
+                lambda layers: WORDS.holds(layers) and (layers in ("all", "last") or layers.isdecimal()),
+                "all, last or the number of a layer, as text",
+            ),
+            "context": one_of(CONTEXTS),
+            "max_seconds": number(LEAST_MAX_SECONDS, 86_400),
+            "dtype": one_of(DTYPES),
+        }.items()
+    },
+    "speeds": Check(
+        lambda speeds: (
+            isinstance(speeds, tuple)
+            and all(map(SPEED.holds, speeds))
+            and speeds[:1] == (1.0,)
+            and len(set(map(single, speeds))) == len(speeds) <= _MOST_SPEEDS
+        ),
+        f"a tuple that begins with 1.0, of up to {_MOST_SPEEDS} different numbers from 0.25 to 4",
+    ),
+    "corruptions": CORRUPTIONS,
+    "max_seconds": Check(
+        lambda seconds: is_number(seconds) and (seconds == 0 or 0.1 <= seconds <= 86_400),
+        "0 (no limit) or a number from 0.1 to 86,400",
+    ),
+    "buckets": whole(1, 32),  # lengths are cut at 32 quantiles
+    "frames_dtype": one_of(("float16", "bfloat16", "float32")),
+    **{f"model.encoder.{stream}": _encoder(stream) for stream in (*ACOUSTIC, *STREAMS)},
+    "model.layers": whole(0, 64),
+    "model.stride": whole(1, 64),
+    "model.width": whole(2, 8192),
+    "model.heads": whole(1, 256),
+    "model.fused": whole(1, 65_536),
+    "model.self_attention": FLAG,
+    "model.co_attention": FLAG,
+    "model.guided": TEXT,
+    "model.statistics": FLAG,
+    "model.joined_states": FLAG,
+    "model.deviations": FLAG,
+    "model.activation": FLAG,
+    "finetune.mode": one_of(MODES),
+    "finetune.frozen_layers": whole(0, 1000),
+    "finetune.lora_rank": whole(1, 4096),
+    "finetune.lora_alpha": number(0, 1e6, above=True),
+    "finetune.lora_targets": _names(LORA_TARGETS),
+    "finetune.learning_rate": number(1e-6, 1000),
+    "finetune.layer_decay": number(0, 10, above=True),
+    "finetune.layer_drop": _PROPER_SHARE,
+    **{f"finetune.{name}_dropout": _or_none(_PROPER_SHARE) for name in ("attention", "activation", "projection")},
+    "finetune.dropout": _or_none(_PROPER_SHARE),
+    **{f"finetune.{axis}_mask_prob": _or_none(_PROPER_SHARE) for axis in ("time", "feature")},
+    **{f"finetune.{axis}_mask_length": _or_none(whole(1, 1000)) for axis in ("time", "feature")},
+    **{f"finetune.{axis}_mask_min": _or_none(whole(0, 1000)) for axis in ("time", "feature")},
+    "finetune.checkpointing": FLAG,
+    "finetune.dtype": one_of(DTYPES),
+    "loss.vad": one_of(VAD_LOSSES),
+    "loss.class_weight": one_of(("none", "balanced")),
+    "loss.class_prior": one_of(("none", "corpus")),
+    "loss.soft_labels": FLAG,
+    "tasks": Check(
+        lambda tasks: isinstance(tasks, tuple) and all(isinstance(task, str) for task in tasks) and tasks in TASKS,
+        " or ".join(map(str, TASKS)),
+    ),
+    "weighting": one_of(SCHEMES),
+    "alpha": SHARE,
+    "tau": number(1e-3, 1e6),
+    "gradients_at": one_of(("representation", "parameters")),
+    "compute_dtype": one_of(("float32", "bfloat16")),
+    "epochs": whole(1, 100_000),
+    "batch_size": whole(1, 10_000),
+    "learning_rate": number(1e-8, 10),  # smaller steps are lost in float32
+    "weight_decay": number(0, 1000),
+    "warmup": SHARE,
+    "clip_norm": Check(
+        lambda norm: is_number(norm) and (norm == 0 or 1e-6 <= norm <= 1e6),
+        "0 (no clipping) or a number from 1e-06 to 1e+06",
+    ),
+    "dropout": _RATE,
+    "statistics_dropout": _RATE,
+    "label_smoothing": _RATE,
+    "averaging": _PROPER_SHARE,
+    "patience": whole(0, 100_000, "never stop"),
+    **{f"augment.{name}": check for name, check in AUGMENTATIONS.items()},
+    CORRUPTED: SHARE,
+    "seeds": whole(1, 1000),
+    "seed": whole(0, LARGEST_SEED),
+    "runs_per_chunk": whole(0, 100_000, "as many as memory holds"),
+    "frames_on": one_of(("auto", "device", "host")),
+    "devices": whole(0, 65_536, "all"),
+    "memory_fraction": number(0.01, 1),
+    "checkpoint_every": whole(1, 100_000),
+    "tensorboard": FLAG,
+    "final": FLAG,
+    "bootstrap": Check(
+        lambda draws: is_number(draws) and isinstance(draws, int) and (draws == 0 or 20 <= draws <= 100_000),
+        "0 (no intervals) or a whole number from 20 to 100,000",
+    ),
+}
+"""What each option may be, by its full name; choices come from the registries that own them.
+
+The values that a grid varies are checked by the check of their option.
+"""

@@ -1,0 +1,80 @@
+"""The corpus of a config, its features, its folds, and the words that its numbers are quoted with."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sejax.corpora.join import read_corpora
+from sejax.corpora.read import CORPORA, read_corpus
+from sejax.corpora.schema import Corpus
+from sejax.data.prepare import Prepared, prepare
+from sejax.features.corrupt import parse_all
+from sejax.protocols.audit import require_labels
+from sejax.protocols.folds import Fold, shared_speakers
+from sejax.protocols.registry import describe_protocol, make_folds
+from sejax.resolve.streams import feature_of, settings_of
+
+
+def protocol_of(config: ConfigDict, corpus: Corpus, folds: Sequence[Fold]) -> dict[str, Any]:
+    return describe_protocol(
+        config.protocol,
+        normalisation=config.normalisation,
+        select_on_test=config.select_on_test,
+        shared_speakers=any(shared_speakers(corpus.utterances, fold) for fold in folds),
+        seeds=config.seeds,
+        folds=folds,
+        most=config.folds,
+    )
+
+
+def prepare_corpus(
+    config: ConfigDict, streams: Sequence[str], check_corpus: Callable[[Corpus], None] | None
+) -> Prepared:
+    """Reads the corpus and its features, which are computed if the cache lacks them."""
+    return prepare(
+        corpus_of(config, check_corpus),
+        streams=streams,
+        features={name: feature_of(config, name) for name in streams},
+        settings={name: settings_of(config, name) for name in streams},
+        speeds=config.speeds,
+        corruptions=parse_all(config.corruptions),
+        cache_dir=os.path.expanduser(config.cache_dir),
+        workers=config.workers or None,
+        max_bad_fraction=config.max_bad_fraction,
+        search_copies=config.find_copies,
+    )
+
+
+def corpus_of(config: ConfigDict, check_corpus: Callable[[Corpus], None] | None) -> Corpus:
+    """Reads the corpus, or the corpora as one, and refuses what nobody can use. A generated one is written first.
+
+    Features may take hours: it is told before.
+    """
+
+    def locate(reader: str, path: str) -> str:
+        path, write = os.path.expanduser(path), CORPORA[reader].prepare
+        section = config[reader].to_dict() if reader in config else {}
+        return write(path, os.path.expanduser(config.cache_dir), section, config.workers or None) if write else path
+
+    if config.corpora:
+        corpus = read_corpora(config.corpora, config.labels, locate=locate)
+    else:
+        corpus = read_corpus(config.corpus, locate(config.corpus, config.data_dir), labels=config.labels)
+    corpus.require_usable(config.max_bad_fraction)
+    require_labels(corpus.utterances, corpus.classes)
+    folds_of(config, corpus)
+    if check_corpus:
+        check_corpus(corpus)
+    return corpus
+
+
+def folds_of(config: ConfigDict, corpus: Corpus) -> tuple[Fold, ...]:
+    """Returns the folds of a config's protocol."""
+    return make_folds(
+        corpus.utterances,
+        config.protocol,
+        most=config.folds,
+        allow_shared_speakers=config.allow_shared_speakers,
+    )

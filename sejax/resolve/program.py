@@ -1,0 +1,177 @@
+"""The programs of a config: the arrays, the network and the runs of one structure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from sejax.corpora.schema import SAMPLING_RATE, Corpus
+from sejax.data.buckets import assemble, label_targets
+from sejax.data.order import Shuffle, prediction_rows
+from sejax.data.scales import fold_scales
+from sejax.data.types import Data, Stream
+from sejax.engine.augment import Augment
+from sejax.engine.program import Program
+from sejax.engine.runs import (
+    RunKey,
+    augmentation_of,
+    balanced_class_weight,
+    batch_orders,
+    batch_pools,
+    class_prior,
+    corpus_visits,
+    count_steps,
+    hparams_of,
+    schemes_of,
+    selection_rows,
+)
+from sejax.engine.step import Frozen, Network, Recipe, Run, Steps
+from sejax.engine.tasks import TASKS
+from sejax.models.heads import Heads
+from sejax.models.joint import JointModel, StreamSpec, Trunk
+from sejax.pretrained.convert import Pretrained, load_checkpoint
+from sejax.pretrained.finetune import divide
+from sejax.protocols.folds import Fold, everyone
+from sejax.resolve.streams import hop_length, read_layer, stream_spec
+
+PREDICT_BATCH = 64
+
+
+def assemble_data(
+    config: ConfigDict, corpus: Corpus, features: Mapping[str, Stream], checkpoints: Mapping[str, Pretrained]
+) -> tuple[Data, int]:
+    """Returns the arrays of a structure's streams and targets, and how many utterances were cut."""
+    target, vad = label_targets(corpus, soft=config.loss.soft_labels)
+    if not corpus.classes:  # a layer needs an output: the class head has one that is neither trained nor read
+        target = np.zeros((len(target), 1), target.dtype)
+    return assemble(
+        {name: read_layer(features[name], config, checkpoints, name) for name in config.streams},
+        encoded=[name for name in config.streams if config.model.encoder[name] != "none"],
+        target=target,
+        vad=vad,
+        n_buckets=config.buckets,
+        min_rows=config.batch_size,
+        max_seconds=config.max_seconds,
+        hop_seconds={name: hop_length(config, checkpoints, name) / SAMPLING_RATE for name in config.streams},
+        frames_dtype=jnp.dtype(config.frames_dtype),
+    )
+
+
+def make_program(
+    config: ConfigDict,
+    structure: Mapping[str, Any],
+    runs: Sequence[RunKey],
+    final: Sequence[RunKey],
+    folds: Sequence[Fold],
+    corpus: Corpus,
+    data: Data,
+    checkpoints: Mapping[str, Pretrained],
+) -> Program:
+    """Returns the program that trains all runs of one structure, those of the folds and the final ones."""
+    specs = tuple(stream_spec(config, checkpoints, name) for name in config.streams)
+    tuned = {spec.name: spec.tuning for spec in specs if spec.tuning is not None}
+    parts = {name: divide(load_checkpoint(str(checkpoints[name].folder)).params, tuned[name]) for name in tuned}
+    orders = batch_orders(folds, runs, shared=bool(tuned))
+    shuffle = Shuffle(
+        utterances=[bucket.utterance for bucket in data.buckets],
+        orders=orders.drawn,
+        batch_size=config.batch_size,
+        views=len(config.speeds),
+        corruptions=len(config.corruptions),
+        corrupted=orders.corrupted,
+        pools=batch_pools(corpus.utterances, folds, orders),
+        visits=corpus_visits(corpus.utterances, config.corpus_temperature),
+    )
+    steps, rounds = count_steps(shuffle(1), orders.of_run, len(final), epochs=config.epochs, warmup=config.warmup)
+    schemes = schemes_of(runs)
+    predicted = {split: prediction_rows(data, selection_rows(folds, split), PREDICT_BATCH) for split in ("val", "test")}
+    per_run = _per_run(config, (*runs, *final), (*folds, everyone(folds)), data, schemes)
+    per_run = per_run._replace(steps=steps.of_runs)
+    if config.loss.class_prior == "corpus":
+        corpora = [utterance.corpus for utterance in corpus.utterances]
+        priors = [class_prior(np.asarray(data.target), corpora, trained) for trained in per_run.trained]
+        per_run = per_run._replace(prior=jax.tree.map(lambda *x: np.stack(x), *priors))
+    program = Program(
+        structure=structure,
+        runs=runs,
+        network=_network(config, specs, data, runs, steps.most),
+        data=data,
+        frozen=Frozen(
+            {name: part.lower for name, part in parts.items()}, {name: part.upper for name, part in parts.items()}
+        ),
+        start={name: part.start for name, part in parts.items()},
+        per_run=jax.tree.map(lambda x: x[: len(runs)], per_run),
+        rows={split: tuple(rows) for split, (rows, _) in predicted.items()},
+        columns={split: columns for split, (_, columns) in predicted.items()},
+        order_of_run=orders.of_run,
+        shuffle=shuffle,
+        rounds=None if rounds is None else rounds[: len(runs)],
+    )
+    if not final:
+        return program
+    # As many orders, of as many batches, as the program is compiled for.
+    own = batch_orders((*folds, everyone(folds)), final, shared=bool(tuned))
+    of_everyone = replace(
+        program,
+        runs=final,
+        per_run=jax.tree.map(lambda x: x[len(runs) :], per_run),
+        rows={},
+        columns={},
+        order_of_run=own.of_run,
+        shuffle=shuffle.of(own.drawn, own.corrupted),
+        rounds=None if rounds is None else rounds[len(runs) :],
+    )
+    return replace(program, final=of_everyone)
+
+
+def _network(
+    config: ConfigDict, specs: tuple[StreamSpec, ...], data: Data, runs: Sequence[RunKey], steps: Steps
+) -> Network:
+    """Returns the model of a structure and the recipe that trains these runs, for so many steps at most."""
+    of_streams = ("encoder", "layers", "stride")
+    trunk = Trunk(
+        streams=specs,
+        dtype=jnp.dtype(config.compute_dtype),
+        **{name: value for name, value in config.model.items() if name not in of_streams},
+    )
+    model = JointModel(trunk, Heads(classes=data.target.shape[1], dimensions=data.vad.shape[1]))
+    recipe = Recipe(
+        steps=steps,
+        clip_norm=config.clip_norm,
+        vad_loss=config.loss.vad,
+        averaging=config.averaging,
+        augment=Augment.of(config.augment.to_dict(), augmentation_of(runs)),
+        tasks=TASKS[config.tasks],
+        schemes=schemes_of(runs),
+        gradients_at=config.gradients_at,
+    )
+    return Network(model, recipe)
+
+
+def _per_run(
+    config: ConfigDict, runs: Sequence[RunKey], folds: Sequence[Fold], data: Data, schemes: tuple[str, ...]
+) -> Run:
+    """Returns each run's hyperparameters, training utterances and normalisation by its fold's training speakers."""
+    target = np.asarray(data.target)
+    kinds = sorted({(run.fold, run.setting.corrupted) for run in runs})  # of runs whose batches are drawn alike
+    folds, shares = [folds[fold] for fold, _ in kinds], [share for _, share in kinds]
+    frame_scale, statistic_scale = fold_scales(
+        data, [fold.train for fold in folds], corruptions=len(config.corruptions), corrupted=shares
+    )
+    balanced = config.loss.class_weight == "balanced"
+    class_weight = [
+        balanced_class_weight(target[fold.train]) if balanced else np.ones(target.shape[1], np.float32)
+        for fold in folds
+    ]
+    per_fold = {
+        "trained": np.stack([fold.train for fold in folds]),
+        "class_weight": np.stack(class_weight),
+        "frame_scale": frame_scale,
+        "statistic_scale": statistic_scale,
+    }
+    of_run = np.array([kinds.index((run.fold, run.setting.corrupted)) for run in runs])
+    return Run(hparams_of(runs, schemes), **jax.tree.map(lambda x: x[of_run], per_fold))
