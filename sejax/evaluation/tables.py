@@ -125,9 +125,24 @@ def remarks(metrics: Mapping[str, Any]) -> list[str]:
     runs = metrics["protocol"]["folds"] * metrics["protocol"]["seeds"]  # of a setting
     sentences = _unfinished(metrics["settings"])
     sentences += [f"{setting['name']}: {what}" for setting in metrics["settings"] for what in _gaps(setting, runs)]
+    sentences += [
+        _exchanged(s, cell) for s in metrics["settings"] for cell in s.get("tests", ()) if "exchanged" in cell
+    ]
     if all(len(setting.get("diverged", ())) == runs for setting in metrics["settings"]):
         sentences.append("every run of this study diverged: a smaller config.learning_rate may help")
     return sentences
+
+
+def _exchanged(setting: str, cell: Mapping[str, Any]) -> str:
+    """Returns what a cell says of labels that may not mean the same in two corpora."""
+    found, ua = cell["exchanged"], COLUMNS["ua"]
+    pairs = ", ".join(f"{label} were {named}" for label, named in found["classes"].items())
+    whose = f"trained on {cell['train']}, tested on {cell['test']}" if cell["train"] else f"tested on {cell['test']}"
+    then, now = ua.number(found["ua"]), ua.number(cell["metrics"]["ua"]["pooled"])
+    return (
+        f"{setting}, {whose}: UA would be {then} instead of {now} if {pairs}: do the labels of the corpora mean the "
+        "same? No number uses this"
+    )
 
 
 def _unfinished(settings: Sequence[Mapping[str, Any]]) -> list[str]:

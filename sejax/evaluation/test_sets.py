@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from sejax.corpora.join import is_joined
 from sejax.corpora.schema import Corpus, Utterance
 from sejax.evaluation.baselines import class_mean_lookup
 from sejax.evaluation.intervals import summarise
-from sejax.evaluation.metrics import CLASS_METRICS
+from sejax.evaluation.metrics import CLASS_METRICS, confusion_matrix
 from sejax.evaluation.predictions import Predictions
 from sejax.protocols.folds import Fold
 
@@ -29,6 +30,35 @@ def names_of_test_sets(utterances: Sequence[Utterance]) -> list[str] | None:
     return [utterance.split or "" for utterance in utterances] if len(tests) > 1 else None
 
 
+EXCHANGED_GAIN = 0.2
+"""The gain in UA from which an exchange of classes is told: a model at chance has about half of it by chance."""
+
+
+def exchanged_classes(predictions: Predictions) -> dict[str, Any] | None:
+    """Returns under which exchange of classes a model would be right far more often; None without one.
+
+    Two corpora whose labels do not mean the same show so: what one calls angry a model of the other takes for sad, and
+    the other way round. `{"classes": {label: the class that the model names}, "ua": UA with these}`. No other number
+    uses it: it is a reason to listen to some utterances, not a correction.
+
+    Args:
+      predictions: test rows of one setting.
+    """
+    predicted = predictions.predicted_class()
+    counted = (predictions.label >= 0) & (predicted >= 0)
+    if not counted.any():
+        return None
+    counts = confusion_matrix(predictions.label[counted], predicted[counted], len(predictions.classes))
+    asked = np.flatnonzero(counts.sum(axis=1))
+    recall = counts[np.ix_(asked, asked)] / counts[asked].sum(axis=1, keepdims=True)
+    label, named = linear_sum_assignment(recall, maximize=True)
+    ua = float(recall[label, named].mean())
+    if ua - float(np.diagonal(recall).mean()) < EXCHANGED_GAIN:
+        return None
+    name = [predictions.classes[place] for place in asked]
+    return {"classes": {name[a]: name[b] for a, b in zip(label, named, strict=True) if a != b}, "ua": ua}
+
+
 def score_test_sets(
     predictions: Predictions, folds: Sequence[Fold], corpus: Corpus, *, n_bootstrap: int
 ) -> dict[str, list[dict[str, Any]]]:
@@ -37,8 +67,8 @@ def score_test_sets(
     A cell is `{"train", "test", "within", "utterances", "speakers", "classes", "metrics", "shared", "baselines"}`:
     the corpus that is trained on (None: those of the folds) and the test set; whether it is of the other speakers of
     that corpus; the tested utterances and speakers; the classes that are both trained and tested; the metrics of
-    `summarise`; under `shared` those of the class over these classes alone, where others are tested too; and the
-    class-mean look-up of the dimensions.
+    `summarise`; under `shared` those of the class over these classes alone, where others are tested too; the
+    class-mean look-up of the dimensions; and `exchanged`, see `exchanged_classes`.
 
     Args:
       predictions: the test rows of all runs.
@@ -81,6 +111,8 @@ def score_test_sets(
             if entry["name"] in of_shared:
                 own_shared = of_shared[entry["name"]]
                 cell["shared"] = {key: own_shared[key] for key in CLASS_METRICS if key in own_shared}
+            if not cell["within"] and (found := exchanged_classes(rows.by("setting")[entry["name"]])):
+                cell["exchanged"] = found
             if lookup.get(entry["name"]):
                 cell["baselines"] = {"class_mean_lookup": lookup[entry["name"]]}
             cells.setdefault(entry["name"], []).append(cell)

@@ -9,7 +9,7 @@ from sejax.corpora.schema import Corpus, Utterance
 from sejax.evaluation.metrics import ccc, pcc
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.tables import format_table
-from sejax.evaluation.test_sets import names_of_test_sets, score_test_sets
+from sejax.evaluation.test_sets import exchanged_classes, names_of_test_sets, score_test_sets
 from sejax.protocols.registry import make_folds
 
 CLASSES = ("angry", "happy", "sad")
@@ -121,3 +121,18 @@ def test_the_terminal_shows_the_matrix():
     assert "static: UA %                     a                  b" in table
     assert "  trained on a  50.0 [40.0, 60.0]*  50.0 [40.0, 60.0]" in table
     assert "* other speakers of the corpus that is trained on" in table
+
+
+def test_labels_that_are_exchanged_are_told_and_change_no_number():
+    of = corpus()
+    folds = make_folds(of.utterances, "cross")
+    rows = predicted(of)
+    swapped = rows.prob[:, [1, 0, 2]]  # every model takes angry for happy and happy for angry
+    other = np.array([not fold.within for fold in folds])[rows.run]
+    rows = replace(rows, prob=np.where(other[:, None], swapped, rows.prob))
+    found = score_test_sets(rows, folds, of, n_bootstrap=0)["static"]
+    first = found[1]  # trained on a, tested on b
+    assert first["metrics"]["ua"]["pooled"] == 0.0
+    assert first["exchanged"] == {"classes": {"angry": "happy", "happy": "angry"}, "ua": 1.0}
+    assert "exchanged" not in found[0] and "exchanged" not in found[2]  # at chance no exchange helps
+    assert exchanged_classes(predicted(of)) is None
