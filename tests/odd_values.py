@@ -67,6 +67,7 @@ _REAL: dict[str, tuple[float, float]] = {
     "finetune.layer_decay": (1e-30, 10),
     "synthetic.fraction": (1e-30, 1),
     "memory_fraction": (1e-30, 1),
+    "corpus_temperature": (1, 1e7),
     "augment.gain": (0, 100),
     "augment.mixup": (0, 1000),
 }

@@ -41,7 +41,7 @@ from sejax.weighting import SCHEMES
 
 CLASSES = ("angry", "happy", "sad", "neutral")
 CLASS_METRICS = {"wa", "ua", "macro_f1"}
-VAD_METRICS = {"ccc_mean", *(f"{metric}_{d}" for metric in ("ccc", "rmse") for d in DIMENSIONS)}
+VAD_METRICS = {"ccc_mean", *(f"{metric}_{d}" for metric in ("ccc", "rmse", "pcc") for d in DIMENSIONS)}
 
 
 @pytest.fixture(scope="module")

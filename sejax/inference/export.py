@@ -83,9 +83,9 @@ def _read_metrics(workdir: str) -> dict[str, Any]:
         raise InputError(f"{workdir}: has no {trained.METRICS}, expected the workdir of a finished study")
     metrics = read_json(Path(workdir, trained.METRICS))
     try:
-        if metrics["protocol"]["normalisation"] == "speaker":
+        if (whose := metrics["protocol"]["normalisation"]) != "train":
             raise InputError(
-                f"{workdir}: its features are normalised by all audio of their speaker, which a single file does not "
+                f"{workdir}: its features are normalised by all audio of their {whose}, which a single file does not "
                 "have, expected a study with config.normalisation='train'"
             )
         if not all(isinstance(entry["name"], str) for entry in metrics["settings"]):
