@@ -17,7 +17,7 @@ from numpy.testing import assert_array_equal
 from tiny_study import labelled_table, read_csv, study_config, table_config, tiny_config, write_table
 
 import sejax.study
-from sejax import build
+from sejax import build, resolve
 from sejax.engine import epoch as compiled
 from sejax.engine.feed import Feed, open_feed
 from sejax.engine.plan import plan_programs
@@ -222,8 +222,8 @@ def test_one_is_the_run_of_a_fold_that_trains_on_everyone(
     config.final = False
     held_out = build.build(config)
     everyone = np.ones(len(held_out.corpus.utterances), bool)
-    folds = [replace(fold, train=everyone) for fold in held_out.folds]
-    monkeypatch.setattr(build, "make_folds", lambda *_: folds)
+    folds = tuple(replace(fold, train=everyone) for fold in held_out.folds)
+    monkeypatch.setattr(resolve.corpus, "make_folds", lambda *_, **__: folds)
     monkeypatch.setattr(build, "audit", lambda *_, **__: {"notes": {}})
     study = build.build(config)
     assert held_out.programs[0].network == study.programs[0].network  # of equal steps

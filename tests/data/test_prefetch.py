@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from numpy.testing import assert_allclose, assert_array_equal
 from tiny_study import labelled_table, read_csv, read_history, table_config, tiny_config
 
-from sejax import build
+from sejax import build, resolve
 from sejax.corpora.read import read_corpus
 from sejax.data import order as order_of_batches
 from sejax.data.buckets import Padded, assemble
@@ -264,7 +264,7 @@ def test_nothing_of_a_held_out_speaker_reaches_a_streamed_run(
         return replace(prepared, streams=garbage)
 
     clean = train_on("host", config, tmp_path / "clean", monkeypatch)
-    monkeypatch.setattr(build, "prepare", spoilt)
+    monkeypatch.setattr(resolve.corpus, "prepare", spoilt)
     dirty = train_on("host", config, tmp_path / "dirty", monkeypatch)
 
     def of_run(saved, number):
