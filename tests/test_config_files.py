@@ -7,7 +7,7 @@ from tiny_study import ROOT
 
 from sejax.config import default_config
 from sejax.errors import InputError
-from sejax.main import load_config
+from sejax.resolve.flag import load_config
 
 HEAD = "from sejax.config import default_config\ndef get_config(*words):\n    config = default_config()\n"
 

@@ -17,22 +17,25 @@ from sejax.host.wording import count
 SPELLINGS: Mapping[str, str] = {
     spelling: word
     for word, spellings in {
-        "anger": ("anger", "angry"),
+        "anger": ("anger", "angry", "ang"),
         "boredom": ("boredom", "bored"),
         "calm": ("calm", "calmness"),
         "contempt": ("contempt",),
-        "disgust": ("disgust", "disgusted"),
-        "excitement": ("excitement", "excited"),
-        "fear": ("fear", "fearful"),
-        "frustration": ("frustration", "frustrated"),
-        "happiness": ("happiness", "happy", "joy"),
-        "neutral": ("neutral", "neutrality"),
+        "disgust": ("disgust", "disgusted", "dis"),
+        "excitement": ("excitement", "excited", "exc"),
+        "fear": ("fear", "fearful", "fea"),
+        "frustration": ("frustration", "frustrated", "fru"),
+        "happiness": ("happiness", "happy", "joy", "hap"),
+        "neutral": ("neutral", "neutrality", "neu"),
         "sadness": ("sadness", "sad"),
-        "surprise": ("surprise", "surprised"),
+        "surprise": ("surprise", "surprised", "sur"),
     }.items()
     for spelling in spellings
 }
-"""The spellings of a word in the corpora of the field. TESS's pleasant surprise is no surprise, calm is not neutral."""
+"""The spellings of a word in the corpora and published models of the field.
+
+TESS's pleasant surprise is no surprise, calm is not neutral.
+"""
 
 _FOUR = {"anger": "angry", "happiness": "happy", "sadness": "sad", "neutral": "neutral"}
 _SIX = {**_FOUR, "disgust": "disgust", "fear": "fear"}

@@ -83,8 +83,26 @@ def read_corpora(
 
     Args:
       sources: see `parse_sources`.
-      labels: a common scheme (see `find_common`), or "default": every corpus keeps its words, which then have to be
-        spelled alike.
+      labels: see `read_each`; the words of corpora that keep them have to be spelled alike.
+      locate: see `read_each`.
+
+    Raises:
+      InputError: see `read_each`; or two words are spellings of one.
+    """
+    corpora = read_each(sources, labels, locate=locate)
+    if labels == "default":
+        _require_same_words(corpora)
+    return without_empty_classes(join(corpora))
+
+
+def read_each(
+    sources: Sequence[str], labels: str, *, locate: Callable[[str, str], str] = lambda _, path: path
+) -> list[Corpus]:
+    """Reads several corpora, each by itself: with its own ids, speakers and scale.
+
+    Args:
+      sources: see `parse_sources`.
+      labels: a common scheme (see `find_common`), or "default": every corpus keeps its words.
       locate: returns the place of a corpus on disk, given its reader and its path; a generated one is written first.
 
     Raises:
@@ -97,10 +115,7 @@ def read_corpora(
             f"config.labels is {show(labels)}, expected for several corpora one of {', '.join(COMMON_SCHEMES)}, a CSV "
             "file with the columns label and class, or default (the words of the corpora)"
         )
-    corpora = [_read(source, scheme, locate(source.reader, source.path)) for source in parsed]
-    if scheme is None:
-        _require_same_words(corpora)
-    return without_empty_classes(join(corpora))
+    return [_read(source, scheme, locate(source.reader, source.path)) for source in parsed]
 
 
 def _read(source: Source, scheme: CommonScheme | None, path: str) -> Corpus:

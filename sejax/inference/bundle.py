@@ -2,6 +2,7 @@
 
 config.json         what `sejax.workdir.trained` writes, and "calibration", "protocol", "study"
 model.safetensors   the arrays of the runs
+utterances.csv      the speakers and the audio of the study, as digests: `sejax.inference.seen`
 README.md           a model card
 pretrained/         the checkpoints of pretrained streams, unless config.json names them on the hub
 """
@@ -18,8 +19,10 @@ from sejax.corpora.schema import DIMENSIONS
 from sejax.errors import InputError
 from sejax.host.wording import count
 from sejax.inference.scoring import Calibration, Runs
+from sejax.inference.seen import read_heard
 from sejax.pretrained.hub import locate_file, read_json
 from sejax.workdir import trained
+from sejax.workdir.data import UTTERANCES
 from sejax.workdir.trained import Trained, TrainedRun, read_description, read_trained
 
 CARD = "README.md"
@@ -55,7 +58,8 @@ def find_bundle(source: str, revision: str) -> Path | None:
     for name in (trained.ARRAYS, *embedded):
         if locate_file(source, revision, name) is None:
             raise InputError(f"{source}: has no {name}, expected the files of a bundle; export the study again")
-    locate_file(source, revision, CARD)  # which may be missing
+    for name in (CARD, UTTERANCES):
+        locate_file(source, revision, name)  # which may be missing
     return folder
 
 
@@ -72,7 +76,12 @@ def load_bundle(folder: Path, *, runs: Sequence[str] = ()) -> Runs:
     found, tree = read_trained(folder)
     _check(folder, found)
     places = choose_runs(found.runs, runs, str(folder)) if runs else list(range(len(found.runs)))
-    return Runs(folder, found.select(places), _calibration(folder, tree, found, places), _read_card(folder / CARD))
+    loaded = Runs(folder, found.select(places), _calibration(folder, tree, found, places), _read_card(folder / CARD))
+    corpus = tree.get("study", {}).get("corpus", {})
+    loaded.trained_on, loaded.labels = str(corpus.get("name", "")), str(corpus.get("labels", ""))
+    if heard := read_heard(folder, tree, [run.fold for run in found.runs]):
+        loaded.heard = heard.select(places)
+    return loaded
 
 
 def _read_card(path: Path) -> str:

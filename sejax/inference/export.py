@@ -14,11 +14,13 @@ from sejax.errors import InputError
 from sejax.evaluation.selection import comparable_scores
 from sejax.host.atomic import atomic_folder, require_replaceable
 from sejax.host.wording import count
+from sejax.inference import seen
 from sejax.inference.bundle import CARD, PRETRAINED, choose_runs
 from sejax.inference.card import write_card
 from sejax.pretrained.convert import find_pretrained
 from sejax.pretrained.hub import CONFIG, preprocessor_files, read_json, weight_files
 from sejax.workdir import trained
+from sejax.workdir.data import UTTERANCES
 from sejax.workdir.trained import Pretrained, Trained, TrainedRun, read_description, read_trained
 
 
@@ -54,7 +56,7 @@ def export_bundle(
     metrics = _read_metrics(workdir)
     chosen = _setting(metrics, setting, workdir)
     folder = Path(to).expanduser().resolve()
-    own = {CARD, PRETRAINED, trained.ARRAYS, trained.CONFIG}
+    own = {CARD, PRETRAINED, UTTERANCES, trained.ARRAYS, trained.CONFIG}
     require_replaceable(folder, what="a bundle", mark=CARD, own=own.__contains__)
     if folder.is_dir() and any(folder.iterdir()):
         read_description(folder)
@@ -70,6 +72,9 @@ def export_bundle(
             "corpus": metrics["corpus"],
             "versions": source.get("versions", {}),
         }
+        if heard := seen.of_workdir(workdir, [run.number for run in found.runs]):
+            rows, study[seen.HELD_OUT] = heard
+            seen.write_rows(partial, rows)
         calibration = _calibration(chosen.get("calibration", {}), found.runs)
         found = replace(found, pretrained=pretrained, inputs=_without_places(found.inputs, pretrained))
         found.write(partial, {"calibration": calibration, "study": study})

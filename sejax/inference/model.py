@@ -5,6 +5,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -13,16 +14,25 @@ from jaxtyping import Float, Num
 from sejax.data.compute import decode, task_of
 from sejax.errors import InputError
 from sejax.features.audio import Audio, convert_samples, open_blocks
+from sejax.features.corrupt import Corruption
 from sejax.features.extract import Extraction, Job, Loaded, Perturbation, Segment, do_with
 from sejax.host.wording import one_line
 from sejax.inference.records import Names, Outputs, Record, make_record
 from sejax.inference.scorer import Made, Scorer
+from sejax.inference.seen import Heard
 from sejax.inference.windows import Window, Windows
 
 GROUP, GROUP_SECONDS = 64, 600.0  # utterances, and seconds of audio, that are scored together
 UTTERANCE_SECONDS = 900.0  # longer audio is a recording: it is predicted over time
 WINDOW_SECONDS = 3.0
 WINDOWS_AT_ONCE = 16  # of a file
+
+
+class Scored(NamedTuple):
+    """The outputs of a model's runs for one utterance under each corruption, or why there are none."""
+
+    digest: str  # of the decoded samples
+    outputs: tuple[Outputs | InputError, ...]
 
 
 class Model:
@@ -36,7 +46,6 @@ class Model:
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
-        self._wanted = [(contents, Perturbation()) for contents in scorer.contents]
 
     @classmethod
     def load(
@@ -88,6 +97,21 @@ class Model:
         return self._scorer.scale
 
     @property
+    def trained_on(self) -> str:
+        """The name of the corpus of the model's study; empty where it has none, as a published model."""
+        return self._scorer.trained_on
+
+    @property
+    def labels(self) -> str:
+        """The option `labels` of the model's study; empty where it has none."""
+        return self._scorer.labels
+
+    @property
+    def heard(self) -> Heard | None:
+        """The speakers and the audio that the model's runs have heard; None where the model does not know them."""
+        return self._scorer.heard
+
+    @property
     def card(self) -> str:
         """The model card, in Markdown; empty if there is none."""
         return self._scorer.card
@@ -120,15 +144,43 @@ class Model:
           workers: processes or threads that decode; None: one per core.
           longest: seconds above which an utterance is refused.
         """
-        jobs = [Job(segment, range(len(self._wanted))) for segment in segments]
+        with closing(self.score_each(segments, workers=workers, longest=longest)) as scored:
+            for segment, each in zip(segments, scored, strict=True):
+                yield self._record(each.outputs[0], segment, abstain)
+
+    def score_each(
+        self,
+        segments: Sequence[Segment],
+        *,
+        corruptions: Sequence[Corruption | None] = (None,),
+        workers: int | None = None,
+        longest: float = UTTERANCE_SECONDS,
+    ) -> Generator[Scored, None, None]:
+        """Yields the outputs of all runs for each utterance, in their order; a file is decoded once.
+
+        Args:
+          segments: files, or parts of files.
+          corruptions: what is done to the decoded samples before anything is computed, one or more; None: nothing.
+          workers: see `predict_each`.
+          longest: see `predict_each`.
+
+        Raises:
+          InputError: a file that a corruption draws from cannot be used.
+        """
+        contents = self._scorer.contents
+        wanted = [(each, Perturbation(corruption=corruption)) for corruption in corruptions for each in contents]
+        jobs = [Job(segment, range(len(wanted))) for segment in segments]
         if not jobs:
             return
         number = workers or os.cpu_count() or 1
-        with closing(decode(self._wanted, jobs, workers=number, longest=longest)) as made:
-            for group in _groups(zip(segments, made, strict=True)):
-                scored = self._score([each for _, each in group])
-                for (segment, _), outputs in zip(group, scored, strict=True):
-                    yield self._record(outputs, segment, abstain)
+        with closing(decode(wanted, jobs, workers=number, longest=longest)) as made:
+            for group in _groups(made, GROUP_SECONDS / len(corruptions)):
+                views = [
+                    self._score([each[first : first + len(contents)] for each in group])
+                    for first in range(0, len(wanted), len(contents))
+                ]
+                for each, *outputs in zip(group, *views, strict=True):
+                    yield Scored(each[0].digest, tuple(outputs))
 
     def predict_samples(
         self, samples: Num[np.ndarray, "samples *channels"], rate: int, *, abstain: float = 0.0
@@ -217,7 +269,7 @@ class Model:
                 yield Record(*segment, note="silence")
 
     def _made(self, audio: Audio, name: str) -> list[Extraction | Loaded]:
-        return do_with(audio, name, [task_of(*each) for each in self._wanted])
+        return do_with(audio, name, [task_of(contents, Perturbation()) for contents in self._scorer.contents])
 
     def _score(self, group: Sequence[Made]) -> list[Outputs | InputError]:
         """Scores a group; utterances that memory does not hold together are scored one by one."""
@@ -281,15 +333,14 @@ def _all_windows(windows: Windows, blocks: Iterable[Float[np.ndarray, " samples"
     yield from windows.close()
 
 
-def _groups(
-    made: Iterable[tuple[Segment, Made]],
-) -> Iterator[list[tuple[Segment, Made]]]:
-    group: list[tuple[Segment, Made]] = []
+def _groups(made: Iterable[Made], most: float) -> Iterator[list[Made]]:
+    """Yields the utterances in groups that last so many seconds at most, but for the last utterance of each."""
+    group: list[Made] = []
     seconds = 0.0
     for each in made:
         group.append(each)
-        seconds += max(part.seconds for part in each[1])
-        if len(group) == GROUP or seconds > GROUP_SECONDS:
+        seconds += max(part.seconds for part in each)
+        if len(group) == GROUP or seconds > most:
             yield group
             group, seconds = [], 0.0
     if group:

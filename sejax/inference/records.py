@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,11 @@ class Outputs:
     values: Float[np.ndarray, "run dimension"]
     half_width: Float[np.ndarray, " dimension"]
     note: str = ""
+
+    def of(self, runs: Sequence[int]) -> "Outputs":
+        """Returns the outputs of the runs at these places."""
+        places = np.array(runs, int)
+        return replace(self, prob=self.prob[places], tempered=self.tempered[places], values=self.values[places])
 
 
 class Names(NamedTuple):
@@ -126,7 +131,11 @@ def make_record(
 
 
 def _mean(runs: Float[np.ndarray, "run output"]) -> Float[np.ndarray, " output"]:
-    return runs[np.isfinite(runs).all(axis=1)].mean(axis=0) if runs.size else np.zeros(runs.shape[1])
+    """Returns the means over the runs that predict: NaN if none does, 0 without outputs."""
+    whole = runs[np.isfinite(runs).all(axis=1)]
+    if not len(whole):
+        return np.full(runs.shape[1], np.nan)
+    return whole.mean(axis=0)
 
 
 def _deviation(runs: Float[np.ndarray, "run output"]) -> Float[np.ndarray, " output"]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from sejax.errors import InputError
 from sejax.features.extract import Contents, Extraction, Loaded
 from sejax.inference.records import Names, Outputs
+from sejax.inference.seen import Heard
 from sejax.pretrained.convert import fingerprint
 
 Made = Sequence[Extraction | Loaded]
@@ -20,6 +21,9 @@ class Scorer(ABC):
     folder: Path  # of its files
     contents: Sequence[Contents]  # what it reads of an utterance
     card: str = ""  # its model card, in Markdown
+    trained_on: str = ""  # the name of the corpus of its study; empty if there is none
+    labels: str = ""  # the option `labels` of its study
+    heard: Heard | None = None  # what its runs have heard, if it knows that
 
     @cached_property
     def digest(self) -> str:

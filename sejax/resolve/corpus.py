@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -48,26 +49,32 @@ def prepare_corpus(
 
 
 def corpus_of(config: ConfigDict, check_corpus: Callable[[Corpus], None] | None) -> Corpus:
-    """Reads the corpus, or the corpora as one, and refuses what nobody can use. A generated one is written first.
+    """Reads the corpus, or the corpora as one, and refuses what nobody can use.
 
     Features may take hours: it is told before.
     """
-
-    def locate(reader: str, path: str) -> str:
-        path, write = os.path.expanduser(path), CORPORA[reader].prepare
-        section = config[reader].to_dict() if reader in config else {}
-        return write(path, os.path.expanduser(config.cache_dir), section, config.workers or None) if write else path
-
     if config.corpora:
-        corpus = read_corpora(config.corpora, config.labels, locate=locate)
+        corpus = read_corpora(config.corpora, config.labels, locate=partial(locate, config))
     else:
-        corpus = read_corpus(config.corpus, locate(config.corpus, config.data_dir), labels=config.labels)
+        corpus = read_one(config)
     corpus.require_usable(config.max_bad_fraction)
     require_labels(corpus.utterances, corpus.classes)
     folds_of(config, corpus)
     if check_corpus:
         check_corpus(corpus)
     return corpus
+
+
+def read_one(config: ConfigDict) -> Corpus:
+    """Reads the corpus of a config that names but one."""
+    return read_corpus(config.corpus, locate(config, config.corpus, config.data_dir), labels=config.labels)
+
+
+def locate(config: ConfigDict, reader: str, path: str) -> str:
+    """Returns the place of a corpus on disk, given its reader and its path; a generated one is written first."""
+    path, write = os.path.expanduser(path), CORPORA[reader].prepare
+    section = config[reader].to_dict() if reader in config else {}
+    return write(path, os.path.expanduser(config.cache_dir), section, config.workers or None) if write else path
 
 
 def folds_of(config: ConfigDict, corpus: Corpus) -> tuple[Fold, ...]:

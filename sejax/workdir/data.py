@@ -4,15 +4,19 @@ import csv
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sejax.corpora.schema import DIMENSIONS, Corpus, Utterance
+from sejax.corpora.schema import DIMENSIONS, SPLITS, Corpus, Utterance
 from sejax.errors import InputError
 from sejax.host.atomic import atomic_write
+from sejax.host.json_files import read_json
 from sejax.host.wording import count
 
+CONFIG = "config.json"
+RUNS = "runs.csv"
 UTTERANCES = "utterances.csv"
 
 
@@ -147,6 +151,33 @@ def _changed_scheme(begun: Mapping[str, Any], **here: Any) -> list[str]:
         for name, value in here.items()
         if value != begun.get(name)
     ]
+
+
+def read_rows(workdir: str) -> list[Row] | None:
+    """Returns the rows of utterances.csv, None if a workdir has none, or others than it was begun with."""
+    try:
+        digests = read_json(Path(workdir, CONFIG), "what a training run writes")["data"]["digests"]
+        return _read_rows(workdir, dict(digests))
+    except (InputError, KeyError, TypeError, ValueError):
+        return None
+
+
+def held_out_speakers(workdir: str, numbers: Sequence[int]) -> list[list[str]] | None:
+    """Returns the speakers whom each run was neither trained on nor had its epoch chosen by.
+
+    Args:
+      workdir: whose runs.csv says it; None is returned if it cannot be read.
+      numbers: of the runs.
+    """
+    try:
+        with open(Path(workdir, RUNS), encoding="utf-8", newline="") as file:
+            runs = {int(row["run"]): row for row in csv.DictReader(file)}
+        train, val, test = (
+            [set(shlex.split(runs[number][f"{split}_speakers"])) for number in numbers] for split in SPLITS
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error):
+        return None
+    return [sorted(tested - trained - chosen) for trained, chosen, tested in zip(train, val, test, strict=True)]
 
 
 def _read_rows(workdir: str, digests: Mapping[str, str]) -> list[Row] | None:

@@ -31,14 +31,13 @@ from sejax.evaluation.results import compute_metrics, gather_predictions
 from sejax.host.atomic import atomic_write
 from sejax.host.json_files import read_json, write_json
 from sejax.workdir import data
+from sejax.workdir.data import CONFIG, RUNS
 from sejax.workdir.gather import Part, gather_trained
 from sejax.workdir.submissions import write_submissions
 from sejax.workdir.trained import METRICS, TRAINED
 
-CONFIG = "config.json"
 PLAN = "plan.json"
 PARAMETERS = "parameters.txt"
-RUNS = "runs.csv"
 HISTORY = "history.jsonl"
 PREDICTIONS = "predictions.csv"
 LAYER_WEIGHTS = "layer_weights.csv"

@@ -69,7 +69,7 @@ def test_a_moved_bundle_is_the_same(probe_bundle: Path, voice: str, tmp_path: Pa
     """Embedded checkpoints are found in the folder; nothing is a pickle."""
     moved = shutil.copytree(probe_bundle, tmp_path / "elsewhere" / "moved")
     assert Model.load(moved).predict([voice]) == Model.load(probe_bundle).predict([voice])
-    assert {path.suffix for path in moved.rglob("*") if path.is_file()} <= {".json", ".safetensors", ".md"}
+    assert {path.suffix for path in moved.rglob("*") if path.is_file()} <= {".json", ".safetensors", ".md", ".csv"}
     assert len(load_file(moved / "model.safetensors")) > 1
 
 

@@ -48,9 +48,9 @@ def run(command: Callable[[], int], *, interrupted: str) -> int:
         return 1
 
 
-def use_compilation_cache() -> None:
-    """Keeps compiled programs for later processes, where a study keeps them by default, unless jax has a place."""
+def use_compilation_cache(folder: str = "~/.cache/sejax/xla") -> None:
+    """Keeps compiled programs for later processes, by default where a study keeps them, unless jax has a place."""
     import jax
 
     if not jax.config.values["jax_compilation_cache_dir"]:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/sejax/xla"))
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
