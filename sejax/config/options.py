@@ -18,6 +18,7 @@ from sejax.errors import InputError, is_number, shown, single
 from sejax.features.corrupt import parse_all
 from sejax.features.registry import full_settings
 from sejax.pretrained import STREAMS
+from sejax.protocols.registry import PROTOCOLS
 
 CHANGEABLE = (
     "cache_dir",
@@ -78,7 +79,9 @@ def check_config(config: ConfigDict) -> None:
     _check_names(config)
     for name, check in CHECKS.items():
         check.require(f"config.{name}", at(config, name))
-    parse_sources(config.corpora)
+    sources, protocol = parse_sources(config.corpora), config.protocol
+    enough = len(sources) > 1 or not PROTOCOLS[protocol].across
+    _expect("corpora", config.corpora, enough, f"two or more, such as 'emodb:emodb.zip', for the protocol {protocol}")
     _check_grid(config)
     _check_streams(config)
     _check_corruptions(config)

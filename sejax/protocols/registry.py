@@ -30,11 +30,13 @@ class Protocol:
       make: returns the folds of the utterances; and of a protocol that leaves speakers out, how many at most.
       sentence: the description of the protocol in results.
       divides_speakers: whether `make` takes the largest number of folds.
+      across: whether it is over several corpora.
     """
 
     make: Callable[..., tuple[Fold, ...]]
     sentence: str
     divides_speakers: bool = False
+    across: bool = False
 
 
 PROTOCOLS: Mapping[str, Protocol] = {
@@ -46,10 +48,14 @@ PROTOCOLS: Mapping[str, Protocol] = {
         across_corpora,
         "trained on each corpus and tested on each other (and on its own speakers: leave one speaker out)",
         divides_speakers=True,
+        across=True,
     ),
-    "leave_one_corpus_out": Protocol(leave_one_corpus_out, "leave one corpus out"),
+    "leave_one_corpus_out": Protocol(leave_one_corpus_out, "leave one corpus out", across=True),
     "joint": Protocol(
-        leave_speakers_out_of_all, "trained on all corpora, leave one speaker of each out", divides_speakers=True
+        leave_speakers_out_of_all,
+        "trained on all corpora, leave one speaker of each out",
+        divides_speakers=True,
+        across=True,
     ),
 }
 
