@@ -109,9 +109,9 @@ def test_files_that_cannot_be_read(tmp_path: Path):
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ("configs/joint.py:emodb,foo", "configs/joint.py:emodb,foo has 'foo', expected a corpus (aesdd, cafe, "),
+        ("configs/joint.py:emodb,foo", "configs/joint.py:emodb,foo has 'foo', expected a corpus (aesdd, audformat, "),
         ("configs/joint.py:emodb,iemocap", "configs/joint.py:emodb,iemocap names 2 corpora, expected one"),
-        ("configs/probe.py:mfcc", "configs/probe.py:mfcc has 'mfcc', expected a corpus (aesdd, cafe, "),
+        ("configs/probe.py:mfcc", "configs/probe.py:mfcc has 'mfcc', expected a corpus (aesdd, audformat, "),
         ("configs/demo.py:x", "--config is configs/demo.py:x, expected configs/demo.py, because its get_config takes"),
     ],
 )
