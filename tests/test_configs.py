@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
-from tiny_study import ROOT, shrink
+from tiny_study import ROOT, labelled_table, shrink
 
 from sejax.config import check_config
+from sejax.protocols.registry import PROTOCOLS
 from sejax.study import train_and_evaluate
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -26,7 +27,10 @@ def _get_config(path: Path, argument: str) -> ConfigDict:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(*([argument] if argument else []))
+    config = module.get_config(*([argument] if argument else []))
+    if PROTOCOLS[config.protocol].across:  # which the documented command names
+        config.corpora = ("emodb:emodb.zip", "table:korean/korean.csv")
+    return config
 
 
 VARIANTS = [(path, argument) for path in CONFIGS for argument in _commands(path)]
@@ -55,6 +59,10 @@ def test_variants_of_a_config_differ():
 def test_configs_run_when_shrunk(path: Path, argument: str, tmp_path: Path, cache_dir: str):
     config = _get_config(path, argument)
     streams, grid = config.streams, config.grid.alpha
+    if config.corpora:
+        config.corpora = tuple(
+            f"{name}=table:{labelled_table(tmp_path, first)}" for name, first in (("a", 0), ("b", 50))
+        )
     metrics = train_and_evaluate(shrink(config, cache_dir), str(tmp_path))
     assert config.streams == streams
     assert len(metrics["settings"]) == max(1, len(grid))

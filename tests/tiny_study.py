@@ -170,13 +170,17 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     return path
 
 
-def labelled_table(folder: Path) -> Path:
-    """Writes a corpus of four speakers, four utterances each, two classes, no valence, arousal or dominance."""
+def labelled_table(folder: Path, first: int = 0) -> Path:
+    """Writes a corpus of four speakers, four utterances each, two classes, no valence, arousal or dominance.
+
+    Args:
+      first: number of the first utterance; other numbers are other sounds.
+    """
     rows = []
     for i in range(16):
-        write_voice(folder / f"{i}.wav", seed=i)
-        rows.append({"path": f"{i}.wav", "speaker": f"s{i // 4}", "label": ("angry", "sad")[i % 2]})
-    return write_table(folder / "labelled.csv", rows)
+        write_voice(folder / f"{first + i}.wav", seed=first + i)
+        rows.append({"path": f"{first + i}.wav", "speaker": f"s{i // 4}", "label": ("angry", "sad")[i % 2]})
+    return write_table(folder / f"labelled{first or ''}.csv", rows)
 
 
 def read_history(workdir: Path) -> list[dict[str, Any]]:
