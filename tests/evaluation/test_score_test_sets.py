@@ -109,18 +109,21 @@ def test_one_test_set_has_no_cells_and_numbered_splits_have():
 
 def test_the_terminal_shows_the_matrix():
     metric = {"pooled": 0.5, "ci95": [0.4, 0.6]}
-    cell = {"train": "a", "test": "b", "within": False, "metrics": {"ua": metric}}
+    exchanged = {"classes": {"angry": "sad", "sad": "angry"}, "ua": 0.9}
+    cell = {"train": "a", "test": "b", "within": False, "metrics": {"ua": metric}, "exchanged": exchanged}
     setting = {
         "name": "static",
         "metrics": {"ua": metric},
         "baselines": {},
-        "tests": [{**cell, "test": "a", "within": True}, cell],
+        "tests": [{"train": "a", "test": "a", "within": True, "metrics": {"ua": metric}}, cell],
     }
     protocol = {"description": "d", "folds": 2, "seeds": 1}
     table = format_table({"settings": [setting], "baselines": {"majority": {}}, "protocol": protocol})
     assert "static: UA %                     a                  b" in table
     assert "  trained on a  50.0 [40.0, 60.0]*  50.0 [40.0, 60.0]" in table
     assert "* other speakers of the corpus that is trained on" in table
+    told = "static, trained on a, tested on b: UA would be 90.0 instead of 50.0 if angry were sad, sad were angry: do"
+    assert told in table
 
 
 def test_labels_that_are_exchanged_are_told_and_change_no_number():
