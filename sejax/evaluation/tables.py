@@ -125,9 +125,8 @@ def remarks(metrics: Mapping[str, Any]) -> list[str]:
     runs = metrics["protocol"]["folds"] * metrics["protocol"]["seeds"]  # of a setting
     sentences = _unfinished(metrics["settings"])
     sentences += [f"{setting['name']}: {what}" for setting in metrics["settings"] for what in _gaps(setting, runs)]
-    sentences += [
-        _exchanged(s, cell) for s in metrics["settings"] for cell in s.get("tests", ()) if "exchanged" in cell
-    ]
+    cells = [(setting["name"], cell) for setting in metrics["settings"] for cell in setting.get("tests", ())]
+    sentences += [_exchanged(name, cell) for name, cell in cells if "exchanged" in cell]
     if all(len(setting.get("diverged", ())) == runs for setting in metrics["settings"]):
         sentences.append("every run of this study diverged: a smaller config.learning_rate may help")
     return sentences
