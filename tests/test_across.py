@@ -107,6 +107,16 @@ def test_an_interrupted_matrix_ends_with_the_same_bytes(matrix, tmp_path, cache_
         assert (tmp_path / "workdir" / name).read_bytes() == (workdir / name).read_bytes(), name
 
 
+def test_a_matrix_has_final_models_and_one_corpus_has_nothing_to_balance(matrix, tmp_path, cache_dir):
+    sources, workdir, _ = matrix
+    config = config_of(cache_dir, sources)
+    config.final, config.corpus_temperature = True, 5.0
+    train_and_evaluate(config, str(tmp_path / "workdir"))
+    assert (tmp_path / "workdir" / "predictions.csv").read_bytes() == (workdir / "predictions.csv").read_bytes()
+    final = [row for row in read_csv(tmp_path / "workdir" / "runs.csv") if row["test_speakers"] == ""]
+    assert len(final) == 1 and len(final[0]["train_speakers"].split()) == 7
+
+
 def test_streamed_frames_give_the_same_matrix(matrix, tmp_path, cache_dir):
     sources, _, _ = matrix
     outcomes = []

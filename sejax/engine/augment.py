@@ -60,7 +60,7 @@ class Augment:
     def of(cls, options: Mapping[str, Any], used: tuple[str, ...] = ()) -> "Augment":
         """Returns what the options `config.augment` say, some of which are not of a program but of its runs."""
         own = {field.name: options[field.name] for field in fields(cls) if field.name != "used"}
-        return cls(**own, used=used)
+        return cls(**{**own, "noise_snr": tuple(own["noise_snr"])}, used=used)  # lists do not hash
 
 
 def spec_augment(

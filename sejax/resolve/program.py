@@ -76,6 +76,7 @@ def make_program(
     tuned = {spec.name: spec.tuning for spec in specs if spec.tuning is not None}
     parts = {name: divide(load_checkpoint(str(checkpoints[name].folder)).params, tuned[name]) for name in tuned}
     orders = batch_orders(folds, runs, shared=bool(tuned))
+    pools = batch_pools(corpus.utterances, folds, orders)
     shuffle = Shuffle(
         utterances=[bucket.utterance for bucket in data.buckets],
         orders=orders.drawn,
@@ -83,8 +84,9 @@ def make_program(
         views=len(config.speeds),
         corruptions=len(config.corruptions),
         corrupted=orders.corrupted,
-        pools=batch_pools(corpus.utterances, folds, orders),
-        visits=corpus_visits(corpus.utterances, config.corpus_temperature),
+        pools=pools,
+        # A fold that trains on one corpus has nothing to balance.
+        visits=None if pools else corpus_visits(corpus.utterances, config.corpus_temperature),
     )
     steps, rounds = count_steps(shuffle(1), orders.of_run, len(final), epochs=config.epochs, warmup=config.warmup)
     schemes = schemes_of(runs)

@@ -127,7 +127,7 @@ def test_without_mixup_a_run_beside_mixed_ones_sees_what_it_is_given():
 @cache
 def compiled(*used: str):
     """Returns init and step of a run, of a program that holds these augmentations."""
-    network = Network(MODEL, recipe(total_steps=10, warmup_steps=0, augment=Augment(1, 4, 1, 0.4, used=used)))
+    network = Network(MODEL, recipe(steps=step.Steps(1, 0, 10), augment=Augment(1, 4, 1, 0.4, used=used)))
     return tuple(jax.jit(partial(f, network, NOTHING_FROZEN, *more)) for f, more in _STEPS)
 
 

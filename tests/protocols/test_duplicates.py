@@ -99,8 +99,7 @@ def test_unknown_speakers_are_counted_and_claim_no_name():
     utterances[1:3] = [replace(row, speaker_known=False) for row in utterances[1:3]]
     found = audited(utterances, allow_duplicates=True)
     counts = {row.pop("fold"): row for row in found["unknown_speakers"]}
-    assert counts["a"] == {"train": 1, "val": 1, "test": 0}
-    assert counts["b"] == {"train": 0, "val": 1, "test": 1}
-    assert counts["d"] == {"train": 2, "val": 0, "test": 0}
+    # They train every fold; nobody leaves them out.
+    assert counts == {key: {"train": 2, "val": 0, "test": 0} for key in "ade"}
     assert found["duplicates"]["across_test"][0]["ids"] == ["u1", "u4"]
     assert found["speakers_claimed_twice"] == []

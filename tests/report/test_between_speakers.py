@@ -15,7 +15,9 @@ from sejax.report.read import Scores, Setting
 
 def setting(speakers: Sequence[Scores], genders: Sequence[Scores] = ()) -> Setting:
     nothing: dict[str, Any] = {"values": {}, "metrics": {}, "lookup": {}, "seeds_averaged": {}, "selection_score": None}
-    return Setting("joint", calibration={}, confusion=None, folds=[], speakers=speakers, genders=genders, **nothing)
+    return Setting(
+        "joint", calibration={}, confusion=None, folds=[], speakers=speakers, genders=genders, tests=(), **nothing
+    )
 
 
 def scores(name: str, utterances: int, **metrics: float) -> Scores:

@@ -45,7 +45,9 @@ def page_of(
     facts = {"name": "table", "vad_scale": (1.0, 5.0)} | facts
     corpus = Corpus(**facts, classes=tuple(classes), utterances=tuple(spoken))
     folds = make_folds(spoken, "loso")
-    protocol = describe_protocol("loso", normalisation="train", select_on_test=False, seeds=1, folds=len(folds))
+    protocol = describe_protocol(
+        "loso", normalisation="train", select_on_test=False, shared_speakers=False, seeds=1, folds=folds, most=0
+    )
     audited = audit(spoken, folds, classes, digests={}, dropped=corpus.dropped, notes={}, corpus_notes=corpus.notes)
     lasting = {} if seconds is None else {u.id: seconds + n / 10 for n, u in enumerate(spoken)}
     preview = Preview(

@@ -128,8 +128,8 @@ def test_several_kinds_have_to_be_chosen_from(several):
     )
     fails(
         several,
-        "config.labels is 'four', expected a kind of labels of this database: desired, gold_standard",
-        labels="four",
+        "config.labels is 'wanted', expected a kind of labels of this database: desired, gold_standard",
+        labels="wanted",
     )
 
 

@@ -424,7 +424,7 @@ def test_no_folder(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ("four", "config.labels is 'four', expected default or the scale"),
+        ("wide", "config.labels is 'wide', expected default or the scale"),
         (
             "path=file",
             "config.labels has the part 'path=file', expected column=THEIRS, each column once, of speaker, id",
