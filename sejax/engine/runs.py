@@ -235,7 +235,7 @@ def count_steps(
     *,
     epochs: int,
     warmup: float,
-) -> tuple[RunSteps, Int[np.ndarray, " run"] | None]:
+) -> tuple[RunSteps, Int[np.ndarray, " every_run"] | None]:
     """Returns how many steps the runs take, and in how many rounds of an epoch (None: all in all).
 
     Args:

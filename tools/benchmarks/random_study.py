@@ -26,7 +26,7 @@ from sejax.engine.tasks import TASKS
 from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, StreamSpec, Trunk
 
-SHAPE = Path(__file__).parent.parent.parent / "sejax" / "corpora" / "iemocap_shape.json"
+SHAPE = Path(__file__).parent.parent.parent / "sejax" / "corpora" / "readers" / "iemocap_shape.json"
 SPEAKERS, CLASSES, DIMENSIONS = 10, 4, 3
 SAMPLING_RATE = 16_000
 HUBERT = {"size": 768, "hop_length": 320}  # the stream "ssl"
