@@ -211,7 +211,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         ),
         n_devices=config.devices,
         checkpoints=checkpoints,
-        protocol=protocol_of(config, corpus, folds),
+        protocol=protocol_of(config, folds, audited),
         corpus_facts={
             "name": corpus.name,
             "labels": config.labels,
@@ -244,20 +244,21 @@ def preview(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None
     corpus, seconds = measure(corpus_of(config, check_corpus), workers=config.workers or os.cpu_count() or 1)
     corpus.require_usable(max_bad_fraction=1.0)
     folds = folds_of(config, corpus)
+    audited = audit(
+        corpus.utterances,
+        folds,
+        corpus.classes,
+        digests={},
+        dropped=corpus.dropped,
+        notes={},
+        corpus_notes=corpus.notes,
+        allow_shared_speakers=config.allow_shared_speakers,
+    )
     return Preview(
         corpus=corpus,
         labels=config.labels,
         folds=folds,
-        protocol=protocol_of(config, corpus, folds),
-        audit=audit(
-            corpus.utterances,
-            folds,
-            corpus.classes,
-            digests={},
-            dropped=corpus.dropped,
-            notes={},
-            corpus_notes=corpus.notes,
-            allow_shared_speakers=config.allow_shared_speakers,
-        ),
+        protocol=protocol_of(config, folds, audited),
+        audit=audited,
         data=describe_data(corpus, seconds),
     )

@@ -224,7 +224,7 @@ def test_one_is_the_run_of_a_fold_that_trains_on_everyone(
     everyone = np.ones(len(held_out.corpus.utterances), bool)
     folds = tuple(replace(fold, train=everyone) for fold in held_out.folds)
     monkeypatch.setattr(resolve.corpus, "make_folds", lambda *_, **__: folds)
-    monkeypatch.setattr(build, "audit", lambda *_, **__: {"notes": {}})
+    monkeypatch.setattr(build, "audit", lambda *_, **__: {"notes": {}, "speakers_shared": []})
     study = build.build(config)
     assert held_out.programs[0].network == study.programs[0].network  # of equal steps
     (plan,) = plan_programs(study.programs, jax.devices(), study.placement, None)

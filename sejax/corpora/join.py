@@ -22,6 +22,7 @@ from sejax.corpora.common_classes import (
 from sejax.corpora.read import CORPORA, read_corpus
 from sejax.corpora.schema import Corpus, Dropped, Utterance
 from sejax.corpora.spelling import show
+from sejax.corpora.vad_scale import in_scale
 from sejax.errors import InputError
 
 OWN_TEXTS = ("table", "audio_folder", "audformat")
@@ -154,7 +155,7 @@ def join(corpora: Sequence[Corpus]) -> Corpus:
     Its classes are those of the corpora, in the order in which they first occur. Where the scales of corpora that have
     ratings differ, all ratings are brought to `COMMON_SCALE`: the lowest value of each scale to 0, the highest to 1.
     """
-    scales = {corpus.name: corpus.vad_scale for corpus in corpora if _is_rated(corpus)}
+    scales = {corpus.name: corpus.vad_scale for corpus in corpora if any(u.is_rated for u in corpus.utterances)}
     one_scale = len(set(scales.values())) <= 1
     scale = next(iter(scales.values()), corpora[0].vad_scale) if one_scale else COMMON_SCALE
     utterances, dropped, notes = [], [], []
@@ -181,17 +182,9 @@ def join(corpora: Sequence[Corpus]) -> Corpus:
     )
 
 
-def _is_rated(corpus: Corpus) -> bool:
-    return any(value == value for utterance in corpus.utterances for value in utterance.vad)  # NaN equals nothing
-
-
 def _member(utterance: Utterance, corpus: Corpus, scale: tuple[float, float]) -> Utterance:
     """Returns an utterance of one corpus as one of the union."""
-    (low, high), (to_low, to_high) = corpus.vad_scale, scale
-    factor = (to_high - to_low) / (high - low)
-    valence, arousal, dominance = (
-        value if scale == corpus.vad_scale else to_low + (value - low) * factor for value in utterance.vad
-    )
+    valence, arousal, dominance = (in_scale(value, corpus.vad_scale, scale) for value in utterance.vad)
     return replace(
         utterance,
         id=f"{corpus.name}:{utterance.id}",

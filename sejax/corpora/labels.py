@@ -113,8 +113,7 @@ def classify(labelled: Iterable[Labelled], scheme: LabelScheme) -> tuple[list[Ut
         shares = vote_shares(votes, scheme)
         label = None if utterance.label is None else scheme.merge.get(utterance.label)
         if label is None and not utterance.hidden:
-            rated = any(value == value for value in utterance.vad)  # NaN equals nothing
-            kept = (scheme.soft and shares is not None) or (scheme.keep_rated and rated)
+            kept = (scheme.soft and shares is not None) or (scheme.keep_rated and utterance.is_rated)
             (unclassified if kept else left_out)[utterance.label or "no agreement"] += 1
             if not kept:
                 continue

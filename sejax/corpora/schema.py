@@ -67,9 +67,14 @@ class Utterance:
     place: str = ""
 
     @property
+    def is_rated(self) -> bool:
+        """Whether it has valence, arousal or dominance."""
+        return not all(map(math.isnan, self.vad))
+
+    @property
     def has_truth(self) -> bool:
         """Whether there is anything to learn from or to score: a class, votes or a rating."""
-        return self.label is not None or self.distribution is not None or not all(map(math.isnan, self.vad))
+        return self.label is not None or self.distribution is not None or self.is_rated
 
 
 def unknown_speaker(id: str) -> str:
@@ -134,6 +139,10 @@ class Corpus:
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
     label_source: str = "unknown"
+
+    def label_numbers(self) -> list[int]:
+        """Returns the place of each utterance's label in `classes`, -1 without one."""
+        return [-1 if u.label is None else self.classes.index(u.label) for u in self.utterances]
 
     def describe_losses(self) -> str:
         """Returns one line about what was dropped, by kind of reason with the first of each; empty if nothing was."""

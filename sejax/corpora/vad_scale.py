@@ -3,6 +3,9 @@
 import math
 import re
 from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
 
 from sejax.corpora.schema import DIMENSIONS, Utterance
 from sejax.errors import InputError, shown
@@ -12,7 +15,17 @@ SCALES = ((1.0, 5.0), (1.0, 7.0), (0.0, 1.0), (-1.0, 1.0))
 # A scale that is believed: its ends, and how far they are apart.
 LARGEST_END, LEAST_SPAN = 10_000, 0.01
 
+Value = TypeVar("Value", float, np.ndarray)
+
 _SCALE = re.compile(r"(-?\d+(?:\.\d+)?)\.\.(-?\d+(?:\.\d+)?)")
+
+
+def in_scale(value: Value, scale: tuple[float, float], other: tuple[float, float]) -> Value:
+    """Returns a value, or an array of values, of one scale in another: its ends become the ends; NaN stays NaN."""
+    if scale == other:
+        return value
+    (low, high), (to_low, to_high) = scale, other
+    return to_low + (value - low) * ((to_high - to_low) / (high - low))
 
 
 def parse_vad_scale(labels: str) -> tuple[float, float] | None:

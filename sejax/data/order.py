@@ -37,7 +37,7 @@ class Pool(NamedTuple):
     """The utterances among which some orders shuffle. Orders of one pool have equally many steps."""
 
     name: str
-    utterances: Bool[np.ndarray, " utterance"]
+    utterances: Bool[np.ndarray, " utterance"] | None  # None: all
 
 
 def count_batches(
@@ -90,7 +90,7 @@ def epoch_order(
       visits: How often an utterance is visited, 1 or more; without, all once.
       numbered: Whether the steps have numbers though all orders have all of them.
     """
-    pools = pools or [Pool("", np.ones(0, bool))] * len(orders)
+    pools = pools or [Pool("", None)] * len(orders)
     needed = {
         pool.name: n_batches
         or count_batches(
@@ -108,7 +108,9 @@ def epoch_order(
     per_order = []
     for number_of_order, ((seed, visited), pool) in enumerate(zip(orders, pools, strict=True)):
         rng = np.random.default_rng([seed, epoch])
-        inside = [np.flatnonzero(pool.utterances[u]) if len(pool.utterances) else np.arange(len(u)) for u in utterances]
+        inside = [
+            np.arange(len(u)) if pool.utterances is None else np.flatnonzero(pool.utterances[u]) for u in utterances
+        ]
         shuffles = [rng.permutation(of_bucket) for of_bucket in inside]
         drawn = [np.zeros(len(u), int) for u in utterances]
         for view, of_bucket in zip(drawn, inside, strict=True):
@@ -163,18 +165,14 @@ class Shuffle:
 
     def of(self, orders: Sequence[tuple[int, Bool[np.ndarray, " utterance"]]], corrupted: Sequence[float]) -> "Shuffle":
         """Returns the shuffle of as many other orders, whose arrays have the same shapes."""
-        counts = [
-            count_batches(self.utterances, orders=[order], batch_size=self.batch_size, visits=self.visits)
-            for order in self.orders
-        ]
-        most = [max(of_bucket) for of_bucket in zip(*counts, strict=True)]
-        numbered = self(1).number is not None
+        n_batches = count_batches(self.utterances, orders=self.orders, batch_size=self.batch_size, visits=self.visits)
+        numbered = self.numbered or len({pool.name for pool in self.pools or ()}) > 1
         places = [n % len(orders) for n in range(len(self.orders))]
         return replace(
             self,
             orders=[orders[place] for place in places],
             corrupted=[corrupted[place] for place in places],
-            n_batches=most,
+            n_batches=n_batches,
             pools=None,
             numbered=numbered,
         )

@@ -135,7 +135,7 @@ def compute_metrics(
         predictions = predictions.select(~np.isin(predictions.fold, within))
     calibration = {name: calibrate(rows, votes) for name, rows in predictions.rounded().by("setting").items()}
     predictions = predictions.of("test")  # all other numbers
-    label = np.array([-1 if u.label is None else corpus.classes.index(u.label) for u in corpus.utterances])
+    label = np.array(corpus.label_numbers())
     vad = np.array([u.vad for u in corpus.utterances], np.float64)
     # Without classes there is nothing to look up and no majority.
     lookup = class_mean_lookup(predictions, label, vad, folds, n_bootstrap=n_bootstrap) if corpus.classes else {}

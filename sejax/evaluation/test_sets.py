@@ -84,7 +84,7 @@ def score_test_sets(
     predictions = predictions.rounded()
     tested = np.array([name_of[name] for name in predictions.id.tolist()])
     trained = np.array([fold_of[name].trained_on for name in predictions.fold.tolist()])
-    label = np.array([-1 if u.label is None else corpus.classes.index(u.label) for u in corpus.utterances])
+    label = np.array(corpus.label_numbers())
     vad = np.array([u.vad for u in corpus.utterances], np.float64)
     cells: dict[str, list[dict[str, Any]]] = {}
     for train, test in dict.fromkeys(zip(trained.tolist(), tested.tolist(), strict=True)):

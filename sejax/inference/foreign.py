@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from sejax.corpora.common_classes import find_common
 from sejax.corpora.join import OWN_TEXTS
 from sejax.corpora.schema import DIMENSIONS, Corpus, Utterance
+from sejax.corpora.vad_scale import in_scale
 from sejax.errors import InputError
 from sejax.evaluation.class_map import ClassMap, match_classes
 from sejax.evaluation.foreign import CLEAN, baselines, score
@@ -261,7 +261,6 @@ def _predictions(
             values.append([record.dimensions.get(name, np.nan) for name in DIMENSIONS])
     of_model = np.array(prob, np.float64).reshape(len(values), len(names.classes))
     n, n_tests = len(utterances), len(tests)
-    label = [-1 if u.label is None else corpus.classes.index(u.label) for u in utterances]
     predictions = Predictions(
         classes=corpus.classes,
         run=np.full(n * n_tests, -1),
@@ -271,10 +270,10 @@ def _predictions(
         split=np.full(n * n_tests, "test"),
         id=np.array([u.id for u in utterances] * n_tests),
         speaker=np.array([u.speaker for u in utterances] * n_tests),
-        label=np.array(label * n_tests),
+        label=np.array(corpus.label_numbers() * n_tests),
         prob=classes.apply(of_model),
         vad=np.array([u.vad for u in utterances] * n_tests, np.float64),
-        pred_vad=_in_scale(np.array(values, np.float64), scale, corpus.vad_scale),
+        pred_vad=in_scale(np.array(values, np.float64), scale or corpus.vad_scale, corpus.vad_scale),
     )
     apart = classes.apart(of_model[:n])
     known = apart[np.isfinite(apart)]
@@ -285,13 +284,3 @@ def _fold(runs: Sequence[int] | None, folds: Sequence[str]) -> str:
     """Returns the fold of the runs that predict an utterance, all where none is chosen; "" where it is not known."""
     names = {folds[run] for run in runs} if runs else set(folds)
     return ENSEMBLE if len(names) > 1 else "".join(names)
-
-
-def _in_scale(
-    values: Float[np.ndarray, "row 3"], scale: tuple[float, float] | None, other: tuple[float, float]
-) -> Float[np.ndarray, "row 3"]:
-    """Returns values of one scale in another: its ends become the ends. Those of an unknown scale stay."""
-    if scale is None or scale == other:
-        return values
-    (low, high), (to_low, to_high) = scale, other
-    return to_low + (values - low) * ((to_high - to_low) / (high - low))

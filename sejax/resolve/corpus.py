@@ -1,7 +1,7 @@
 """The corpus of a config, its features, its folds, and the words that its numbers are quoted with."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,17 +13,18 @@ from sejax.corpora.schema import Corpus
 from sejax.data.prepare import Prepared, prepare
 from sejax.features.corrupt import parse_all
 from sejax.protocols.audit import require_labels
-from sejax.protocols.folds import Fold, shared_speakers
+from sejax.protocols.folds import Fold
 from sejax.protocols.registry import describe_protocol, make_folds
 from sejax.resolve.streams import feature_of, settings_of
 
 
-def protocol_of(config: ConfigDict, corpus: Corpus, folds: Sequence[Fold]) -> dict[str, Any]:
+def protocol_of(config: ConfigDict, folds: Sequence[Fold], audited: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the description of a config's protocol, given its folds and what their audit has found."""
     return describe_protocol(
         config.protocol,
         normalisation=config.normalisation,
         select_on_test=config.select_on_test,
-        shared_speakers=any(shared_speakers(corpus.utterances, fold) for fold in folds),
+        shared_speakers=bool(audited["speakers_shared"]),
         seeds=config.seeds,
         folds=folds,
         most=config.folds,
