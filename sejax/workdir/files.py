@@ -325,6 +325,7 @@ def write_results(
         corpus_facts={**study.corpus_facts, "digest": data.digest(identity)},
         audit=study.audit,
         n_bootstrap=study.n_bootstrap,
+        nested=study.chooses_setting,
     )
     write_json(Path(workdir, DATA), study.data)
     write_json(Path(workdir, METRICS), metrics)
