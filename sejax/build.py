@@ -15,7 +15,7 @@ from sejax.data.durations import measure
 from sejax.data.inputs import Input
 from sejax.data.scales import normalise_by_group
 from sejax.engine import devices
-from sejax.engine.final import final_runs
+from sejax.engine.again import final_runs
 from sejax.engine.plan import Placement
 from sejax.engine.program import Program
 from sejax.engine.runs import (
