@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sejax.config import STACKED, STRUCTURAL, at, check_config, grid_of, with_structure
+from sejax.config import STRUCTURAL, check_config, settings_of, with_structure
 from sejax.corpora.describe import describe_data, summarise_data
 from sejax.corpora.schema import SPLITS, Corpus
 from sejax.data.durations import measure
@@ -23,7 +23,6 @@ from sejax.engine.runs import (
     RunKey,
     Setting,
     enumerate_runs,
-    expand_grid,
     group_by_structure,
 )
 from sejax.host.wording import count
@@ -41,6 +40,7 @@ class Schedule:
 
     epochs: int
     patience: int  # epochs without a better validation score after which a run stops; 0: never
+    halving: int  # at each rung a fold stops all settings but one of so many; 0: none
     select_on: str  # the split that chooses the epoch: "val", or "test" (optimistic)
     checkpoint_every: int  # epochs
     tensorboard: bool
@@ -141,9 +141,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
       InputError: an option makes no sense, or the corpus, its audio or a pretrained checkpoint cannot be used.
     """
     check_config(config)
-    grid = grid_of(config)
-    base = {name: at(config, name) for name in (*STACKED, *STRUCTURAL) if name in STACKED or name in grid}
-    settings = expand_grid(base, grid)
+    settings = settings_of(config)
     structures = [
         with_structure(config, {name: value for name, value in setting.values.items() if name in STRUCTURAL})
         for setting in settings
@@ -201,6 +199,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         schedule=Schedule(
             epochs=config.epochs,
             patience=config.patience,
+            halving=config.search.halving,
             select_on="test" if config.select_on_test else "val",
             checkpoint_every=config.checkpoint_every,
             tensorboard=config.tensorboard,

@@ -37,6 +37,9 @@ _TUPLES = (
 _WHOLE: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1),
     "synthetic.seed": (0, 2**31 - 1),
+    "search.seed": (0, 2**31 - 1),
+    "search.draws": (0, 1e4),
+    "search.halving": (0, 10),
     "epochs": (1, 1e5),
     "patience": (0, 1e5),
     "checkpoint_every": (1, 1e5),
@@ -104,7 +107,7 @@ def odd_values(name: str) -> list[Any]:
     values = [*_NUMBERS, *_FLOATS, *_OTHERS, *_NUMPY, *_TUPLES]
     if isinstance(options()[name], float) or (options()[name] is None and name not in _WHOLE_OR_NONE):
         values.remove(10**400)  # ConfigDict makes a float of it, which is an OverflowError
-    if name.startswith("grid."):
+    if name.startswith(("grid.", "search.between.")):
         return [*_OTHERS, *((value,) for value in values), (0.5, 0.5), (2, 2), (True, True)]
     return values
 
@@ -131,6 +134,10 @@ def sane(name: str, value: Any) -> bool:
             and all(sane(option, each) for each in value)
             and all(a != b for i, a in enumerate(value) for b in value[:i])
         )
+    if name.startswith("search.between."):
+        option = name.removeprefix("search.between.")
+        pair = isinstance(value, tuple) and all(sane(option, each) for each in value) and len(value) in (0, 2)
+        return pair and (not value or value[0] < value[1])
     if default is None and value is None:
         return True
     if isinstance(default, bool):

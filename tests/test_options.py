@@ -6,7 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 from odd_values import odd_values, options, sane, set_option
 
-from sejax.config import CHECKS, STACKED, STRUCTURAL, check_config, default_config, differences
+from sejax.config import CHECKS, VARIED, check_config, default_config, differences
 from sejax.errors import InputError
 
 
@@ -20,9 +20,8 @@ def _refusal(config: ConfigDict) -> str:
 
 
 def test_every_option_has_a_check():
-    grid = {f"grid.{name}" for name in (*STACKED, *STRUCTURAL)}
-    assert set(options()) == set(CHECKS) | grid
-    assert {name.removeprefix("grid.") for name in grid} <= set(CHECKS)
+    assert set(options()) == set(CHECKS) | set(VARIED)
+    assert {name.removeprefix("grid.").removeprefix("search.between.") for name in VARIED} <= set(CHECKS)
 
 
 @pytest.mark.parametrize("name", options())

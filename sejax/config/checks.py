@@ -182,6 +182,12 @@ CHECKS: Mapping[str, Check] = {
     "memory_fraction": number(0.01, 1),
     "checkpoint_every": whole(1, 100_000),
     "tensorboard": FLAG,
+    "search.draws": whole(0, 10_000, "every combination of the grid"),
+    "search.seed": whole(0, LARGEST_SEED),
+    "search.halving": Check(
+        lambda factor: is_number(factor) and isinstance(factor, int) and (factor == 0 or 2 <= factor <= 10),
+        "0 (no halving) or a whole number from 2 to 10",
+    ),
     "choose": one_of(("epoch", "setting")),
     "refit": FLAG,
     "final": FLAG,

@@ -214,7 +214,10 @@ def _set_training(config: ConfigDict) -> None:
     # Settings x seeds x folds are the runs of the study.
     config.seeds = 1
     config.seed = 0  # the first seed, up to 2,147,483,647
-    config.grid = _empty_grid()
+    config.grid = _nothing_varied((*STACKED, *STRUCTURAL))
+    # `draws` settings at random, of the grid's values and of numbers between two (lowest and highest), in place of all
+    # combinations. `halving`: at rungs each fold stops all settings but one of so many (needs choose=setting); 0: none.
+    config.search = ConfigDict({"draws": 0, "seed": 0, "halving": 0, "between": _nothing_varied(DRAWN)})
     config.choose = "epoch"  # on validation speakers; setting: each fold also takes its best one, as the row `chosen`
     config.refit = False  # tests runs trained again on training and validation speakers, for as many epochs as chosen
     config.final = False  # also trains each setting and seed on every speaker, for the median of its folds' epochs
@@ -261,9 +264,13 @@ STRUCTURAL = (
 """The options that a grid may also vary, at the price of a program for each combination."""
 
 
-def _empty_grid() -> ConfigDict:
+DRAWN = tuple(name for name in STACKED if name != "weighting")
+"""The options that `config.search.between` may draw: the numbers among those of `STACKED`."""
+
+
+def _nothing_varied(names: Sequence[str]) -> ConfigDict:
     grid = ConfigDict()
-    for name in (*STACKED, *STRUCTURAL):
+    for name in names:
         *folders, option = name.split(".")
         node = grid
         for folder in folders:

@@ -2,7 +2,6 @@
 
 import difflib
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,11 +9,12 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from sejax.config.checks import CHECKS, TUPLE
-from sejax.config.defaults import ACOUSTIC, LARGEST_SEED, STACKED, STRUCTURAL, default_config
+from sejax.config.defaults import ACOUSTIC, DRAWN, LARGEST_SEED, STACKED, STRUCTURAL, default_config
 from sejax.corpora.join import parse_sources
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.engine.losses import VAD_LOSSES
-from sejax.engine.runs import CORRUPTED
+from sejax.engine.runs import CORRUPTED, Setting
+from sejax.engine.search import comparable_settings, draw_settings, expand_grid
 from sejax.errors import InputError, is_number, shown, single
 from sejax.features.corrupt import parse_all
 from sejax.features.registry import full_settings
@@ -46,6 +46,24 @@ def grid_of(config: ConfigDict) -> dict[str, tuple[Any, ...]]:
     return {name: values for name in (*STACKED, *STRUCTURAL) if (values := tuple(at(config.grid, name)))}
 
 
+def between_of(config: ConfigDict) -> dict[str, tuple[float, float]]:
+    """Returns the lowest and the highest value that a search draws, by the option's full name."""
+    return {name: ends for name in DRAWN if (ends := tuple(at(config.search.between, name)))}
+
+
+def settings_of(config: ConfigDict) -> list[Setting]:
+    """Returns the settings of a study: all of the grid, or those that the search draws.
+
+    Raises:
+      InputError: the search has fewer settings than draws.
+    """
+    grid, between, search = grid_of(config), between_of(config), config.search
+    base = {name: at(config, name) for name in (*STACKED, *STRUCTURAL) if name in STACKED or name in grid}
+    if search.draws:
+        return draw_settings(base, grid, between, draws=search.draws, seed=search.seed)
+    return expand_grid(base, grid)
+
+
 def with_structure(config: ConfigDict, structure: Mapping[str, Any]) -> ConfigDict:
     """Returns a copy of the config with other values of some of the `STRUCTURAL` options.
 
@@ -63,7 +81,10 @@ def with_structure(config: ConfigDict, structure: Mapping[str, Any]) -> ConfigDi
     return changed
 
 
-OPTIONS = (*CHECKS, *(f"grid.{name}" for name in (*STACKED, *STRUCTURAL)))
+VARIED = (*(f"grid.{name}" for name in (*STACKED, *STRUCTURAL)), *(f"search.between.{name}" for name in DRAWN))
+"""The options that hold values of other options."""
+
+OPTIONS = (*CHECKS, *VARIED)
 """The full names of all options."""
 
 
@@ -86,26 +107,16 @@ def check_config(config: ConfigDict) -> None:
     enough = len(sources) > 1 or not PROTOCOLS[protocol].across
     _expect("corpora", config.corpora, enough, f"two or more, such as 'emodb:emodb.zip', for the protocol {protocol}")
     _check_grid(config)
+    _check_search(config)
     _check_streams(config)
     _check_corruptions(config)
     width, heads = config.model.width, config.model.heads
     _expect("model.width", width, width % (2 * heads) == 0, f"a multiple of 2 * model.heads = {2 * heads}")
     most = LARGEST_SEED + 1 - config.seed
     _expect("seeds", config.seeds, config.seeds <= most, f"at most {most}: the last seed is {LARGEST_SEED:,}")
-    expected = "epoch where fewer than two settings of the grid train the same tasks"
-    _expect("choose", config.choose, config.choose == "epoch" or _comparable(config) > 1, expected)
-    trains_vad = min(config.grid.alpha or (config.alpha,)) < 1
+    trains_vad = min(config.grid.alpha or config.search.between.alpha or (config.alpha,)) < 1
     few = trains_vad and config.batch_size < VAD_LOSSES[config.loss.vad].least_rows
     _expect("batch_size", config.batch_size, not few, f"2 or more: one utterance has no loss {config.loss.vad}")
-
-
-def _comparable(config: ConfigDict) -> int:
-    """Returns the number of settings that train all tasks which any setting trains."""
-    alphas = tuple(config.grid.alpha) or (config.alpha,)
-    trained = [(alpha > 0, alpha < 1) for alpha in alphas]  # class, VAD
-    most = tuple(map(max, zip(*trained, strict=True)))
-    others = (len(values) for name, values in grid_of(config).items() if name != "alpha")
-    return sum(tasks == most for tasks in trained) * math.prod(others)
 
 
 def _check_names(config: ConfigDict) -> None:
@@ -131,6 +142,33 @@ def _check_grid(config: ConfigDict) -> None:
             raise InputError(f"config.grid.{name} is {shown(values)}, expected each value once{same}")
 
 
+def _check_search(config: ConfigDict) -> None:
+    """Checks what a search draws, and that what validation speakers choose from compares."""
+    grid, search = grid_of(config), config.search
+    for name in DRAWN:
+        ends, option = at(search.between, name), f"search.between.{name}"
+        TUPLE.require(f"config.{option}", ends)
+        for end in ends:
+            CHECKS[name].require(f"a value of config.{option}", end)
+        rising = len(ends) == 2 and single(ends[0]) < single(ends[1])
+        _expect(option, ends, not ends or rising, "the lowest and the highest value, or () for none")
+        _expect(option, ends, not ends or name not in grid, f"() if config.grid.{name} has values")
+    between = between_of(config)
+    _expect("search.draws", search.draws, search.draws > 0 or not between, "1 or more if config.search.between has any")
+    varies = bool(grid or between)
+    _expect(
+        "search.draws", search.draws, search.draws == 0 or varies, "0 if neither config.grid nor search.between vary"
+    )
+    chooses, settings = config.choose == "setting", settings_of(config)
+    expected = "epoch where fewer than two settings train the same tasks"
+    _expect("choose", config.choose, not chooses or len(comparable_settings(settings)) > 1, expected)
+    expected = "0 unless config.choose is setting: each fold keeps others"
+    _expect("search.halving", search.halving, chooses or search.halving == 0, expected)
+    _expect("search.halving", search.halving, search.halving <= config.epochs, "at most config.epochs")
+    if search.halving:
+        _expect("patience", config.patience, config.patience == 0, "0 with config.search.halving, which stops runs")
+
+
 def _check_streams(config: ConfigDict) -> None:
     """Checks the streams together with the options that depend on them."""
     streams, encoder = config.streams, config.model.encoder
@@ -154,7 +192,8 @@ def _check_streams(config: ConfigDict) -> None:
 def _check_corruptions(config: ConfigDict) -> None:
     """Checks the corruptions, and whether runs draw from them."""
     parse_all(config.corruptions)
-    shares = tuple(at(config.grid, CORRUPTED)) or (at(config, CORRUPTED),)
+    drawn = tuple(at(config.search.between, CORRUPTED))
+    shares = tuple(at(config.grid, CORRUPTED)) or drawn or (at(config, CORRUPTED),)
     name, value = (f"grid.{CORRUPTED}", shares) if at(config.grid, CORRUPTED) else (CORRUPTED, shares[0])
     expected = "a share above 0 with config.corruptions, and 0 without"
     _expect(name, value, (max(shares) > 0) == bool(config.corruptions), expected)
@@ -162,7 +201,7 @@ def _check_corruptions(config: ConfigDict) -> None:
     expected = "one share for all runs: those of a seed share the batches of a fine-tuned model"
     _expect(name, value, len(shares) == 1 or not tuned, expected)
     for option in ("augment.noise", "augment.gain"):
-        most = max(at(config.grid, option) or (at(config, option),))
+        most = max(at(config.grid, option) or at(config.search.between, option) or (at(config, option),))
         expected = "0 without a fine-tuned model: other streams do not hold audio (config.corruptions are for them)"
         _expect(option, most, most == 0 or tuned, expected)
 

@@ -68,22 +68,6 @@ class RunKey:
     setting: Setting
 
 
-def expand_grid(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
-    """Returns every combination of the grid's values over the base values, the last name varying fastest.
-
-    A setting is named by the options that the grid varies, `alpha=0.5 weighting=joint`; without a grid it is named by
-    its weighting. The base holds all of `HParams`; the grid may also vary options that shape the program.
-    """
-    varied = {name: tuple(values) for name, values in grid.items() if len(values)}
-    settings = []
-    for point in product(*varied.values()):
-        chosen = dict(zip(varied, point, strict=True))
-        resolved = {**base, **chosen}
-        name = " ".join(f"{k}={written(v)}" for k, v in chosen.items()) or str(resolved["weighting"])
-        settings.append(Setting(name, resolved))
-    return settings
-
-
 def written(value: Any) -> str:
     """Returns a setting's value as text; streams are joined by +."""
     return "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -114,41 +98,51 @@ class Layout:
 
     run: Int[np.ndarray, "chunk slot"]
     seed: Int[np.ndarray, " chunk"]
+    trained: int  # leading chunks that hold all runs which train
 
     @property
     def filled(self) -> int:
         """The number of leading chunks that hold all runs."""
         slots = self.run.shape[1]
-        return int(np.unique(self.run.ravel(), return_index=True)[1].max()) // slots + 1
+        return int(self.place.max()) // slots + 1
+
+    @property
+    def place(self) -> Int[np.ndarray, " run"]:
+        """The place of each run among all slots."""
+        return np.unique(self.run.ravel(), return_index=True)[1]
 
     def collect(self, tree: Any) -> Any:
         """Returns `[chunk, slot, ...]` leaves as numpy `[run, ...]`, in the runs' order: one transfer to the host."""
-        _, first = np.unique(self.run.ravel(), return_index=True)
-        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[first], devices.collect(tree))
+        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[self.place], devices.collect(tree))
 
     def scatter(self, x: np.ndarray) -> np.ndarray:
         """Returns numpy `[run, ...]` as `[chunk, slot, ...]`."""
         return x[self.run]
 
 
-def lay_out(runs: Sequence[RunKey], *, slots: int, chunks: int = 0) -> Layout:
+def lay_out(
+    runs: Sequence[RunKey], *, slots: int, chunks: int = 0, training: Bool[np.ndarray, " run"] | None = None
+) -> Layout:
     """Cuts each seed's runs into chunks of `slots`.
 
     Args:
       chunks: the least number of them; the last one is repeated.
+      training: the runs that still train, which fill the first chunks; None: all, in their order.
     """
+    going = np.ones(len(runs), bool) if training is None else training
     by_seed: dict[int, list[int]] = {}
-    for place, run in enumerate(runs):
-        by_seed.setdefault(run.seed, []).append(place)
-    rows, seeds = [], []
-    for seed, places in by_seed.items():
+    for place in np.argsort(~going, kind="stable").tolist():
+        by_seed.setdefault(runs[place].seed, []).append(place)
+    parts = []
+    for seed in sorted(by_seed, key=[run.seed for run in runs].index):
+        places = by_seed[seed]
         for start in range(0, len(places), slots):
             part = places[start : start + slots]
-            rows.append(part + [part[-1]] * (slots - len(part)))
-            seeds.append(seed)
-    rows += [rows[-1]] * (chunks - len(rows))
-    seeds += [seeds[-1]] * (chunks - len(seeds))
-    return Layout(np.array(rows), np.array(seeds))
+            parts.append((seed, part + [part[-1]] * (slots - len(part))))
+    parts.sort(key=lambda part: not going[part[1]].any())
+    trained = sum(bool(going[row].any()) for _, row in parts)
+    parts += [parts[-1]] * (chunks - len(parts))
+    return Layout(np.array([row for _, row in parts]), np.array([seed for seed, _ in parts]), trained)
 
 
 def runs_per_seed(runs: Sequence[RunKey]) -> int:

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from sejax.corpora.schema import DIMENSIONS, Corpus
 from sejax.engine.feed import Outcome, Tested
 from sejax.engine.runs import Learnable, RunKey, Setting
+from sejax.engine.search import comparable_settings
 from sejax.evaluation.baselines import class_mean_lookup, majority_class
 from sejax.evaluation.calibration import calibrate
 from sejax.evaluation.intervals import score_groups, summarise
@@ -17,7 +18,6 @@ from sejax.evaluation.nested import (
     CHOICE,
     CHOSEN,
     choose_settings,
-    comparable_settings,
     cost_of_choice,
     with_chosen,
 )
@@ -110,6 +110,7 @@ def compute_metrics(
 
     - `unfinished`: the epochs that are trained, and those of the config, if some are still to be trained;
     - `diverged`: the runs that did, each with the first such epoch and the epoch before it that is tested (0: none);
+    - `stopped`: by epoch, the folds in which halving stopped the setting after it, so that it is not tested there;
     - `untrained`: by class and dimension, the folds without labels to learn it from, which do not predict it;
     - `unselected`: the folds without labels to choose the epoch by, of which the last epoch is tested;
     - `unpredicted`: by class and dimension, the number of rows with a truth and no finite prediction;
@@ -221,8 +222,22 @@ def _gaps(
             for run in runs
             if run.number in diverged
         ],
+        "stopped": _stopped(runs, folds, outcome, epochs, diverged),
         "unselected": list(dict.fromkeys(folds[run.fold].name for run in runs if run.number in unselected)),
     }
+
+
+def _stopped(
+    runs: Sequence[RunKey], folds: Sequence[Fold], outcome: Outcome, epochs: int, diverged: Mapping[int, int]
+) -> dict[str, list[str]]:
+    """Returns the folds in which halving has stopped the runs of a setting, by the epoch after which it did."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        trained = int(outcome.trained[run.number])
+        untested = outcome.finished[run.number] and not outcome.best_epoch[run.number]
+        if untested and trained < epochs and run.number not in diverged:
+            found.setdefault(str(trained), {})[folds[run.fold].name] = None
+    return {epoch: list(names) for epoch, names in found.items()}
 
 
 def _unpredicted(

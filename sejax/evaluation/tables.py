@@ -48,6 +48,8 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     titles = {"wa": "WA %", "ua": "UA %"} | {f"ccc_{d}": f"CCC {d[:3]}." for d in DIMENSIONS} | {"ccc_mean": "CCC mean"}
     rows: list[tuple[str, Mapping[str, Any]]] = []
     for setting in metrics["settings"]:
+        if setting.get("stopped"):
+            continue  # a remark counts them
         rows.append((setting["name"], setting["metrics"]))
         if "seeds_averaged" in setting:
             rows.append(("  seeds averaged", setting["seeds_averaged"]))
@@ -141,7 +143,7 @@ def describe_choice(setting: Mapping[str, Any]) -> str:
 def remarks(metrics: Mapping[str, Any]) -> list[str]:
     """Returns a sentence about everything that is missing in the numbers of the tree of metrics.json."""
     runs = metrics["protocol"]["folds"] * metrics["protocol"]["seeds"]  # of a setting
-    sentences = _unfinished(metrics["settings"])
+    sentences = [*_unfinished(metrics["settings"]), *_halved(metrics["settings"])]
     sentences += [f"{setting['name']}: {what}" for setting in metrics["settings"] for what in _gaps(setting, runs)]
     cells = [(setting["name"], cell) for setting in metrics["settings"] for cell in setting.get("tests", ())]
     sentences += [_exchanged(name, cell) for name, cell in cells if "exchanged" in cell]
@@ -176,6 +178,20 @@ def _unfinished(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
+def _halved(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns a sentence for the settings that halving has stopped."""
+    stopped = [setting for setting in settings if setting.get("stopped")]
+    if not stopped:
+        return []
+    epochs = sorted({int(epoch) for setting in stopped for epoch in setting["stopped"]})
+    when = " or ".join(map(str, epochs))
+    n = sum(CHOICE not in setting for setting in settings)
+    return [
+        f"{len(stopped)} of {count(n, 'setting')} have no row of their own: halving stopped them after epoch {when} in "
+        "some folds or all, each by its validation speakers"
+    ]
+
+
 def _gaps(setting: Mapping[str, Any], runs: int) -> list[str]:
     """Returns what is missing in one setting."""
     found = []
@@ -193,7 +209,7 @@ def _gaps(setting: Mapping[str, Any], runs: int) -> list[str]:
     if folds := setting.get("unselected"):
         where = f"{count(len(folds), 'fold')} ({_first(folds, ', ')})"
         found.append(f"no labels to choose the epoch by in {where}, so the last one is tested there")
-    for task, n in setting.get("unpredicted", {}).items():
+    for task, n in ({} if setting.get("stopped") else setting.get("unpredicted", {})).items():
         lack = f"{count(n, 'test prediction')} of {task} {'is' if n == 1 else 'are'} missing"
         found.append(f"no metrics of {task} over all folds, because {lack}")
     if over := setting.get("ccc_mean_over"):

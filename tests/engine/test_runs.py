@@ -12,7 +12,6 @@ from sejax.engine.runs import (
     class_prior,
     enumerate_runs,
     even_slots,
-    expand_grid,
     group_by_structure,
     hparams_of,
     lay_out,
@@ -21,6 +20,7 @@ from sejax.engine.runs import (
     schemes_of,
     selection_rows,
 )
+from sejax.engine.search import expand_grid
 from sejax.engine.tasks import TASKS
 from sejax.protocols.folds import Fold
 

@@ -26,11 +26,11 @@ from sejax.engine.runs import (
     batch_orders,
     enumerate_runs,
     even_slots,
-    expand_grid,
     hparams_of,
     lay_out,
     run_sharding,
 )
+from sejax.engine.search import expand_grid
 from sejax.engine.step import Frozen, HParams, Network, Run, Steps
 from sejax.engine.tasks import TASKS
 from sejax.evaluation.metrics import ccc
