@@ -181,8 +181,9 @@ def _incomplete(studies: Mapping[str, Study], rows: Sequence[Row]) -> list[str]:
     found = []
     for name, study in studies.items():
         others = {setting.name for setting in study.settings} - {row.setting for row in rows if row.study == name}
+        of_others = tuple(f"{other}{mark}" for other in others for mark in ":,")
         of_study = f"{name}: " if len(studies) > 1 else ""
-        found += [f"{of_study}{said}" for said in study.remarks if not said.startswith(tuple(f"{o}:" for o in others))]
+        found += [f"{of_study}{remark}" for remark in study.remarks if not remark.startswith(of_others)]
     unknown = [fold["test"] for study in studies.values() for fold in study.audit.unknown_speakers]
     if any(unknown):
         found.append(

@@ -26,7 +26,7 @@ COLOURS = {"ink": "#000a01", "muted": "#000a02", "line": "#000a03"} | {
 }
 # Points are pixels, which no CSS variable can colour: this colour is visible on light and dark pages.
 _POINT = "#4c8bd6"
-_LONGEST_NAME = 60  # characters of a name in a figure
+_LONGEST_NAME = 44  # characters of a name in a figure
 _STYLE = {
     "svg.fonttype": "none",
     "font.size": 8,
@@ -313,7 +313,8 @@ def forest_panel(estimates: Sequence[Estimated], *, key: str, label: str, unit: 
       label: for screen readers.
       unit: of the horizontal axis.
     """
-    names = [of.name if len(of.name) <= _LONGEST_NAME else f"{of.name[: _LONGEST_NAME - 1]}…" for of in estimates]
+    half = _LONGEST_NAME // 2
+    names = [n if len(n) <= _LONGEST_NAME else f"{n[: half - 1]}…{n[-half:]}" for n in (of.name for of in estimates)]
     # Names are the user's: they take their place when all else is written, and stay as they are.
     places = [f"@{number}{'n' * (len(name) - 2)}@" for number, name in enumerate(names)]
 
@@ -327,7 +328,7 @@ def forest_panel(estimates: Sequence[Estimated], *, key: str, label: str, unit: 
         axes.set_yticks(range(len(estimates)), places, color=COLOURS["ink"])
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(7))
+        axes.xaxis.set_major_locator(MaxNLocator(6))
 
     svg = _svg(draw, key=key, label=label, size=(6.6, 0.55 + 0.2 * len(estimates)))
     for place, name in zip(places, names, strict=True):

@@ -182,6 +182,20 @@ def test_it_says_what_few_speakers_cannot_show(study: Path, tmp_path: Path, caps
     assert "200 random ways, the observed one counted with" in run(capsys, eight, "--draws", "200")
 
 
+def test_what_the_studies_lack_is_said(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    workdir = changed(study, tmp_path / "workdir", lambda rows: rows)
+    tree = json.loads((workdir / "metrics.json").read_text())
+    tree["settings"][0]["ccc_mean_over"] = ["valence"]
+    tree["settings"][2]["unselected"] = ["f1"]
+    tree["audit"]["unknown_speakers"] = [{"fold": "f1", "train": 3, "val": 0, "test": 2}]
+    (workdir / "metrics.json").write_text(json.dumps(tree))
+    printed = run(capsys, f"{workdir}:{JOINT}", f"{workdir}:{CLASS}")
+    assert f"warning: {JOINT}: the mean CCC is that of valence" in printed
+    assert "warning: The corpus does not say who speaks in some test utterances" in printed
+    assert f"{VAD}:" not in printed  # nothing is shown of it
+    assert f"warning: {VAD}: no labels to choose the epoch by in 1 fold (f1)" in run(capsys, workdir)
+
+
 def test_names_are_the_users(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     odd = r"lr=0.000312 50% & <b>|a_b^c~\{$x$}#"
 
