@@ -184,6 +184,9 @@ def _incomplete(studies: Mapping[str, Study], rows: Sequence[Row]) -> list[str]:
         of_others = tuple(f"{other}{mark}" for other in others for mark in ":,")
         of_study = f"{name}: " if len(studies) > 1 else ""
         found += [f"{of_study}{remark}" for remark in study.remarks if not remark.startswith(of_others)]
+        predicted = set(study.predictions.setting.tolist())
+        if absent := [setting.name for setting in study.settings if setting.name not in predicted]:
+            found.append(f"{of_study}predictions.csv has no predictions of {listed(absent)}, which cannot be compared")
     unknown = [fold["test"] for study in studies.values() for fold in study.audit.unknown_speakers]
     if any(unknown):
         found.append(

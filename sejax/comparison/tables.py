@@ -50,8 +50,9 @@ class Table:
 
     @property
     def heads(self) -> list[str]:
-        """The heads of all columns but the first, where there is but one line for them."""
-        return [title if name == VALUE else name for title, names in self.groups for name in names]
+        """The heads of all columns but the first, in one line: each group begins by its title."""
+        firsts = [title if names[0] == VALUE else f"{title} {names[0]}" for title, names in self.groups]
+        return [head for first, (_, names) in zip(firsts, self.groups, strict=True) for head in (first, *names[1:])]
 
 
 def tables_of(comparison: Comparison) -> list[Table]:

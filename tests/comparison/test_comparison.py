@@ -155,13 +155,21 @@ def test_settings_and_the_reference_are_named(study: Path, other: Path, capsys: 
     assert names(f"{study}:{CLASS}", f"{study}:{JOINT}", f"{study}:{JOINT}") == [CLASS, JOINT]
 
 
+def test_folders_of_one_name_are_named_by_their_paths(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    copy = changed(study, tmp_path / study.name, lambda rows: rows)
+    printed = run(capsys, f"{study}:{JOINT}", copy, "--against", f"{copy}:{JOINT}", "--metrics", "ua")
+    for workdir in (study, copy):
+        assert re.search(rf"^{re.escape(str(workdir))}: {JOINT} ", printed, re.MULTILINE)
+    assert f"Differences are to {copy}: {JOINT}\n" in printed
+
+
 def test_all_pairs(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "a.json"
     lines = squeezed(run(capsys, study, "--pairs", "all", "--json", out, "--page", tmp_path / "a.html"))
     tree = json.loads(out.read_text())
     assert tree["against"] is None
     assert [(of["setting"], of["against"]) for of in tree["differences"]] == [(CLASS, JOINT), (VAD, JOINT)]
-    assert "pair difference p Holm difference p Holm" in lines
+    assert "pair UA % difference p Holm CCC mean difference p Holm" in lines
     assert any(line.startswith(f"{CLASS} − {JOINT} ") for line in lines)
     assert f"{VAD} − {JOINT}" in (tmp_path / "a.html").read_text()
 
@@ -208,6 +216,7 @@ def test_names_are_the_users(study: Path, tmp_path: Path, capsys: pytest.Capture
     files = {name: tmp_path / f"out.{name}" for name in ("markdown", "latex", "page")}
     printed = run(capsys, workdir, *[word for name, path in files.items() for word in (f"--{name}", path)])
     assert odd in printed and "chosen (chosen)" in printed
+    assert f"warning: predictions.csv has no predictions of {CLASS}, {VAD}, which cannot be compared" in printed
     assert "the setting that scores best on the fold's own validation speakers" in printed
     text = {name: path.read_text() for name, path in files.items()}
     assert r"lr=0.000312 50% & \<b>\|a\_b^c~\{$x$}#" in text["markdown"]
