@@ -23,14 +23,14 @@ class Column:
     digits: int = 3
     unit: str = ""
 
-    def number(self, value: float) -> str:
-        """Returns the rounded number."""
+    def number(self, value: float, *, signed: bool = False) -> str:
+        """Returns the rounded number, that of a difference with its sign."""
         # Adding 0.0 turns the -0.0 of a rounded small negative number into 0.0.
-        return f"{round(self.scale * value, self.digits) + 0.0:.{self.digits}f}"
+        return f"{round(self.scale * value, self.digits) + 0.0:{'+' if signed else ''}.{self.digits}f}"
 
-    def interval(self, bounds: Sequence[float]) -> str:
+    def interval(self, bounds: Sequence[float], *, signed: bool = False) -> str:
         """Returns `[low, high]`."""
-        return f"[{', '.join(map(self.number, bounds))}]"
+        return f"[{', '.join(self.number(bound, signed=signed) for bound in bounds)}]"
 
     def estimate(self, metric: Mapping[str, Any]) -> str:
         """Returns `value [low, high]`, or the value alone where the metric has no interval."""

@@ -1,7 +1,7 @@
 """Figures of the report as inline SVG: small, byte-stable, and coloured by the CSS variables of the page.
 
 Matplotlib draws with placeholder colours, which are replaced by `var(--name)` for the names of `COLOURS`. Text stays
-text, in the font of the page. Titles and legends are part of the page, so no figure contains text of the user.
+text, in the font of the page. Titles and legends are part of the page; the names in a forest plot alone are the user's.
 """
 
 import html
@@ -26,6 +26,7 @@ COLOURS = {"ink": "#000a01", "muted": "#000a02", "line": "#000a03"} | {
 }
 # Points are pixels, which no CSS variable can colour: this colour is visible on light and dark pages.
 _POINT = "#4c8bd6"
+_LONGEST_NAME = 44  # characters of a name in a figure
 _STYLE = {
     "svg.fonttype": "none",
     "font.size": 8,
@@ -78,6 +79,16 @@ class Curve:
     chosen: Int[np.ndarray, " run"] | None = None  # epochs, from 1, that get a dot; 0: none
     # The least and the greatest value within each epoch.
     extremes: tuple[Float[np.ndarray, "run epoch"], Float[np.ndarray, "run epoch"]] | None = None
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """A named number with its interval, if it has one; `colour` is a key of `COLOURS`."""
+
+    name: str
+    value: float
+    interval: Sequence[float]
+    colour: str
 
 
 def curve_panel(curves: Sequence[Curve], *, key: str, label: str, limits: tuple[float, float] | None = None) -> str:
@@ -291,6 +302,38 @@ def plane_panel(
             axis.set_major_locator(MaxNLocator(5))
 
     return _svg(draw, key=key, label=label, size=(2.75, 2.65))
+
+
+def forest_panel(estimates: Sequence[Estimated], *, key: str, label: str, unit: str) -> str:
+    """Returns SVG of numbers with their intervals, one below the other, and a line at 0.
+
+    Args:
+      estimates: from the top.
+      key: unique on the page.
+      label: for screen readers.
+      unit: of the horizontal axis.
+    """
+    half = _LONGEST_NAME // 2
+    names = [n if len(n) <= _LONGEST_NAME else f"{n[: half - 1]}…{n[-half:]}" for n in (of.name for of in estimates)]
+    # Names are the user's: they take their place when all else is written, and stay as they are.
+    places = [f"@{number}{'n' * (len(name) - 2)}@" for number, name in enumerate(names)]
+
+    def draw(axes: Axes) -> None:
+        axes.axvline(0, color=COLOURS["muted"], linewidth=0.9)
+        for row, of in enumerate(estimates):
+            if of.interval:
+                axes.plot(of.interval, (row, row), color=COLOURS[of.colour], linewidth=1.6, solid_capstyle="butt")
+            axes.plot(of.value, row, "o", color=COLOURS[of.colour], markersize=4.5)
+        axes.set(xlabel=unit, ylim=(len(estimates) - 0.5, -0.5))
+        axes.set_yticks(range(len(estimates)), places, color=COLOURS["ink"])
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+
+    svg = _svg(draw, key=key, label=label, size=(6.6, 0.55 + 0.2 * len(estimates)))
+    for place, name in zip(places, names, strict=True):
+        svg = svg.replace(place, html.escape(name))
+    return svg
 
 
 def _svg(

@@ -59,21 +59,21 @@ class Mark:
 _TRANSDUCTIVE = Mark(
     "transductive",
     False,
-    "Every number on this page uses features normalised per speaker or corpus, with statistics of its own "
-    "unlabelled audio, that of the test included. A system that meets a new speaker with a single utterance "
-    "cannot do this; do not set these numbers beside ones that do without it.",
+    "The features are normalised per speaker or corpus, with statistics of its own unlabelled audio, that of the test "
+    "included. A system that meets a new speaker with a single utterance cannot do this; do not set these numbers "
+    "beside ones that do without it.",
 )
 _OPTIMISTIC = Mark(
     "optimistic",
     True,
-    "The epoch of every run was chosen on its test speakers (select_on_test), to reproduce work that does "
-    "so. For new speakers, every number on this page is optimistic.",
+    "The epoch of every run was chosen on its test speakers (select_on_test), to reproduce work that does so. For new "
+    "speakers, these numbers are optimistic.",
 )
 _SHARED = Mark(
     "optimistic",
     True,
-    "The splits train on speakers of the test set (allow_shared_speakers). For new speakers, every number on this "
-    "page is optimistic.",
+    "The splits train on speakers of the test set (allow_shared_speakers). For new speakers, these numbers are "
+    "optimistic.",
 )
 
 
@@ -148,8 +148,8 @@ def write_report(workdir: str) -> str:
 def write_data_page(workdir: str, preview: Preview) -> str:
     """Writes `data.html`, which shows data before anything is trained on them, and returns its path."""
     protocol = preview.protocol
-    page = _template("data_page.html.j2").render(
-        style=_style(),
+    page = template("data_page.html.j2").render(
+        style=style(),
         title=f"{preview.corpus.name}, the data",
         study=[
             ("corpus", f"{preview.corpus.name}, labels {preview.labels}"),
@@ -172,10 +172,10 @@ def _write(workdir: str, name: str, page: str) -> str:
 def render(study: Study) -> str:
     """Returns the page of a study."""
     headline = _headline(study)
-    return _template("page.html.j2").render(
-        style=_style(),
+    return template("page.html.j2").render(
+        style=style(),
         title=headline.title,
-        marks=_marks(study.protocol),
+        marks=marks(study.protocol),
         remarks=study.remarks,
         headline=headline,
         data=view_data(study.data),
@@ -186,12 +186,14 @@ def render(study: Study) -> str:
     )
 
 
-def _style() -> Markup:
+def style() -> Markup:
+    """Returns the stylesheet of all pages."""
     return Markup(resources.files("sejax.report").joinpath("style.css").read_text(encoding="utf-8"))
 
 
 @cache
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
+    """Returns a template of the folder `templates`."""
     environment = Environment(
         loader=PackageLoader("sejax.report"),
         autoescape=True,
@@ -203,10 +205,11 @@ def _template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def _marks(protocol: Protocol) -> list[Mark]:
-    marks = [_TRANSDUCTIVE] if protocol.transductive else []
-    marks += [_SHARED] if protocol.shared_speakers else []
-    return marks + ([_OPTIMISTIC] if protocol.select_on_test else [])
+def marks(protocol: Protocol) -> list[Mark]:
+    """Returns the marks of all numbers of a study."""
+    found = [_TRANSDUCTIVE] if protocol.transductive else []
+    found += [_SHARED] if protocol.shared_speakers else []
+    return found + ([_OPTIMISTIC] if protocol.select_on_test else [])
 
 
 # ---- Headline
@@ -227,12 +230,7 @@ def _headline(study: Study) -> Headline:
             ("classes", ", ".join(corpus.classes) or "none"),
             ("protocol", f"{protocol.name}: {protocol.description}"),
             ("folds × seeds", f"{protocol.folds} × {protocol.seeds}"),
-            (
-                "normalisation",
-                "training speakers of the fold"
-                if protocol.normalisation == "train"
-                else f"per {protocol.normalisation}",
-            ),
+            ("normalisation", protocol.normalised_by),
         ],
     )
 

@@ -55,6 +55,11 @@ class Protocol:
     shared_speakers: bool = False
     within: Sequence[str] = ()  # the folds on the diagonal of a matrix of corpora
 
+    @property
+    def normalised_by(self) -> str:
+        """Whose statistics normalise the features."""
+        return "training speakers of the fold" if self.normalisation == "train" else f"per {self.normalisation}"
+
 
 @dataclass(frozen=True)
 class CorpusFacts:
