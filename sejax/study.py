@@ -137,7 +137,7 @@ def _train(study: build.Study, feed: Feed, workdir: str, checkpoints: Checkpoint
     """Trains the runs of one program from its newest checkpoint on, and tests each at its best epoch."""
     program, layout, schedule = feed.program, feed.layout, study.schedule
     runs, target, vad = program.runs, np.asarray(program.data.target), np.asarray(program.data.vad)
-    patience = schedule.stops_after
+    label, patience = np.array(study.corpus.label_numbers()), schedule.stops_after
 
     states = feed.init_states()
     best = feed.init_best(states)
@@ -172,6 +172,7 @@ def _train(study: build.Study, feed: Feed, workdir: str, checkpoints: Checkpoint
                     pred_vad,
                     target,
                     vad,
+                    label=label,
                     vad_loss=program.network.recipe.vad_loss,
                 )
                 scores = np.array([scores["score"] for scores in validation], np.float32)

@@ -15,14 +15,13 @@ from sejax.data.order import Shuffle, prediction_rows
 from sejax.data.scales import fold_scales
 from sejax.data.types import Data, Stream
 from sejax.engine.augment import Augment
+from sejax.engine.imbalance import class_terms
 from sejax.engine.program import Program
 from sejax.engine.runs import (
     RunKey,
     augmentation_of,
-    balanced_class_weight,
     batch_orders,
     batch_pools,
-    class_prior,
     corpus_visits,
     count_steps,
     hparams_of,
@@ -87,16 +86,14 @@ def make_program(
         pools=pools,
         # A fold that trains on one corpus has nothing to balance.
         visits=None if pools else corpus_visits(corpus.utterances, config.corpus_temperature),
+        class_temperature=orders.class_temperature,
+        label=np.array(corpus.label_numbers()),
     )
     steps, rounds = count_steps(shuffle(1), orders.of_run, len(final), epochs=config.epochs, warmup=config.warmup)
     schemes = schemes_of(runs)
     predicted = {split: prediction_rows(data, selection_rows(folds, split), PREDICT_BATCH) for split in ("val", "test")}
-    per_run = _per_run(config, (*runs, *final), (*folds, everyone(folds)), data, schemes)
+    per_run = _per_run((*runs, *final), (*folds, everyone(folds)), corpus, data, schemes, len(config.corruptions))
     per_run = per_run._replace(steps=steps.of_runs)
-    if config.loss.class_prior == "corpus":
-        corpora = [utterance.corpus for utterance in corpus.utterances]
-        priors = [class_prior(np.asarray(data.target), corpora, trained) for trained in per_run.trained]
-        per_run = per_run._replace(prior=jax.tree.map(lambda *x: np.stack(x), *priors))
     program = Program(
         structure=structure,
         runs=runs,
@@ -124,7 +121,7 @@ def make_program(
         rows={},
         columns={},
         order_of_run=own.of_run,
-        shuffle=shuffle.of(own.drawn, own.corrupted),
+        shuffle=shuffle.of(own.drawn, own.corrupted, own.class_temperature),
         rounds=None if rounds is None else rounds[len(runs) :],
     )
     return replace(program, final=of_everyone)
@@ -150,30 +147,32 @@ def _network(
         tasks=TASKS[config.tasks],
         schemes=schemes_of(runs),
         gradients_at=config.gradients_at,
+        focal=any(run.setting.values["loss.focal_gamma"] > 0 for run in runs),
     )
     return Network(model, recipe)
 
 
 def _per_run(
-    config: ConfigDict, runs: Sequence[RunKey], folds: Sequence[Fold], data: Data, schemes: tuple[str, ...]
+    runs: Sequence[RunKey],
+    folds: Sequence[Fold],
+    corpus: Corpus,
+    data: Data,
+    schemes: tuple[str, ...],
+    corruptions: int,
 ) -> Run:
-    """Returns each run's hyperparameters, training utterances and normalisation by its fold's training speakers."""
-    target = np.asarray(data.target)
-    kinds = sorted({(run.fold, run.setting.corrupted) for run in runs})  # of runs whose batches are drawn alike
-    folds, shares = [folds[fold] for fold, _ in kinds], [share for _, share in kinds]
-    frame_scale, statistic_scale = fold_scales(
-        data, [fold.train for fold in folds], corruptions=len(config.corruptions), corrupted=shares
-    )
-    balanced = config.loss.class_weight == "balanced"
-    class_weight = [
-        balanced_class_weight(target[fold.train]) if balanced else np.ones(target.shape[1], np.float32)
-        for fold in folds
-    ]
-    per_fold = {
-        "trained": np.stack([fold.train for fold in folds]),
-        "class_weight": np.stack(class_weight),
-        "frame_scale": frame_scale,
-        "statistic_scale": statistic_scale,
-    }
+    """Returns each run's hyperparameters, training utterances, normalisation by its fold's training speakers, and what
+    their labels make of the class loss.
+    """
+    kinds = sorted({(run.fold, run.setting.corrupted) for run in runs})  # of runs whose features are scaled alike
     of_run = np.array([kinds.index((run.fold, run.setting.corrupted)) for run in runs])
-    return Run(hparams_of(runs, schemes), **jax.tree.map(lambda x: x[of_run], per_fold))
+    trained = [folds[fold].train for fold, _ in kinds]
+    frame_scale, statistic_scale = fold_scales(
+        data, trained, corruptions=corruptions, corrupted=[share for _, share in kinds]
+    )
+    scales = {"frame_scale": frame_scale, "statistic_scale": statistic_scale}
+    return Run(
+        hparams_of(runs, schemes),
+        trained=np.stack(trained)[of_run],
+        **jax.tree.map(lambda x: x[of_run], scales),
+        **class_terms(runs, folds, corpus, np.asarray(data.target))._asdict(),
+    )
