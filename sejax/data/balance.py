@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-_MOST_ITERATIONS = 1000
-_CLOSE = 1e-3  # of a visit
+_MOST_ITERATIONS = 200
+_CLOSE = 1e-4  # of a visit: the visits are rounded to whole ones
 
 
 def balance_classes(
@@ -61,9 +61,10 @@ def class_visits(
     wanted = places.sum() * np.append(1 - labelled, labelled * share[1:] / max(share[1:].sum(), 1e-9))
     visits = count.astype(np.float64)
     for _ in range(_MOST_ITERATIONS):
-        visits *= _factor(wanted, visits.sum(axis=0))[None]
-        visits *= _factor(places.astype(np.float64), visits.sum(axis=1))[:, None]
-        if np.abs(visits.sum(axis=0) - wanted).max() < _CLOSE:
+        before = visits
+        visits = visits * _factor(wanted, visits.sum(axis=0))[None]
+        visits = visits * _factor(places.astype(np.float64), visits.sum(axis=1))[:, None]
+        if np.abs(visits - before).max() < _CLOSE:
             break
     return np.stack([_whole(of_bucket, int(n)) for of_bucket, n in zip(visits, places, strict=True)])
 

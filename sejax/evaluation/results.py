@@ -11,6 +11,7 @@ from sejax.engine.feed import Outcome, Tested
 from sejax.engine.runs import Learnable, RunKey
 from sejax.evaluation.baselines import class_mean_lookup, majority_class
 from sejax.evaluation.calibration import calibrate
+from sejax.evaluation.distributions import Votes, mean_votes, score_distributions
 from sejax.evaluation.intervals import score_groups, summarise
 from sejax.evaluation.metrics import confusion_matrix
 from sejax.evaluation.predictions import Predictions
@@ -106,6 +107,9 @@ def compute_metrics(
     - `unpredicted`: by class and dimension, the number of rows with a truth and no finite prediction;
     - `ccc_mean_over`: the dimensions of `ccc_mean`, if others with ratings have no CCC.
 
+    Where there are raters' votes, `distributions` says how the probabilities fit them, see `score_distributions`, and
+    the baselines have `mean_votes`.
+
     Where there are several test sets, `tests` has the metrics of each, see `score_test_sets`. In a matrix of corpora
     the folds within a corpus are in these cells alone: every other number is of folds that test on other corpora.
 
@@ -137,6 +141,8 @@ def compute_metrics(
     predictions = predictions.of("test")  # all other numbers
     label = np.array(corpus.label_numbers())
     vad = np.array([u.vad for u in corpus.utterances], np.float64)
+    of_raters = _distributions(predictions, votes, calibration, n_bootstrap)
+    prior = mean_votes(predictions, votes, [u.id for u in corpus.utterances], folds, n_bootstrap=n_bootstrap)
     # Without classes there is nothing to look up and no majority.
     lookup = class_mean_lookup(predictions, label, vad, folds, n_bootstrap=n_bootstrap) if corpus.classes else {}
     majority = majority_class(predictions, label, folds, n_bootstrap=n_bootstrap) if corpus.classes else {}
@@ -158,6 +164,7 @@ def compute_metrics(
             "metrics": entry["metrics"],
             "baselines": {"class_mean_lookup": lookup[name]} if lookup.get(name) else {},
             "calibration": calibration[name],
+            **({"distributions": of_raters[name]} if of_raters[name] else {}),
             **({"tests": cells[name]} if name in cells else {}),
         }
         trains = setting_of[name].trains
@@ -186,8 +193,19 @@ def compute_metrics(
         "protocol": dict(protocol),
         "corpus": dict(corpus_facts),
         "settings": _with_genders(with_parts(settings, predictions, scores), predictions, corpus),
-        "baselines": {"majority": majority},
+        "baselines": {"majority": majority, **({"mean_votes": prior} if prior else {})},
         "audit": dict(audit),
+    }
+
+
+def _distributions(
+    predictions: Predictions, votes: Votes, calibration: Mapping[str, Mapping[str, Any]], n_bootstrap: int
+) -> dict[str, dict[str, Any]]:
+    """Returns `score_distributions` of each setting, by its name."""
+    temperature = {name: found.get("temperature", {}).get("folds", {}) for name, found in calibration.items()}
+    return {
+        name: score_distributions(rows, votes, temperature[name], n_bootstrap=n_bootstrap)
+        for name, rows in predictions.rounded().by("setting").items()
     }
 
 
