@@ -73,6 +73,9 @@ _REAL: dict[str, tuple[float, float]] = {
     "corpus_temperature": (1, 1e7),
     "augment.gain": (0, 100),
     "augment.mixup": (0, 1000),
+    "class_temperature": (1, 1e7),
+    "loss.focal_gamma": (0, 100),
+    "loss.prior_tau": (0, 100),
 }
 # Those whose default is None, the checkpoint's own value, which the others may be too.
 _WHOLE_OR_NONE = {
@@ -86,6 +89,7 @@ _BELOW_ONE = (
     "dropout",
     "statistics_dropout",
     "label_smoothing",
+    "loss.effective_beta",
     "finetune.layer_drop",
     "finetune.time_mask_prob",
     "finetune.feature_mask_prob",

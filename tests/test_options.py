@@ -173,6 +173,21 @@ def test_sentences(name: str, value: object, sentence: str):
             {"model.width": 6},
             "config.model.width is 6, expected a multiple of 2 * model.heads = 8",
         ),
+        (
+            {"loss.prior_tau": 0.5},
+            "config.loss.prior_tau is 0.5, expected 1 without config.loss.class_prior = corpus or train",
+        ),
+        ({"loss.prior_tau": 0.5, "grid.loss.class_prior": ("none", "train")}, ""),
+        (
+            {"grid.loss.effective_beta": (0.9, 0.99), "loss.class_weight": "balanced"},
+            "config.grid.loss.effective_beta is (0.9, 0.99), expected 0.99 without config.loss.class_weight = "
+            "effective",
+        ),
+        (
+            {"streams": ("mfcc", "hubert"), "model.encoder.hubert": "finetune", "grid.class_temperature": (1.0, 2.0)},
+            "config.class_temperature is 2.0, expected 1 with a fine-tuned model: the folds share its batches, and "
+            "have different classes to balance",
+        ),
     ],
 )
 def test_options_are_checked_together(changes: dict[str, object], sentence: str):

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from sejax.config.defaults import ACOUSTIC, LARGEST_SEED
 from sejax.corpora.read import CORPORA
 from sejax.engine.augment import AUGMENTATIONS
+from sejax.engine.imbalance import CLASS_PRIORS, CLASS_WEIGHTS
 from sejax.engine.losses import VAD_LOSSES
-from sejax.engine.runs import CORRUPTED
+from sejax.engine.runs import CLASS_TEMPERATURE, CORRUPTED
 from sejax.engine.tasks import TASKS
 from sejax.errors import FLAG, SHARE, TEXT, WORDS, Check, is_number, number, one_of, single, whole
 from sejax.features.audio import SPEED
@@ -146,9 +147,14 @@ CHECKS: Mapping[str, Check] = {
     "finetune.checkpointing": FLAG,
     "finetune.dtype": one_of(DTYPES),
     "loss.vad": one_of(VAD_LOSSES),
-    "loss.class_weight": one_of(("none", "balanced")),
-    "loss.class_prior": one_of(("none", "corpus")),
+    "loss.class_weight": one_of(CLASS_WEIGHTS),
+    "loss.effective_beta": _PROPER_SHARE,
+    "loss.class_prior": one_of(CLASS_PRIORS),
+    "loss.prior_tau": number(0, 10),
+    "loss.focal_gamma": number(0, 10),
     "loss.soft_labels": FLAG,
+    "loss.vote_entropy": SHARE,
+    CLASS_TEMPERATURE: number(1, 1e6),
     "tasks": Check(
         lambda tasks: isinstance(tasks, tuple) and all(isinstance(task, str) for task in tasks) and tasks in TASKS,
         " or ".join(map(str, TASKS)),

@@ -8,7 +8,7 @@ from ml_collections.config_dict import placeholder
 
 from sejax.corpora.read import CORPORA
 from sejax.engine.augment import RATES
-from sejax.engine.runs import CORRUPTED
+from sejax.engine.runs import CLASS_TEMPERATURE, CORRUPTED
 from sejax.errors import InputError
 from sejax.features.registry import FEATURES, defaults
 from sejax.pretrained import STREAMS
@@ -172,8 +172,21 @@ def _set_model(config: ConfigDict) -> None:
 
 def _set_training(config: ConfigDict) -> None:
     """Sets the options of losses, weighting, optimisation and of the study."""
-    # `class_prior`: corpus takes the frequency of the classes in each corpus out of what is learned (logit adjustment).
-    config.loss = ConfigDict({"vad": "ccc", "class_weight": "none", "class_prior": "none", "soft_labels": False})
+    config.loss = ConfigDict(
+        {
+            "vad": "ccc",  # a row of VAD_LOSSES: ccc, mse, mae
+            "class_weight": "none",  # balanced: inverse to a class's frequency; effective: to its effective number
+            "effective_beta": 0.99,  # of the effective number: 0 weights all classes alike, towards 1 as balanced does
+            # Takes the frequency of the classes in training (train: balanced softmax), or in each corpus (corpus), out
+            # of what is learned (logit adjustment).
+            "class_prior": "none",
+            "prior_tau": 1.0,  # strength of this adjustment
+            "focal_gamma": 0.0,  # of the focal loss; 0: cross-entropy
+            "soft_labels": False,  # the raters' votes as targets, where there are some; utterances without a label too
+            "vote_entropy": 0.0,  # by how much utterances weigh less whose raters disagree; 1: nothing if evenly split
+        }
+    )
+    config.class_temperature = 1.0  # above 1, an epoch visits rare classes more often; at 1e6 all equally often
     config.tasks = ("class", "vad")  # or ("class", "valence", "arousal", "dominance")
     config.weighting = "static"  # or another scheme of sejax.weighting
     config.alpha = 0.5  # prior share of the class task; the others have equal parts of the rest
@@ -240,9 +253,17 @@ STACKED = (
     "statistics_dropout",
     "label_smoothing",
     CORRUPTED,
+    CLASS_TEMPERATURE,
+    "loss.class_weight",
+    "loss.effective_beta",
+    "loss.class_prior",
+    "loss.prior_tau",
+    "loss.focal_gamma",
+    "loss.vote_entropy",
     *(f"augment.{name}" for name in RATES),
 )
-"""The options that a grid may vary within a program: traced numbers, so that all settings are runs of one program."""
+"""The options that a grid may vary within a program: numbers and arrays of a run, so that all settings are runs of one
+program."""
 
 
 STRUCTURAL = (
@@ -250,6 +271,7 @@ STRUCTURAL = (
     "batch_size",
     "gradients_at",
     "loss.vad",
+    "loss.soft_labels",
     "model.layers",
     "model.stride",
     "model.width",

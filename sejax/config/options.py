@@ -13,7 +13,7 @@ from sejax.config.defaults import ACOUSTIC, DRAWN, LARGEST_SEED, STACKED, STRUCT
 from sejax.corpora.join import parse_sources
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.engine.losses import VAD_LOSSES
-from sejax.engine.runs import CORRUPTED, Setting
+from sejax.engine.runs import CLASS_TEMPERATURE, CORRUPTED, Setting
 from sejax.engine.search import comparable_settings, draw_settings, expand_grid
 from sejax.errors import InputError, is_number, shown, single
 from sejax.features.corrupt import parse_all
@@ -110,6 +110,7 @@ def check_config(config: ConfigDict) -> None:
     _check_search(config)
     _check_streams(config)
     _check_corruptions(config)
+    _check_imbalance(config)
     width, heads = config.model.width, config.model.heads
     _expect("model.width", width, width % (2 * heads) == 0, f"a multiple of 2 * model.heads = {2 * heads}")
     most = LARGEST_SEED + 1 - config.seed
@@ -204,6 +205,23 @@ def _check_corruptions(config: ConfigDict) -> None:
         most = max(at(config.grid, option) or at(config.search.between, option) or (at(config, option),))
         expected = "0 without a fine-tuned model: other streams do not hold audio (config.corruptions are for them)"
         _expect(option, most, most == 0 or tuned, expected)
+
+
+def _check_imbalance(config: ConfigDict) -> None:
+    """Checks that what belongs to a way of treating imbalance comes with it."""
+    for option, default, to, needed in (
+        ("loss.effective_beta", 0.99, "loss.class_weight", "effective"),
+        ("loss.prior_tau", 1.0, "loss.class_prior", "corpus or train"),
+    ):
+        ways = tuple(at(config.grid, to)) or (at(config, to),)
+        there = any(way in needed.split(" or ") for way in ways)
+        varied = tuple(at(config.grid, option))
+        name, value = (f"grid.{option}", varied) if varied else (option, at(config, option))
+        _expect(name, value, there or value == default, f"{default:g} without config.{to} = {needed}")
+    most = max(at(config.grid, CLASS_TEMPERATURE) or (at(config, CLASS_TEMPERATURE),))
+    tuned = any(config.model.encoder[stream] == "finetune" for stream in config.streams)
+    expected = "1 with a fine-tuned model: the folds share its batches, and have different classes to balance"
+    _expect(CLASS_TEMPERATURE, most, most == 1 or not tuned, expected)
 
 
 def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:

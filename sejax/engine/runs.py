@@ -21,12 +21,12 @@ from sejax.data.types import Order
 from sejax.engine import devices
 from sejax.engine.augment import RATES
 from sejax.engine.losses import VAD_LOSSES
-from sejax.engine.step import ClassPrior, HParams, Steps
+from sejax.engine.step import HParams, Steps
 from sejax.engine.tasks import Task
 from sejax.protocols.folds import Fold
 
-CORRUPTED = "augment.corrupted"
-"""The option of a run's batches rather than of its steps: `HParams` does not hold it."""
+CORRUPTED, CLASS_TEMPERATURE = "augment.corrupted", "class_temperature"
+"""The options of a run's batches rather than of its steps: `HParams` does not hold them."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Setting:
     def corrupted(self) -> float:
         """The share of the utterances of an epoch that are drawn from corrupted views."""
         return float(self.values[CORRUPTED])
+
+    @property
+    def class_temperature(self) -> float:
+        """How evenly an epoch visits the classes, see `sejax.data.balance`; 1: as they are."""
+        return float(self.values[CLASS_TEMPERATURE])
 
     def trains(self, task: str) -> bool:
         """Returns whether the setting trains a task of this name: a task with a prior share of 0 is not trained."""
@@ -168,24 +173,34 @@ class BatchOrders(NamedTuple):
 
     drawn: list[tuple[int, Bool[np.ndarray, " utterance"]]]  # seed and visited utterances of each order
     corrupted: list[float]  # share of corrupted utterances of each order
+    class_temperature: list[float]  # of each order
     of_run: Int[np.ndarray, " run"] | None  # the order of each run; None: by seed
     folds: list[int] | None  # of each order; None: all
 
 
 def batch_orders(folds: Sequence[Fold], runs: Sequence[RunKey], *, shared: bool) -> BatchOrders:
-    """Returns by what batches are drawn: runs of one seed, fold and share of corrupted utterances have one order.
+    """Returns by what batches are drawn: runs of one seed and fold, one share of corrupted utterances and one
+    temperature of the classes have one order.
 
     Every run visits its own training utterances. If the frozen forward pass of a batch serves all runs (`shared`),
-    the runs of a seed share batches of the utterances that any fold trains on, and all runs have one share.
+    the runs of a seed share batches of the utterances that any fold trains on, all runs have one share, and classes
+    are visited as they are.
     """
     if shared:
         anyone = np.any([fold.train for fold in folds], axis=0)
         seeds = sorted({run.seed for run in runs})
-        return BatchOrders([(seed, anyone) for seed in seeds], [runs[0].setting.corrupted] * len(seeds), None, None)
-    keys = sorted({(run.seed, run.fold, run.setting.corrupted) for run in runs})
-    row = np.array([keys.index((run.seed, run.fold, run.setting.corrupted)) for run in runs], np.int32)
-    drawn = [(seed, folds[fold].train) for seed, fold, _ in keys]
-    return BatchOrders(drawn, [share for *_, share in keys], row, [fold for _, fold, _ in keys])
+        drawn, n = [(seed, anyone) for seed in seeds], len(seeds)
+        return BatchOrders(drawn, [runs[0].setting.corrupted] * n, [1.0] * n, None, None)
+    of_runs = [(run.seed, run.fold, run.setting.corrupted, run.setting.class_temperature) for run in runs]
+    keys = sorted(set(of_runs))
+    row = np.array([keys.index(key) for key in of_runs], np.int32)
+    return BatchOrders(
+        [(seed, folds[fold].train) for seed, fold, _, _ in keys],
+        [share for _, _, share, _ in keys],
+        [temperature for *_, temperature in keys],
+        row,
+        [fold for _, fold, _, _ in keys],
+    )
 
 
 def batch_pools(utterances: Sequence[Utterance], folds: Sequence[Fold], orders: BatchOrders) -> list[Pool] | None:
@@ -286,33 +301,6 @@ def learnable(
         bool(target[trained].any()),
         tuple(len(np.unique(column[np.isfinite(column)])) >= least for column in ratings),
     )
-
-
-def balanced_class_weight(target: Float[np.ndarray, "utterance class"]) -> Float[np.ndarray, " class"]:
-    """Returns weights inverse to the class mass, of mean 1 over utterances; 0 for a class that never occurs."""
-    mass = target.sum(axis=0)
-    weight = np.divide(mass.sum(), mass * np.count_nonzero(mass), out=np.zeros_like(mass), where=mass > 0)
-    return weight.astype(np.float32)
-
-
-def class_prior(
-    target: Float[np.ndarray, "utterance class"],
-    corpora: Sequence[str],
-    trained: Bool[np.ndarray, " utterance"],
-) -> ClassPrior:
-    """Returns the priors of the classes in each corpus, from the training utterances of a fold.
-
-    One utterance of each class is added, so that a class which a corpus does not have is rare there, not impossible.
-
-    Args:
-      target: one-hot labels or votes.
-      corpora: the corpus of each utterance.
-      trained: the fold's training utterances.
-    """
-    names, corpus = np.unique(np.array(corpora), return_inverse=True)
-    mass = np.ones((len(names), target.shape[1]))
-    np.add.at(mass, corpus[trained], target[trained])
-    return ClassPrior(np.log(mass / mass.sum(axis=1, keepdims=True)).astype(np.float32), corpus.astype(np.int32))
 
 
 def selection_rows(folds: Sequence[Fold], split: str) -> list[Int[np.ndarray, " _row"]]:

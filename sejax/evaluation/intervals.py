@@ -7,11 +7,13 @@ utterances would be too narrow. All metrics are functions of sums over utterance
 speakers' sums, and all draws are one matrix product.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from sejax.evaluation.metrics import divide
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.sums import class_sums, defined, dimension_sums, grouped
 
@@ -38,6 +40,26 @@ def summarise(predictions: Predictions, *, n_bootstrap: int = 1000, seed: int = 
     """
     settings = predictions.rounded().by("setting")
     return [_summary(name, rows, n_bootstrap, seed) for name, rows in settings.items()]
+
+
+def summarise_means(
+    predictions: Predictions, values: Mapping[str, Float[np.ndarray, " row"]], *, n_bootstrap: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """Returns the means of values of the rows of one setting, each with the numbers of a metric of `summarise`.
+
+    Args:
+      predictions: the rows.
+      values: by the name of the metric, finite.
+      n_bootstrap: draws of speakers for the intervals.
+      seed: of the draws.
+    """
+    per_row = np.stack([np.ones(len(predictions.run)), *values.values()], axis=1)
+    means = {name: _mean_of(place) for place, name in enumerate(values, start=1)}
+    return _estimates(predictions, per_row, means, n_bootstrap, seed)
+
+
+def _mean_of(place: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda sums: divide(sums[..., place], sums[..., 0])
 
 
 def score_groups(
@@ -81,28 +103,40 @@ def draw_speakers(rng: np.random.Generator, n_speakers: int, draws: int) -> Floa
 
 def _summary(name: str, predictions: Predictions, n_bootstrap: int, seed: int) -> dict[str, Any]:
     """Returns the entry of one setting."""
+    entry: dict[str, Any] = {"name": name, "metrics": {}}
+    unpredicted: dict[str, int] = {}
+    for sums in (class_sums(predictions), dimension_sums(predictions)):
+        whole = {metric: f for metric, f in sums.metrics.items() if not sums.unpredicted_by(metric).any()}
+        entry["metrics"] |= _estimates(predictions, sums.per_row, whole, n_bootstrap, seed)
+        unpredicted |= {truth: int(rows.sum()) for truth, rows in sums.unpredicted.items() if rows.any()}
+    return entry | ({"unpredicted": unpredicted} if unpredicted else {})
+
+
+def _estimates(
+    predictions: Predictions,
+    per_row: Float[np.ndarray, "row *sum"],
+    metrics: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+    n_bootstrap: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Returns the numbers of metrics that are functions of sums over the rows of one setting."""
     speakers, speaker = np.unique(predictions.speaker, return_inverse=True)
     _, fold = np.unique(predictions.fold, return_inverse=True)
     _, run_seed = np.unique(predictions.seed, return_inverse=True)
     draws = draw_speakers(np.random.default_rng(seed), len(speakers), n_bootstrap)
-    entry: dict[str, Any] = {"name": name, "metrics": {}}
-    unpredicted: dict[str, int] = {}
-    for sums in (class_sums(predictions), dimension_sums(predictions)):
-        by_fold = grouped(sums.per_row, run_seed, fold)  # [seed, fold, ...]
-        by_speaker = grouped(sums.per_row, run_seed, speaker)  # [seed, speaker, ...]
-        drawn = np.moveaxis(np.tensordot(draws, by_speaker, axes=(1, 1)), 1, 0)
-        for metric, of_sums in sums.metrics.items():
-            if sums.unpredicted_by(metric).any():
-                continue
-            numbers = {
-                "pooled": defined(of_sums(by_speaker.sum(axis=1)).mean(axis=0)[None]),
-                "folds": defined(of_sums(by_fold).mean(axis=0)),
-                "draws": defined(of_sums(drawn).mean(axis=0)),
-            }
-            if numbers["pooled"].size:
-                entry["metrics"][metric] = _numbers(**numbers, interval=len(speakers) > 1)
-        unpredicted |= {truth: int(rows.sum()) for truth, rows in sums.unpredicted.items() if rows.any()}
-    return entry | ({"unpredicted": unpredicted} if unpredicted else {})
+    by_fold = grouped(per_row, run_seed, fold)  # [seed, fold, ...]
+    by_speaker = grouped(per_row, run_seed, speaker)  # [seed, speaker, ...]
+    drawn = np.moveaxis(np.tensordot(draws, by_speaker, axes=(1, 1)), 1, 0)
+    estimates = {}
+    for metric, of_sums in metrics.items():
+        numbers = {
+            "pooled": defined(of_sums(by_speaker.sum(axis=1)).mean(axis=0)[None]),
+            "folds": defined(of_sums(by_fold).mean(axis=0)),
+            "draws": defined(of_sums(drawn).mean(axis=0)),
+        }
+        if numbers["pooled"].size:
+            estimates[metric] = _numbers(**numbers, interval=len(speakers) > 1)
+    return estimates
 
 
 def _numbers(

@@ -39,6 +39,11 @@ class Column:
 
 
 CLASS_COLUMNS = tuple(Column(name, metric.title, 100, 1, "%") for name, metric in CLASS_METRICS.items())
+DISTRIBUTION_COLUMNS = (
+    Column("js", "JS divergence", unit="bit"),
+    Column("kl", "KL divergence", unit="nat"),
+    Column("any_rater", "any rater", 100, 1, "%"),
+)
 CCC_COLUMNS = tuple(Column(f"ccc_{name}", f"CCC {name}") for name in (*DIMENSIONS, "mean"))
 COLUMNS = {column.key: column for column in (*CLASS_COLUMNS, *CCC_COLUMNS)}
 
@@ -63,6 +68,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     for name, row in rows:
         cells = [COLUMNS[key].estimate(row[key]) if key in row else "-" for key in shown]
         lines.append("  ".join([name.ljust(first), *(cell.center(19) for cell in cells)]).rstrip())
+    lines += _distributions(metrics)
     lines += [line for setting in metrics["settings"] for line in _test_sets(setting)]
     lines += [f"{setting['name']}: {describe_choice(setting)}" for setting in metrics["settings"] if CHOICE in setting]
     lines += [*remarks(metrics), *_calibration([setting.get("calibration", {}) for setting in metrics["settings"]])]
@@ -74,6 +80,22 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         * any(_is_matrix(s) for s in metrics["settings"])
     )
     return "\n".join(lines)
+
+
+def _distributions(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns the table of the settings' probabilities against the raters' votes; nothing without votes."""
+    rows = [(s["name"], s["distributions"]["metrics"]) for s in metrics["settings"] if "distributions" in s]
+    if not rows:
+        return []
+    if prior := metrics["baselines"].get("mean_votes"):
+        rows.append(("mean votes in training", prior))
+    first = max(len("against raters' votes"), *(len(name) for name, _ in rows))
+    titles = [f"{column.title} {column.unit}".center(20) for column in DISTRIBUTION_COLUMNS]
+    lines = ["  ".join(["against raters' votes".ljust(first), *titles]).rstrip()]
+    for name, row in rows:
+        cells = [column.estimate(row[column.key]).center(20) for column in DISTRIBUTION_COLUMNS]
+        lines.append("  ".join([name.ljust(first), *cells]).rstrip())
+    return lines
 
 
 def _test_sets(setting: Mapping[str, Any]) -> list[str]:

@@ -192,6 +192,7 @@ class Setting:
     seeds_averaged: Mapping[str, Estimate]  # empty with one seed
     selection_score: float | None
     calibration: Mapping[str, Any]  # empty in an older metrics.json
+    distributions: Mapping[str, Any]  # empty without raters' votes
     confusion: Int[np.ndarray, "class class"] | None  # counts [true, predicted]
     folds: Sequence[Scores]
     speakers: Sequence[Scores]
@@ -228,6 +229,7 @@ class Study:
     corpus: CorpusFacts
     settings: Sequence[Setting]
     majority: Mapping[str, Estimate]  # empty without classes
+    mean_votes: Mapping[str, Estimate]  # empty without raters' votes
     audit: Audit
     runs: Sequence[Run]
     history: Sequence[Mapping[str, Any]]  # rows of history.jsonl
@@ -318,6 +320,7 @@ def _read_files(workdir: str, folder: Path) -> Study:
         corpus=_record(CorpusFacts, tree["corpus"]),
         settings=[_setting(setting) for setting in settings],
         majority=_estimates(tree["baselines"].get("majority", {})),
+        mean_votes=_estimates(tree["baselines"].get("mean_votes", {})),
         audit=read_audit(tree["audit"]),
         runs=runs,
         final_epochs=[int(row["best_epoch"]) for row in final],
@@ -360,6 +363,7 @@ def _setting(tree: Mapping[str, Any]) -> Setting:
         seeds_averaged=_estimates(tree.get("seeds_averaged", {})),
         selection_score=tree.get("selection_score"),
         calibration=tree.get("calibration", {}),
+        distributions=tree.get("distributions", {}),
         confusion=np.array(tree["confusion"]["counts"]) if "confusion" in tree else None,
         folds=[Scores(entry["fold"], entry["utterances"], entry["metrics"]) for entry in tree["folds"]],
         speakers=[Scores(entry["speaker"], entry["utterances"], entry["metrics"]) for entry in tree["speakers"]],

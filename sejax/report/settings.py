@@ -135,7 +135,7 @@ def _view(
         scores=scores,
         speakers=speakers,
         gaps=view_gaps(setting),
-        calibration=view_calibration(setting.calibration),
+        calibration=view_calibration(setting.calibration, setting.distributions, study.mean_votes),
         figures=[group for group in groups if group.figures],
     )
 

@@ -31,7 +31,7 @@ def train_runs(study: Study, feed: Feed, workdir: str, number: int, train: bool)
     """Trains the runs of one program from its newest checkpoint on, and tests each at its best epoch."""
     program, schedule = feed.program, study.schedule
     runs, target, vad = program.runs, np.asarray(program.data.target), np.asarray(program.data.vad)
-    patience = schedule.stops_after
+    label, patience = np.array(study.corpus.label_numbers()), schedule.stops_after
     kept_after = rungs(runs, epochs=schedule.epochs, factor=schedule.halving)
     stopped = np.zeros(len(runs), np.int32)  # the epoch after which halving has stopped each run; 0: it trains
 
@@ -72,6 +72,7 @@ def train_runs(study: Study, feed: Feed, workdir: str, number: int, train: bool)
                     pred_vad,
                     target,
                     vad,
+                    label=label,
                     vad_loss=program.network.recipe.vad_loss,
                 )
                 scores = np.array([scores["score"] for scores in validation], np.float32)
