@@ -72,6 +72,8 @@ class Study:
     audit: Mapping[str, Any]  # of metrics.json
     data: Mapping[str, Any]  # of data.json
     n_bootstrap: int  # draws of speakers for the intervals
+    explain: int  # test utterances of each setting that are explained
+    importance: int  # permutations of each part of the input; 0: its importance is not measured
     noise_folders: Mapping[str, str]  # digests of the folders that corruptions draw from
 
     @property
@@ -224,6 +226,8 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         audit=audited,
         data=describe_data(corpus, prepared.seconds),
         n_bootstrap=config.bootstrap,
+        explain=config.explain,
+        importance=config.importance,
         noise_folders=prepared.folders,
     )
 

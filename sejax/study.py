@@ -91,6 +91,7 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
     tested: dict[int, Tested] = {}
     outcomes: dict[int, Outcome] = {}
     final_runs = []  # with their epochs
+    insights = files.Insights(study)
     for number, plan in enumerate(planned, 1):
         program = plan.placed.program
         feed = open_feed(plan)  # data, once for all runs
@@ -102,6 +103,7 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
             tested[run.number] = trained.tested[place]
             outcomes[run.number] = Outcome(*(of_runs[place] for of_runs in trained.outcome))
         learned = [trained.learned]
+        insights.add(feed, trained.tested, trained.learned)
 
         # The same settings and seeds on every speaker. No number below is of them.
         if program.final:
@@ -119,9 +121,10 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
         return {}
     outcome = Outcome(*map(np.array, zip(*(outcomes[run.number] for run in study.runs), strict=True)))
     metrics = files.write_results(workdir, study, tested, outcome, history_of(workdir, study, outcome), final_runs)
+    importance = insights.write(workdir)
     report = write_report(workdir)
     final_words = [describe_final([epochs for _, epochs in final_runs])] if final_runs else []
-    print(format_table(metrics), *final_words, f"report: {report}", sep="\n")
+    print(format_table(metrics), *final_words, *importance, f"report: {report}", sep="\n")
     return metrics
 
 

@@ -222,6 +222,9 @@ def _set_training(config: ConfigDict) -> None:
     config.memory_fraction = 0.9  # of a device's free memory that a program may need
     config.checkpoint_every = 5  # epochs
     config.tensorboard = True
+    config.explain = 0  # test utterances of each setting whose explanation the report shows
+    # Permutations of each stream and group of statistics among validation speakers, whose loss of score is reported.
+    config.importance = 0
     config.bootstrap = 1000  # draws of speakers for the intervals; 0: no intervals
 
 

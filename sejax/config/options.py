@@ -26,6 +26,8 @@ CHANGEABLE = (
     "tensorboard",
     "checkpoint_every",
     "bootstrap",
+    "explain",
+    "importance",
     "final",
     "data_dir",
     "corpora",  # their names and labels are in the data, which is compared

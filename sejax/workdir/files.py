@@ -33,6 +33,7 @@ from sejax.host.json_files import read_json, write_json
 from sejax.workdir import data
 from sejax.workdir.data import CONFIG, RUNS
 from sejax.workdir.gather import Part, gather_trained
+from sejax.workdir.insights import Insights as Insights
 from sejax.workdir.submissions import write_submissions
 from sejax.workdir.trained import METRICS, TRAINED
 
