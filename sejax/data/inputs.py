@@ -43,7 +43,7 @@ class Input:
         return int(self.settings["hop_length"]) if backbone is None else backbone.hop_length
 
     def statistic_groups(self, size: int, backbone: Backbone | None) -> list[str]:
-        """Returns the group of each of `size` statistics, in words; a feature that names none has numbers.
+        """Returns the group of each of `size` statistics, in words; a feature that names none has one, `statistics`.
 
         Those of a pretrained model are grouped by layer, or by mean and deviation where they are of one layer.
 
@@ -56,7 +56,7 @@ class Input:
             kinds = ["mean"] * backbone.hidden + ["deviation"] * backbone.hidden
             return kinds if states == 1 else [f"layer {state}" for state in range(states) for _ in kinds]
         named = FEATURES[self.feature].groups
-        return [str(number) for number in range(size)] if named is None else list(named(self.settings))
+        return ["statistics"] * size if named is None else list(named(self.settings))
 
     @staticmethod
     def from_json(tree: Mapping[str, Any]) -> "Input":

@@ -57,7 +57,7 @@ class Feature:
       check: Returns what is expected of each wrong setting; see `setting_check` for what is refused before.
       identity: Returns what tells stored features apart; by default the settings themselves.
       groups: Returns the group of each statistic, in words: what explanations and importance add up. Without it
-        statistics are numbered.
+        all are one group.
     """
 
     extract: Callable[..., Num[np.ndarray, "frames feature"]]

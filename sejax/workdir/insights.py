@@ -52,7 +52,7 @@ class Insights:
         if study.importance:
             sizes = {name: x.shape[-1] for name, x in program.data.statistics.items()}
             groups = {
-                name: given.statistic_groups(sizes[name], backbones.get(name)) if sizes[name] else []
+                name: given.statistic_groups(sizes[name], backbones.get(name))
                 for name, given in study.inputs[number].items()
             }
             parts = parts_of(program.network.model, groups)

@@ -1,8 +1,11 @@
 """The groups of statistics that explanations and importance add up."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from sejax.data.inputs import Input
 from sejax.features.registry import FEATURES, defaults
 from sejax.features.statistics import functional_names, functionals
 from sejax.features.stf import STF_NAMES
@@ -38,3 +41,9 @@ def test_short_term_features_are_grouped_by_what_they_measure():
     assert groups is not None
     assert set(groups(defaults("stf"))) == {"zcr", "energy", "spectral", "mfcc", "chroma"}
     assert groups(defaults("stf"))[: len(STF_NAMES)][-1] == "chroma"
+
+
+def test_a_feature_that_names_no_groups_has_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(FEATURES, "mfcc", replace(FEATURES["mfcc"], groups=None))
+    given = Input(feature="mfcc", settings=defaults("mfcc"), limit=None, dtype="float16")
+    assert given.statistic_groups(560, None) == ["statistics"] * 560
