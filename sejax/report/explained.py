@@ -67,7 +67,8 @@ def view_explanation(
         label=f"Level and what was looked at over time, {title}",
         seconds=tree["seconds"],
     )
-    legend = [("s3", "for"), ("s2", "against"), *((colours[name], name) for name in names)]
+    signs = [("s3", "for"), ("s2", "against")] if any("frames" in stream for stream in streams.values()) else []
+    legend = [*signs, *((colours[name], name) for name in names)]
     runs = f", mean of {count(tree['runs'], 'run')}" if tree["runs"] > 1 else ""
     what = f"the class {tree['output']}" if tree["task"] == "class" else tree["output"]
     return ExplanationView(
