@@ -73,6 +73,8 @@ class Study:
     data: Mapping[str, Any]  # of data.json
     n_bootstrap: int  # draws of speakers for the intervals
     chooses_setting: bool  # whether each fold chooses its setting
+    explain: int  # test utterances of each setting that are explained
+    importance: int  # permutations of each part of the input; 0: its importance is not measured
     noise_folders: Mapping[str, str]  # digests of the folders that corruptions draw from
 
     @property
@@ -225,6 +227,8 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         data=describe_data(corpus, prepared.seconds),
         n_bootstrap=config.bootstrap,
         chooses_setting=config.choose == "setting",
+        explain=config.explain,
+        importance=config.importance,
         noise_folders=prepared.folders,
     )
 

@@ -17,9 +17,9 @@ from sejax.engine.plan import format_plan, plan_programs
 from sejax.evaluation.tables import describe_final, format_table
 from sejax.report.page import write_data_page, write_report
 from sejax.workdir import files
-from sejax.workdir.again import train_again
+from sejax.workdir.insights import Insights
 from sejax.workdir.logs import history_of
-from sejax.workdir.train import train_runs
+from sejax.workdir.train import train_again, train_runs
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) -> dict[str, Any]:
@@ -88,11 +88,13 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
     tested: dict[int, Tested] = {}
     outcomes: dict[int, Outcome] = {}
     final_runs = []  # with their epochs
+    insights = Insights(study)
     for number, plan in enumerate(planned, 1):
         program = plan.placed.program
         feed = open_feed(plan)  # data, once for all runs
         trained = train_runs(study, feed, workdir, number, train)
         of_runs, best_epoch, learned = trained.tested, trained.outcome.best_epoch, [trained.learned]
+        insights.measure(number, feed, trained.learned)
 
         # Each run again, on its validation speakers too. Only these runs are tested then.
         if program.refit:
@@ -100,6 +102,7 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
             refit = train_again(study, again, workdir, number, "refit", best_epoch, train)
             of_runs = [run.tested_by(other) for run, other in zip(of_runs, refit.tested, strict=True)]
             learned = [refit.learned]
+        insights.explain(number, of_runs, learned[0])
 
         # The same settings and seeds on every speaker. No number below is of them.
         if program.final:
@@ -120,7 +123,8 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
         return {}
     outcome = Outcome(*map(np.array, zip(*(outcomes[run.number] for run in study.runs), strict=True)))
     metrics = files.write_results(workdir, study, tested, outcome, history_of(workdir, study, outcome), final_runs)
+    importance = insights.write(workdir)
     report = write_report(workdir)
     final_words = [describe_final([epochs for _, epochs in final_runs])] if final_runs else []
-    print(format_table(metrics), *final_words, f"report: {report}", sep="\n")
+    print(format_table(metrics), *final_words, *importance, f"report: {report}", sep="\n")
     return metrics

@@ -49,6 +49,8 @@ _WHOLE: dict[str, tuple[float, float]] = {
     "buckets": (1, 100),
     "batch_size": (1, 1e5),
     "bootstrap": (0, 1e6),
+    "explain": (0, 100),
+    "importance": (0, 1000),
     "model.layers": (0, 100),
     "model.stride": (1, 100),
     "model.width": (2, 1e5),

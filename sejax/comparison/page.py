@@ -9,7 +9,7 @@ from sejax.comparison.compare import LEVEL, Comparison, describe
 from sejax.comparison.tables import tables_of
 from sejax.evaluation.tables import Column
 from sejax.report.figures import Estimated, Figure, forest_panel
-from sejax.report.page import style, template
+from sejax.report.templating import style, template
 
 
 @dataclass(frozen=True)

@@ -197,6 +197,8 @@ CHECKS: Mapping[str, Check] = {
     "choose": one_of(("epoch", "setting")),
     "refit": FLAG,
     "final": FLAG,
+    "explain": whole(0, 100, "none"),
+    "importance": whole(0, 1000, "not measured"),
     "bootstrap": Check(
         lambda draws: is_number(draws) and isinstance(draws, int) and (draws == 0 or 20 <= draws <= 100_000),
         "0 (no intervals) or a whole number from 20 to 100,000",

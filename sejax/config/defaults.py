@@ -240,6 +240,9 @@ def _set_training(config: ConfigDict) -> None:
     config.memory_fraction = 0.9  # of a device's free memory that a program may need
     config.checkpoint_every = 5  # epochs
     config.tensorboard = True
+    config.explain = 0  # test utterances of each setting whose explanation the report shows
+    # Permutations of each stream and group of statistics among validation speakers, whose loss of score is reported.
+    config.importance = 0
     config.bootstrap = 1000  # draws of speakers for the intervals; 0: no intervals
 
 
@@ -286,7 +289,7 @@ STRUCTURAL = (
 """The options that a grid may also vary, at the price of a program for each combination."""
 
 
-DRAWN = tuple(name for name in STACKED if name != "weighting")
+DRAWN = tuple(name for name in STACKED if name not in ("weighting", "loss.class_weight", "loss.class_prior"))
 """The options that `config.search.between` may draw: the numbers among those of `STACKED`."""
 
 

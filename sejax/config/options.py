@@ -29,6 +29,8 @@ CHANGEABLE = (
     "bootstrap",
     "choose",
     "refit",
+    "explain",
+    "importance",
     "final",
     "data_dir",
     "corpora",  # their names and labels are in the data, which is compared

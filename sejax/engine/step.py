@@ -4,6 +4,7 @@
 nothing of a held-out speaker, not even a NaN, reaches the run's parameters.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -238,10 +239,22 @@ def predict_above(
     model: JointModel, frozen: Frozen, params: Any, run: Run, batch: Batch
 ) -> tuple[Float[Array, "batch class"], Float[Array, "batch dim"]]:
     """Returns `predict_step` of a batch that has passed through the frozen part of each tuned model."""
-    frames, masks, statistics = visible_inputs(batch, run, jnp.ones_like(batch.utterance, bool))
+    inputs = visible_inputs(batch, run, jnp.ones_like(batch.utterance, bool))
+    outputs, _ = predict_visible(model, frozen, params, run, inputs)
+    return outputs
+
+
+def predict_visible(
+    model: JointModel, frozen: Frozen, params: Any, run: Run, inputs: Any, *, mutable: Sequence[str] = ()
+) -> tuple[tuple[Float[Array, "batch class"], Float[Array, "batch dim"]], Any]:
+    """Returns `predict_above` of inputs as the run sees them, and the collections that are mutable.
+
+    Args:
+      inputs: of `visible_inputs`.
+    """
     rates = Rates(run.hparams.dropout, run.hparams.statistics_dropout)
     params = {**params, "trunk": _with_frozen(params["trunk"], frozen)}
-    outputs: Any = model.apply({"params": params}, frames, masks, statistics, rates)
+    outputs: Any = model.apply({"params": params}, *inputs, rates, mutable=list(mutable))
     return outputs
 
 

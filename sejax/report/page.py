@@ -11,11 +11,6 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import resources
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
 
 from sejax.build import Preview
 from sejax.corpora.describe import length
@@ -23,6 +18,7 @@ from sejax.evaluation.tables import COLUMNS, Column, describe_final
 from sejax.host.atomic import atomic_write
 from sejax.host.wording import count
 from sejax.report.data import view_data
+from sejax.report.explained import AID
 from sejax.report.read import (
     Audit,
     DroppedUtterance,
@@ -36,6 +32,7 @@ from sejax.report.read import (
 )
 from sejax.report.results import view_results
 from sejax.report.settings import view_settings
+from sejax.report.templating import style, template
 from sejax.workdir.files import DATA_PAGE, REPORT
 
 _MOST_ROWS = 500  # of a list in the audit; metrics.json has the rest
@@ -181,28 +178,10 @@ def render(study: Study) -> str:
         data=view_data(study.data),
         results=view_results(study),
         settings=view_settings(study),
+        explained_aid=AID,
         audit=_audit(study.audit),
         provenance=_provenance(study.provenance, study.final_epochs),
     )
-
-
-def style() -> Markup:
-    """Returns the stylesheet of all pages."""
-    return Markup(resources.files("sejax.report").joinpath("style.css").read_text(encoding="utf-8"))
-
-
-@cache
-def template(name: str) -> Template:
-    """Returns a template of the folder `templates`."""
-    environment = Environment(
-        loader=PackageLoader("sejax.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(name)
 
 
 def marks(protocol: Protocol) -> list[Mark]:
