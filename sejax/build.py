@@ -15,7 +15,7 @@ from sejax.data.durations import measure
 from sejax.data.inputs import Input
 from sejax.data.scales import normalise_by_group
 from sejax.engine import devices
-from sejax.engine.final import final_runs
+from sejax.engine.again import final_runs
 from sejax.engine.plan import Placement
 from sejax.engine.program import Program
 from sejax.engine.runs import (
@@ -72,6 +72,7 @@ class Study:
     audit: Mapping[str, Any]  # of metrics.json
     data: Mapping[str, Any]  # of data.json
     n_bootstrap: int  # draws of speakers for the intervals
+    chooses_setting: bool  # whether each fold chooses its setting
     noise_folders: Mapping[str, str]  # digests of the folders that corruptions draw from
 
     @property
@@ -224,6 +225,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         audit=audited,
         data=describe_data(corpus, prepared.seconds),
         n_bootstrap=config.bootstrap,
+        chooses_setting=config.choose == "setting",
         noise_folders=prepared.folders,
     )
 

@@ -117,9 +117,9 @@ def _last_words(workdir: str | None) -> str:
     if workdir is None:
         return "stopped: the data is not shown; the same command begins again"
     checkpoints = Path(workdir, "checkpoints")
-    saved, final = _newest(checkpoints), _newest(checkpoints / "final")
-    of_final = f" (of the final runs {final})" if final else ""
-    what = f"epoch {saved}{of_final} is saved in {workdir}" if saved else "no epoch is saved yet"
+    saved, again = _newest(checkpoints), {kind: _newest(checkpoints / kind) for kind in ("refit", "final")}
+    of_again = "".join(f" (of the {kind} runs {epoch})" for kind, epoch in again.items() if epoch)
+    what = f"epoch {saved}{of_again} is saved in {workdir}" if saved else "no epoch is saved yet"
     return f"stopped: {what}, computed features are kept; the same command continues"
 
 

@@ -1,11 +1,9 @@
 """The study, act by act: a corpus on disk becomes evaluated models of all folds, settings and seeds."""
 
 import os
-import sys
 import time
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,14 +13,14 @@ from ml_collections import ConfigDict
 
 from sejax import build
 from sejax.engine import devices
-from sejax.engine.checkpoint import Checkpoints, saved_epochs
 from sejax.engine.feed import Feed, Outcome, Tested, open_feed
 from sejax.engine.plan import format_plan, plan_programs
 from sejax.evaluation.selection import validate_runs
 from sejax.evaluation.tables import describe_final, format_table
 from sejax.report.page import write_data_page, write_report
 from sejax.workdir import files
-from sejax.workdir.logs import Logs, check_history, final_bar, history_of
+from sejax.workdir.again import train_again
+from sejax.workdir.logs import Logs, check_history, history_of
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) -> dict[str, Any]:
@@ -94,22 +92,25 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
     for number, plan in enumerate(planned, 1):
         program = plan.placed.program
         feed = open_feed(plan)  # data, once for all runs
-        checkpoints = Checkpoints(
-            files.checkpoint_folder(workdir, number, of=len(planned)), study=files.program_identity(workdir, program)
-        )
-        trained = _train(study, feed, workdir, checkpoints, train)
-        for place, run in enumerate(program.runs):
-            tested[run.number] = trained.tested[place]
-            outcomes[run.number] = Outcome(*(of_runs[place] for of_runs in trained.outcome))
-        learned = [trained.learned]
+        trained = _train(study, feed, workdir, number, train)
+        of_runs, best_epoch, learned = trained.tested, trained.outcome.best_epoch, [trained.learned]
+
+        # Each run again, on its validation speakers too. Only these runs are tested then.
+        if program.refit:
+            refit = train_again(study, feed.of(program.refit), workdir, number, "refit", best_epoch, train)
+            of_runs = [run.tested_by(again) for run, again in zip(of_runs, refit.tested, strict=True)]
+            learned = [refit.learned]
 
         # The same settings and seeds on every speaker. No number below is of them.
         if program.final:
-            folder = files.checkpoint_folder(workdir, number, of=len(planned), final=True)
-            final = _train_final(study, feed, workdir, folder, program.final_epochs(trained.outcome.best_epoch), train)
-            final_runs += [(run, n) for run, n in zip(program.final.runs, final.epochs.tolist(), strict=True) if n]
-            if final.params is not None:
-                learned.append(files.Part(program.final, final.epochs, final.params))
+            epochs = program.final_epochs(best_epoch)
+            final = train_again(study, feed.of(program.final), workdir, number, "final", epochs, train)
+            final_runs += final.trained
+            learned += [final.learned] * (final.learned.params is not None)
+
+        numbers = [run.number for run in program.runs]
+        tested |= dict(zip(numbers, of_runs, strict=True))
+        outcomes |= dict(zip(numbers, map(Outcome._make, zip(*trained.outcome, strict=True)), strict=True))
         if devices.leads():
             files.write_trained(workdir, study, number, learned)
         del feed  # the next program's data take its place
@@ -133,12 +134,13 @@ class _Trained(NamedTuple):
     learned: files.Part
 
 
-def _train(study: build.Study, feed: Feed, workdir: str, checkpoints: Checkpoints, train: bool) -> _Trained:
+def _train(study: build.Study, feed: Feed, workdir: str, number: int, train: bool) -> _Trained:
     """Trains the runs of one program from its newest checkpoint on, and tests each at its best epoch."""
     program, layout, schedule = feed.program, feed.layout, study.schedule
     runs, target, vad = program.runs, np.asarray(program.data.target), np.asarray(program.data.vad)
     patience = schedule.stops_after
 
+    checkpoints = files.open_checkpoints(workdir, program, number, of=len(study.programs))
     states = feed.init_states()
     best = feed.init_best(states)
     done = checkpoints.latest(evaluate=not train)
@@ -202,67 +204,3 @@ def _outcome(
     """Returns what the runs of a program have come to after an epoch; they end together."""
     finished = epoch >= schedule.epochs or bool(np.all(epoch - best_epoch >= schedule.stops_after))
     return Outcome(best_epoch, best_score, np.full_like(best_epoch, epoch), np.full(best_epoch.shape, finished))
-
-
-class _Final(NamedTuple):
-    """The runs of a program that have trained on every speaker, in the order of `Program.final.runs`."""
-
-    epochs: Int[np.ndarray, " run"]  # that each has trained; 0 if there is no such run
-    params: Any  # [run, ...], averaged, on the host; None if there are no such runs
-
-
-def _train_final(
-    study: build.Study, feed: Feed, workdir: str, folder: Path, epochs: Int[np.ndarray, " run"], train: bool
-) -> _Final:
-    """Trains the final runs of one program from their newest checkpoint on.
-
-    Args:
-      feed: of the folds, which are trained.
-      folder: of the checkpoints.
-      epochs: how long each final run trains; 0 if all its folds diverged.
-    """
-    none, last = _Final(np.zeros_like(epochs), None), int(epochs.max())
-    if not last or (not train and last not in saved_epochs(folder)):
-        _note_final(f"{workdir} has no final runs: {'--mode train trains them' if last else 'all folds diverged'}")
-        return none
-    feed = feed.of_final_runs()
-    runs, checkpoint_every = feed.program.runs, study.schedule.checkpoint_every
-    checkpoints = Checkpoints(folder, study=files.program_identity(workdir, feed.program, epochs))
-    states = feed.init_states()
-    best = feed.init_best(states)
-    done = checkpoints.latest(evaluate=not train)
-    if done:
-        restored = checkpoints.restore(done, feed.filled((states, best)))
-        states, best = feed.with_filled((states, best), restored)
-    if done < last:
-        bar = final_bar(last, len(runs), done) if devices.leads() else None
-        unscored = np.zeros(len(runs), np.float32)
-        with checkpoints.before_sigterm():
-            for epoch in range(done + 1, last + 1):
-                with jax.transfer_guard("disallow"):
-                    states, metrics = feed.train_epoch(states, epoch)
-                    best = feed.keep_best(best, states, unscored, epochs == epoch, epoch)
-                jax.block_until_ready((metrics, best))
-                stop = epoch == last or checkpoints.asked_to_end()
-                if bar:
-                    bar.update()
-                if epoch % checkpoint_every == 0 or stop:
-                    checkpoints.save(epoch, feed.filled((states, best)))
-                if stop:
-                    break
-            if bar:
-                bar.close()
-    checkpoints.close()
-
-    params = feed.layout.collect(best.params)
-    whole = np.all([np.isfinite(x).reshape(len(runs), -1).all(axis=1) for x in jax.tree.leaves(params)], axis=0)
-    for run, epoch, is_whole in zip(runs, epochs, whole, strict=True):
-        if not epoch or not is_whole:
-            why = "diverged" if epoch else "has no epochs, because all its folds diverged"
-            _note_final(f"the final run of setting {run.setting.name!r}, seed {run.seed}, {why}: it is left out")
-    return _Final(np.where(whole, epochs, 0), params)
-
-
-def _note_final(words: str) -> None:
-    if devices.leads():
-        print(f"note: {words}", file=sys.stderr)

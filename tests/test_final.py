@@ -35,14 +35,15 @@ SENTENCE = re.compile(
 def trained_runs() -> Iterator[list[Any]]:
     """Yields a list to which each program's final runs are added: their epochs and parameters."""
     found: list[Any] = []
-    train = sejax.study._train_final
+    train = sejax.study.train_again
 
     def kept(*arguments: Any) -> Any:
-        found.append(train(*arguments))
-        return found[-1]
+        again = train(*arguments)
+        found.append(again.learned)
+        return again
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sejax.study, "_train_final", kept)
+        patch.setattr(sejax.study, "train_again", kept)
         yield found
 
 
@@ -77,7 +78,7 @@ def by_hand(config: Any, epochs: np.ndarray) -> Any:
     """Trains the final runs of a study, and returns what each has averaged after its epochs."""
     study = build.build(config)
     (plan,) = plan_programs(study.programs, jax.devices(), study.placement, None)
-    return train(open_feed(plan).of_final_runs(), epochs)
+    return train(open_feed(plan).of(study.programs[0].final), epochs)
 
 
 def train(feed: Feed, epochs: np.ndarray) -> Any:
@@ -196,7 +197,7 @@ def test_nothing_is_compiled_for_them(config: Any):
         feed.keep_best(best, states, np.zeros(runs, np.float32), np.ones(runs, bool), 1)
         return [f._cache_size() for f in (compiled.init_runs, compiled.keep_best, compiled.train_epoch)]
 
-    final = feed.of_final_runs()
+    final = feed.of(feed.program.final)
     assert final.shared is feed.shared and final.plan.compiled is feed.plan.compiled
     assert once(feed) == once(final)
     # The chunks behind those that hold the final runs are not trained.

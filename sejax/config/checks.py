@@ -182,6 +182,8 @@ CHECKS: Mapping[str, Check] = {
     "memory_fraction": number(0.01, 1),
     "checkpoint_every": whole(1, 100_000),
     "tensorboard": FLAG,
+    "choose": one_of(("epoch", "setting")),
+    "refit": FLAG,
     "final": FLAG,
     "bootstrap": Check(
         lambda draws: is_number(draws) and isinstance(draws, int) and (draws == 0 or 20 <= draws <= 100_000),

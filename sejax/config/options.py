@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ CHANGEABLE = (
     "tensorboard",
     "checkpoint_every",
     "bootstrap",
+    "choose",
+    "refit",
     "final",
     "data_dir",
     "corpora",  # their names and labels are in the data, which is compared
@@ -89,9 +92,20 @@ def check_config(config: ConfigDict) -> None:
     _expect("model.width", width, width % (2 * heads) == 0, f"a multiple of 2 * model.heads = {2 * heads}")
     most = LARGEST_SEED + 1 - config.seed
     _expect("seeds", config.seeds, config.seeds <= most, f"at most {most}: the last seed is {LARGEST_SEED:,}")
+    expected = "epoch where fewer than two settings of the grid train the same tasks"
+    _expect("choose", config.choose, config.choose == "epoch" or _comparable(config) > 1, expected)
     trains_vad = min(config.grid.alpha or (config.alpha,)) < 1
     few = trains_vad and config.batch_size < VAD_LOSSES[config.loss.vad].least_rows
     _expect("batch_size", config.batch_size, not few, f"2 or more: one utterance has no loss {config.loss.vad}")
+
+
+def _comparable(config: ConfigDict) -> int:
+    """Returns the number of settings that train all tasks which any setting trains."""
+    alphas = tuple(config.grid.alpha) or (config.alpha,)
+    trained = [(alpha > 0, alpha < 1) for alpha in alphas]  # class, VAD
+    most = tuple(map(max, zip(*trained, strict=True)))
+    others = (len(values) for name, values in grid_of(config).items() if name != "alpha")
+    return sum(tasks == most for tasks in trained) * math.prod(others)
 
 
 def _check_names(config: ConfigDict) -> None:

@@ -1,7 +1,7 @@
 """The order in which utterances are visited: the batches of an epoch and of a prediction."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
@@ -40,6 +40,9 @@ class Pool(NamedTuple):
     utterances: Bool[np.ndarray, " utterance"] | None  # None: all
 
 
+_EVERYONE = Pool("", None)
+
+
 def count_batches(
     utterances: Sequence[Int[AnyArray, " _row"]],
     *,
@@ -52,6 +55,24 @@ def count_batches(
     return [-(-n // batch_size) for n in of_buckets]
 
 
+def batches_of_pools(
+    utterances: Sequence[Int[AnyArray, " _row"]],
+    *,
+    orders: Sequence[tuple[int, Bool[np.ndarray, " utterance"]]],
+    pools: Sequence[Pool],
+    batch_size: int,
+    visits: Float[np.ndarray, " utterance"] | None = None,
+) -> dict[str, list[int]]:
+    """Returns `count_batches` of the orders of each pool, by its name."""
+    orders_of: dict[str, list[tuple[int, Bool[np.ndarray, " utterance"]]]] = {}
+    for order, pool in zip(orders, pools, strict=True):
+        orders_of.setdefault(pool.name, []).append(order)
+    return {
+        name: count_batches(utterances, orders=own, batch_size=batch_size, visits=visits)
+        for name, own in orders_of.items()
+    }
+
+
 def epoch_order(
     utterances: Sequence[Int[AnyArray, " _row"]],
     *,
@@ -59,7 +80,7 @@ def epoch_order(
     epoch: int,
     batch_size: int,
     views: int,
-    n_batches: Sequence[int] | None = None,
+    n_batches: Mapping[str, Sequence[int]] | None = None,
     corruptions: int = 0,
     corrupted: Sequence[float] = (),
     pools: Sequence[Pool] | None = None,
@@ -82,7 +103,7 @@ def epoch_order(
       epoch: Number of the epoch.
       batch_size: Utterances in a batch.
       views: Number of views of clean speech.
-      n_batches: Batches of each bucket, where they are not as many as these orders need.
+      n_batches: Batches of each bucket by the name of the pool, where they are not as many as these orders need.
       corruptions: Number of corrupted views.
       corrupted: Share of the utterances that each order draws from them, if there are any.
       pools: The pool of each order; without pools all orders have one, which has all utterances. The orders of a pool
@@ -90,17 +111,8 @@ def epoch_order(
       visits: How often an utterance is visited, 1 or more; without, all once.
       numbered: Whether the steps have numbers though all orders have all of them.
     """
-    pools = pools or [Pool("", None)] * len(orders)
-    needed = {
-        pool.name: n_batches
-        or count_batches(
-            utterances,
-            orders=[order for order, own in zip(orders, pools, strict=True) if own.name == pool.name],
-            batch_size=batch_size,
-            visits=visits,
-        )
-        for pool in pools
-    }
+    pools = pools or [_EVERYONE] * len(orders)
+    needed = n_batches or batches_of_pools(utterances, orders=orders, pools=pools, batch_size=batch_size, visits=visits)
     rounds, steps = plan_rounds([max(of_bucket) for of_bucket in zip(*needed.values(), strict=True)])
     shapes = [(rounds, n) for n in steps]
     numbered |= len(needed) > 1
@@ -154,7 +166,7 @@ class Shuffle:
     views: int
     corruptions: int = 0
     corrupted: Sequence[float] = ()
-    n_batches: Sequence[int] | None = None
+    n_batches: Mapping[str, Sequence[int]] | None = None
     pools: Sequence[Pool] | None = None
     visits: Float[np.ndarray, " utterance"] | None = None
     numbered: bool = False
@@ -163,18 +175,33 @@ class Shuffle:
         """Returns the batches of an epoch."""
         return epoch_order(epoch=epoch, **{field.name: getattr(self, field.name) for field in fields(self)})
 
-    def of(self, orders: Sequence[tuple[int, Bool[np.ndarray, " utterance"]]], corrupted: Sequence[float]) -> "Shuffle":
-        """Returns the shuffle of as many other orders, whose arrays have the same shapes."""
-        n_batches = count_batches(self.utterances, orders=self.orders, batch_size=self.batch_size, visits=self.visits)
-        numbered = self.numbered or len({pool.name for pool in self.pools or ()}) > 1
+    def of(
+        self,
+        orders: Sequence[tuple[int, Bool[np.ndarray, " utterance"]]],
+        corrupted: Sequence[float],
+        *,
+        pooled: bool = False,
+    ) -> "Shuffle":
+        """Returns the shuffle of as many other orders, whose arrays have the same shapes.
+
+        Args:
+          orders: seed and visited utterances; where there are fewer, they are repeated.
+          corrupted: share of the utterances of each order that are drawn from corrupted views.
+          pooled: whether each order stays in the pool of the one whose place it takes, with as many batches.
+        """
+        own = self.pools or [_EVERYONE] * len(self.orders)
+        pools = own if pooled else [_EVERYONE] * len(own)
+        n_batches = batches_of_pools(
+            self.utterances, orders=self.orders, pools=pools, batch_size=self.batch_size, visits=self.visits
+        )
         places = [n % len(orders) for n in range(len(self.orders))]
         return replace(
             self,
             orders=[orders[place] for place in places],
             corrupted=[corrupted[place] for place in places],
             n_batches=n_batches,
-            pools=None,
-            numbered=numbered,
+            pools=self.pools if pooled else None,
+            numbered=self.numbered or len({pool.name for pool in own}) > 1,
         )
 
 

@@ -17,21 +17,26 @@ from sejax.data.types import Data
 from sejax.engine import devices, epoch
 from sejax.engine.epoch import Best, Chunk, EpochMetrics, Shared, StreamedStep
 from sejax.engine.plan import Planned
+from sejax.engine.program import Program
 from sejax.engine.step import State
 from sejax.models.joint import mixing_scores
-
-HELD_OUT = ("val", "test")
-"""The splits that are predicted at a run's best epoch. Metrics are of "test" alone; "val" calibrates the run."""
 
 
 class Tested(NamedTuple):
     """The predictions of a run for its held-out utterances at its best epoch; utterance -1 is padding."""
 
     utterance: Int[np.ndarray, " column"]
-    split: Shaped[np.ndarray, " column"]  # text, of HELD_OUT
+    split: Shaped[np.ndarray, " column"]  # text: metrics are of "test" alone, "val" calibrates the run
     prob: Float[np.ndarray, "column class"]
     vad: Float[np.ndarray, "column dim"]  # half scales
     mixing_scores: dict[str, Float[np.ndarray, " _layer"]]  # by pretrained stream; the weights are their softmax
+
+    def tested_by(self, other: "Tested") -> "Tested":
+        """Returns the predictions of this run for validation, and those of its refit run, for test utterances."""
+        validated = self.split == "val"
+        own = (x[validated] for x in self[:-1])
+        utterance, split, prob, vad = (np.concatenate(parts) for parts in zip(own, other[:-1], strict=True))
+        return Tested(utterance, split, prob, vad, other.mixing_scores)
 
 
 class Outcome(NamedTuple):
@@ -59,10 +64,9 @@ class Feed(ABC):
         self.chunk = Chunk(*(devices.put(part, sharding) for part, sharding in parts))
         self.n_chunks = self.replicate(np.int32(self.layout.filled))
 
-    def of_final_runs(self) -> "Feed":
-        """Returns a feed of the same compiled program for the runs that train on every speaker (`Program.final`)."""
-        assert self.program.final is not None
-        return type(self)(replace(self.plan, placed=self.placed.of_final_runs()), self.shared)
+    def of(self, program: Program) -> "Feed":
+        """Returns a feed of the same compiled program for runs that train again."""
+        return type(self)(replace(self.plan, placed=self.placed.of(program)), self.shared)
 
     def replicate(self, tree: Any) -> Any:
         """Puts arrays that all runs read on every device."""
@@ -121,12 +125,13 @@ class Feed(ABC):
 
     def test(self, best: Best) -> list[Tested]:
         """Predicts the held-out utterances of each run at its best epoch."""
-        outputs = [self.predict(best.params, split) for split in HELD_OUT]
+        splits = tuple(self.program.rows)
+        outputs = [self.predict(best.params, split) for split in splits]
         mixing = mixing_scores(self.network.model.streams, best.params)
         outputs, mixing = self.layout.collect((outputs, mixing))
         prob, vad = (np.concatenate(parts, axis=1) for parts in zip(*outputs, strict=True))
-        columns = np.concatenate([self.program.columns[split] for split in HELD_OUT], axis=1)
-        split = np.repeat(HELD_OUT, [self.program.columns[name].shape[1] for name in HELD_OUT])
+        columns = np.concatenate([self.program.columns[split] for split in splits], axis=1)
+        split = np.repeat(splits, [self.program.columns[name].shape[1] for name in splits])
         return [
             Tested(columns[run.fold], split, prob[i], vad[i], {name: scores[i] for name, scores in mixing.items()})
             for i, run in enumerate(self.program.runs)

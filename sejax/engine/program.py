@@ -12,8 +12,8 @@ from jaxtyping import Int
 
 from sejax.data.prefetch import largest_blocks, visits_of_epoch, visits_of_prediction
 from sejax.data.types import Bucket, Data, Order
+from sejax.engine.again import median_epochs
 from sejax.engine.epoch import Chunk
-from sejax.engine.final import median_epochs
 from sejax.engine.runs import Layout, Learnable, RunKey, lay_out, learnable
 from sejax.engine.step import Frozen, Network, Run, StepMetrics
 from sejax.engine.tasks import Task
@@ -37,7 +37,10 @@ class Program:
     order_of_run: Int[np.ndarray, " run"] | None  # None: by seed, shared by the runs of a chunk
     shuffle: Callable[[int], Order]  # of an epoch
     rounds: Int[np.ndarray, " run"] | None = None  # in which each run has steps; None: all of an order's
-    final: "Program | None" = None  # these settings and seeds on every speaker, as arrays of the same shapes
+    # Runs that train again, as arrays of the same shapes: these with validation speakers too, and these settings and
+    # seeds on every speaker.
+    refit: "Program | None" = None
+    final: "Program | None" = None
 
     @property
     def fold(self) -> Int[np.ndarray, " run"]:
@@ -77,7 +80,7 @@ class Program:
         """The utterances in the largest streamed block of each bucket: in training ("train"), and by split."""
         recipe = self.network.recipe
         epochs = range(1, recipe.steps.total // recipe.steps.epoch + 1)
-        shuffles = [self.shuffle, *([self.final.shuffle] if self.final else [])]
+        shuffles = [program.shuffle for program in (self, self.refit, self.final) if program]
         orders = (shuffle(epoch) for shuffle in shuffles for epoch in epochs)
         train = largest_blocks(visit for order in orders for visit in visits_of_epoch(order))
         return {"train": train} | {name: largest_blocks(visits_of_prediction(rows)) for name, rows in self.rows.items()}
@@ -128,11 +131,9 @@ class Placed:
         """The number of each run's fold."""
         return self.layout.scatter(self.program.fold)
 
-    def of_final_runs(self) -> "Placed":
-        """Returns the program's final runs as arrays of the same shapes."""
+    def of(self, program: Program) -> "Placed":
+        """Returns runs that train again (`Program.refit`, `Program.final`) as arrays of the same shapes."""
         chunks, slots = self.layout.run.shape
-        program = self.program.final
-        assert program is not None
         return replace(self, program=program, layout=lay_out(program.runs, slots=slots, chunks=chunks))
 
     def rows(self, split: str) -> tuple[Int[np.ndarray, "chunk slot _batch _row"], ...]:

@@ -44,6 +44,10 @@ class Predictions:
         """Returns the rows of a mask, or the rows at these places in this order."""
         return replace(self, **{name: getattr(self, name)[rows] for name in _COLUMNS})
 
+    def named(self, setting: str) -> "Predictions":
+        """Returns the same rows as those of a setting of this name."""
+        return replace(self, setting=np.full(len(self.setting), setting))
+
     def of(self, split: str) -> "Predictions":
         """Returns the rows of a split, "val" or "test"."""
         return self.select(self.split == split)

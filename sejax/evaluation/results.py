@@ -1,6 +1,6 @@
 """The results of a study, from the arrays of its programs: the predictions and the tree of metrics.json."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,11 +8,19 @@ from jaxtyping import Int
 
 from sejax.corpora.schema import DIMENSIONS, Corpus
 from sejax.engine.feed import Outcome, Tested
-from sejax.engine.runs import Learnable, RunKey
+from sejax.engine.runs import Learnable, RunKey, Setting
 from sejax.evaluation.baselines import class_mean_lookup, majority_class
 from sejax.evaluation.calibration import calibrate
 from sejax.evaluation.intervals import score_groups, summarise
 from sejax.evaluation.metrics import confusion_matrix
+from sejax.evaluation.nested import (
+    CHOICE,
+    CHOSEN,
+    choose_settings,
+    comparable_settings,
+    cost_of_choice,
+    with_chosen,
+)
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.selection import diverged_epochs, selection_scores, trained_outputs, unselected_runs
 from sejax.evaluation.test_sets import score_test_sets
@@ -92,6 +100,7 @@ def compute_metrics(
     corpus_facts: Mapping[str, Any],
     audit: Mapping[str, Any],
     n_bootstrap: int,
+    nested: bool = False,
 ) -> dict[str, Any]:
     """Returns the tree of metrics.json: every setting with its intervals and parts, and the baselines.
 
@@ -109,6 +118,9 @@ def compute_metrics(
     Where there are several test sets, `tests` has the metrics of each, see `score_test_sets`. In a matrix of corpora
     the folds within a corpus are in these cells alone: every other number is of folds that test on other corpora.
 
+    With nested choice the first of the settings is `chosen`, whose rows in a fold are those of the setting that the
+    fold has chosen: `choice` has these settings by fold, and what the best in hindsight would have gained.
+
     Args:
       predictions: of all runs.
       runs: of all programs.
@@ -122,7 +134,11 @@ def compute_metrics(
       corpus_facts: stored as they are.
       audit: stored as it is.
       n_bootstrap: draws of speakers for the intervals.
+      nested: whether each fold chooses its setting.
     """
+    choice = choose_settings(runs, outcome.best_score) if nested else {}
+    chosen_in = {folds[fold].name: setting.name for fold, setting in choice.items()}
+    predictions = with_chosen(predictions, chosen_in)
     votes = {
         u.id: np.array([u.distribution.get(name, 0.0) for name in corpus.classes])
         for u in corpus.utterances
@@ -140,7 +156,9 @@ def compute_metrics(
     # Without classes there is nothing to look up and no majority.
     lookup = class_mean_lookup(predictions, label, vad, folds, n_bootstrap=n_bootstrap) if corpus.classes else {}
     majority = majority_class(predictions, label, folds, n_bootstrap=n_bootstrap) if corpus.classes else {}
-    setting_of = {run.setting.name: run.setting for run in runs}
+    runs_of = {CHOSEN: [run for run in runs if chosen_in.get(folds[run.fold].name) == run.setting.name]}
+    for run in runs:
+        runs_of.setdefault(run.setting.name, []).append(run)
     ensembles = {}
     if len({run.seed for run in runs}) > 1:
         averaged = summarise(predictions.average_seeds(), n_bootstrap=n_bootstrap)
@@ -148,40 +166,29 @@ def compute_metrics(
     history = list(history)
     diverged, unselected = diverged_epochs(history), unselected_runs(history)
     best_epoch = dict(enumerate(outcome.best_epoch.tolist()))
-    scores = selection_scores([*history, *_lost_rows(history, runs, outcome)], best_epoch)
-    settings = []
+    scored = [*history, *_lost_rows(history, runs, outcome)]
+    chosen = {run.number for run in runs_of[CHOSEN]}
+    scored += [{**row, "setting": CHOSEN} for row in scored if row["run"] in chosen]
+    scores = selection_scores(scored, best_epoch)
+    settings: list[dict[str, Any]] = []
     for entry in summarise(predictions, n_bootstrap=n_bootstrap):
         name = entry["name"]
+        own = runs_of[name]
         setting = {
             "name": name,
-            "values": dict(setting_of[name].values),
+            "values": _common_values([run.setting for run in own]),
             "metrics": entry["metrics"],
             "baselines": {"class_mean_lookup": lookup[name]} if lookup.get(name) else {},
             "calibration": calibration[name],
             **({"tests": cells[name]} if name in cells else {}),
         }
-        trains = setting_of[name].trains
-        own = [run for run in runs if run.setting.name == name]
-        numbers = [run.number for run in own]
-        trained = int(outcome.trained[numbers].min())
-        gaps = {
-            "unfinished": {} if outcome.finished[numbers].all() else {"trained": trained, "epochs": epochs},
-            "diverged": [
-                {
-                    "fold": folds[run.fold].name,
-                    "seed": run.seed,
-                    "epoch": diverged[run.number],
-                    "best_epoch": int(outcome.best_epoch[run.number]),
-                }
-                for run in own
-                if run.number in diverged
-            ],
-            "untrained": _untrained(own, folds, learnable, predictions),
-            "unselected": list(dict.fromkeys(folds[run.fold].name for run in own if run.number in unselected)),
-            "unpredicted": {task: n for task, n in entry.get("unpredicted", {}).items() if trains(task)},
-            "ccc_mean_over": _mean_over(entry["metrics"], predictions),
-        }
+        gaps = _gaps(own, folds, outcome, epochs, diverged, unselected)
+        gaps |= _unpredicted(own, folds, learnable, predictions, entry)
         settings.append(setting | ensembles.get(name, {}) | {key: value for key, value in gaps.items() if value})
+    if choice:
+        possible = {setting.name for setting in comparable_settings([own[0].setting for own in runs_of.values()])}
+        others = {setting["name"]: setting["metrics"] for setting in settings if setting["name"] in possible}
+        settings[0][CHOICE] = {"folds": chosen_in, "hindsight": cost_of_choice(settings[0]["metrics"], others)}
     return {
         "protocol": dict(protocol),
         "corpus": dict(corpus_facts),
@@ -189,6 +196,55 @@ def compute_metrics(
         "baselines": {"majority": majority},
         "audit": dict(audit),
     }
+
+
+def _gaps(
+    runs: Sequence[RunKey],
+    folds: Sequence[Fold],
+    outcome: Outcome,
+    epochs: int,
+    diverged: Mapping[int, int],
+    unselected: Collection[int],
+) -> dict[str, Any]:
+    """Returns what is missing in the training of the runs of a row of the table."""
+    numbers = [run.number for run in runs]
+    trained = int(outcome.trained[numbers].min())
+    return {
+        "unfinished": {} if outcome.finished[numbers].all() else {"trained": trained, "epochs": epochs},
+        "diverged": [
+            {
+                "fold": folds[run.fold].name,
+                "seed": run.seed,
+                "epoch": diverged[run.number],
+                "best_epoch": int(outcome.best_epoch[run.number]),
+            }
+            for run in runs
+            if run.number in diverged
+        ],
+        "unselected": list(dict.fromkeys(folds[run.fold].name for run in runs if run.number in unselected)),
+    }
+
+
+def _unpredicted(
+    runs: Sequence[RunKey],
+    folds: Sequence[Fold],
+    learnable: Mapping[int, Learnable],
+    predictions: Predictions,
+    entry: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Returns what is missing in the predictions of a row of the table, given its entry of `summarise`."""
+    trains = runs[0].setting.trains
+    return {
+        "untrained": _untrained(runs, folds, learnable, predictions),
+        "unpredicted": {task: n for task, n in entry.get("unpredicted", {}).items() if trains(task)},
+        "ccc_mean_over": _mean_over(entry["metrics"], predictions),
+    }
+
+
+def _common_values(settings: Sequence[Setting]) -> dict[str, Any]:
+    """Returns the options that have the same value in all settings."""
+    first, *others = (setting.values for setting in settings)
+    return {name: value for name, value in first.items() if all(values[name] == value for values in others)}
 
 
 def _lost_rows(

@@ -1,11 +1,13 @@
 """Metrics as text: one way to write a number with its interval, and the table for the terminal."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sejax.corpora.schema import DIMENSIONS
 from sejax.evaluation.metrics import CLASS_METRICS
+from sejax.evaluation.nested import CHOICE
 from sejax.host.wording import count
 
 _MOST_NAMES = 3  # in a remark; metrics.json has all
@@ -60,6 +62,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         cells = [COLUMNS[key].estimate(row[key]) if key in row else "-" for key in shown]
         lines.append("  ".join([name.ljust(first), *(cell.center(19) for cell in cells)]).rstrip())
     lines += [line for setting in metrics["settings"] for line in _test_sets(setting)]
+    lines += [f"{setting['name']}: {describe_choice(setting)}" for setting in metrics["settings"] if CHOICE in setting]
     lines += [*remarks(metrics), *_calibration([setting.get("calibration", {}) for setting in metrics["settings"]])]
     protocol = metrics["protocol"]
     lines.append(
@@ -118,6 +121,21 @@ def _calibration(of_settings: Sequence[Mapping[str, Any]]) -> list[str]:
 def _range(values: Sequence[float], form: str) -> str:
     low, high = format(min(values), form), format(max(values), form)
     return low if low == high else f"{low} to {high}"
+
+
+def describe_choice(setting: Mapping[str, Any]) -> str:
+    """Returns what the row `chosen` is, and what the choice has cost, given its entry in metrics.json."""
+    often = Counter(setting[CHOICE]["folds"].values()).most_common()
+    names = _first([f"{name} in {count(n, 'fold')}" for name, n in often], ", ")
+    found = setting[CHOICE]["hindsight"]
+    gaps = [
+        f"{COLUMNS[key].title} {COLUMNS[key].number(found[key]['pooled'])} ({found[key]['setting']}, "
+        f"{COLUMNS[key].number(found[key]['gap'])} more)"
+        for key in ("ua", "ccc_mean")
+        if key in found
+    ]
+    hindsight = f". The best row in hindsight has {' and '.join(gaps)}: nobody can claim it" if gaps else ""
+    return f"each fold takes the setting that is best on its own validation speakers: {names}{hindsight}"
 
 
 def remarks(metrics: Mapping[str, Any]) -> list[str]:

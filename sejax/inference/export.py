@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from sejax.data.inputs import Input
 from sejax.errors import InputError
+from sejax.evaluation.nested import CHOICE
 from sejax.evaluation.selection import comparable_scores
 from sejax.host.atomic import atomic_folder, require_replaceable
 from sejax.host.wording import count
@@ -105,7 +106,7 @@ def _read_metrics(workdir: str) -> dict[str, Any]:
 
 def _setting(metrics: Mapping[str, Any], name: str | None, workdir: str) -> Mapping[str, Any]:
     """Returns the entry of a setting in metrics.json: the one of that name, or the best on validation."""
-    by_name = {entry["name"]: entry for entry in metrics["settings"]}
+    by_name = {entry["name"]: entry for entry in metrics["settings"] if CHOICE not in entry}
     if name is None:
         scores = {entry: by_name[entry].get("selection_score") for entry in by_name}
         comparable = comparable_scores(scores, {entry: by_name[entry]["metrics"] for entry in by_name})

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool
@@ -17,7 +17,7 @@ _MINIMUM = 3  # one part for training, one for validation, one for testing
 
 @dataclass(frozen=True)
 class Fold:
-    """One division of the utterances: three disjoint masks, none of them empty but those of `everyone`.
+    """One division of the utterances: three disjoint masks, none of them empty but those of `everyone` and `refitted`.
 
     Args:
       name: of the fold, unique among the folds of a study.
@@ -156,6 +156,11 @@ def everyone(folds: Sequence[Fold]) -> Fold:
     """Returns the division that trains on every utterance of the folds, and holds out none."""
     train = folds[0].train
     return Fold(name="all", train=np.ones_like(train), val=np.zeros_like(train), test=np.zeros_like(train))
+
+
+def refitted(fold: Fold) -> Fold:
+    """Returns the division that also trains on the fold's validation utterances, and tests on the same."""
+    return replace(fold, train=fold.train | fold.val, val=np.zeros_like(fold.val))
 
 
 def column(utterances: Sequence[Utterance], name: str) -> np.ndarray:

@@ -102,6 +102,8 @@ def describe_protocol(
     seeds: int,
     folds: Sequence[Fold],
     most: int,
+    chooses_setting: bool = False,
+    refit: bool = False,
 ) -> dict[str, Any]:
     """Returns the description of a study's protocol that its numbers have to be quoted with, as a tree for JSON.
 
@@ -113,12 +115,15 @@ def describe_protocol(
       seeds: number of seeds.
       folds: of the study.
       most: see `make_folds`.
+      chooses_setting: whether each fold also chooses a setting where it chooses the epoch.
+      refit: whether the runs that are tested are trained again on training and validation speakers.
     """
     transductive = normalisation != "train"
-    words = [
-        PROTOCOLS[name].sentence,
-        "epoch chosen on the TEST speakers: optimistic" if select_on_test else "epoch chosen on validation",
-    ]
+    chosen = "epoch and setting (row chosen)" if chooses_setting else "epoch"
+    where = "on the TEST speakers: optimistic" if select_on_test else "on validation"
+    words = [PROTOCOLS[name].sentence, f"{chosen} chosen {where}"]
+    if refit:
+        words.append("then trained again on training and validation speakers, and tested once")
     if most:
         words.insert(1, f"speakers dealt to {count(most, 'fold')} at most")
     within = [fold.name for fold in folds if fold.within]
@@ -135,6 +140,7 @@ def describe_protocol(
         "transductive": transductive,
         "select_on_test": select_on_test,
         "optimistic": select_on_test or shared_speakers,
+        **({"refit": True} if refit else {}),
         **({"shared_speakers": True} if shared_speakers else {}),
         **({"within": within} if within else {}),
         "seeds": seeds,

@@ -239,6 +239,8 @@ def _choice(study: Study) -> tuple[str, str]:
     """Returns the words before and after the name of the best setting."""
     if len(study.settings) == 1:
         return "Setting ", "."
+    if study.best.choice:
+        return "Of " + count(study.n_settings, "setting") + ", the row ", f": {study.best.about_choice}."
     where = "on the test speakers" if study.protocol.select_on_test else "on validation speakers"
     score = study.comparable_scores.get(study.best.name)
     if score is None:

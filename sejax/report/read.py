@@ -11,10 +11,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sejax.errors import InputError
+from sejax.evaluation.nested import CHOICE, with_chosen
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.results import with_parts
 from sejax.evaluation.selection import check_rows, comparable_scores, read_history, selection_scores
-from sejax.evaluation.tables import COLUMNS, Column, remarks
+from sejax.evaluation.tables import COLUMNS, Column, describe_choice, remarks
 from sejax.host.json_files import read_json
 from sejax.workdir.data import digest
 from sejax.workdir.files import CONFIG, DATA, HISTORY, LAYER_WEIGHTS, PREDICTIONS, RUNS
@@ -196,6 +197,8 @@ class Setting:
     speakers: Sequence[Scores]
     genders: Sequence[Scores]  # empty where the corpus says none
     tests: Sequence[Mapping[str, Any]]  # the cells of a matrix, or the test sets; empty where there is but one
+    choice: Mapping[str, str]  # of the row `chosen` the setting of each fold; empty for a setting
+    about_choice: str  # what it has cost
 
     @property
     def gain(self) -> float | None:
@@ -238,6 +241,15 @@ class Study:
     def columns(self) -> list[Column]:
         """The metrics that any setting has."""
         return [column for key, column in COLUMNS.items() if any(key in setting.metrics for setting in self.settings)]
+
+    @property
+    def n_settings(self) -> int:
+        """The number of settings, of which the row `chosen` is none."""
+        return sum(not setting.choice for setting in self.settings)
+
+    def runs_of(self, setting: Setting) -> list[Run]:
+        """Returns the runs of a setting, or those that the folds chose."""
+        return [run for run in self.runs if run.setting == setting.choice.get(run.fold, setting.name)]
 
     @cached_property
     def comparable_scores(self) -> dict[str, float]:
@@ -283,6 +295,8 @@ def _read_files(workdir: str, folder: Path) -> Study:
     )
     _check_same_data(workdir, tree, config)
     predictions = Predictions.read(str(folder / PREDICTIONS))
+    for setting in tree["settings"]:
+        predictions = with_chosen(predictions, setting.get(CHOICE, {}).get("folds", {}))
     if diagonal := tree["protocol"].get("within"):  # in the cells of the matrix alone
         predictions = predictions.select(~np.isin(predictions.fold, diagonal))
     history = read_history(str(folder / HISTORY)) if (folder / HISTORY).is_file() else []
@@ -351,6 +365,8 @@ def _setting(tree: Mapping[str, Any]) -> Setting:
         speakers=[Scores(entry["speaker"], entry["utterances"], entry["metrics"]) for entry in tree["speakers"]],
         genders=[Scores(entry["gender"], entry["utterances"], entry["metrics"]) for entry in tree.get("genders", ())],
         tests=tree.get("tests", ()),
+        choice=tree[CHOICE]["folds"] if CHOICE in tree else {},
+        about_choice=describe_choice(tree) if CHOICE in tree else "",
     )
 
 

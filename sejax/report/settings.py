@@ -105,8 +105,9 @@ def view_settings(study: Study) -> list[SettingView]:
 def _view(
     study: Study, setting: Setting, rows: Predictions, anchor: str, limits: tuple[float, float] | None
 ) -> SettingView:
-    runs = [run for run in study.runs if run.setting == setting.name]
-    facts = [(name, _plain(value)) for name, value in setting.values.items()]
+    runs = study.runs_of(setting)
+    facts = [(f"chosen by fold {fold}", name) for fold, name in setting.choice.items()]
+    facts += [(name, _plain(value)) for name, value in setting.values.items()]
     facts += [
         (f"RMSE {name}", f"{setting.metrics[f'rmse_{name}'].pooled:.3f}")
         for name in DIMENSIONS
@@ -208,9 +209,9 @@ def _score_table(
 
 def _curves(study: Study, setting: Setting, runs: Sequence[Run], anchor: str) -> Figures:
     """Returns losses, validation scores and task weights over epochs."""
-    history = [row for row in study.history if row["setting"] == setting.name]
-    chosen = np.array([run.best_epoch for run in runs])
     row_of = {run.number: row for row, run in enumerate(runs)}
+    history = [row for row in study.history if row["run"] in row_of]
+    chosen = np.array([run.best_epoch for run in runs])
     n_epochs = max([row["epoch"] for row in history] + chosen.tolist())  # rows may have been lost
 
     def values(name: str) -> Float[np.ndarray, "run epoch"]:

@@ -35,7 +35,7 @@ from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, StreamSpec, Trunk
 from sejax.pretrained.convert import Pretrained, load_checkpoint
 from sejax.pretrained.finetune import divide
-from sejax.protocols.folds import Fold, everyone
+from sejax.protocols.folds import Fold, everyone, refitted
 from sejax.resolve.streams import hop_length, read_layer, stream_spec
 
 PREDICT_BATCH = 64
@@ -71,7 +71,7 @@ def make_program(
     data: Data,
     checkpoints: Mapping[str, Pretrained],
 ) -> Program:
-    """Returns the program that trains all runs of one structure, those of the folds and the final ones."""
+    """Returns the program that trains all runs of one structure: those of the folds, and those that train again."""
     specs = tuple(stream_spec(config, checkpoints, name) for name in config.streams)
     tuned = {spec.name: spec.tuning for spec in specs if spec.tuning is not None}
     parts = {name: divide(load_checkpoint(str(checkpoints[name].folder)).params, tuned[name]) for name in tuned}
@@ -89,14 +89,15 @@ def make_program(
         visits=None if pools else corpus_visits(corpus.utterances, config.corpus_temperature),
     )
     steps, rounds = count_steps(shuffle(1), orders.of_run, len(final), epochs=config.epochs, warmup=config.warmup)
-    schemes = schemes_of(runs)
     predicted = {split: prediction_rows(data, selection_rows(folds, split), PREDICT_BATCH) for split in ("val", "test")}
-    per_run = _per_run(config, (*runs, *final), (*folds, everyone(folds)), data, schemes)
-    per_run = per_run._replace(steps=steps.of_runs)
-    if config.loss.class_prior == "corpus":
-        corpora = [utterance.corpus for utterance in corpus.utterances]
-        priors = [class_prior(np.asarray(data.target), corpora, trained) for trained in per_run.trained]
-        per_run = per_run._replace(prior=jax.tree.map(lambda *x: np.stack(x), *priors))
+
+    def arrays_of(runs: Sequence[RunKey], folds: Sequence[Fold], first: int = 0) -> dict[str, Any]:
+        """Returns what tells runs apart, which have the places from `first` on among all."""
+        own = slice(first, first + len(runs))
+        of_runs = None if steps.of_runs is None else jax.tree.map(lambda x: x[own], steps.of_runs)
+        per_run = _per_run(config, runs, folds, data, corpus)._replace(steps=of_runs)
+        return {"per_run": per_run, "rounds": None if rounds is None else rounds[own]}
+
     program = Program(
         structure=structure,
         runs=runs,
@@ -106,28 +107,37 @@ def make_program(
             {name: part.lower for name, part in parts.items()}, {name: part.upper for name, part in parts.items()}
         ),
         start={name: part.start for name, part in parts.items()},
-        per_run=jax.tree.map(lambda x: x[: len(runs)], per_run),
         rows={split: tuple(rows) for split, (rows, _) in predicted.items()},
         columns={split: columns for split, (_, columns) in predicted.items()},
         order_of_run=orders.of_run,
         shuffle=shuffle,
-        rounds=None if rounds is None else rounds[: len(runs)],
+        **arrays_of(runs, folds),
     )
-    if not final:
-        return program
-    # As many orders, of as many batches, as the program is compiled for.
-    own = batch_orders((*folds, everyone(folds)), final, shared=bool(tuned))
-    of_everyone = replace(
-        program,
-        runs=final,
-        per_run=jax.tree.map(lambda x: x[len(runs) :], per_run),
-        rows={},
-        columns={},
-        order_of_run=own.of_run,
-        shuffle=shuffle.of(own.drawn, own.corrupted),
-        rounds=None if rounds is None else rounds[len(runs) :],
-    )
-    return replace(program, final=of_everyone)
+    # Runs that train again have as many orders, of as many batches, as the program is compiled for.
+    again: dict[str, Any] = {}
+    if config.refit:
+        with_validation = [refitted(fold) for fold in folds]
+        own = batch_orders(with_validation, runs, shared=bool(tuned))
+        again["refit"] = replace(
+            program,
+            rows={"test": program.rows["test"]},
+            columns={"test": program.columns["test"]},
+            shuffle=shuffle.of(own.drawn, own.corrupted, pooled=True),
+            **arrays_of(runs, with_validation),
+        )
+    if final:
+        with_everyone = (*folds, everyone(folds))
+        own = batch_orders(with_everyone, final, shared=bool(tuned))
+        again["final"] = replace(
+            program,
+            runs=final,
+            rows={},
+            columns={},
+            order_of_run=own.of_run,
+            shuffle=shuffle.of(own.drawn, own.corrupted),
+            **arrays_of(final, with_everyone, first=len(runs)),
+        )
+    return replace(program, **again)
 
 
 def _network(
@@ -154,9 +164,7 @@ def _network(
     return Network(model, recipe)
 
 
-def _per_run(
-    config: ConfigDict, runs: Sequence[RunKey], folds: Sequence[Fold], data: Data, schemes: tuple[str, ...]
-) -> Run:
+def _per_run(config: ConfigDict, runs: Sequence[RunKey], folds: Sequence[Fold], data: Data, corpus: Corpus) -> Run:
     """Returns each run's hyperparameters, training utterances and normalisation by its fold's training speakers."""
     target = np.asarray(data.target)
     kinds = sorted({(run.fold, run.setting.corrupted) for run in runs})  # of runs whose batches are drawn alike
@@ -176,4 +184,9 @@ def _per_run(
         "statistic_scale": statistic_scale,
     }
     of_run = np.array([kinds.index((run.fold, run.setting.corrupted)) for run in runs])
-    return Run(hparams_of(runs, schemes), **jax.tree.map(lambda x: x[of_run], per_fold))
+    per_run = Run(hparams_of(runs, schemes_of(runs)), **jax.tree.map(lambda x: x[of_run], per_fold))
+    if config.loss.class_prior == "none":
+        return per_run
+    corpora = [utterance.corpus for utterance in corpus.utterances]
+    priors = [class_prior(target, corpora, trained) for trained in per_run.trained]
+    return per_run._replace(prior=jax.tree.map(lambda *x: np.stack(x), *priors))

@@ -22,6 +22,7 @@ from sejax.build import Study
 from sejax.config import differences, unchangeable
 from sejax.corpora.schema import SPLITS, Corpus
 from sejax.engine import devices
+from sejax.engine.checkpoint import Checkpoints
 from sejax.engine.feed import Outcome, Tested
 from sejax.engine.plan import Planned, describe, is_plan_of
 from sejax.engine.program import Program
@@ -226,18 +227,24 @@ def _git_revision() -> str | None:
         return None
 
 
-def checkpoint_folder(workdir: str, number: int, *, of: int, final: bool = False) -> Path:
-    """Returns the folder of a program's checkpoints, or of those of its final runs; programs are numbered from 1."""
-    return Path(workdir, CHECKPOINTS, *(["final"] if final else []), *([f"program-{number}"] if of > 1 else []))
+def checkpoint_folder(workdir: str, number: int, *, of: int, kind: str = "") -> Path:
+    """Returns the folder of a program's checkpoints; programs are numbered from 1.
+
+    Args:
+      number: of the program.
+      of: the number of programs.
+      kind: "refit" or "final", if those of runs that train again are meant.
+    """
+    return Path(workdir, CHECKPOINTS, *([kind] if kind else []), *([f"program-{number}"] if of > 1 else []))
 
 
-def program_identity(workdir: str, program: Program, final: Int[np.ndarray, " final"] | None = None) -> str:
+def program_identity(workdir: str, program: Program, again: Mapping[str, Sequence[int]] | None = None) -> str:
     """Returns a digest of what a program is trained on: the options, data and pretrained models of config.json.
 
     It stays the same when the workdir is continued by a newer version, with other options of `CHANGEABLE`.
 
     Args:
-      final: the epochs of its final runs, if these are meant.
+      again: the epochs of the runs that train again, by their kind, if these are meant.
     """
     begun = _read_config(workdir) or {}
     return data.digest(
@@ -246,9 +253,24 @@ def program_identity(workdir: str, program: Program, final: Int[np.ndarray, " fi
             "data": {name: begun["data"][name] for name in ("digests", "classes", "vad_scale")},
             "pretrained": begun.get("pretrained", {}),
             "structure": program.structure,
-            **({} if final is None else {"final": final.tolist()}),
+            **(again or {}),
         }
     )
+
+
+def open_checkpoints(
+    workdir: str, program: Program, number: int, *, of: int, again: tuple[str, Sequence[int]] | None = None
+) -> Checkpoints:
+    """Opens the checkpoints of a program, or of its runs that train again.
+
+    Args:
+      number: of the program, from 1.
+      of: the number of programs.
+      again: "refit" or "final", and the epochs of these runs.
+    """
+    kind, epochs = again or ("", ())
+    identity = program_identity(workdir, program, {kind: epochs} if again else None)
+    return Checkpoints(checkpoint_folder(workdir, number, of=of, kind=kind), study=identity)
 
 
 # The plan
@@ -325,6 +347,7 @@ def write_results(
         corpus_facts={**study.corpus_facts, "digest": data.digest(identity)},
         audit=study.audit,
         n_bootstrap=study.n_bootstrap,
+        nested=study.chooses_setting,
     )
     write_json(Path(workdir, DATA), study.data)
     write_json(Path(workdir, METRICS), metrics)

@@ -173,10 +173,10 @@ def _summary_writer() -> Any:
     return SummaryWriter
 
 
-def final_bar(epochs: int, runs: int, done: int) -> Any:
-    """Returns the bar of the epochs of final runs."""
+def again_bar(kind: str, epochs: int, runs: int, done: int) -> Any:
+    """Returns the bar of the epochs of runs that train again; `kind` is "refit" or "final"."""
     return progress_bar(
-        epochs, f"training {count(runs, 'final run')}  {count(epochs, 'epoch')}", initial=done, leave=True
+        epochs, f"training {count(runs, f'{kind} run')}  {count(epochs, 'epoch')}", initial=done, leave=True
     )
 
 

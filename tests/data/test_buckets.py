@@ -290,7 +290,7 @@ def test_an_order_with_fewer_places_than_utterances_visits_others_in_each_epoch(
     seen = []
     for epoch in (1, 2):
         shapes = [rows.shape[1:] for rows in order_of(data, some, seeds=[0], epoch=epoch, batch_size=1).rows]
-        order = order_of(data, everyone, seeds=[0], epoch=epoch, batch_size=1, n_batches=n_batches)
+        order = order_of(data, everyone, seeds=[0], epoch=epoch, batch_size=1, n_batches={"": n_batches})
         assert [rows.shape[1:] for rows in order.rows] == shapes
         visits = [bucket.utterance[rows.ravel()] for bucket, rows in zip(data.buckets, order.rows, strict=True)]
         for own, of_bucket in zip(visits, utterances, strict=True):

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sejax.engine.final import final_runs, median_epochs
+from sejax.engine.again import final_runs, median_epochs
 from sejax.engine.runs import (
     balanced_class_weight,
     batch_orders,

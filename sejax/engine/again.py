@@ -1,11 +1,13 @@
-"""Final runs: each setting and seed of a study once more, trained on every speaker, as the model that people use.
+"""Runs that train again, once the folds have chosen their epochs.
 
-They are further runs of a program that is compiled for the folds, once these have chosen their epochs: arrays of the
-same shapes, so that nothing is compiled again. An epoch of a final run has as many steps as one of a fold, and the same
-schedule, so that the epochs that the folds chose mean the same number of updates. With the speakers whom a fold holds
-out there are more utterances than places in an epoch: each epoch visits another random part of them.
+A refit run is a run of a fold once more, on the fold's training and validation speakers. It is tested, once, on the
+test speakers of the fold. A final run is a setting and seed once more on every speaker, as the model that people use.
+Nobody is left to test it: no number of a study is of one.
 
-Everyone is trained on and nobody is left to test a final run: no number of a study is of one.
+Both are further runs of a program that is compiled for the folds: arrays of the same shapes, so that nothing is
+compiled again. An epoch of theirs has as many steps as one of a fold, and the same schedule, so that the epochs that
+the folds chose mean the same number of updates. With the speakers whom a fold holds out there are more utterances than
+places in an epoch: each epoch visits another random part of them.
 """
 
 from collections.abc import Sequence
