@@ -100,7 +100,7 @@ def make_comparison(
         against=reference,
         differences=differences,
         warnings=[*_protocols(studies, rows), *_incomplete(studies, rows), *_few_speakers(differences, draws)],
-        notes=_notes(rows, reference, differences, draws, chosen_by_default=against is None),
+        notes=_notes(studies, rows, reference, differences, draws, chosen_by_default=against is None),
     )
 
 
@@ -216,6 +216,7 @@ def _few_speakers(differences: Sequence[Difference], draws: int) -> list[str]:
 
 
 def _notes(
+    studies: Mapping[str, Study],
     rows: Sequence[Row],
     reference: Row | None,
     differences: Sequence[Difference],
@@ -246,6 +247,10 @@ def _notes(
     notes += [
         f"No {title} of {listed(names)}: not predicted, or not everywhere" for title, names in lacking.items() if names
     ]
+    for row in rows:
+        notes += [
+            f"{row.name}: {s.about_choice}" for s in studies[row.study].settings if s.choice and s.name == row.setting
+        ]
     if len(rows) > 2:
         notes.append("These are test results: the best row is the best in hindsight, and no choice of a setting")
     return notes

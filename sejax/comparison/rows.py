@@ -8,13 +8,14 @@ from typing import Any
 
 from sejax.errors import InputError
 from sejax.evaluation.intervals import summarise
+from sejax.evaluation.nested import CHOSEN
 from sejax.evaluation.predictions import Predictions
 from sejax.report.page import Mark, marks
 from sejax.report.read import Study, read_study
 
 _MOST_NAMES = 10  # in an error
-_CHOSEN = Mark(
-    "chosen",
+_CHOSEN_MARK = Mark(
+    CHOSEN,
     False,
     "In each fold it is the setting that scores best on the fold's own validation speakers, among all of its study.",
 )
@@ -98,7 +99,7 @@ def _row(study: Study, name: str, predictions: Predictions, setting: str, *, alo
         setting=setting,
         predictions=predictions,
         metrics=entry["metrics"],
-        marks=[*marks(study.protocol), *([_CHOSEN] if setting == "chosen" else [])],
+        marks=[*marks(study.protocol), *([_CHOSEN_MARK] if setting == CHOSEN else [])],
     )
 
 

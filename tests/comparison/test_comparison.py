@@ -204,6 +204,23 @@ def test_what_the_studies_lack_is_said(study: Path, tmp_path: Path, capsys: pyte
     assert f"warning: {VAD}: no labels to choose the epoch by in 1 fold (f1)" in run(capsys, workdir)
 
 
+def test_the_settings_that_the_folds_chose_are_a_row(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    workdir, out = changed(study, tmp_path / "workdir", lambda rows: rows), tmp_path / "a.json"
+    tree = json.loads((workdir / "metrics.json").read_text())
+    folds = {fold["fold"]: JOINT for fold in tree["settings"][0]["folds"]}
+    chosen = {**tree["settings"][0], "name": "chosen", "choice": {"folds": folds, "hindsight": {}}}
+    tree["settings"].insert(0, chosen)
+    (workdir / "metrics.json").write_text(json.dumps(tree))
+    printed = run(capsys, workdir, "--against", "chosen", "--json", out)
+    found = json.loads(out.read_text())
+    assert [of["marks"] for of in found["settings"] if of["name"] == "chosen"] == [["chosen"]]
+    assert {of["difference"] for of in found["differences"] if of["setting"] == JOINT} == {0.0}
+    assert (
+        f"chosen: each fold takes the setting that is best on its own validation speakers: {JOINT} in 10 folds"
+        in printed
+    )
+
+
 def test_names_are_the_users(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     odd = r"lr=0.000312 50% & <b>|a_b^c~\{$x$}#"
 
