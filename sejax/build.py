@@ -26,6 +26,7 @@ from sejax.engine.runs import (
     expand_grid,
     group_by_structure,
 )
+from sejax.features.registry import licences
 from sejax.host.wording import count
 from sejax.pretrained.convert import Pretrained
 from sejax.protocols.audit import audit
@@ -73,6 +74,7 @@ class Study:
     data: Mapping[str, Any]  # of data.json
     n_bootstrap: int  # draws of speakers for the intervals
     noise_folders: Mapping[str, str]  # digests of the folders that corruptions draw from
+    licences: Sequence[str]  # sentences about those of its features
 
     @property
     def learnable(self) -> dict[int, Learnable]:
@@ -225,6 +227,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         data=describe_data(corpus, prepared.seconds),
         n_bootstrap=config.bootstrap,
         noise_folders=prepared.folders,
+        licences=licences(given.feature for given in prepared.contents.values()),
     )
 
 

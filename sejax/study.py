@@ -77,6 +77,8 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
     if devices.leads():
         files.begin_runs(workdir, study)
         print(*filter(None, (study.corpus.describe_losses(), study.size)), sep="\n", flush=True)
+        for words in study.licences:
+            _note(words)
 
     # ------------------------------------------------------------------ plan: stacks, memory, compiled programs
     began = time.perf_counter()
@@ -223,7 +225,7 @@ def _train_final(
     """
     none, last = _Final(np.zeros_like(epochs), None), int(epochs.max())
     if not last or (not train and last not in saved_epochs(folder)):
-        _note_final(f"{workdir} has no final runs: {'--mode train trains them' if last else 'all folds diverged'}")
+        _note(f"{workdir} has no final runs: {'--mode train trains them' if last else 'all folds diverged'}")
         return none
     feed = feed.of_final_runs()
     runs, checkpoint_every = feed.program.runs, study.schedule.checkpoint_every
@@ -259,10 +261,10 @@ def _train_final(
     for run, epoch, is_whole in zip(runs, epochs, whole, strict=True):
         if not epoch or not is_whole:
             why = "diverged" if epoch else "has no epochs, because all its folds diverged"
-            _note_final(f"the final run of setting {run.setting.name!r}, seed {run.seed}, {why}: it is left out")
+            _note(f"the final run of setting {run.setting.name!r}, seed {run.seed}, {why}: it is left out")
     return _Final(np.where(whole, epochs, 0), params)
 
 
-def _note_final(words: str) -> None:
+def _note(words: str) -> None:
     if devices.leads():
         print(f"note: {words}", file=sys.stderr)

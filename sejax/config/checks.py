@@ -11,7 +11,7 @@ from sejax.engine.tasks import TASKS
 from sejax.errors import FLAG, SHARE, TEXT, WORDS, Check, is_number, number, one_of, single, whole
 from sejax.features.audio import SPEED
 from sejax.features.corrupt import CORRUPTIONS
-from sejax.features.registry import defaults
+from sejax.features.registry import FEATURES, defaults
 from sejax.features.settings import setting_check
 from sejax.models.encoders import ENCODERS
 from sejax.pretrained import CONTEXTS, LORA_TARGETS, MODES, STREAMS
@@ -40,8 +40,9 @@ def _or_none(check: Check) -> Check:
 
 
 def _encoder(stream: str) -> Check:
-    """Returns the check for the encoder of a stream."""
-    return one_of((*ENCODERS, "none", *(("finetune",) if stream in STREAMS else ())))
+    """Returns the check for the encoder of a stream; a stream of statistics alone has none."""
+    whole = stream in FEATURES and FEATURES[stream].whole
+    return one_of((*(() if whole else ENCODERS), "none", *(("finetune",) if stream in STREAMS else ())))
 
 
 TUPLE = Check(lambda values: isinstance(values, tuple), "a tuple of values")

@@ -16,7 +16,7 @@ from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.runs import CORRUPTED
 from sejax.errors import InputError, is_number, shown, single
 from sejax.features.corrupt import parse_all
-from sejax.features.registry import full_settings
+from sejax.features.registry import FEATURES, full_settings
 from sejax.pretrained import STREAMS
 from sejax.protocols.registry import PROTOCOLS
 
@@ -130,6 +130,8 @@ def _check_streams(config: ConfigDict) -> None:
         _expect("normalisation", config.normalisation, config.normalisation == "train", expected)
     for feature in ACOUSTIC:
         settings = full_settings(feature, config.features[feature].to_dict())
+        if FEATURES[feature].whole:
+            continue
         hop_seconds = int(settings["hop_length"]) / SAMPLING_RATE
         fits = feature not in encoded or not 0 < config.max_seconds < hop_seconds
         _expect(

@@ -60,9 +60,9 @@ def settings_of(config: ConfigDict, stream: str) -> dict[str, Any]:
 
 
 def hop_length(config: ConfigDict, checkpoints: Mapping[str, Pretrained], stream: str) -> int:
-    """Returns the samples from one stored frame of a stream to the next."""
+    """Returns the samples from one stored frame of a stream to the next; 1 for statistics alone, which have none."""
     if stream not in checkpoints:
-        return config.features[stream].hop_length
+        return config.features[stream].get("hop_length", 1)
     return 1 if feature_of(config, stream) == "raw" else checkpoints[stream].backbone.hop_length
 
 
