@@ -116,7 +116,7 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
             files.write_trained(workdir, study, number, learned)
         del feed  # the next program's data take its place
 
-    # ------------------------------------------------------------------ predictions, metrics, report
+    # ------------------------------------------------------------------ baselines, predictions, metrics, report
     if not devices.leads():
         return {}
     outcome = Outcome(*map(np.array, zip(*(outcomes[run.number] for run in study.runs), strict=True)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from sejax.config.defaults import ACOUSTIC, LARGEST_SEED
+from sejax.config.defaults import ACOUSTIC, BASELINE, LARGEST_SEED
 from sejax.corpora.read import CORPORA
 from sejax.engine.augment import AUGMENTATIONS
 from sejax.engine.losses import VAD_LOSSES
@@ -20,13 +20,13 @@ from sejax.protocols.registry import NORMALISATIONS, PROTOCOLS
 from sejax.weighting import SCHEMES
 
 
-def _names(known: Iterable[str]) -> Check:
-    """Returns the check for a tuple of different words, one or more."""
+def _names(known: Iterable[str], least: int = 1) -> Check:
+    """Returns the check for a tuple of different words."""
     known = tuple(known)
     return Check(
         lambda names: (
             isinstance(names, tuple)
-            and len(names) > 0
+            and len(names) >= least
             and all(isinstance(name, str) and name in known for name in names)
             and len(set(names)) == len(names)
         ),
@@ -183,6 +183,7 @@ CHECKS: Mapping[str, Check] = {
     "memory_fraction": number(0.01, 1),
     "checkpoint_every": whole(1, 100_000),
     "tensorboard": FLAG,
+    "baselines": _names((f"{stream}{BASELINE}" for stream in (*ACOUSTIC, *STREAMS)), least=0),
     "final": FLAG,
     "bootstrap": Check(
         lambda draws: is_number(draws) and isinstance(draws, int) and (draws == 0 or 20 <= draws <= 100_000),

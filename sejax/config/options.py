@@ -26,6 +26,7 @@ CHANGEABLE = (
     "tensorboard",
     "checkpoint_every",
     "bootstrap",
+    "baselines",
     "final",
     "data_dir",
     "corpora",  # their names and labels are in the data, which is compared

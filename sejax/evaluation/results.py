@@ -42,13 +42,25 @@ def gather_predictions(
       learnable: by the run's number.
       best_epoch: by the run's number; 0 for none.
     """
+    known = {}
+    for run in runs:
+        outputs = tested[run.number]
+        trained = bool(best_epoch[run.number] > 0)
+        with_label, with_vad = trained_outputs(run, learnable[run.number])
+        known[run.number] = outputs._replace(
+            prob=outputs.prob if trained and with_label else np.full_like(outputs.prob, np.nan),
+            vad=np.where(trained & with_vad, outputs.vad, np.nan),
+        )
+    return in_rows(corpus, runs, folds, known)
+
+
+def in_rows(corpus: Corpus, runs: Sequence[RunKey], folds: Sequence[Fold], tested: Mapping[int, Tested]) -> Predictions:
+    """Returns the predictions of runs as rows, see `gather_predictions`; what a run does not predict is NaN."""
     low, high = corpus.vad_scale
     rated = np.isfinite([u.vad for u in corpus.utterances]).any(axis=0)
     parts = []
     for run in runs:
         outputs = tested[run.number]
-        trained = bool(best_epoch[run.number] > 0)
-        with_label, with_vad = trained_outputs(run, learnable[run.number])
         order = np.lexsort((outputs.utterance, outputs.split == "test"))
         order = order[outputs.utterance[order] >= 0]
         utterance = outputs.utterance[order]
@@ -62,9 +74,9 @@ def gather_predictions(
                 "setting": np.full(len(utterance), run.setting.name),
                 "split": outputs.split[order],
                 "utterance": utterance,
-                "prob": prob if trained and with_label else np.full_like(prob, np.nan),
+                "prob": prob,
                 "vad": np.array([corpus.utterances[u].vad for u in utterance], np.float64),
-                "pred_vad": np.where(rated & trained & with_vad, vad, np.nan),
+                "pred_vad": np.where(rated, vad, np.nan),
             }
         )
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -86,6 +98,7 @@ def compute_metrics(
     *,
     learnable: Mapping[int, Learnable],
     outcome: Outcome,
+    classical: Mapping[str, Mapping[str, Any]],
     epochs: int,
     history: Iterable[Mapping[str, Any]],
     protocol: Mapping[str, Any],
@@ -94,6 +107,9 @@ def compute_metrics(
     n_bootstrap: int,
 ) -> dict[str, Any]:
     """Returns the tree of metrics.json: every setting with its intervals and parts, and the baselines.
+
+    Classical baselines, in `baselines.classical`, have the same entries as settings, but for what concerns training;
+    and `chosen`: with what the machines of each fold were trained, by "class" and dimension.
 
     The rows of "val" have a say in `calibration` alone, see `calibrate`; all other numbers are of "test". With several
     seeds a setting also has `seeds_averaged`: the metrics of the mean of their predictions. Where something is missing,
@@ -110,12 +126,13 @@ def compute_metrics(
     the folds within a corpus are in these cells alone: every other number is of folds that test on other corpora.
 
     Args:
-      predictions: of all runs.
+      predictions: of all runs, and behind them those of the classical baselines.
       runs: of all programs.
       folds: of the protocol.
       corpus: with the truths from which the baselines are made.
       learnable: by the run's number.
       outcome: by the run's number.
+      classical: what was chosen in each fold, by the name of the classical baseline.
       epochs: of the config.
       history: rows of history.jsonl.
       protocol: stored as it is.
@@ -141,25 +158,25 @@ def compute_metrics(
     lookup = class_mean_lookup(predictions, label, vad, folds, n_bootstrap=n_bootstrap) if corpus.classes else {}
     majority = majority_class(predictions, label, folds, n_bootstrap=n_bootstrap) if corpus.classes else {}
     setting_of = {run.setting.name: run.setting for run in runs}
-    ensembles = {}
-    if len({run.seed for run in runs}) > 1:
-        averaged = summarise(predictions.average_seeds(), n_bootstrap=n_bootstrap)
-        ensembles = {entry["name"]: {"seeds_averaged": entry["metrics"]} for entry in averaged}
+    ensembles = _ensembles(predictions, runs, n_bootstrap)
     history = list(history)
     diverged, unselected = diverged_epochs(history), unselected_runs(history)
     best_epoch = dict(enumerate(outcome.best_epoch.tolist()))
     scores = selection_scores([*history, *_lost_rows(history, runs, outcome)], best_epoch)
-    settings = []
+    settings, machines = [], []
     for entry in summarise(predictions, n_bootstrap=n_bootstrap):
         name = entry["name"]
-        setting = {
-            "name": name,
-            "values": dict(setting_of[name].values),
+        scored = {
             "metrics": entry["metrics"],
             "baselines": {"class_mean_lookup": lookup[name]} if lookup.get(name) else {},
             "calibration": calibration[name],
             **({"tests": cells[name]} if name in cells else {}),
         }
+        if name in classical:
+            lacking = {key: entry[key] for key in ("unpredicted",) if key in entry}
+            machines.append({"name": name, "chosen": dict(classical[name]), **scored, **lacking})
+            continue
+        setting = {"name": name, "values": dict(setting_of[name].values), **scored}
         trains = setting_of[name].trains
         own = [run for run in runs if run.setting.name == name]
         numbers = [run.number for run in own]
@@ -182,13 +199,24 @@ def compute_metrics(
             "ccc_mean_over": _mean_over(entry["metrics"], predictions),
         }
         settings.append(setting | ensembles.get(name, {}) | {key: value for key, value in gaps.items() if value})
+    settings, machines = (
+        _with_genders(with_parts(entries, predictions, scores), predictions, corpus) for entries in (settings, machines)
+    )
     return {
         "protocol": dict(protocol),
         "corpus": dict(corpus_facts),
-        "settings": _with_genders(with_parts(settings, predictions, scores), predictions, corpus),
-        "baselines": {"majority": majority},
+        "settings": settings,
+        "baselines": {"majority": majority, **({"classical": machines} if machines else {})},
         "audit": dict(audit),
     }
+
+
+def _ensembles(predictions: Predictions, runs: Sequence[RunKey], n_bootstrap: int) -> dict[str, dict[str, Any]]:
+    """Returns `seeds_averaged` by setting; nothing with one seed."""
+    if len({run.seed for run in runs}) < 2:
+        return {}
+    averaged = summarise(predictions.average_seeds(), n_bootstrap=n_bootstrap)
+    return {entry["name"]: {"seeds_averaged": entry["metrics"]} for entry in averaged}
 
 
 def _lost_rows(
