@@ -17,7 +17,7 @@ from sejax.engine.runs import CLASS_TEMPERATURE, CORRUPTED, Setting
 from sejax.engine.search import comparable_settings, draw_settings, expand_grid
 from sejax.errors import InputError, is_number, shown, single
 from sejax.features.corrupt import parse_all
-from sejax.features.registry import full_settings
+from sejax.features.registry import FEATURES, full_settings
 from sejax.pretrained import STREAMS
 from sejax.protocols.registry import PROTOCOLS
 
@@ -31,6 +31,7 @@ CHANGEABLE = (
     "refit",
     "explain",
     "importance",
+    "baselines",
     "final",
     "data_dir",
     "corpora",  # their names and labels are in the data, which is compared
@@ -185,6 +186,8 @@ def _check_streams(config: ConfigDict) -> None:
         _expect("normalisation", config.normalisation, config.normalisation == "train", expected)
     for feature in ACOUSTIC:
         settings = full_settings(feature, config.features[feature].to_dict())
+        if FEATURES[feature].whole:
+            continue
         hop_seconds = int(settings["hop_length"]) / SAMPLING_RATE
         fits = feature not in encoded or not 0 < config.max_seconds < hop_seconds
         _expect(
