@@ -64,7 +64,7 @@ def acoustic_contents(settings: Settings, *, feature: str) -> Contents:
     return Contents(
         feature=feature,
         settings=complete,
-        identity=record.identity(complete),
+        identity=complete,
         size=record.size(complete),
         dtype=record.dtype,
         window=record.window(complete),

@@ -9,7 +9,8 @@ from jaxtyping import Float32, Num
 from numpy.typing import DTypeLike
 
 from sejax.errors import InputError
-from sejax.features import acoustic, audio, prosody, stf
+from sejax.features import acoustic, audio, auditory, prosody, spectrum, stf, voice
+from sejax.features.pitch import check_pitch
 from sejax.features.settings import Setting, Settings, complete_settings
 from sejax.features.statistics import functionals
 
@@ -29,10 +30,6 @@ def _no_mistakes(settings: Settings) -> dict[str, str]:
     return {}
 
 
-def _unchanged(settings: Settings) -> Settings:
-    return settings
-
-
 @dataclass(frozen=True)
 class Feature:
     """One kind of feature. Its settings are the keywords of `extract`; the functions take all of them.
@@ -46,7 +43,6 @@ class Feature:
       dtype: Type of the frames.
       window: Returns the number of samples below which an utterance has no frame.
       check: Returns what is expected of each wrong setting; see `setting_check` for what is refused before.
-      identity: Returns what tells stored features apart; by default the settings themselves.
     """
 
     extract: Callable[..., Num[np.ndarray, "frames feature"]]
@@ -55,7 +51,6 @@ class Feature:
     dtype: DTypeLike = np.float32
     window: Callable[[Settings], int] = _win_length
     check: Callable[[Settings], dict[str, str]] = _no_mistakes
-    identity: Callable[[Settings], Settings] = _unchanged
 
 
 FEATURES: Mapping[str, Feature] = {
@@ -66,8 +61,21 @@ FEATURES: Mapping[str, Feature] = {
         prosody.prosody,
         lambda _: len(prosody.PROSODY_NAMES),
         summarise=prosody.summarise,
-        check=prosody.check,
-        identity=prosody.identity,
+        window=lambda _: spectrum.WINDOW,
+        check=check_pitch,
+    ),
+    "voice": Feature(
+        voice.voice,
+        lambda _: len(voice.VOICE_NAMES),
+        summarise=voice.summarise,
+        window=lambda _: spectrum.WINDOW,
+        check=check_pitch,
+    ),
+    "auditory": Feature(
+        auditory.auditory,
+        lambda _: len(auditory.AUDITORY_NAMES),
+        summarise=auditory.summarise,
+        window=lambda _: spectrum.WINDOW,
     ),
     "raw": Feature(
         audio.raw, lambda _: 1, summarise=audio.no_statistics, dtype=np.int16, window=lambda _: audio.RAW_WINDOW
