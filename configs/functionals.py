@@ -3,10 +3,10 @@
 python -m sejax.main --config configs/functionals.py:emodb --config.data_dir=emodb.zip --workdir runs/functionals
 python -m sejax.main --config configs/functionals.py:table --config.data_dir=my.csv --workdir runs/mine
 
-An utterance is one vector: statistics of prosody, of the voice and of the auditory spectrum, as in openSMILE's ComParE set.
-A linear map with dropout reads it, classes weigh the same, and copies at other speeds stand for speakers who are not
-there. The choices were made on the validation speakers of EmoDB (experiments/emodb). Streams after the corpus replace the
-three.
+An utterance is one vector: statistics of prosody, of the voice and of the auditory spectrum, as in openSMILE's ComParE
+set. A linear map with dropout reads it, classes weigh the same, and copies at other speeds stand for speakers who are
+not there. The choices were made on the validation speakers of EmoDB (experiments/emodb). Streams after the corpus
+replace the three.
 """
 
 from ml_collections import ConfigDict
