@@ -1,7 +1,6 @@
 """The results of a study, from the arrays of its programs: the predictions and the tree of metrics.json."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -187,14 +186,7 @@ def compute_metrics(
         runs_of.setdefault(run.setting.name, []).append(run)
     ensembles = _ensembles(predictions, runs, n_bootstrap)
     history = list(history)
-    gaps_of = partial(
-        training_gaps,
-        folds=folds,
-        outcome=outcome,
-        epochs=epochs,
-        diverged=diverged_epochs(history),
-        unselected=unselected_runs(history),
-    )
+    lost = diverged_epochs(history), unselected_runs(history)
     scores = _selection_scores(history, runs, outcome, {run.number for run in runs_of[CHOSEN]})
     settings, machines = [], []
     for entry in summarise(predictions, n_bootstrap=n_bootstrap):
@@ -212,12 +204,12 @@ def compute_metrics(
             continue
         own = runs_of[name]
         setting = {"name": name, "values": _common_values([run.setting for run in own]), **scored}
-        gaps = gaps_of(own) | prediction_gaps(own, folds, learnable, predictions, entry)
+        gaps = training_gaps(own, folds, outcome, epochs, *lost) | prediction_gaps(
+            own, folds, learnable, predictions, entry
+        )
         settings.append(setting | ensembles.get(name, {}) | {key: value for key, value in gaps.items() if value})
     if choice:
-        possible = {setting.name for setting in comparable_settings([own[0].setting for own in runs_of.values()])}
-        others = {setting["name"]: setting["metrics"] for setting in settings if setting["name"] in possible}
-        settings[0][CHOICE] = {"folds": chosen_in, "hindsight": cost_of_choice(settings[0]["metrics"], others)}
+        settings[0][CHOICE] = {"folds": chosen_in, "hindsight": _hindsight(settings, runs_of)}
     settings, machines = (
         _with_genders(with_parts(entries, predictions, scores), predictions, corpus) for entries in (settings, machines)
     )
@@ -229,6 +221,13 @@ def compute_metrics(
         "baselines": {"majority": majority, **{name: found for name, found in further.items() if found}},
         "audit": dict(audit),
     }
+
+
+def _hindsight(settings: Sequence[Mapping[str, Any]], runs_of: Mapping[str, Sequence[RunKey]]) -> dict[str, Any]:
+    """Returns `cost_of_choice` of the first row, `chosen`, beside the settings that could be chosen."""
+    possible = {setting.name for setting in comparable_settings([own[0].setting for own in runs_of.values()])}
+    others = {setting["name"]: setting["metrics"] for setting in settings if setting["name"] in possible}
+    return cost_of_choice(settings[0]["metrics"], others)
 
 
 def _common_values(settings: Sequence[Setting]) -> dict[str, Any]:
