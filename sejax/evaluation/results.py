@@ -162,11 +162,7 @@ def compute_metrics(
     choice = choose_settings(runs, outcome.best_score) if nested else {}
     chosen_in = {folds[fold].name: setting.name for fold, setting in choice.items()}
     predictions = with_chosen(predictions, chosen_in)
-    votes = {
-        u.id: np.array([u.distribution.get(name, 0.0) for name in corpus.classes])
-        for u in corpus.utterances
-        if u.distribution is not None
-    }
+    votes = _votes_of(corpus)
     cells = score_test_sets(predictions.of("test"), folds, corpus, n_bootstrap=n_bootstrap)
     # The folds within a corpus are the diagonal of a matrix; all other numbers are of the corpora that are new.
     within = [fold.name for fold in folds if fold.within]
@@ -181,9 +177,7 @@ def compute_metrics(
     # Without classes there is nothing to look up and no majority.
     lookup = class_mean_lookup(predictions, label, vad, folds, n_bootstrap=n_bootstrap) if corpus.classes else {}
     majority = majority_class(predictions, label, folds, n_bootstrap=n_bootstrap) if corpus.classes else {}
-    runs_of = {CHOSEN: [run for run in runs if chosen_in.get(folds[run.fold].name) == run.setting.name]}
-    for run in runs:
-        runs_of.setdefault(run.setting.name, []).append(run)
+    runs_of = _runs_of_rows(runs, folds, chosen_in)
     ensembles = _ensembles(predictions, runs, n_bootstrap)
     history = list(history)
     lost = diverged_epochs(history), unselected_runs(history)
@@ -204,9 +198,8 @@ def compute_metrics(
             continue
         own = runs_of[name]
         setting = {"name": name, "values": _common_values([run.setting for run in own]), **scored}
-        gaps = training_gaps(own, folds, outcome, epochs, *lost) | prediction_gaps(
-            own, folds, learnable, predictions, entry
-        )
+        gaps = training_gaps(own, folds, outcome, epochs, *lost)
+        gaps |= prediction_gaps(own, folds, learnable, predictions, entry)
         settings.append(setting | ensembles.get(name, {}) | {key: value for key, value in gaps.items() if value})
     if choice:
         settings[0][CHOICE] = {"folds": chosen_in, "hindsight": _hindsight(settings, runs_of)}
@@ -221,6 +214,25 @@ def compute_metrics(
         "baselines": {"majority": majority, **{name: found for name, found in further.items() if found}},
         "audit": dict(audit),
     }
+
+
+def _votes_of(corpus: Corpus) -> Votes:
+    """Returns the shares of the raters' votes for the classes, by the utterance's id."""
+    return {
+        u.id: np.array([u.distribution.get(name, 0.0) for name in corpus.classes])
+        for u in corpus.utterances
+        if u.distribution is not None
+    }
+
+
+def _runs_of_rows(
+    runs: Sequence[RunKey], folds: Sequence[Fold], chosen_in: Mapping[str, str]
+) -> dict[str, list[RunKey]]:
+    """Returns the runs of each row of the table: those that the folds chose, and those of each setting."""
+    runs_of = {CHOSEN: [run for run in runs if chosen_in.get(folds[run.fold].name) == run.setting.name]}
+    for run in runs:
+        runs_of.setdefault(run.setting.name, []).append(run)
+    return runs_of
 
 
 def _hindsight(settings: Sequence[Mapping[str, Any]], runs_of: Mapping[str, Sequence[RunKey]]) -> dict[str, Any]:
