@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sejax.config import STACKED, STRUCTURAL, at, check_config, grid_of, with_structure
+from sejax.config import STACKED, STRUCTURAL, at, check_config, grid_of, listed_settings, with_structure
 from sejax.corpora.describe import describe_data, summarise_data
 from sejax.corpora.schema import SPLITS, Corpus
 from sejax.data.durations import measure
@@ -25,6 +25,7 @@ from sejax.engine.runs import (
     enumerate_runs,
     expand_grid,
     group_by_structure,
+    list_settings,
 )
 from sejax.host.wording import count
 from sejax.pretrained.convert import Pretrained
@@ -130,6 +131,14 @@ def options(config: ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json_best_effort())
 
 
+def settings_of(config: ConfigDict) -> list[Setting]:
+    """Returns the settings of a checked config: those that it lists, or the product of its grid."""
+    listed, grid = listed_settings(config), grid_of(config)
+    varied = {name for point in (grid, *listed) for name in point}
+    base = {name: at(config, name) for name in (*STACKED, *STRUCTURAL) if name in STACKED or name in varied}
+    return list_settings(base, listed) if listed else expand_grid(base, grid)
+
+
 def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None = None) -> Study:
     """Resolves a config: reads the corpus, computes or reads its features, and lays out all runs.
 
@@ -141,9 +150,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
       InputError: an option makes no sense, or the corpus, its audio or a pretrained checkpoint cannot be used.
     """
     check_config(config)
-    grid = grid_of(config)
-    base = {name: at(config, name) for name in (*STACKED, *STRUCTURAL) if name in STACKED or name in grid}
-    settings = expand_grid(base, grid)
+    settings = settings_of(config)
     structures = [
         with_structure(config, {name: value for name, value in setting.values.items() if name in STRUCTURAL})
         for setting in settings

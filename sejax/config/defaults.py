@@ -215,6 +215,7 @@ def _set_training(config: ConfigDict) -> None:
     config.seeds = 1
     config.seed = 0  # the first seed, up to 2,147,483,647
     config.grid = _empty_grid()
+    config.settings = ()  # in place of a grid: each setting as tables name it, "alpha=0.9 streams=mfcc+mel"
     config.choose = "epoch"  # on validation speakers; setting: each fold also takes its best one, as the row `chosen`
     config.refit = False  # tests runs trained again on training and validation speakers, for as many epochs as chosen
     config.final = False  # also trains each setting and seed on every speaker, for the median of its folds' epochs

@@ -1,5 +1,6 @@
 """The options of a config together: whether they make sense, what a grid varies, what may change in a workdir."""
 
+import contextlib
 import difflib
 import json
 import math
@@ -46,6 +47,54 @@ def grid_of(config: ConfigDict) -> dict[str, tuple[Any, ...]]:
     return {name: values for name in (*STACKED, *STRUCTURAL) if (values := tuple(at(config.grid, name)))}
 
 
+def listed_settings(config: ConfigDict) -> list[dict[str, Any]]:
+    """Returns the values that each setting of `config.settings` names, by the option's full name.
+
+    Raises:
+      InputError: a setting is not `OPTION=VALUE ...` of options that a grid may vary, or has a value that makes no
+        sense.
+    """
+    return [_read_setting(config, text) for text in config.settings]
+
+
+def _read_setting(config: ConfigDict, text: str) -> dict[str, Any]:
+    """Reads a setting as `sejax.engine.runs.written` writes its values."""
+    pairs = [word.partition("=") for word in text.split()]
+    names = [name for name, _, _ in pairs]
+    if unknown := [name for name in names if name not in (*STACKED, *STRUCTURAL)]:
+        close = difflib.get_close_matches(unknown[0], (*STACKED, *STRUCTURAL), n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise InputError(
+            f"config.settings has {text!r}, where {unknown[0]!r} is no option that a grid may vary{hint}, expected "
+            "OPTION=VALUE with blanks between several"
+        )
+    if len(set(names)) < len(names):
+        raise InputError(f"config.settings has {text!r}, expected each option once")
+    point = {name: _read_value(at(config, name), value) for name, _, value in pairs}
+    for name, value in point.items():
+        CHECKS[name].require(f"{name} of a setting of config.settings", value)
+    return point
+
+
+def _read_value(own: Any, text: str) -> Any:
+    """Reads another value of an option; a text that is none of its type stays one, which the option's check refuses."""
+    if isinstance(own, tuple):
+        return tuple(text.split("+"))
+    if isinstance(own, bool):
+        return {"True": True, "False": False}.get(text, text)
+    if is_number(own):
+        with contextlib.suppress(ValueError):
+            return type(own)(text)
+    return text
+
+
+def values_of(config: ConfigDict, name: str) -> tuple[Any, ...]:
+    """Returns the values of an option in the settings: of each that is listed, or those of the grid, or its own."""
+    own = at(config, name)
+    listed = tuple(point.get(name, own) for point in listed_settings(config))
+    return listed or tuple(at(config.grid, name)) or (own,)
+
+
 def with_structure(config: ConfigDict, structure: Mapping[str, Any]) -> ConfigDict:
     """Returns a copy of the config with other values of some of the `STRUCTURAL` options.
 
@@ -86,23 +135,23 @@ def check_config(config: ConfigDict) -> None:
     enough = len(sources) > 1 or not PROTOCOLS[protocol].across
     _expect("corpora", config.corpora, enough, f"two or more, such as 'emodb:emodb.zip', for the protocol {protocol}")
     _check_grid(config)
+    _check_settings(config)
     _check_streams(config)
     _check_corruptions(config)
     width, heads = config.model.width, config.model.heads
     _expect("model.width", width, width % (2 * heads) == 0, f"a multiple of 2 * model.heads = {2 * heads}")
     most = LARGEST_SEED + 1 - config.seed
     _expect("seeds", config.seeds, config.seeds <= most, f"at most {most}: the last seed is {LARGEST_SEED:,}")
-    expected = "epoch where fewer than two settings of the grid train the same tasks"
+    expected = "epoch where fewer than two settings train the same tasks"
     _expect("choose", config.choose, config.choose == "epoch" or _comparable(config) > 1, expected)
-    trains_vad = min(config.grid.alpha or (config.alpha,)) < 1
+    trains_vad = min(values_of(config, "alpha")) < 1
     few = trains_vad and config.batch_size < VAD_LOSSES[config.loss.vad].least_rows
     _expect("batch_size", config.batch_size, not few, f"2 or more: one utterance has no loss {config.loss.vad}")
 
 
 def _comparable(config: ConfigDict) -> int:
     """Returns the number of settings that train all tasks which any setting trains."""
-    alphas = tuple(config.grid.alpha) or (config.alpha,)
-    trained = [(alpha > 0, alpha < 1) for alpha in alphas]  # class, VAD
+    trained = [(alpha > 0, alpha < 1) for alpha in values_of(config, "alpha")]  # class, VAD
     most = tuple(map(max, zip(*trained, strict=True)))
     others = (len(values) for name, values in grid_of(config).items() if name != "alpha")
     return sum(tasks == most for tasks in trained) * math.prod(others)
@@ -131,6 +180,18 @@ def _check_grid(config: ConfigDict) -> None:
             raise InputError(f"config.grid.{name} is {shown(values)}, expected each value once{same}")
 
 
+def _check_settings(config: ConfigDict) -> None:
+    """Checks the settings that are listed in place of a grid."""
+    listed, grid = listed_settings(config), grid_of(config)
+    _expect("settings", config.settings, not (listed and grid), f"() beside config.grid.{next(iter(grid), '')}")
+    seen: dict[frozenset[tuple[str, Any]], str] = {}
+    for text, point in zip(config.settings, listed, strict=True):
+        key = frozenset((name, single(value) if is_number(value) else value) for name, value in point.items())
+        if key in seen:
+            raise InputError(f"config.settings has {seen[key]!r} and {text!r}, expected each setting once")
+        seen[key] = text
+
+
 def _check_streams(config: ConfigDict) -> None:
     """Checks the streams together with the options that depend on them."""
     streams, encoder = config.streams, config.model.encoder
@@ -154,7 +215,7 @@ def _check_streams(config: ConfigDict) -> None:
 def _check_corruptions(config: ConfigDict) -> None:
     """Checks the corruptions, and whether runs draw from them."""
     parse_all(config.corruptions)
-    shares = tuple(at(config.grid, CORRUPTED)) or (at(config, CORRUPTED),)
+    shares = values_of(config, CORRUPTED)
     name, value = (f"grid.{CORRUPTED}", shares) if at(config.grid, CORRUPTED) else (CORRUPTED, shares[0])
     expected = "a share above 0 with config.corruptions, and 0 without"
     _expect(name, value, (max(shares) > 0) == bool(config.corruptions), expected)
@@ -162,7 +223,7 @@ def _check_corruptions(config: ConfigDict) -> None:
     expected = "one share for all runs: those of a seed share the batches of a fine-tuned model"
     _expect(name, value, len(shares) == 1 or not tuned, expected)
     for option in ("augment.noise", "augment.gain"):
-        most = max(at(config.grid, option) or (at(config, option),))
+        most = max(values_of(config, option))
         expected = "0 without a fine-tuned model: other streams do not hold audio (config.corruptions are for them)"
         _expect(option, most, most == 0 or tuned, expected)
 

@@ -75,13 +75,15 @@ def expand_grid(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> l
     its weighting. The base holds all of `HParams`; the grid may also vary options that shape the program.
     """
     varied = {name: tuple(values) for name, values in grid.items() if len(values)}
-    settings = []
-    for point in product(*varied.values()):
-        chosen = dict(zip(varied, point, strict=True))
-        resolved = {**base, **chosen}
-        name = " ".join(f"{k}={written(v)}" for k, v in chosen.items()) or str(resolved["weighting"])
-        settings.append(Setting(name, resolved))
-    return settings
+    return list_settings(base, [dict(zip(varied, point, strict=True)) for point in product(*varied.values())])
+
+
+def list_settings(base: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> list[Setting]:
+    """Returns a setting for each point: the base values, but for those that the point names."""
+    return [
+        Setting(" ".join(f"{k}={written(v)}" for k, v in point.items()) or str(base["weighting"]), {**base, **point})
+        for point in points
+    ]
 
 
 def written(value: Any) -> str:
