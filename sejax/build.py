@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sejax.config import STACKED, STRUCTURAL, at, check_config, grid_of, listed_settings, with_structure
+from sejax.config import STRUCTURAL, check_config, settings_of, with_structure
 from sejax.corpora.describe import describe_data, summarise_data
 from sejax.corpora.schema import SPLITS, Corpus
 from sejax.data.durations import measure
@@ -23,9 +23,7 @@ from sejax.engine.runs import (
     RunKey,
     Setting,
     enumerate_runs,
-    expand_grid,
     group_by_structure,
-    list_settings,
 )
 from sejax.host.wording import count
 from sejax.pretrained.convert import Pretrained
@@ -42,6 +40,7 @@ class Schedule:
 
     epochs: int
     patience: int  # epochs without a better validation score after which a run stops; 0: never
+    halving: int  # at each rung a fold stops all settings but one of so many; 0: none
     select_on: str  # the split that chooses the epoch: "val", or "test" (optimistic)
     checkpoint_every: int  # epochs
     tensorboard: bool
@@ -74,6 +73,8 @@ class Study:
     data: Mapping[str, Any]  # of data.json
     n_bootstrap: int  # draws of speakers for the intervals
     chooses_setting: bool  # whether each fold chooses its setting
+    explain: int  # test utterances of each setting that are explained
+    importance: int  # permutations of each part of the input; 0: its importance is not measured
     noise_folders: Mapping[str, str]  # digests of the folders that corruptions draw from
 
     @property
@@ -129,14 +130,6 @@ def options(config: ConfigDict) -> dict[str, Any]:
     """
     check_config(config)
     return json.loads(config.to_json_best_effort())
-
-
-def settings_of(config: ConfigDict) -> list[Setting]:
-    """Returns the settings of a checked config: those that it lists, or the product of its grid."""
-    listed, grid = listed_settings(config), grid_of(config)
-    varied = {name for point in (grid, *listed) for name in point}
-    base = {name: at(config, name) for name in (*STACKED, *STRUCTURAL) if name in STACKED or name in varied}
-    return list_settings(base, listed) if listed else expand_grid(base, grid)
 
 
 def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None = None) -> Study:
@@ -208,6 +201,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         schedule=Schedule(
             epochs=config.epochs,
             patience=config.patience,
+            halving=config.search.halving,
             select_on="test" if config.select_on_test else "val",
             checkpoint_every=config.checkpoint_every,
             tensorboard=config.tensorboard,
@@ -233,6 +227,8 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         data=describe_data(corpus, prepared.seconds),
         n_bootstrap=config.bootstrap,
         chooses_setting=config.choose == "setting",
+        explain=config.explain,
+        importance=config.importance,
         noise_folders=prepared.folders,
     )
 

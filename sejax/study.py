@@ -4,23 +4,22 @@ import os
 import time
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
 from ml_collections import ConfigDict
 
 from sejax import build
 from sejax.engine import devices
-from sejax.engine.feed import Feed, Outcome, Tested, open_feed
+from sejax.engine.feed import Outcome, Tested, open_feed
 from sejax.engine.plan import format_plan, plan_programs
-from sejax.evaluation.selection import validate_runs
 from sejax.evaluation.tables import describe_final, format_table
 from sejax.report.page import write_data_page, write_report
 from sejax.workdir import files
-from sejax.workdir.again import train_again
-from sejax.workdir.logs import Logs, check_history, history_of
+from sejax.workdir.insights import Insights
+from sejax.workdir.logs import history_of
+from sejax.workdir.train import train_again, train_runs
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) -> dict[str, Any]:
@@ -89,17 +88,21 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
     tested: dict[int, Tested] = {}
     outcomes: dict[int, Outcome] = {}
     final_runs = []  # with their epochs
+    insights = Insights(study)
     for number, plan in enumerate(planned, 1):
         program = plan.placed.program
         feed = open_feed(plan)  # data, once for all runs
-        trained = _train(study, feed, workdir, number, train)
+        trained = train_runs(study, feed, workdir, number, train)
         of_runs, best_epoch, learned = trained.tested, trained.outcome.best_epoch, [trained.learned]
+        insights.measure(number, feed, trained.learned)
 
         # Each run again, on its validation speakers too. Only these runs are tested then.
         if program.refit:
-            refit = train_again(study, feed.of(program.refit), workdir, number, "refit", best_epoch, train)
-            of_runs = [run.tested_by(again) for run, again in zip(of_runs, refit.tested, strict=True)]
+            again = feed.of(program.refit).arranged(best_epoch > 0)
+            refit = train_again(study, again, workdir, number, "refit", best_epoch, train)
+            of_runs = [run.tested_by(other) for run, other in zip(of_runs, refit.tested, strict=True)]
             learned = [refit.learned]
+        insights.explain(number, of_runs, learned[0])
 
         # The same settings and seeds on every speaker. No number below is of them.
         if program.final:
@@ -120,87 +123,8 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
         return {}
     outcome = Outcome(*map(np.array, zip(*(outcomes[run.number] for run in study.runs), strict=True)))
     metrics = files.write_results(workdir, study, tested, outcome, history_of(workdir, study, outcome), final_runs)
+    importance = insights.write(workdir)
     report = write_report(workdir)
     final_words = [describe_final([epochs for _, epochs in final_runs])] if final_runs else []
-    print(format_table(metrics), *final_words, f"report: {report}", sep="\n")
+    print(format_table(metrics), *final_words, *importance, f"report: {report}", sep="\n")
     return metrics
-
-
-class _Trained(NamedTuple):
-    """The results of a program, in the order of its runs."""
-
-    tested: list[Tested]
-    outcome: Outcome
-    learned: files.Part
-
-
-def _train(study: build.Study, feed: Feed, workdir: str, number: int, train: bool) -> _Trained:
-    """Trains the runs of one program from its newest checkpoint on, and tests each at its best epoch."""
-    program, layout, schedule = feed.program, feed.layout, study.schedule
-    runs, target, vad = program.runs, np.asarray(program.data.target), np.asarray(program.data.vad)
-    patience = schedule.stops_after
-
-    checkpoints = files.open_checkpoints(workdir, program, number, of=len(study.programs))
-    states = feed.init_states()
-    best = feed.init_best(states)
-    done = checkpoints.latest(evaluate=not train)
-    if done:
-        states, best = checkpoints.restore(done, (states, best))
-        if devices.leads():
-            print(f"continuing after epoch {done}", flush=True)
-    best_score, best_epoch = layout.collect((best.score, best.epoch))
-
-    outcome = _outcome(schedule, done, best_epoch, best_score)
-    if devices.leads():
-        check_history(workdir, study, program, outcome)
-
-    if train and not outcome.finished.all():
-        logs = Logs(workdir, study, program, done) if devices.leads() else None
-        with checkpoints.before_sigterm():
-            for epoch in range(done + 1, schedule.epochs + 1):
-                # The guard forbids every transfer that is not explicit.
-                with jax.transfer_guard("disallow"):
-                    states, metrics = feed.train_epoch(states, epoch)
-                    outputs = feed.predict(states.averaged, schedule.select_on)
-                # The host waits once per epoch, here.
-                metrics, (prob, pred_vad) = layout.collect((metrics, outputs))
-
-                # Choose each run's best epoch, on its own validation speakers.
-                validation = validate_runs(
-                    runs,
-                    program.learnable,
-                    program.columns[schedule.select_on],
-                    prob,
-                    pred_vad,
-                    target,
-                    vad,
-                    vad_loss=program.network.recipe.vad_loss,
-                )
-                scores = np.array([scores["score"] for scores in validation], np.float32)
-                # Of equal scores the later wins: its average is over more steps.
-                improved = (scores >= best_score) & (epoch - 1 - best_epoch < patience)
-                best_score, best_epoch = np.where(improved, scores, best_score), np.where(improved, epoch, best_epoch)
-                best = feed.keep_best(best, states, scores, improved, epoch)
-                outcome = _outcome(schedule, epoch, best_epoch, best_score)
-                stop = bool(outcome.finished.all()) or checkpoints.asked_to_end()
-
-                # Log and save.
-                if logs:
-                    logs.write(epoch, metrics, validation)
-                if epoch % schedule.checkpoint_every == 0 or stop:
-                    checkpoints.save(epoch, (states, best))
-                if stop:
-                    break
-            if logs:
-                logs.close()
-    checkpoints.close()
-    learned = files.Part(program, best_epoch, layout.collect(best.params))
-    return _Trained(feed.test(best), outcome, learned)
-
-
-def _outcome(
-    schedule: build.Schedule, epoch: int, best_epoch: Int[np.ndarray, " run"], best_score: Float[np.ndarray, " run"]
-) -> Outcome:
-    """Returns what the runs of a program have come to after an epoch; they end together."""
-    finished = epoch >= schedule.epochs or bool(np.all(epoch - best_epoch >= schedule.stops_after))
-    return Outcome(best_epoch, best_score, np.full_like(best_epoch, epoch), np.full(best_epoch.shape, finished))

@@ -37,6 +37,9 @@ _TUPLES = (
 _WHOLE: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1),
     "synthetic.seed": (0, 2**31 - 1),
+    "search.seed": (0, 2**31 - 1),
+    "search.draws": (0, 1e4),
+    "search.halving": (0, 10),
     "epochs": (1, 1e5),
     "patience": (0, 1e5),
     "checkpoint_every": (1, 1e5),
@@ -46,6 +49,8 @@ _WHOLE: dict[str, tuple[float, float]] = {
     "buckets": (1, 100),
     "batch_size": (1, 1e5),
     "bootstrap": (0, 1e6),
+    "explain": (0, 100),
+    "importance": (0, 1000),
     "model.layers": (0, 100),
     "model.stride": (1, 100),
     "model.width": (2, 1e5),
@@ -70,6 +75,9 @@ _REAL: dict[str, tuple[float, float]] = {
     "corpus_temperature": (1, 1e7),
     "augment.gain": (0, 100),
     "augment.mixup": (0, 1000),
+    "class_temperature": (1, 1e7),
+    "loss.focal_gamma": (0, 100),
+    "loss.prior_tau": (0, 100),
 }
 # Those whose default is None, the checkpoint's own value, which the others may be too.
 _WHOLE_OR_NONE = {
@@ -83,6 +91,7 @@ _BELOW_ONE = (
     "dropout",
     "statistics_dropout",
     "label_smoothing",
+    "loss.effective_beta",
     "finetune.layer_drop",
     "finetune.time_mask_prob",
     "finetune.feature_mask_prob",
@@ -104,7 +113,7 @@ def odd_values(name: str) -> list[Any]:
     values = [*_NUMBERS, *_FLOATS, *_OTHERS, *_NUMPY, *_TUPLES]
     if isinstance(options()[name], float) or (options()[name] is None and name not in _WHOLE_OR_NONE):
         values.remove(10**400)  # ConfigDict makes a float of it, which is an OverflowError
-    if name.startswith("grid."):
+    if name.startswith(("grid.", "search.between.")):
         return [*_OTHERS, *((value,) for value in values), (0.5, 0.5), (2, 2), (True, True)]
     return values
 
@@ -131,6 +140,10 @@ def sane(name: str, value: Any) -> bool:
             and all(sane(option, each) for each in value)
             and all(a != b for i, a in enumerate(value) for b in value[:i])
         )
+    if name.startswith("search.between."):
+        option = name.removeprefix("search.between.")
+        pair = isinstance(value, tuple) and all(sane(option, each) for each in value) and len(value) in (0, 2)
+        return pair and (not value or value[0] < value[1])
     if default is None and value is None:
         return True
     if isinstance(default, bool):

@@ -6,8 +6,7 @@ import pytest
 from ml_collections import ConfigDict
 from odd_values import odd_values, options, sane, set_option
 
-from sejax.build import settings_of
-from sejax.config import CHECKS, STACKED, STRUCTURAL, check_config, default_config, differences
+from sejax.config import CHECKS, VARIED, check_config, default_config, differences, settings_of
 from sejax.errors import InputError
 from sejax.resolve.flag import parse_config
 
@@ -22,9 +21,8 @@ def _refusal(config: ConfigDict) -> str:
 
 
 def test_every_option_has_a_check():
-    grid = {f"grid.{name}" for name in (*STACKED, *STRUCTURAL)}
-    assert set(options()) == set(CHECKS) | grid
-    assert {name.removeprefix("grid.") for name in grid} <= set(CHECKS)
+    assert set(options()) == set(CHECKS) | set(VARIED)
+    assert {name.removeprefix("grid.").removeprefix("search.between.") for name in VARIED} <= set(CHECKS)
 
 
 @pytest.mark.parametrize("name", options())
@@ -175,6 +173,21 @@ def test_sentences(name: str, value: object, sentence: str):
         (
             {"model.width": 6},
             "config.model.width is 6, expected a multiple of 2 * model.heads = 8",
+        ),
+        (
+            {"loss.prior_tau": 0.5},
+            "config.loss.prior_tau is 0.5, expected 1 without config.loss.class_prior = corpus or train",
+        ),
+        ({"loss.prior_tau": 0.5, "grid.loss.class_prior": ("none", "train")}, ""),
+        (
+            {"grid.loss.effective_beta": (0.9, 0.99), "loss.class_weight": "balanced"},
+            "config.grid.loss.effective_beta is (0.9, 0.99), expected 0.99 without config.loss.class_weight = "
+            "effective",
+        ),
+        (
+            {"streams": ("mfcc", "hubert"), "model.encoder.hubert": "finetune", "grid.class_temperature": (1.0, 2.0)},
+            "config.class_temperature is 2.0, expected 1 with a fine-tuned model: the folds share its batches, and "
+            "have different classes to balance",
         ),
     ],
 )

@@ -18,10 +18,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.probe import get_config
-from experiments.paired import paired_cells, speaker_scores, train_once
+from experiments.train import train_once
+from sejax.comparison.tables import paired_cells
 from sejax.corpora.read import CORPORA
 from sejax.errors import InputError
 from sejax.evaluation.intervals import summarise
+from sejax.evaluation.paired import Pair, compare
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.selection import read_history
 from sejax.evaluation.tables import COLUMNS
@@ -68,12 +70,13 @@ def choose(
 
 def table(predictions: Mapping[str, Predictions], *, n_bootstrap: int = 1000) -> str:
     """Returns a Markdown table of all readings: pooled accuracies with 95 % intervals, differences to "joined"."""
-    accuracy = {name: speaker_scores(rows, ["ua"])["static", "ua"] for name, rows in predictions.items()}
-    lines = ["| | WA % | UA % | UA − joined | p |", "|---|---|---|---|---|"]
+    pairs = [Pair(name, JOINED, "ua") for name in predictions if name != JOINED]
+    differences = {found.pair.setting: found for found in compare(predictions, pairs)}
+    lines = ["| | WA % | UA % | UA − joined | p | Holm |", "|---|---|---|---|---|---|"]
     for name, rows in predictions.items():
         metrics = summarise(rows, n_bootstrap=n_bootstrap)[0]["metrics"]
         cells = [COLUMNS[key].estimate(metrics[key]) for key in ("wa", "ua")]
-        cells += ["", ""] if name == JOINED else paired_cells("ua", accuracy[name], accuracy[JOINED])
+        cells += ["", "", ""] if name == JOINED else paired_cells(differences[name])
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -18,14 +18,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.joint import get_config
-from experiments.paired import paired_cells, speaker_scores, train_once
+from experiments.train import train_once
+from sejax.comparison.tables import paired_cells
 from sejax.corpora.read import read_corpus
 from sejax.corpora.schema import Corpus
 from sejax.data.cache import Wanted, build_features
 from sejax.data.shards import StreamFeatures
 from sejax.errors import InputError
 from sejax.evaluation.intervals import summarise
+from sejax.evaluation.paired import Pair, compare
 from sejax.evaluation.predictions import Predictions
+from sejax.evaluation.tables import COLUMNS
 from sejax.features.corrupt import parse
 from sejax.features.extract import Extraction
 from sejax.host.atomic import atomic_write
@@ -102,23 +105,19 @@ def table(predictions: Mapping[tuple[str, str], Predictions]) -> str:
       predictions: by what was trained on and the condition.
     """
     trained = list(dict.fromkeys(name for name, _ in predictions))
-    head = ["tested on", *trained, f"{trained[-1]}, paired with {CLEAN}", "p"]
+    conditions = list(dict.fromkeys(condition for _, condition in predictions))
+    tests = {f"{name}, {condition}": rows for (name, condition), rows in predictions.items()}
+    pairs = {c: Pair(f"{trained[-1]}, {c}", f"{CLEAN}, {c}", "ua") for c in conditions}
+    differences = {found.pair: found for found in compare(tests, list(pairs.values()))}
+    head = ["tested on", *trained, f"{trained[-1]}, paired with {CLEAN}", "p", "Holm"]
     rows = [head, ["---"] * len(head)]
-    for condition in dict.fromkeys(condition for _, condition in predictions):
+    for condition in conditions:
         cells = [condition]
         for name in trained:
             (entry,) = summarise(predictions[name, condition])
-            ua = entry["metrics"]["ua"]
-            low, high = ua["ci95"]
-            cells.append(f"{100 * ua['pooled']:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
-        ours, theirs = (_speaker_ua(predictions[name, condition]) for name in (trained[-1], CLEAN))
-        rows.append([*cells, *paired_cells("ua", ours, theirs)])
+            cells.append(COLUMNS["ua"].estimate(entry["metrics"]["ua"]))
+        rows.append([*cells, *paired_cells(differences[pairs[condition]])])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _speaker_ua(predictions: Predictions) -> np.ndarray:
-    (scores,) = speaker_scores(predictions, ["ua"]).values()
-    return scores
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

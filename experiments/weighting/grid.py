@@ -16,10 +16,12 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from configs.joint import get_config
-from experiments.paired import paired_cells, speaker_scores, train_once
+from experiments.train import train_once
+from sejax.comparison.tables import paired_cells
 from sejax.corpora.read import CORPORA
 from sejax.errors import InputError
 from sejax.evaluation.intervals import summarise
+from sejax.evaluation.paired import Pair, compare
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.tables import COLUMNS
 from sejax.host.atomic import atomic_write
@@ -45,21 +47,23 @@ def study_configs(corpus: str, data_dir: str) -> dict[str, ConfigDict]:
 
 
 def table(studies: Sequence[Predictions], *, n_bootstrap: int = 1000) -> str:
-    """Returns a Markdown table of all settings: pooled metrics with 95 % intervals, paired differences on speakers."""
-    entries = [entry for study in studies for entry in summarise(study, n_bootstrap=n_bootstrap)]
-    scores = {key: values for study in studies for key, values in speaker_scores(study, SINGLE_TASK).items()}
-    lines = [
-        "| | WA % | UA % | CCC mean | UA − class alone | p | CCC − VAD alone | p |",
-        "|---|---|---|---|---|---|---|---|",
+    """Returns a Markdown table of all settings: pooled metrics and differences paired over speakers."""
+    settings = {name: rows for study in studies for name, rows in study.by("setting").items()}
+    pairs = [
+        Pair(name, single, metric) for metric, single in SINGLE_TASK.items() for name in settings if name != single
     ]
-    for entry in entries:
-        name, metrics = entry["name"], entry["metrics"]
+    differences = {found.pair: found for found in compare(settings, pairs)}
+    lines = [
+        "| | WA % | UA % | CCC mean | UA − class alone | p | Holm | CCC − VAD alone | p | Holm |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, rows in settings.items():
+        (entry,) = summarise(rows, n_bootstrap=n_bootstrap)
+        metrics = entry["metrics"]
         cells = [COLUMNS[key].estimate(metrics[key]) if key in metrics else "" for key in ("wa", "ua", "ccc_mean")]
         for metric, single in SINGLE_TASK.items():
-            if name == single or metric not in metrics:
-                cells += ["", ""]
-                continue
-            cells += paired_cells(metric, scores[name, metric], scores[single, metric])
+            found = differences.get(Pair(name, single, metric))
+            cells += paired_cells(found) if found else ["", "", ""]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from sejax.config.defaults import ACOUSTIC, LARGEST_SEED
 from sejax.corpora.read import CORPORA
 from sejax.engine.augment import AUGMENTATIONS
+from sejax.engine.imbalance import CLASS_PRIORS, CLASS_WEIGHTS
 from sejax.engine.losses import VAD_LOSSES
-from sejax.engine.runs import CORRUPTED
+from sejax.engine.runs import CLASS_TEMPERATURE, CORRUPTED
 from sejax.engine.tasks import TASKS
 from sejax.errors import FLAG, SHARE, TEXT, WORDS, Check, is_number, number, one_of, single, whole
 from sejax.features.audio import SPEED
@@ -146,9 +147,14 @@ CHECKS: Mapping[str, Check] = {
     "finetune.checkpointing": FLAG,
     "finetune.dtype": one_of(DTYPES),
     "loss.vad": one_of(VAD_LOSSES),
-    "loss.class_weight": one_of(("none", "balanced")),
-    "loss.class_prior": one_of(("none", "corpus")),
+    "loss.class_weight": one_of(CLASS_WEIGHTS),
+    "loss.effective_beta": _PROPER_SHARE,
+    "loss.class_prior": one_of(CLASS_PRIORS),
+    "loss.prior_tau": number(0, 10),
+    "loss.focal_gamma": number(0, 10),
     "loss.soft_labels": FLAG,
+    "loss.vote_entropy": SHARE,
+    CLASS_TEMPERATURE: number(1, 1e6),
     "tasks": Check(
         lambda tasks: isinstance(tasks, tuple) and all(isinstance(task, str) for task in tasks) and tasks in TASKS,
         " or ".join(map(str, TASKS)),
@@ -186,9 +192,17 @@ CHECKS: Mapping[str, Check] = {
     "memory_fraction": number(0.01, 1),
     "checkpoint_every": whole(1, 100_000),
     "tensorboard": FLAG,
+    "search.draws": whole(0, 10_000, "every combination of the grid"),
+    "search.seed": whole(0, LARGEST_SEED),
+    "search.halving": Check(
+        lambda factor: is_number(factor) and isinstance(factor, int) and (factor == 0 or 2 <= factor <= 10),
+        "0 (no halving) or a whole number from 2 to 10",
+    ),
     "choose": one_of(("epoch", "setting")),
     "refit": FLAG,
     "final": FLAG,
+    "explain": whole(0, 100, "none"),
+    "importance": whole(0, 1000, "not measured"),
     "bootstrap": Check(
         lambda draws: is_number(draws) and isinstance(draws, int) and (draws == 0 or 20 <= draws <= 100_000),
         "0 (no intervals) or a whole number from 20 to 100,000",

@@ -8,7 +8,7 @@ from ml_collections.config_dict import placeholder
 
 from sejax.corpora.read import CORPORA
 from sejax.engine.augment import RATES
-from sejax.engine.runs import CORRUPTED
+from sejax.engine.runs import CLASS_TEMPERATURE, CORRUPTED
 from sejax.errors import InputError
 from sejax.features.registry import FEATURES, defaults
 from sejax.pretrained import STREAMS
@@ -172,8 +172,21 @@ def _set_model(config: ConfigDict) -> None:
 
 def _set_training(config: ConfigDict) -> None:
     """Sets the options of losses, weighting, optimisation and of the study."""
-    # `class_prior`: corpus takes the frequency of the classes in each corpus out of what is learned (logit adjustment).
-    config.loss = ConfigDict({"vad": "ccc", "class_weight": "none", "class_prior": "none", "soft_labels": False})
+    config.loss = ConfigDict(
+        {
+            "vad": "ccc",  # a row of VAD_LOSSES: ccc, mse, mae
+            "class_weight": "none",  # balanced: inverse to a class's frequency; effective: to its effective number
+            "effective_beta": 0.99,  # of the effective number: 0 weights all classes alike, towards 1 as balanced does
+            # Takes the frequency of the classes in training (train: balanced softmax), or in each corpus (corpus), out
+            # of what is learned (logit adjustment).
+            "class_prior": "none",
+            "prior_tau": 1.0,  # strength of this adjustment
+            "focal_gamma": 0.0,  # of the focal loss; 0: cross-entropy
+            "soft_labels": False,  # the raters' votes as targets, where there are some; utterances without a label too
+            "vote_entropy": 0.0,  # by how much utterances weigh less whose raters disagree; 1: nothing if evenly split
+        }
+    )
+    config.class_temperature = 1.0  # above 1, an epoch visits rare classes more often; at 1e6 all equally often
     config.tasks = ("class", "vad")  # or ("class", "valence", "arousal", "dominance")
     config.weighting = "static"  # or another scheme of sejax.weighting
     config.alpha = 0.5  # prior share of the class task; the others have equal parts of the rest
@@ -214,8 +227,11 @@ def _set_training(config: ConfigDict) -> None:
     # Settings x seeds x folds are the runs of the study.
     config.seeds = 1
     config.seed = 0  # the first seed, up to 2,147,483,647
-    config.grid = _empty_grid()
+    config.grid = _nothing_varied((*STACKED, *STRUCTURAL))
     config.settings = ()  # in place of a grid: each setting as tables name it, "alpha=0.9 streams=mfcc+mel"
+    # `draws` settings at random, of the grid's values and of numbers between two (lowest and highest), in place of all
+    # combinations. `halving`: at rungs each fold stops all settings but one of so many (needs choose=setting); 0: none.
+    config.search = ConfigDict({"draws": 0, "seed": 0, "halving": 0, "between": _nothing_varied(DRAWN)})
     config.choose = "epoch"  # on validation speakers; setting: each fold also takes its best one, as the row `chosen`
     config.refit = False  # tests runs trained again on training and validation speakers, for as many epochs as chosen
     config.final = False  # also trains each setting and seed on every speaker, for the median of its folds' epochs
@@ -225,6 +241,9 @@ def _set_training(config: ConfigDict) -> None:
     config.memory_fraction = 0.9  # of a device's free memory that a program may need
     config.checkpoint_every = 5  # epochs
     config.tensorboard = True
+    config.explain = 0  # test utterances of each setting whose explanation the report shows
+    # Permutations of each stream and group of statistics among validation speakers, whose loss of score is reported.
+    config.importance = 0
     config.bootstrap = 1000  # draws of speakers for the intervals; 0: no intervals
 
 
@@ -238,9 +257,17 @@ STACKED = (
     "statistics_dropout",
     "label_smoothing",
     CORRUPTED,
+    CLASS_TEMPERATURE,
+    "loss.class_weight",
+    "loss.effective_beta",
+    "loss.class_prior",
+    "loss.prior_tau",
+    "loss.focal_gamma",
+    "loss.vote_entropy",
     *(f"augment.{name}" for name in RATES),
 )
-"""The options that a grid may vary within a program: traced numbers, so that all settings are runs of one program."""
+"""The options that a grid may vary within a program: numbers and arrays of a run, so that all settings are runs of one
+program."""
 
 
 STRUCTURAL = (
@@ -248,6 +275,7 @@ STRUCTURAL = (
     "batch_size",
     "gradients_at",
     "loss.vad",
+    "loss.soft_labels",
     "model.layers",
     "model.stride",
     "model.width",
@@ -262,9 +290,13 @@ STRUCTURAL = (
 """The options that a grid may also vary, at the price of a program for each combination."""
 
 
-def _empty_grid() -> ConfigDict:
+DRAWN = tuple(name for name in STACKED if name not in ("weighting", "loss.class_weight", "loss.class_prior"))
+"""The options that `config.search.between` may draw: the numbers among those of `STACKED`."""
+
+
+def _nothing_varied(names: Sequence[str]) -> ConfigDict:
     grid = ConfigDict()
-    for name in (*STACKED, *STRUCTURAL):
+    for name in names:
         *folders, option = name.split(".")
         node = grid
         for folder in folders:

@@ -1,9 +1,7 @@
 """The options of a config together: whether they make sense, what a grid varies, what may change in a workdir."""
 
-import contextlib
 import difflib
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,11 +9,13 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from sejax.config.checks import CHECKS, TUPLE
-from sejax.config.defaults import ACOUSTIC, LARGEST_SEED, STACKED, STRUCTURAL, default_config
+from sejax.config.defaults import ACOUSTIC, DRAWN, LARGEST_SEED, STACKED, STRUCTURAL, default_config
+from sejax.config.listed import listed_settings
 from sejax.corpora.join import parse_sources
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.engine.losses import VAD_LOSSES
-from sejax.engine.runs import CORRUPTED
+from sejax.engine.runs import CLASS_TEMPERATURE, CORRUPTED, Setting
+from sejax.engine.search import comparable_settings, draw_settings, expand_grid, list_settings
 from sejax.errors import InputError, is_number, shown, single
 from sejax.features.corrupt import parse_all
 from sejax.features.registry import full_settings
@@ -30,6 +30,8 @@ CHANGEABLE = (
     "bootstrap",
     "choose",
     "refit",
+    "explain",
+    "importance",
     "final",
     "data_dir",
     "corpora",  # their names and labels are in the data, which is compared
@@ -47,52 +49,33 @@ def grid_of(config: ConfigDict) -> dict[str, tuple[Any, ...]]:
     return {name: values for name in (*STACKED, *STRUCTURAL) if (values := tuple(at(config.grid, name)))}
 
 
-def listed_settings(config: ConfigDict) -> list[dict[str, Any]]:
-    """Returns the values that each setting of `config.settings` names, by the option's full name.
+def between_of(config: ConfigDict) -> dict[str, tuple[float, float]]:
+    """Returns the lowest and the highest value that a search draws, by the option's full name."""
+    return {name: ends for name in DRAWN if (ends := tuple(at(config.search.between, name)))}
+
+
+def settings_of(config: ConfigDict) -> list[Setting]:
+    """Returns the settings of a study: those that it lists, or all of the grid, or those that the search draws.
 
     Raises:
-      InputError: a setting is not `OPTION=VALUE ...` of options that a grid may vary, or has a value that makes no
-        sense.
+      InputError: the search has fewer settings than draws, or a listed one cannot be read.
     """
-    return [_read_setting(config, text) for text in config.settings]
-
-
-def _read_setting(config: ConfigDict, text: str) -> dict[str, Any]:
-    """Reads a setting as `sejax.engine.runs.written` writes its values."""
-    pairs = [word.partition("=") for word in text.split()]
-    names = [name for name, _, _ in pairs]
-    if unknown := [name for name in names if name not in (*STACKED, *STRUCTURAL)]:
-        close = difflib.get_close_matches(unknown[0], (*STACKED, *STRUCTURAL), n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise InputError(
-            f"config.settings has {text!r}, where {unknown[0]!r} is no option that a grid may vary{hint}, expected "
-            "OPTION=VALUE with blanks between several"
-        )
-    if len(set(names)) < len(names):
-        raise InputError(f"config.settings has {text!r}, expected each option once")
-    point = {name: _read_value(at(config, name), value) for name, _, value in pairs}
-    for name, value in point.items():
-        CHECKS[name].require(f"{name} of a setting of config.settings", value)
-    return point
-
-
-def _read_value(own: Any, text: str) -> Any:
-    """Reads another value of an option; a text that is none of its type stays one, which the option's check refuses."""
-    if isinstance(own, tuple):
-        return tuple(text.split("+"))
-    if isinstance(own, bool):
-        return {"True": True, "False": False}.get(text, text)
-    if is_number(own):
-        with contextlib.suppress(ValueError):
-            return type(own)(text)
-    return text
+    listed, grid, between, search = listed_settings(config), grid_of(config), between_of(config), config.search
+    varied = {name for point in (grid, *listed) for name in point}
+    base = {name: at(config, name) for name in (*STACKED, *STRUCTURAL) if name in STACKED or name in varied}
+    if listed:
+        return list_settings(base, listed)
+    if search.draws:
+        return draw_settings(base, grid, between, draws=search.draws, seed=search.seed)
+    return expand_grid(base, grid)
 
 
 def values_of(config: ConfigDict, name: str) -> tuple[Any, ...]:
-    """Returns the values of an option in the settings: of each that is listed, or those of the grid, or its own."""
+    """Returns the values that settings may have of an option: listed, of the grid, the ends of a range, or its own."""
     own = at(config, name)
     listed = tuple(point.get(name, own) for point in listed_settings(config))
-    return listed or tuple(at(config.grid, name)) or (own,)
+    drawn = between_of(config).get(name, ())
+    return listed or tuple(at(config.grid, name)) or drawn or (own,)
 
 
 def with_structure(config: ConfigDict, structure: Mapping[str, Any]) -> ConfigDict:
@@ -112,7 +95,10 @@ def with_structure(config: ConfigDict, structure: Mapping[str, Any]) -> ConfigDi
     return changed
 
 
-OPTIONS = (*CHECKS, *(f"grid.{name}" for name in (*STACKED, *STRUCTURAL)))
+VARIED = (*(f"grid.{name}" for name in (*STACKED, *STRUCTURAL)), *(f"search.between.{name}" for name in DRAWN))
+"""The options that hold values of other options."""
+
+OPTIONS = (*CHECKS, *VARIED)
 """The full names of all options."""
 
 
@@ -135,26 +121,18 @@ def check_config(config: ConfigDict) -> None:
     enough = len(sources) > 1 or not PROTOCOLS[protocol].across
     _expect("corpora", config.corpora, enough, f"two or more, such as 'emodb:emodb.zip', for the protocol {protocol}")
     _check_grid(config)
-    _check_settings(config)
+    _check_search(config)
+    _check_listed(config)
     _check_streams(config)
     _check_corruptions(config)
+    _check_imbalance(config)
     width, heads = config.model.width, config.model.heads
     _expect("model.width", width, width % (2 * heads) == 0, f"a multiple of 2 * model.heads = {2 * heads}")
     most = LARGEST_SEED + 1 - config.seed
     _expect("seeds", config.seeds, config.seeds <= most, f"at most {most}: the last seed is {LARGEST_SEED:,}")
-    expected = "epoch where fewer than two settings train the same tasks"
-    _expect("choose", config.choose, config.choose == "epoch" or _comparable(config) > 1, expected)
     trains_vad = min(values_of(config, "alpha")) < 1
     few = trains_vad and config.batch_size < VAD_LOSSES[config.loss.vad].least_rows
     _expect("batch_size", config.batch_size, not few, f"2 or more: one utterance has no loss {config.loss.vad}")
-
-
-def _comparable(config: ConfigDict) -> int:
-    """Returns the number of settings that train all tasks which any setting trains."""
-    trained = [(alpha > 0, alpha < 1) for alpha in values_of(config, "alpha")]  # class, VAD
-    most = tuple(map(max, zip(*trained, strict=True)))
-    others = (len(values) for name, values in grid_of(config).items() if name != "alpha")
-    return sum(tasks == most for tasks in trained) * math.prod(others)
 
 
 def _check_names(config: ConfigDict) -> None:
@@ -180,16 +158,46 @@ def _check_grid(config: ConfigDict) -> None:
             raise InputError(f"config.grid.{name} is {shown(values)}, expected each value once{same}")
 
 
-def _check_settings(config: ConfigDict) -> None:
+def _check_listed(config: ConfigDict) -> None:
     """Checks the settings that are listed in place of a grid."""
-    listed, grid = listed_settings(config), grid_of(config)
-    _expect("settings", config.settings, not (listed and grid), f"() beside config.grid.{next(iter(grid), '')}")
+    listed = listed_settings(config)
+    others = [*(f"grid.{name}" for name in grid_of(config)), *(f"search.between.{name}" for name in between_of(config))]
+    if config.search.draws:
+        others.append("search.draws")
+    _expect("settings", config.settings, not (listed and others), f"() beside config.{', config.'.join(others)}")
     seen: dict[frozenset[tuple[str, Any]], str] = {}
     for text, point in zip(config.settings, listed, strict=True):
         key = frozenset((name, single(value) if is_number(value) else value) for name, value in point.items())
         if key in seen:
             raise InputError(f"config.settings has {seen[key]!r} and {text!r}, expected each setting once")
         seen[key] = text
+
+
+def _check_search(config: ConfigDict) -> None:
+    """Checks what a search draws, and that what validation speakers choose from compares."""
+    grid, search = grid_of(config), config.search
+    for name in DRAWN:
+        ends, option = at(search.between, name), f"search.between.{name}"
+        TUPLE.require(f"config.{option}", ends)
+        for end in ends:
+            CHECKS[name].require(f"a value of config.{option}", end)
+        rising = len(ends) == 2 and single(ends[0]) < single(ends[1])
+        _expect(option, ends, not ends or rising, "the lowest and the highest value, or () for none")
+        _expect(option, ends, not ends or name not in grid, f"() if config.grid.{name} has values")
+    between = between_of(config)
+    _expect("search.draws", search.draws, search.draws > 0 or not between, "1 or more if config.search.between has any")
+    varies = bool(grid or between)
+    _expect(
+        "search.draws", search.draws, search.draws == 0 or varies, "0 if neither config.grid nor search.between vary"
+    )
+    chooses, settings = config.choose == "setting", settings_of(config)
+    expected = "epoch where fewer than two settings train the same tasks"
+    _expect("choose", config.choose, not chooses or len(comparable_settings(settings)) > 1, expected)
+    expected = "0 unless config.choose is setting: each fold keeps others"
+    _expect("search.halving", search.halving, chooses or search.halving == 0, expected)
+    _expect("search.halving", search.halving, search.halving <= config.epochs, "at most config.epochs")
+    if search.halving:
+        _expect("patience", config.patience, config.patience == 0, "0 with config.search.halving, which stops runs")
 
 
 def _check_streams(config: ConfigDict) -> None:
@@ -221,11 +229,27 @@ def _check_corruptions(config: ConfigDict) -> None:
     _expect(name, value, (max(shares) > 0) == bool(config.corruptions), expected)
     tuned = any(config.model.encoder[stream] == "finetune" for stream in config.streams)
     expected = "one share for all runs: those of a seed share the batches of a fine-tuned model"
-    _expect(name, value, len(shares) == 1 or not tuned, expected)
+    _expect(name, value, len(set(shares)) == 1 or not tuned, expected)
     for option in ("augment.noise", "augment.gain"):
         most = max(values_of(config, option))
         expected = "0 without a fine-tuned model: other streams do not hold audio (config.corruptions are for them)"
         _expect(option, most, most == 0 or tuned, expected)
+
+
+def _check_imbalance(config: ConfigDict) -> None:
+    """Checks that what belongs to a way of treating imbalance comes with it."""
+    for option, default, to, needed in (
+        ("loss.effective_beta", 0.99, "loss.class_weight", "effective"),
+        ("loss.prior_tau", 1.0, "loss.class_prior", "corpus or train"),
+    ):
+        there = any(way in needed.split(" or ") for way in values_of(config, to))
+        varied = tuple(at(config.grid, option))
+        name, value = (f"grid.{option}", varied) if varied else (option, at(config, option))
+        _expect(name, value, there or value == default, f"{default:g} without config.{to} = {needed}")
+    most = max(values_of(config, CLASS_TEMPERATURE))
+    tuned = any(config.model.encoder[stream] == "finetune" for stream in config.streams)
+    expected = "1 with a fine-tuned model: the folds share its batches, and have different classes to balance"
+    _expect(CLASS_TEMPERATURE, most, most == 1 or not tuned, expected)
 
 
 def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,9 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from sejax.data.buckets import rounded
+from sejax.features.registry import FEATURES
 from sejax.features.settings import Setting
+from sejax.pretrained.base import Backbone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,32 @@ class Input:
     def read_statistics(self, statistics: Float[np.ndarray, " _statistic"]) -> Float[np.ndarray, " _read"]:
         """Returns the statistics of an utterance that the model reads."""
         return statistics[slice(*self.statistics)] if self.statistics else statistics
+
+    def hop_length(self, backbone: Backbone | None) -> int:
+        """Returns the samples at 16 kHz from one frame to the next.
+
+        Args:
+          backbone: of a pretrained stream.
+        """
+        if self.feature == "raw":
+            return 1
+        return int(self.settings["hop_length"]) if backbone is None else backbone.hop_length
+
+    def statistic_groups(self, size: int, backbone: Backbone | None) -> list[str]:
+        """Returns the group of each of `size` statistics, in words; a feature that names none has one, `statistics`.
+
+        Those of a pretrained model are grouped by layer, or by mean and deviation where they are of one layer.
+
+        Args:
+          size: the number of statistics that the model reads.
+          backbone: of a pretrained stream.
+        """
+        if backbone is not None:
+            states = size // (2 * backbone.hidden)
+            kinds = ["mean"] * backbone.hidden + ["deviation"] * backbone.hidden
+            return kinds if states == 1 else [f"layer {state}" for state in range(states) for _ in kinds]
+        named = FEATURES[self.feature].groups
+        return ["statistics"] * size if named is None else list(named(self.settings))
 
     @staticmethod
     def from_json(tree: Mapping[str, Any]) -> "Input":

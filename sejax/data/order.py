@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from sejax.data.balance import balance_classes
 from sejax.data.types import AnyArray, Batch, Bucket, Data, Order
 
 PREDICTION_BYTES = 1 << 30  # largest frames of a batch of all folds, which is on the device at once
@@ -85,6 +86,8 @@ def epoch_order(
     corrupted: Sequence[float] = (),
     pools: Sequence[Pool] | None = None,
     visits: Float[np.ndarray, " utterance"] | None = None,
+    class_temperature: Sequence[float] = (),
+    label: Int[np.ndarray, " utterance"] | None = None,
     numbered: bool = False,
 ) -> Order:
     """Shuffles one epoch of each order: every visited utterance once, each batch from one bucket.
@@ -94,8 +97,10 @@ def epoch_order(
     do not divide, utterances from the start of the shuffle are visited twice; where `n_batches` has no room for all,
     those at its end are left out. One view is drawn per utterance and epoch: one of the first `views`, or, of a share
     of the utterances that each order has, one of the `corruptions` behind them. Of two orders of one seed, that with
-    the larger share has the corrupted utterances of the other, and more. An order depends on its seed, its utterances,
-    its share, the epoch and the number of steps alone, so that a resumed run gets the same orders.
+    the larger share has the corrupted utterances of the other, and more. An order that visits classes more evenly than
+    they are has as many steps as the others, and visits some utterances more often than others (`balance_classes`). An
+    order depends on its seed, its utterances, its share, its temperature, the epoch and the number of steps alone, so
+    that a resumed run gets the same orders.
 
     Args:
       utterances: Utterances of each bucket.
@@ -109,6 +114,8 @@ def epoch_order(
       pools: The pool of each order; without pools all orders have one, which has all utterances. The orders of a pool
         are, within a bucket, what they are without the other pools. A pool with less to visit has fewer steps.
       visits: How often an utterance is visited, 1 or more; without, all once.
+      class_temperature: How evenly each order visits the classes; 1, or without, as they are.
+      label: The class of each utterance, -1 without one. An order reads those of the utterances that it visits.
       numbered: Whether the steps have numbers though all orders have all of them.
     """
     pools = pools or [_EVERYONE] * len(orders)
@@ -136,6 +143,10 @@ def epoch_order(
         if visits is not None:
             kept = [_repeated(r, visits[np.asarray(u)[r]], rng) for r, u in zip(kept, utterances, strict=True)]
         number = numbers[pool.name] or [np.zeros(shape, int) for shape in shapes]
+        if label is not None and (temperature := class_temperature[number_of_order]) != 1:
+            of_class = [label[np.asarray(u)[r]] for r, u in zip(kept, utterances, strict=True)]
+            places = [int((of_bucket >= 0).sum()) * batch_size for of_bucket in number]
+            kept = balance_classes(kept, of_class, places, temperature, rng)
         rows = [_in_batches(r, of_bucket >= 0, batch_size) for r, of_bucket in zip(kept, number, strict=True)]
         per_order.append((rows, [view[r] for view, r in zip(drawn, rows, strict=True)], number))
     of_rows, of_views, of_numbers = (
@@ -169,6 +180,8 @@ class Shuffle:
     n_batches: Mapping[str, Sequence[int]] | None = None
     pools: Sequence[Pool] | None = None
     visits: Float[np.ndarray, " utterance"] | None = None
+    class_temperature: Sequence[float] = ()
+    label: Int[np.ndarray, " utterance"] | None = None
     numbered: bool = False
 
     def __call__(self, epoch: int) -> Order:
@@ -179,6 +192,7 @@ class Shuffle:
         self,
         orders: Sequence[tuple[int, Bool[np.ndarray, " utterance"]]],
         corrupted: Sequence[float],
+        class_temperature: Sequence[float],
         *,
         pooled: bool = False,
     ) -> "Shuffle":
@@ -187,6 +201,7 @@ class Shuffle:
         Args:
           orders: seed and visited utterances; where there are fewer, they are repeated.
           corrupted: share of the utterances of each order that are drawn from corrupted views.
+          class_temperature: how evenly each order visits the classes.
           pooled: whether each order stays in the pool of the one whose place it takes, with as many batches.
         """
         own = self.pools or [_EVERYONE] * len(self.orders)
@@ -199,6 +214,7 @@ class Shuffle:
             self,
             orders=[orders[place] for place in places],
             corrupted=[corrupted[place] for place in places],
+            class_temperature=[class_temperature[place] for place in places],
             n_batches=n_batches,
             pools=self.pools if pooled else None,
             numbered=self.numbered or len({pool.name for pool in own}) > 1,

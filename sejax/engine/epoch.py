@@ -288,6 +288,12 @@ def _predict_run(model: JointModel, shared: Shared, bucket: Bucket, params: Any,
     return jax.nn.softmax(logits), vad
 
 
+@partial(jax.jit, donate_argnames="tree")
+def rearrange(tree: Any, place: Int[Array, " place"]) -> Any:
+    """Returns arrays `[chunk, slot, ...]` with what was at these places; those given are used up."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[place].reshape(x.shape), tree)
+
+
 @partial(jax.jit, donate_argnames="best")
 def keep_best(
     best: Best, params: Any, score: Float[Array, "chunk slot"], improved: Bool[Array, "chunk slot"], epoch

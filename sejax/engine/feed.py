@@ -62,11 +62,20 @@ class Feed(ABC):
         self.shared = self.replicate(Shared(self.data(), self.program.frozen)) if shared is None else shared
         parts = zip(self.placed.chunk, self.placed.chunk_sharding, strict=True)
         self.chunk = Chunk(*(devices.put(part, sharding) for part, sharding in parts))
-        self.n_chunks = self.replicate(np.int32(self.layout.filled))
+        self.n_chunks = self.replicate(np.int32(self.layout.trained))
 
     def of(self, program: Program) -> "Feed":
         """Returns a feed of the same compiled program for runs that train again."""
         return type(self)(replace(self.plan, placed=self.placed.of(program)), self.shared)
+
+    def arranged(self, training: Bool[np.ndarray, " run"]) -> "Feed":
+        """Returns a feed of the same runs that trains only the chunks of those that still train."""
+        return type(self)(replace(self.plan, placed=self.placed.arranged(training)), self.shared)
+
+    def moved_from(self, before: "Feed", tree: Any) -> Any:
+        """Returns arrays `[chunk, slot, ...]` of another arrangement of these runs as this one has them."""
+        place = self.replicate(before.layout.place[self.layout.run.ravel()].astype(np.int32))
+        return self.put_runs(epoch.rearrange(tree, place))
 
     def replicate(self, tree: Any) -> Any:
         """Puts arrays that all runs read on every device."""

@@ -16,6 +16,9 @@ from jaxtyping import Array, Bool, Float
 
 from sejax.errors import InputError
 
+_SMALLEST_REST = 1e-6
+"""The least 1 - p of a focal loss: powers below 1 have no finite slope at 0."""
+
 # Below this, the spread of predictions and targets and the distance of their means are rounding errors.
 _SMALLEST_CCC_DENOMINATOR = 1e-8
 
@@ -27,8 +30,9 @@ def cross_entropy(
     *,
     label_smoothing: float | Float[Array, ""] = 0.0,
     class_weight: Float[Array, " class"] | None = None,
+    focal_gamma: float | Float[Array, ""] | None = None,
 ) -> Float[Array, ""]:
-    """Returns the cross-entropy in nats, the weighted mean over the rows.
+    """Returns the cross-entropy in nats, the weighted mean over the rows; or the focal loss.
 
     Args:
       logits: unnormalised log-probabilities.
@@ -37,6 +41,9 @@ def cross_entropy(
       label_smoothing: the share of the target that is spread evenly over all classes (Szegedy et al. 2016).
       class_weight: weight of each class. As in torch's `CrossEntropyLoss`, the sum of the weighted terms is
         divided by the sum of the class weights of the (unsmoothed) targets.
+      focal_gamma: of the focal loss, `-sum_c q_c (1 - p_c)^gamma log p_c` with the target q, which for one class is
+        that of Lin et al. (*Focal Loss for Dense Object Detection*, ICCV 2017): what the model is sure of counts less.
+        0 is the cross-entropy, to the bit.
 
     Returns:
       The loss; 0 if no row counts.
@@ -50,7 +57,10 @@ def cross_entropy(
         row_weight = weight * jnp.sum(target * class_weight[None, :], axis=1)
     else:
         row_weight = weight
-    per_row = -jnp.sum(smoothed * jax.nn.log_softmax(logits), axis=1)
+    log_p = jax.nn.log_softmax(logits)
+    if focal_gamma is not None:
+        smoothed = smoothed * jnp.power(jnp.maximum(-jnp.expm1(log_p), _SMALLEST_REST), focal_gamma)
+    per_row = -jnp.sum(smoothed * log_p, axis=1)
     return _divide(jnp.sum(weight * per_row), jnp.sum(row_weight))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from sejax.data.prefetch import largest_blocks, visits_of_epoch, visits_of_prediction
 from sejax.data.types import Bucket, Data, Order
@@ -135,6 +135,12 @@ class Placed:
         """Returns runs that train again (`Program.refit`, `Program.final`) as arrays of the same shapes."""
         chunks, slots = self.layout.run.shape
         return replace(self, program=program, layout=lay_out(program.runs, slots=slots, chunks=chunks))
+
+    def arranged(self, training: Bool[np.ndarray, " run"]) -> "Placed":
+        """Returns the same runs with those that still train in the first chunks."""
+        chunks, slots = self.layout.run.shape
+        layout = lay_out(self.program.runs, slots=slots, chunks=chunks, training=training)
+        return replace(self, layout=layout)
 
     def rows(self, split: str) -> tuple[Int[np.ndarray, "chunk slot _batch _row"], ...]:
         """Returns each run's rows of a split, per bucket."""

@@ -21,12 +21,12 @@ from sejax.data.types import Order
 from sejax.engine import devices
 from sejax.engine.augment import RATES
 from sejax.engine.losses import VAD_LOSSES
-from sejax.engine.step import ClassPrior, HParams, Steps
+from sejax.engine.step import HParams, Steps
 from sejax.engine.tasks import Task
 from sejax.protocols.folds import Fold
 
-CORRUPTED = "augment.corrupted"
-"""The option of a run's batches rather than of its steps: `HParams` does not hold it."""
+CORRUPTED, CLASS_TEMPERATURE = "augment.corrupted", "class_temperature"
+"""The options of a run's batches rather than of its steps: `HParams` does not hold them."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,11 @@ class Setting:
     def corrupted(self) -> float:
         """The share of the utterances of an epoch that are drawn from corrupted views."""
         return float(self.values[CORRUPTED])
+
+    @property
+    def class_temperature(self) -> float:
+        """How evenly an epoch visits the classes, see `sejax.data.balance`; 1: as they are."""
+        return float(self.values[CLASS_TEMPERATURE])
 
     def trains(self, task: str) -> bool:
         """Returns whether the setting trains a task of this name: a task with a prior share of 0 is not trained."""
@@ -66,24 +71,6 @@ class RunKey:
     fold: int
     seed: int
     setting: Setting
-
-
-def expand_grid(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
-    """Returns every combination of the grid's values over the base values, the last name varying fastest.
-
-    A setting is named by the options that the grid varies, `alpha=0.5 weighting=joint`; without a grid it is named by
-    its weighting. The base holds all of `HParams`; the grid may also vary options that shape the program.
-    """
-    varied = {name: tuple(values) for name, values in grid.items() if len(values)}
-    return list_settings(base, [dict(zip(varied, point, strict=True)) for point in product(*varied.values())])
-
-
-def list_settings(base: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> list[Setting]:
-    """Returns a setting for each point: the base values, but for those that the point names."""
-    return [
-        Setting(" ".join(f"{k}={written(v)}" for k, v in point.items()) or str(base["weighting"]), {**base, **point})
-        for point in points
-    ]
 
 
 def written(value: Any) -> str:
@@ -116,41 +103,51 @@ class Layout:
 
     run: Int[np.ndarray, "chunk slot"]
     seed: Int[np.ndarray, " chunk"]
+    trained: int  # leading chunks that hold all runs which train
 
     @property
     def filled(self) -> int:
         """The number of leading chunks that hold all runs."""
         slots = self.run.shape[1]
-        return int(np.unique(self.run.ravel(), return_index=True)[1].max()) // slots + 1
+        return int(self.place.max()) // slots + 1
+
+    @property
+    def place(self) -> Int[np.ndarray, " run"]:
+        """The place of each run among all slots."""
+        return np.unique(self.run.ravel(), return_index=True)[1]
 
     def collect(self, tree: Any) -> Any:
         """Returns `[chunk, slot, ...]` leaves as numpy `[run, ...]`, in the runs' order: one transfer to the host."""
-        _, first = np.unique(self.run.ravel(), return_index=True)
-        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[first], devices.collect(tree))
+        return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[self.place], devices.collect(tree))
 
     def scatter(self, x: np.ndarray) -> np.ndarray:
         """Returns numpy `[run, ...]` as `[chunk, slot, ...]`."""
         return x[self.run]
 
 
-def lay_out(runs: Sequence[RunKey], *, slots: int, chunks: int = 0) -> Layout:
+def lay_out(
+    runs: Sequence[RunKey], *, slots: int, chunks: int = 0, training: Bool[np.ndarray, " run"] | None = None
+) -> Layout:
     """Cuts each seed's runs into chunks of `slots`.
 
     Args:
       chunks: the least number of them; the last one is repeated.
+      training: the runs that still train, which fill the first chunks; None: all, in their order.
     """
+    going = np.ones(len(runs), bool) if training is None else training
     by_seed: dict[int, list[int]] = {}
-    for place, run in enumerate(runs):
-        by_seed.setdefault(run.seed, []).append(place)
-    rows, seeds = [], []
-    for seed, places in by_seed.items():
+    for place in np.argsort(~going, kind="stable").tolist():
+        by_seed.setdefault(runs[place].seed, []).append(place)
+    parts = []
+    for seed in sorted(by_seed, key=[run.seed for run in runs].index):
+        places = by_seed[seed]
         for start in range(0, len(places), slots):
             part = places[start : start + slots]
-            rows.append(part + [part[-1]] * (slots - len(part)))
-            seeds.append(seed)
-    rows += [rows[-1]] * (chunks - len(rows))
-    seeds += [seeds[-1]] * (chunks - len(seeds))
-    return Layout(np.array(rows), np.array(seeds))
+            parts.append((seed, part + [part[-1]] * (slots - len(part))))
+    parts.sort(key=lambda part: not going[part[1]].any())
+    trained = sum(bool(going[row].any()) for _, row in parts)
+    parts += [parts[-1]] * (chunks - len(parts))
+    return Layout(np.array([row for _, row in parts]), np.array([seed for seed, _ in parts]), trained)
 
 
 def runs_per_seed(runs: Sequence[RunKey]) -> int:
@@ -176,24 +173,34 @@ class BatchOrders(NamedTuple):
 
     drawn: list[tuple[int, Bool[np.ndarray, " utterance"]]]  # seed and visited utterances of each order
     corrupted: list[float]  # share of corrupted utterances of each order
+    class_temperature: list[float]  # of each order
     of_run: Int[np.ndarray, " run"] | None  # the order of each run; None: by seed
     folds: list[int] | None  # of each order; None: all
 
 
 def batch_orders(folds: Sequence[Fold], runs: Sequence[RunKey], *, shared: bool) -> BatchOrders:
-    """Returns by what batches are drawn: runs of one seed, fold and share of corrupted utterances have one order.
+    """Returns by what batches are drawn: runs of one seed and fold, one share of corrupted utterances and one
+    temperature of the classes have one order.
 
     Every run visits its own training utterances. If the frozen forward pass of a batch serves all runs (`shared`),
-    the runs of a seed share batches of the utterances that any fold trains on, and all runs have one share.
+    the runs of a seed share batches of the utterances that any fold trains on, all runs have one share, and classes
+    are visited as they are.
     """
     if shared:
         anyone = np.any([fold.train for fold in folds], axis=0)
         seeds = sorted({run.seed for run in runs})
-        return BatchOrders([(seed, anyone) for seed in seeds], [runs[0].setting.corrupted] * len(seeds), None, None)
-    keys = sorted({(run.seed, run.fold, run.setting.corrupted) for run in runs})
-    row = np.array([keys.index((run.seed, run.fold, run.setting.corrupted)) for run in runs], np.int32)
-    drawn = [(seed, folds[fold].train) for seed, fold, _ in keys]
-    return BatchOrders(drawn, [share for *_, share in keys], row, [fold for _, fold, _ in keys])
+        drawn, n = [(seed, anyone) for seed in seeds], len(seeds)
+        return BatchOrders(drawn, [runs[0].setting.corrupted] * n, [1.0] * n, None, None)
+    of_runs = [(run.seed, run.fold, run.setting.corrupted, run.setting.class_temperature) for run in runs]
+    keys = sorted(set(of_runs))
+    row = np.array([keys.index(key) for key in of_runs], np.int32)
+    return BatchOrders(
+        [(seed, folds[fold].train) for seed, fold, _, _ in keys],
+        [share for _, _, share, _ in keys],
+        [temperature for *_, temperature in keys],
+        row,
+        [fold for _, fold, _, _ in keys],
+    )
 
 
 def batch_pools(utterances: Sequence[Utterance], folds: Sequence[Fold], orders: BatchOrders) -> list[Pool] | None:
@@ -294,33 +301,6 @@ def learnable(
         bool(target[trained].any()),
         tuple(len(np.unique(column[np.isfinite(column)])) >= least for column in ratings),
     )
-
-
-def balanced_class_weight(target: Float[np.ndarray, "utterance class"]) -> Float[np.ndarray, " class"]:
-    """Returns weights inverse to the class mass, of mean 1 over utterances; 0 for a class that never occurs."""
-    mass = target.sum(axis=0)
-    weight = np.divide(mass.sum(), mass * np.count_nonzero(mass), out=np.zeros_like(mass), where=mass > 0)
-    return weight.astype(np.float32)
-
-
-def class_prior(
-    target: Float[np.ndarray, "utterance class"],
-    corpora: Sequence[str],
-    trained: Bool[np.ndarray, " utterance"],
-) -> ClassPrior:
-    """Returns the priors of the classes in each corpus, from the training utterances of a fold.
-
-    One utterance of each class is added, so that a class which a corpus does not have is rare there, not impossible.
-
-    Args:
-      target: one-hot labels or votes.
-      corpora: the corpus of each utterance.
-      trained: the fold's training utterances.
-    """
-    names, corpus = np.unique(np.array(corpora), return_inverse=True)
-    mass = np.ones((len(names), target.shape[1]))
-    np.add.at(mass, corpus[trained], target[trained])
-    return ClassPrior(np.log(mass / mass.sum(axis=1, keepdims=True)).astype(np.float32), corpus.astype(np.int32))
 
 
 def selection_rows(folds: Sequence[Fold], split: str) -> list[Int[np.ndarray, " _row"]]:

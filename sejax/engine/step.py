@@ -4,6 +4,7 @@
 nothing of a held-out speaker, not even a NaN, reaches the run's parameters.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -38,11 +39,13 @@ class HParams(NamedTuple):
     noise: Float[AnyArray, ""]  # share of the utterances whose raw audio gets noise
     gain: Float[AnyArray, ""]  # largest change of the level of raw audio, in dB
     mixup: Float[AnyArray, ""]  # parameter of the Beta distribution of the shares of a mixture; 0: none
+    focal_gamma: Float[AnyArray, ""]  # of the class loss; 0: cross-entropy
 
     @classmethod
     def options(cls) -> dict[str, str]:
         """Returns the option that each field has the value of, by its full name."""
-        return {name: f"augment.{name}" if name in RATES else name for name in cls._fields}
+        folder = {**dict.fromkeys(RATES, "augment."), "focal_gamma": "loss."}
+        return {name: folder.get(name, "") + name for name in cls._fields}
 
 
 class Run(NamedTuple):
@@ -55,10 +58,11 @@ class Run(NamedTuple):
     statistic_scale: dict[str, Scale]
     steps: "Steps | None" = None  # where runs differ; else those of the recipe
     prior: "ClassPrior | None" = None
+    label_weight: Float[AnyArray, " utterance"] | None = None  # in the class loss; None: 1
 
 
 class ClassPrior(NamedTuple):
-    """How frequent the classes are among the training utterances of each corpus."""
+    """How frequent the classes are among training utterances, by corpus: what is added to the logits in training."""
 
     log: Float[AnyArray, "corpus class"]
     corpus: Int[AnyArray, " utterance"]
@@ -107,6 +111,7 @@ class Recipe:
     tasks: tuple[Task, ...]  # the class task, then those of VAD: a value of `tasks.TASKS`
     schemes: tuple[str, ...]  # names of `weighting.SCHEMES`, those of the runs
     gradients_at: str  # where schemes measure gradients: "representation" or "parameters"
+    focal: bool = False  # whether some run has a focal loss
 
 
 @dataclass(frozen=True)
@@ -173,7 +178,10 @@ def train_step(
         params = {"trunk": _with_frozen(trunk, frozen)}
         return model.apply({"params": params}, frames, masks, statistics, rates, rngs=rngs, method="represent")
 
-    labelled = weight & (target.sum(axis=-1) > 0)
+    labelled = (weight & (target.sum(axis=-1) > 0)).astype(jnp.float32)
+    if run.label_weight is not None:
+        # A mixture has the weight of the utterance itself.
+        labelled = jnp.where(labelled > 0, run.label_weight[batch.utterance], 0.0)
     counts = (weight[:, None] & jnp.isfinite(vad_target)).astype(jnp.float32)
 
     def task_losses(head, fused):
@@ -181,8 +189,8 @@ def train_step(
         outputs: Any = model.apply({"params": {"head": head}}, fused, rates, rngs=rngs, method="predict")
         logits, vad = outputs
         if run.prior is not None:
-            # Logit adjustment (Menon et al. 2021): what is frequent in a corpus has to be learned from its priors, not
-            # from its sound. Predictions are without it.
+            # Logit adjustment (Menon et al. 2021), balanced softmax (Ren et al. 2020): what is frequent has to be
+            # learned from its prior, not from its sound. Predictions are without it.
             logits = logits + run.prior.log[run.prior.corpus[batch.utterance]]
         loss_class = cross_entropy(
             logits,
@@ -190,6 +198,7 @@ def train_step(
             labelled.astype(logits.dtype),
             label_smoothing=run.hparams.label_smoothing,
             class_weight=run.class_weight,
+            focal_gamma=run.hparams.focal_gamma if recipe.focal else None,
         )
         losses_vad = [vad_loss(recipe.vad_loss, *_columns(task, vad, vad_target, counts)) for task in recipe.tasks[1:]]
         return jnp.stack([loss_class, *losses_vad])
@@ -198,7 +207,7 @@ def train_step(
     losses, heads_backward = jax.vjp(task_losses, state.params["head"], fused)
     head_grads, fused_grads = jax.vmap(heads_backward)(jnp.eye(len(losses), dtype=losses.dtype))
     rated = [dimensions_present(recipe.vad_loss, *_columns(task, counts)).any() for task in recipe.tasks[1:]]
-    present = jnp.stack([labelled.any(), *rated])
+    present = jnp.stack([(labelled > 0).any(), *rated])
 
     weigh = partial(_weighting(run, recipe).update, state=state.weighting, losses=losses, present=present)
     if recipe.gradients_at == "parameters":
@@ -230,10 +239,22 @@ def predict_above(
     model: JointModel, frozen: Frozen, params: Any, run: Run, batch: Batch
 ) -> tuple[Float[Array, "batch class"], Float[Array, "batch dim"]]:
     """Returns `predict_step` of a batch that has passed through the frozen part of each tuned model."""
-    frames, masks, statistics = visible_inputs(batch, run, jnp.ones_like(batch.utterance, bool))
+    inputs = visible_inputs(batch, run, jnp.ones_like(batch.utterance, bool))
+    outputs, _ = predict_visible(model, frozen, params, run, inputs)
+    return outputs
+
+
+def predict_visible(
+    model: JointModel, frozen: Frozen, params: Any, run: Run, inputs: Any, *, mutable: Sequence[str] = ()
+) -> tuple[tuple[Float[Array, "batch class"], Float[Array, "batch dim"]], Any]:
+    """Returns `predict_above` of inputs as the run sees them, and the collections that are mutable.
+
+    Args:
+      inputs: of `visible_inputs`.
+    """
     rates = Rates(run.hparams.dropout, run.hparams.statistics_dropout)
     params = {**params, "trunk": _with_frozen(params["trunk"], frozen)}
-    outputs: Any = model.apply({"params": params}, frames, masks, statistics, rates)
+    outputs: Any = model.apply({"params": params}, *inputs, rates, mutable=list(mutable))
     return outputs
 
 

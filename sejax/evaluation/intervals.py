@@ -8,17 +8,17 @@ speakers' sums, and all draws are one matrix product.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Shaped
 
-from sejax.corpora.schema import DIMENSIONS
-from sejax.evaluation.metrics import CLASS_METRICS, DIMENSION_METRICS, ccc_of_moments, moments
+from sejax.evaluation.metrics import divide
 from sejax.evaluation.predictions import Predictions
+from sejax.evaluation.sums import class_sums, defined, dimension_sums, grouped
 
-_CONFIDENCE = (2.5, 97.5)  # percent
+CONFIDENCE = (2.5, 97.5)
+"""The ends of an interval, as percentiles of the draws."""
 
 
 def summarise(predictions: Predictions, *, n_bootstrap: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
@@ -42,6 +42,26 @@ def summarise(predictions: Predictions, *, n_bootstrap: int = 1000, seed: int = 
     return [_summary(name, rows, n_bootstrap, seed) for name, rows in settings.items()]
 
 
+def summarise_means(
+    predictions: Predictions, values: Mapping[str, Float[np.ndarray, " row"]], *, n_bootstrap: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """Returns the means of values of the rows of one setting, each with the numbers of a metric of `summarise`.
+
+    Args:
+      predictions: the rows.
+      values: by the name of the metric, finite.
+      n_bootstrap: draws of speakers for the intervals.
+      seed: of the draws.
+    """
+    per_row = np.stack([np.ones(len(predictions.run)), *values.values()], axis=1)
+    means = {name: _mean_of(place) for place, name in enumerate(values, start=1)}
+    return _estimates(predictions, per_row, means, n_bootstrap, seed)
+
+
+def _mean_of(place: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda sums: divide(sums[..., place], sums[..., 0])
+
+
 def score_groups(
     predictions: Predictions, column: str, values: Shaped[np.ndarray, " row"] | None = None
 ) -> list[dict[str, Any]]:
@@ -60,11 +80,11 @@ def score_groups(
     groups, group = np.unique(of_rows, return_inverse=True)
     _, run_seed = np.unique(predictions.seed, return_inverse=True)
     scores: dict[str, Float[np.ndarray, " group"]] = {}
-    for sums in (_class_sums(predictions), _dimension_sums(predictions)):
-        grouped = _grouped(sums.per_row, run_seed, group)  # [seed, group, ...]
+    for sums in (class_sums(predictions), dimension_sums(predictions)):
+        by_group = grouped(sums.per_row, run_seed, group)  # [seed, group, ...]
         for metric, of_sums in sums.metrics.items():
             incomplete = np.bincount(group, sums.unpredicted_by(metric), minlength=len(groups)) > 0
-            scores[metric] = np.where(incomplete, np.nan, of_sums(grouped).mean(axis=0))
+            scores[metric] = np.where(incomplete, np.nan, of_sums(by_group).mean(axis=0))
     place = {name: number for number, name in enumerate(groups.tolist())}
     return [
         {
@@ -76,89 +96,47 @@ def score_groups(
     ]
 
 
-@dataclass(frozen=True)
-class _Sums:
-    """Metrics as functions of sums over utterances; `per_row` holds each row's terms."""
-
-    per_row: Float[np.ndarray, "row *sum"]
-    metrics: Mapping[str, Callable[[np.ndarray], np.ndarray]]
-    truths: Mapping[str, tuple[str, ...]]  # that each metric needs: "class", dimensions
-    unpredicted: Mapping[str, Bool[np.ndarray, " row"]]  # by truth: rows that have it and no prediction
-
-    def unpredicted_by(self, metric: str) -> Bool[np.ndarray, " row"]:
-        """Returns the rows that have a truth of the metric and no prediction of it."""
-        return np.any([self.unpredicted[truth] for truth in self.truths[metric]], axis=0)
-
-
-def _class_sums(predictions: Predictions) -> _Sums:
-    n_classes = len(predictions.classes)
-    predicted = predictions.predicted_class()
-    labelled = predictions.label >= 0
-    missing = labelled & (predicted < 0)
-    per_row = np.zeros((len(predicted), n_classes, n_classes))
-    counted = np.flatnonzero(labelled & ~missing)
-    per_row[counted, predictions.label[counted], predicted[counted]] = 1
-    functions = {name: metric.function for name, metric in CLASS_METRICS.items() if labelled.any()}
-    return _Sums(per_row, functions, dict.fromkeys(functions, ("class",)), {"class": missing})
-
-
-def _dimension_sums(predictions: Predictions) -> _Sums:
-    per_row = np.zeros((len(predictions.run), len(DIMENSIONS), 6))
-    unpredicted: dict[str, Bool[np.ndarray, " row"]] = {}
-    rated_dims, varied = [], []
-    for dim, name in enumerate(DIMENSIONS):
-        pred, target = predictions.pred_vad[:, dim], predictions.vad[:, dim]
-        rated, known = np.isfinite(target), np.isfinite(pred)
-        unpredicted[name] = rated & ~known
-        if rated.any():
-            per_row[rated & known, dim] = moments(pred[rated & known], target[rated & known])
-            rated_dims.append(dim)
-        if len(np.unique(target[rated])) > 1:  # ratings that are all equal agree with nothing
-            varied.append(dim)
-    mean_dims = [dim for dim in varied if not unpredicted[DIMENSIONS[dim]].any()] or varied
-    functions: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
-    truths: dict[str, tuple[str, ...]] = {}
-    for metric, of_moments in DIMENSION_METRICS.items():
-        for dim in rated_dims if metric == "rmse" else varied:
-            functions[f"{metric}_{DIMENSIONS[dim]}"] = _at(dim, of_moments)
-            truths[f"{metric}_{DIMENSIONS[dim]}"] = (DIMENSIONS[dim],)
-        if metric == "ccc" and mean_dims:
-            functions["ccc_mean"] = lambda sums: ccc_of_moments(sums[..., mean_dims, :]).mean(axis=-1)
-            truths["ccc_mean"] = tuple(DIMENSIONS[dim] for dim in mean_dims)
-    return _Sums(per_row, functions, truths, unpredicted)
-
-
-def _at(dim: int, of_moments: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda sums: of_moments(sums[..., dim, :])
+def draw_speakers(rng: np.random.Generator, n_speakers: int, draws: int) -> Float[np.ndarray, "draw speaker"]:
+    """Returns how many times each draw of as many speakers, with replacement, has each of them."""
+    return rng.multinomial(n_speakers, np.full(n_speakers, 1 / n_speakers), size=draws).astype(np.float64)
 
 
 def _summary(name: str, predictions: Predictions, n_bootstrap: int, seed: int) -> dict[str, Any]:
     """Returns the entry of one setting."""
+    entry: dict[str, Any] = {"name": name, "metrics": {}}
+    unpredicted: dict[str, int] = {}
+    for sums in (class_sums(predictions), dimension_sums(predictions)):
+        whole = {metric: f for metric, f in sums.metrics.items() if not sums.unpredicted_by(metric).any()}
+        entry["metrics"] |= _estimates(predictions, sums.per_row, whole, n_bootstrap, seed)
+        unpredicted |= {truth: int(rows.sum()) for truth, rows in sums.unpredicted.items() if rows.any()}
+    return entry | ({"unpredicted": unpredicted} if unpredicted else {})
+
+
+def _estimates(
+    predictions: Predictions,
+    per_row: Float[np.ndarray, "row *sum"],
+    metrics: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+    n_bootstrap: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Returns the numbers of metrics that are functions of sums over the rows of one setting."""
     speakers, speaker = np.unique(predictions.speaker, return_inverse=True)
     _, fold = np.unique(predictions.fold, return_inverse=True)
     _, run_seed = np.unique(predictions.seed, return_inverse=True)
-    # The number of times that each speaker is drawn.
-    draws = np.random.default_rng(seed).multinomial(
-        len(speakers), np.full(len(speakers), 1 / len(speakers)), size=n_bootstrap
-    )
-    entry: dict[str, Any] = {"name": name, "metrics": {}}
-    unpredicted: dict[str, int] = {}
-    for sums in (_class_sums(predictions), _dimension_sums(predictions)):
-        by_fold = _grouped(sums.per_row, run_seed, fold)  # [seed, fold, ...]
-        by_speaker = _grouped(sums.per_row, run_seed, speaker)  # [seed, speaker, ...]
-        drawn = np.moveaxis(np.tensordot(draws.astype(np.float64), by_speaker, axes=(1, 1)), 1, 0)
-        for metric, of_sums in sums.metrics.items():
-            if sums.unpredicted_by(metric).any():
-                continue
-            numbers = {
-                "pooled": _defined(of_sums(by_speaker.sum(axis=1)).mean(axis=0)[None]),
-                "folds": _defined(of_sums(by_fold).mean(axis=0)),
-                "draws": _defined(of_sums(drawn).mean(axis=0)),
-            }
-            if numbers["pooled"].size:
-                entry["metrics"][metric] = _numbers(**numbers, interval=len(speakers) > 1)
-        unpredicted |= {truth: int(rows.sum()) for truth, rows in sums.unpredicted.items() if rows.any()}
-    return entry | ({"unpredicted": unpredicted} if unpredicted else {})
+    draws = draw_speakers(np.random.default_rng(seed), len(speakers), n_bootstrap)
+    by_fold = grouped(per_row, run_seed, fold)  # [seed, fold, ...]
+    by_speaker = grouped(per_row, run_seed, speaker)  # [seed, speaker, ...]
+    drawn = np.moveaxis(np.tensordot(draws, by_speaker, axes=(1, 1)), 1, 0)
+    estimates = {}
+    for metric, of_sums in metrics.items():
+        numbers = {
+            "pooled": defined(of_sums(by_speaker.sum(axis=1)).mean(axis=0)[None]),
+            "folds": defined(of_sums(by_fold).mean(axis=0)),
+            "draws": defined(of_sums(drawn).mean(axis=0)),
+        }
+        if numbers["pooled"].size:
+            estimates[metric] = _numbers(**numbers, interval=len(speakers) > 1)
+    return estimates
 
 
 def _numbers(
@@ -171,18 +149,5 @@ def _numbers(
     if folds.size > 1:
         numbers["fold_sd"] = float(folds.std(ddof=1))
     if interval and draws.size:
-        numbers["ci95"] = [float(bound) for bound in np.percentile(draws, _CONFIDENCE)]
+        numbers["ci95"] = [float(bound) for bound in np.percentile(draws, CONFIDENCE)]
     return numbers
-
-
-def _grouped(
-    per_row: Float[np.ndarray, "row *sum"], first: Int[np.ndarray, " row"], second: Int[np.ndarray, " row"]
-) -> Float[np.ndarray, "first second *sum"]:
-    """Returns the sums over the rows of each pair of groups."""
-    sums = np.zeros((first.max() + 1, second.max() + 1, *per_row.shape[1:]))
-    np.add.at(sums, (first, second), per_row)
-    return sums
-
-
-def _defined(values: Float[np.ndarray, " value"]) -> Float[np.ndarray, " defined"]:
-    return values[~np.isnan(values)]

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sejax.engine.runs import RunKey, Setting
+from sejax.engine.search import comparable_settings
 from sejax.evaluation.metrics import CLASS_METRICS
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.selection import CCC_METRICS
@@ -22,12 +23,6 @@ CHOSEN = "chosen"
 
 CHOICE = "choice"
 """The entry that tells this row from a setting's in metrics.json."""
-
-
-def comparable_settings(settings: Sequence[Setting]) -> list[Setting]:
-    """Returns the settings that train all tasks which any setting trains: only their validation scores compare."""
-    tasks = [task for task in ("class", "vad") if any(setting.trains(task) for setting in settings)]
-    return [setting for setting in settings if all(setting.trains(task) for task in tasks)]
 
 
 def choose_settings(runs: Sequence[RunKey], best_score: Float[np.ndarray, " run"]) -> dict[int, Setting]:

@@ -9,15 +9,16 @@ from jaxtyping import Int
 from sejax.corpora.schema import DIMENSIONS, Corpus
 from sejax.engine.feed import Outcome, Tested
 from sejax.engine.runs import Learnable, RunKey, Setting
+from sejax.engine.search import comparable_settings
 from sejax.evaluation.baselines import class_mean_lookup, majority_class
 from sejax.evaluation.calibration import calibrate
+from sejax.evaluation.distributions import Votes, mean_votes, score_distributions
 from sejax.evaluation.intervals import score_groups, summarise
 from sejax.evaluation.metrics import confusion_matrix
 from sejax.evaluation.nested import (
     CHOICE,
     CHOSEN,
     choose_settings,
-    comparable_settings,
     cost_of_choice,
     with_chosen,
 )
@@ -110,10 +111,14 @@ def compute_metrics(
 
     - `unfinished`: the epochs that are trained, and those of the config, if some are still to be trained;
     - `diverged`: the runs that did, each with the first such epoch and the epoch before it that is tested (0: none);
+    - `stopped`: by epoch, the folds in which halving stopped the setting after it, so that it is not tested there;
     - `untrained`: by class and dimension, the folds without labels to learn it from, which do not predict it;
     - `unselected`: the folds without labels to choose the epoch by, of which the last epoch is tested;
     - `unpredicted`: by class and dimension, the number of rows with a truth and no finite prediction;
     - `ccc_mean_over`: the dimensions of `ccc_mean`, if others with ratings have no CCC.
+
+    Where there are raters' votes, `distributions` says how the probabilities fit them, see `score_distributions`, and
+    the baselines have `mean_votes`.
 
     Where there are several test sets, `tests` has the metrics of each, see `score_test_sets`. In a matrix of corpora
     the folds within a corpus are in these cells alone: every other number is of folds that test on other corpora.
@@ -153,6 +158,8 @@ def compute_metrics(
     predictions = predictions.of("test")  # all other numbers
     label = np.array(corpus.label_numbers())
     vad = np.array([u.vad for u in corpus.utterances], np.float64)
+    of_raters = _distributions(predictions, votes, calibration, n_bootstrap)
+    prior = mean_votes(predictions, votes, [u.id for u in corpus.utterances], folds, n_bootstrap=n_bootstrap)
     # Without classes there is nothing to look up and no majority.
     lookup = class_mean_lookup(predictions, label, vad, folds, n_bootstrap=n_bootstrap) if corpus.classes else {}
     majority = majority_class(predictions, label, folds, n_bootstrap=n_bootstrap) if corpus.classes else {}
@@ -180,6 +187,7 @@ def compute_metrics(
             "metrics": entry["metrics"],
             "baselines": {"class_mean_lookup": lookup[name]} if lookup.get(name) else {},
             "calibration": calibration[name],
+            **({"distributions": of_raters[name]} if of_raters[name] else {}),
             **({"tests": cells[name]} if name in cells else {}),
         }
         gaps = _gaps(own, folds, outcome, epochs, diverged, unselected)
@@ -193,7 +201,7 @@ def compute_metrics(
         "protocol": dict(protocol),
         "corpus": dict(corpus_facts),
         "settings": _with_genders(with_parts(settings, predictions, scores), predictions, corpus),
-        "baselines": {"majority": majority},
+        "baselines": {"majority": majority, **({"mean_votes": prior} if prior else {})},
         "audit": dict(audit),
     }
 
@@ -221,8 +229,22 @@ def _gaps(
             for run in runs
             if run.number in diverged
         ],
+        "stopped": _stopped(runs, folds, outcome, epochs, diverged),
         "unselected": list(dict.fromkeys(folds[run.fold].name for run in runs if run.number in unselected)),
     }
+
+
+def _stopped(
+    runs: Sequence[RunKey], folds: Sequence[Fold], outcome: Outcome, epochs: int, diverged: Mapping[int, int]
+) -> dict[str, list[str]]:
+    """Returns the folds in which halving has stopped the runs of a setting, by the epoch after which it did."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        trained = int(outcome.trained[run.number])
+        untested = outcome.finished[run.number] and not outcome.best_epoch[run.number]
+        if untested and trained < epochs and run.number not in diverged:
+            found.setdefault(str(trained), {})[folds[run.fold].name] = None
+    return {epoch: list(names) for epoch, names in found.items()}
 
 
 def _unpredicted(
@@ -245,6 +267,17 @@ def _common_values(settings: Sequence[Setting]) -> dict[str, Any]:
     """Returns the options that have the same value in all settings."""
     first, *others = (setting.values for setting in settings)
     return {name: value for name, value in first.items() if all(values[name] == value for values in others)}
+
+
+def _distributions(
+    predictions: Predictions, votes: Votes, calibration: Mapping[str, Mapping[str, Any]], n_bootstrap: int
+) -> dict[str, dict[str, Any]]:
+    """Returns `score_distributions` of each setting, by its name."""
+    temperature = {name: found.get("temperature", {}).get("folds", {}) for name, found in calibration.items()}
+    return {
+        name: score_distributions(rows, votes, temperature[name], n_bootstrap=n_bootstrap)
+        for name, rows in predictions.rounded().by("setting").items()
+    }
 
 
 def _lost_rows(

@@ -25,25 +25,29 @@ def validation_metrics(
     target: Float[np.ndarray, "row class"],
     true_vad: Float[np.ndarray, "row dim"],
     *,
+    label: Int[np.ndarray, " row"],
     vad_loss: str,
 ) -> dict[str, float]:
     """Returns losses and metrics of one run on its validation speakers; those without labels there are left out.
 
-    The class loss is the cross-entropy without smoothing.
+    The class loss is the cross-entropy without smoothing. Votes of raters who do not agree have a part in it, and none
+    in the accuracies.
 
     Args:
       prob: probabilities of the classes.
       vad: predictions in half scales.
       target: distribution over the classes, zeros where there is no label.
       true_vad: in half scales, NaN where a dimension is missing.
+      label: the class, -1 where there is none.
       vad_loss: a key of `VAD_LOSSES`.
     """
     metrics: dict[str, float] = {}
-    labelled = target.sum(axis=1) > 0
-    if labelled.any():
-        p, t = prob[labelled], target[labelled]
-        confusion = confusion_matrix(t.argmax(axis=1), p.argmax(axis=1), t.shape[1])
+    targeted, labelled = target.sum(axis=1) > 0, label >= 0
+    if targeted.any():
+        p, t = prob[targeted], target[targeted]
         metrics["val_loss_class"] = float(-(t * np.log(np.maximum(p, 1e-12))).sum(axis=1).mean())
+    if labelled.any():
+        confusion = confusion_matrix(label[labelled], prob[labelled].argmax(axis=1), prob.shape[1])
         metrics["val_wa"] = float(weighted_accuracy(confusion))
         metrics["val_ua"] = float(unweighted_accuracy(confusion))
     cccs, losses = [], []
@@ -70,6 +74,7 @@ def validate_runs(
     target: Float[np.ndarray, "utterance class"],
     true_vad: Float[np.ndarray, "utterance dim"],
     *,
+    label: Int[np.ndarray, " utterance"],
     vad_loss: str,
 ) -> list[dict[str, float]]:
     """Returns `validation_metrics` of every run for what it trains, and the `score` that chooses its epoch.
@@ -84,6 +89,7 @@ def validate_runs(
       vad: predictions in half scales.
       target: of every utterance of the corpus.
       true_vad: of every utterance of the corpus.
+      label: of every utterance of the corpus, -1 where there is none.
       vad_loss: a key of `VAD_LOSSES`.
     """
     validated = []
@@ -96,7 +102,8 @@ def validate_runs(
             validated.append({"score": math.nan})
             continue
         seen = target[utterance] * with_label, np.where(with_vad, true_vad[utterance], np.nan)
-        metrics = validation_metrics(p, v, *seen, vad_loss=vad_loss)
+        own = label[utterance] if with_label else np.full(utterance.shape, -1)
+        metrics = validation_metrics(p, v, *seen, label=own, vad_loss=vad_loss)
         validated.append(metrics | {"score": score(metrics)})
     return validated
 

@@ -23,14 +23,14 @@ class Column:
     digits: int = 3
     unit: str = ""
 
-    def number(self, value: float) -> str:
-        """Returns the rounded number."""
+    def number(self, value: float, *, signed: bool = False) -> str:
+        """Returns the rounded number, that of a difference with its sign."""
         # Adding 0.0 turns the -0.0 of a rounded small negative number into 0.0.
-        return f"{round(self.scale * value, self.digits) + 0.0:.{self.digits}f}"
+        return f"{round(self.scale * value, self.digits) + 0.0:{'+' if signed else ''}.{self.digits}f}"
 
-    def interval(self, bounds: Sequence[float]) -> str:
+    def interval(self, bounds: Sequence[float], *, signed: bool = False) -> str:
         """Returns `[low, high]`."""
-        return f"[{', '.join(map(self.number, bounds))}]"
+        return f"[{', '.join(self.number(bound, signed=signed) for bound in bounds)}]"
 
     def estimate(self, metric: Mapping[str, Any]) -> str:
         """Returns `value [low, high]`, or the value alone where the metric has no interval."""
@@ -39,6 +39,11 @@ class Column:
 
 
 CLASS_COLUMNS = tuple(Column(name, metric.title, 100, 1, "%") for name, metric in CLASS_METRICS.items())
+DISTRIBUTION_COLUMNS = (
+    Column("js", "JS divergence", unit="bit"),
+    Column("kl", "KL divergence", unit="nat"),
+    Column("any_rater", "any rater", 100, 1, "%"),
+)
 CCC_COLUMNS = tuple(Column(f"ccc_{name}", f"CCC {name}") for name in (*DIMENSIONS, "mean"))
 COLUMNS = {column.key: column for column in (*CLASS_COLUMNS, *CCC_COLUMNS)}
 
@@ -48,6 +53,8 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     titles = {"wa": "WA %", "ua": "UA %"} | {f"ccc_{d}": f"CCC {d[:3]}." for d in DIMENSIONS} | {"ccc_mean": "CCC mean"}
     rows: list[tuple[str, Mapping[str, Any]]] = []
     for setting in metrics["settings"]:
+        if setting.get("stopped"):
+            continue  # a remark counts them
         rows.append((setting["name"], setting["metrics"]))
         if "seeds_averaged" in setting:
             rows.append(("  seeds averaged", setting["seeds_averaged"]))
@@ -61,6 +68,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     for name, row in rows:
         cells = [COLUMNS[key].estimate(row[key]) if key in row else "-" for key in shown]
         lines.append("  ".join([name.ljust(first), *(cell.center(19) for cell in cells)]).rstrip())
+    lines += _distributions(metrics)
     lines += [line for setting in metrics["settings"] for line in _test_sets(setting)]
     lines += [f"{setting['name']}: {describe_choice(setting)}" for setting in metrics["settings"] if CHOICE in setting]
     lines += [*remarks(metrics), *_calibration([setting.get("calibration", {}) for setting in metrics["settings"]])]
@@ -72,6 +80,22 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         * any(_is_matrix(s) for s in metrics["settings"])
     )
     return "\n".join(lines)
+
+
+def _distributions(metrics: Mapping[str, Any]) -> list[str]:
+    """Returns the table of the settings' probabilities against the raters' votes; nothing without votes."""
+    rows = [(s["name"], s["distributions"]["metrics"]) for s in metrics["settings"] if "distributions" in s]
+    if not rows:
+        return []
+    if prior := metrics["baselines"].get("mean_votes"):
+        rows.append(("mean votes in training", prior))
+    first = max(len("against raters' votes"), *(len(name) for name, _ in rows))
+    titles = [f"{column.title} {column.unit}".center(20) for column in DISTRIBUTION_COLUMNS]
+    lines = ["  ".join(["against raters' votes".ljust(first), *titles]).rstrip()]
+    for name, row in rows:
+        cells = [column.estimate(row[column.key]).center(20) for column in DISTRIBUTION_COLUMNS]
+        lines.append("  ".join([name.ljust(first), *cells]).rstrip())
+    return lines
 
 
 def _test_sets(setting: Mapping[str, Any]) -> list[str]:
@@ -141,7 +165,7 @@ def describe_choice(setting: Mapping[str, Any]) -> str:
 def remarks(metrics: Mapping[str, Any]) -> list[str]:
     """Returns a sentence about everything that is missing in the numbers of the tree of metrics.json."""
     runs = metrics["protocol"]["folds"] * metrics["protocol"]["seeds"]  # of a setting
-    sentences = _unfinished(metrics["settings"])
+    sentences = [*_unfinished(metrics["settings"]), *_halved(metrics["settings"])]
     sentences += [f"{setting['name']}: {what}" for setting in metrics["settings"] for what in _gaps(setting, runs)]
     cells = [(setting["name"], cell) for setting in metrics["settings"] for cell in setting.get("tests", ())]
     sentences += [_exchanged(name, cell) for name, cell in cells if "exchanged" in cell]
@@ -176,6 +200,20 @@ def _unfinished(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
+def _halved(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns a sentence for the settings that halving has stopped."""
+    stopped = [setting for setting in settings if setting.get("stopped")]
+    if not stopped:
+        return []
+    epochs = sorted({int(epoch) for setting in stopped for epoch in setting["stopped"]})
+    when = " or ".join(map(str, epochs))
+    n = sum(CHOICE not in setting for setting in settings)
+    return [
+        f"{len(stopped)} of {count(n, 'setting')} have no row of their own: halving stopped them after epoch {when} in "
+        "some folds or all, each by its validation speakers"
+    ]
+
+
 def _gaps(setting: Mapping[str, Any], runs: int) -> list[str]:
     """Returns what is missing in one setting."""
     found = []
@@ -193,7 +231,7 @@ def _gaps(setting: Mapping[str, Any], runs: int) -> list[str]:
     if folds := setting.get("unselected"):
         where = f"{count(len(folds), 'fold')} ({_first(folds, ', ')})"
         found.append(f"no labels to choose the epoch by in {where}, so the last one is tested there")
-    for task, n in setting.get("unpredicted", {}).items():
+    for task, n in ({} if setting.get("stopped") else setting.get("unpredicted", {})).items():
         lack = f"{count(n, 'test prediction')} of {task} {'is' if n == 1 else 'are'} missing"
         found.append(f"no metrics of {task} over all folds, because {lack}")
     if over := setting.get("ccc_mean_over"):

@@ -7,7 +7,7 @@ from jaxtyping import Float32
 
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.features.settings import Settings
-from sejax.features.statistics import voiced_functionals
+from sejax.features.statistics import RHYTHM, functional_names, voiced_functionals
 
 PROSODY_NAMES = (
     "pitch",  # semitones above 55 Hz, interpolated over unvoiced frames
@@ -84,6 +84,18 @@ def summarise(frames: Float32[np.ndarray, "frames 16"], settings: Settings) -> F
     """Computes the statistics of all frames, of the voiced ones, and of the rhythm of voicing."""
     voiced = frames[:, PROSODY_NAMES.index("voiced")] > 0.5
     return voiced_functionals(frames, voiced, hop_length=int(settings["hop_length"]))
+
+
+_GROUPS = {"pitch": "pitch", "voicing": "voicing", "voiced": "voicing", "level": "level"}
+
+
+def statistic_groups(settings: Settings) -> list[str]:
+    """Returns the group of each statistic: `pitch`, `voicing`, `level`, `contrast`, `spectrum` or `rhythm`."""
+    groups = [
+        _GROUPS.get(track, "contrast" if track.startswith("contrast") else "spectrum")
+        for track, _ in functional_names(PROSODY_NAMES)
+    ]
+    return [*groups, *groups, *["rhythm"] * RHYTHM]  # of all frames, and of the voiced ones
 
 
 def check(settings: Settings) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The features by name: adding one is one file, and one row of `FEATURES`."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 from sejax.errors import InputError
 from sejax.features import acoustic, audio, prosody, stf
 from sejax.features.settings import Setting, Settings, complete_settings
-from sejax.features.statistics import functionals
+from sejax.features.statistics import functional_names, functionals
 
 
 def _functionals(
@@ -19,6 +19,15 @@ def _functionals(
 ) -> Float32[np.ndarray, " statistic"]:
     """Returns the statistics of most features, which depend on no setting."""
     return functionals(frames)
+
+
+def _by_functional(size: str) -> Callable[[Settings], Sequence[str]]:
+    """Returns the groups of a feature of many like tracks: by functional.
+
+    Args:
+      size: the setting that is the number of tracks.
+    """
+    return lambda settings: [kind for _, kind in functional_names([""] * int(settings[size]))]
 
 
 def _win_length(settings: Settings) -> int:
@@ -47,6 +56,8 @@ class Feature:
       window: Returns the number of samples below which an utterance has no frame.
       check: Returns what is expected of each wrong setting; see `setting_check` for what is refused before.
       identity: Returns what tells stored features apart; by default the settings themselves.
+      groups: Returns the group of each statistic, in words: what explanations and importance add up. Without it
+        all are one group.
     """
 
     extract: Callable[..., Num[np.ndarray, "frames feature"]]
@@ -56,18 +67,30 @@ class Feature:
     window: Callable[[Settings], int] = _win_length
     check: Callable[[Settings], dict[str, str]] = _no_mistakes
     identity: Callable[[Settings], Settings] = _unchanged
+    groups: Callable[[Settings], Sequence[str]] | None = None
 
 
 FEATURES: Mapping[str, Feature] = {
-    "mfcc": Feature(acoustic.mfcc, lambda settings: int(settings["n_mfcc"]), check=acoustic.check),
-    "mel": Feature(acoustic.log_mel, lambda settings: int(settings["n_mels"]), check=acoustic.check),
-    "stf": Feature(stf.stf, lambda _: len(stf.STF_NAMES), check=stf.check),
+    "mfcc": Feature(
+        acoustic.mfcc,
+        lambda settings: int(settings["n_mfcc"]),
+        check=acoustic.check,
+        groups=_by_functional("n_mfcc"),
+    ),
+    "mel": Feature(
+        acoustic.log_mel,
+        lambda settings: int(settings["n_mels"]),
+        check=acoustic.check,
+        groups=_by_functional("n_mels"),
+    ),
+    "stf": Feature(stf.stf, lambda _: len(stf.STF_NAMES), check=stf.check, groups=stf.statistic_groups),
     "prosody": Feature(
         prosody.prosody,
         lambda _: len(prosody.PROSODY_NAMES),
         summarise=prosody.summarise,
         check=prosody.check,
         identity=prosody.identity,
+        groups=prosody.statistic_groups,
     ),
     "raw": Feature(
         audio.raw, lambda _: 1, summarise=audio.no_statistics, dtype=np.int16, window=lambda _: audio.RAW_WINDOW

@@ -1,11 +1,14 @@
 """Statistics of an utterance: the level, spread and change of each track in one vector per stream."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool, Float32
 
 from sejax.corpora.schema import SAMPLING_RATE
 
 PERCENTILES = (5, 25, 50, 75, 95)
+RHYTHM = 6
 
 
 def functionals(frames: Float32[np.ndarray, "frames feature"]) -> Float32[np.ndarray, " statistic"]:
@@ -36,13 +39,24 @@ def _describe(tracks: Float32[np.ndarray, "feature frames"]) -> Float32[np.ndarr
     return np.concatenate([tracks.mean(axis=1), tracks.std(axis=1), percentiles.T.ravel()])
 
 
+def functional_names(tracks: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the track of each number of `functionals` and its kind: mean, deviation, percentiles, delta mean, ...
+
+    Args:
+      tracks: the name of each feature.
+    """
+    functionals = ("mean", "deviation", *["percentiles"] * len(PERCENTILES))
+    kinds = [(track, kind) for kind in functionals for track in tracks]
+    return [*kinds, *((track, f"delta {kind}") for track, kind in kinds)]
+
+
 def voiced_functionals(
     frames: Float32[np.ndarray, "frames feature"], voiced: Bool[np.ndarray, " frames"], *, hop_length: int
 ) -> Float32[np.ndarray, " statistic"]:
     """Computes `functionals` of all frames, then of the voiced frames alone, then the rhythm of voicing.
 
-    The rhythm has six numbers: the duration in seconds, the share of voiced frames, voiced stretches per second, and
-    the mean, deviation and greatest length of a stretch in seconds.
+    The rhythm has `RHYTHM` numbers: the duration in seconds, the share of voiced frames, voiced stretches per second,
+    and the mean, deviation and greatest length of a stretch in seconds.
 
     Args:
       frames: Tracks of one utterance.

@@ -23,6 +23,7 @@ from jaxtyping import Float, Float32, Int
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.errors import InputError
 from sejax.features.settings import Settings
+from sejax.features.statistics import functional_names
 
 VARIANTS = ("standard", "pyaudioanalysis")
 N_MFCC = 13
@@ -46,6 +47,11 @@ _FRAME_NAMES = (
     "chroma_std",
 )
 STF_NAMES: tuple[str, ...] = (*_FRAME_NAMES, *(f"delta_{name}" for name in _FRAME_NAMES))
+
+
+def statistic_groups(settings: Settings) -> list[str]:
+    """Returns the group of each statistic: `zcr`, `energy`, `spectral`, `mfcc` or `chroma`, changes included."""
+    return [track.removeprefix("delta_").partition("_")[0] for track, _ in functional_names(STF_NAMES)]
 
 
 def stf(

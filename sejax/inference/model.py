@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from jaxtyping import Float, Num
 
 from sejax.data.compute import decode, task_of
 from sejax.errors import InputError
-from sejax.features.audio import Audio, convert_samples, open_blocks
+from sejax.features.audio import Audio, convert_samples, load_audio, open_blocks
 from sejax.features.corrupt import Corruption
 from sejax.features.extract import Extraction, Job, Loaded, Perturbation, Segment, do_with
 from sejax.host.wording import one_line
@@ -206,6 +207,37 @@ class Model:
         if isinstance(outputs, InputError):
             raise outputs
         return make_record(self.names, outputs, file="", start=None, end=None, abstain=abstain)
+
+    def explain(
+        self,
+        paths: Iterable[str | Path | Segment],
+        *,
+        task: str = "class",
+        abstain: float = 0.0,
+        longest: float = UTTERANCE_SECONDS,
+    ) -> Iterator[Record]:
+        """Returns records, as they are done, each with the explanation of an output.
+
+        Args:
+          paths: audio files, or parts of them, each one utterance.
+          task: what is explained: the class that is named, or a dimension (`choices.EXPLAINED`).
+          abstain: see `predict`.
+          longest: seconds above which an utterance is refused.
+
+        Raises:
+          InputError: the model does not predict the task, or is no bundle.
+        """
+        self._scorer.require_explainable(task)
+        segments = (path if isinstance(path, Segment) else Segment(os.fspath(path), None, None) for path in paths)
+        return (self._explained(segment, task, abstain, longest) for segment in segments)
+
+    def _explained(self, segment: Segment, task: str, abstain: float, longest: float) -> Record:
+        try:
+            audio = load_audio(segment.path, start=segment.start, end=segment.end, longest=longest)
+            outputs, explanation = self._scorer.explain(self._made(audio, segment.path), audio.samples, task)
+        except InputError as error:
+            return self._record(error, segment, abstain)
+        return replace(self._record(outputs, segment, abstain), explanation=explanation)
 
     def stream(
         self, rate: int, *, every: float = 0.5, window: float = WINDOW_SECONDS, abstain: float = 0.0

@@ -58,9 +58,13 @@ class Record:
     spread: Mapping[str, float] = field(default_factory=dict)  # deviation over the runs, of the label and dimensions
     note: str = ""
     error: str = ""
+    explanation: Mapping[str, Any] = field(default_factory=dict)  # as `sejax.evaluation.explanation` returns it
 
     def row(self, names: Names) -> dict[str, Any]:
-        """Returns the record as a flat row with `columns(names)`; what there is not is None."""
+        """Returns the record as a flat row with `columns(names)`; what there is not is None.
+
+        An explanation is one more value, a mapping.
+        """
         row: dict[str, Any] = {"file": self.file, "start": self.start, "end": self.end}
         if names.classes:
             row |= {"label": self.label or None, "confidence": _finite(self.confidence)}
@@ -72,7 +76,8 @@ class Record:
                 row |= {f"{name}_low": _finite(low), f"{name}_high": _finite(high)}
         if names.spread:
             row |= {f"spread_{name}": _finite(self.spread.get(name)) for name in _spread_names(names)}
-        return row | {"note": self.note or None, "error": self.error or None}
+        row |= {"note": self.note or None, "error": self.error or None}
+        return row | ({"explanation": self.explanation} if self.explanation else {})
 
 
 def columns(names: Names) -> list[str]:

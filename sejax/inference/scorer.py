@@ -4,6 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
 
 from sejax.errors import InputError
 from sejax.features.extract import Contents, Extraction, Loaded
@@ -48,3 +52,28 @@ class Scorer(ABC):
     @abstractmethod
     def score(self, group: Sequence[Made]) -> list[Outputs | InputError]:
         """Returns the outputs of each utterance, or why there are none."""
+
+    def require_explainable(self, task: str) -> None:
+        """Checks that an output can be explained.
+
+        Raises:
+          InputError: it cannot.
+        """
+        raise InputError(
+            f"{self.folder}: is a published model, expected a bundle of a study, whose outputs are explained"
+        )
+
+    def explain(
+        self, made: Made, samples: Float32[np.ndarray, " samples"], task: str
+    ) -> tuple[Outputs, dict[str, Any]]:
+        """Returns the outputs of an utterance, and an explanation of one of them (`sejax.evaluation.explanation`).
+
+        Args:
+          made: what the contents made of the utterance.
+          samples: of the utterance at 16 kHz.
+          task: what is explained, after `require_explainable`; "class" is the class that is named.
+
+        Raises:
+          InputError: there are no outputs.
+        """
+        raise NotImplementedError

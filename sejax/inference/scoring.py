@@ -9,15 +9,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from flax.errors import FlaxError
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float, Float32, Int, Num
 
 from sejax.corpora.schema import DIMENSIONS
 from sejax.data.buckets import ROUND_FRAMES
 from sejax.data.compute import contents
 from sejax.data.inputs import Input
 from sejax.data.types import Batch, Scale
+from sejax.engine.explain import look
 from sejax.engine.step import Frozen, HParams, Run, frozen_forward, predict_above
 from sejax.errors import InputError
+from sejax.evaluation.explanation import Explained, Reader, explain
 from sejax.features.extract import Collector, Contents, Extraction, Loaded
 from sejax.host.wording import first_line
 from sejax.inference.records import Names, Outputs
@@ -63,6 +65,7 @@ class Runs(Scorer):
       classes, vad_scale: of the study's corpus.
       model: the model of every run.
       encoded: the streams whose frames are read.
+      backbones: of its pretrained streams.
       label: whether each run predicts the class.
       columns: of `DIMENSIONS`, which some run predicts.
       predicted: whether each run predicts each of them.
@@ -88,6 +91,7 @@ class Runs(Scorer):
         self.contents = tuple(_contents(given, pretrained.get(name)) for name, given in found.inputs.items())
         self.inputs, self.classes, self.vad_scale = found.inputs, found.classes, found.vad_scale
         self.model = _read_model(folder, found, pretrained)
+        self.backbones = {name: checkpoint.backbone for name, checkpoint in pretrained.items()}
         self.encoded = {spec.name for spec in self.model.streams if spec.encoder != "none"}
         self._collectors: dict[int, Collector] = {}
         self.label = np.array([run.label for run in found.runs], bool)
@@ -144,6 +148,45 @@ class Runs(Scorer):
                 for row, (place, utterance) in enumerate(zip(places, utterances, strict=True)):
                     found[place] = self._outputs(logits[:, row], values[:, row], utterance.note)
         return [found[place] for place in range(len(group))]
+
+    def require_explainable(self, task: str) -> None:
+        """Checks that some run predicts the task."""
+        if not len(self._runs_of(task)):
+            known = [*(["class"] if self.label.any() else []), *self.names.dimensions]
+            raise InputError(f"{self.folder}: does not predict {task}, expected one of {', '.join(known)}")
+
+    def explain(
+        self, made: Made, samples: Float32[np.ndarray, " samples"], task: str
+    ) -> tuple[Outputs, dict[str, Any]]:
+        """Returns the outputs, and what the runs that predict the task look at; see `Scorer.explain`."""
+        (complete,) = self._complete([made])
+        utterance = self._read(complete)
+        (outputs,) = self.score([complete])
+        if isinstance(utterance, InputError):
+            raise utterance
+        if isinstance(outputs, InputError):
+            raise outputs
+        runs = self._runs_of(task)
+        if task == "class":
+            explained = Explained.of_class(self.classes, int(outputs.prob[runs].mean(axis=0).argmax()))
+        else:
+            explained = Explained.of_dimension(task, self.model, self.vad_scale)
+        batch = _batch((utterance,), utterance.lengths, rows=1)
+        looked = jax.device_get(look(*self.arrays, batch, explained.direction(self.model), model=self.model))
+        return outputs, explain(
+            explained,
+            looked,
+            runs,
+            reader=Reader(self.model, self.inputs, self.backbones),
+            read={name: len(x) for name, x in utterance.frames.items()},
+            samples=samples,
+        )
+
+    def _runs_of(self, task: str) -> Int[np.ndarray, " chosen"]:
+        """Returns the places of the runs that predict a task."""
+        if task == "class":
+            return np.flatnonzero(self.label)
+        return np.flatnonzero(self.predicted[:, self.columns == DIMENSIONS.index(task)].any(axis=1))
 
     def _computed(
         self, batch: Batch

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import traverse_util
 from jaxtyping import Array, Bool, Float
 
 from sejax.models.encoders import ENCODERS
 from sejax.models.heads import Heads
-from sejax.nn.attention import AttentivePooling, Block, CoAttention, GuidedPooling
+from sejax.nn.attention import INTERMEDIATES, AttentivePooling, Block, CoAttention, GuidedPooling
 from sejax.nn.layers import LAYER_WEIGHTS, Dense, Dropout, LayerMix, LayerNorm
 from sejax.pretrained.finetune import Tuning, side_by_side
 
@@ -52,6 +53,33 @@ def mixing_scores(streams: Iterable[StreamSpec], params: Mapping[str, Any]) -> d
     """
     trunk = params["trunk"]
     return {s.name: trunk[mix_name(s.name)][LAYER_WEIGHTS] for s in streams if mix_name(s.name) in trunk}
+
+
+def attention_of(
+    streams: Iterable[StreamSpec], collections: Mapping[str, Any]
+) -> dict[str, dict[str, Float[Array, "batch _time"]]]:
+    """Returns the weights of each layer of attention over the frames of a stream, by stream and by layer in words.
+
+    A frame is one behind the encoder's stride; the weights of an utterance's frames sum to 1. Attention inside of a
+    fine-tuned pretrained model is not among them.
+
+    Args:
+      streams: the model's.
+      collections: of a `JointModel` that was applied with mutable `INTERMEDIATES`.
+    """
+    left = traverse_util.flatten_dict(dict(collections.get(INTERMEDIATES, {}).get("trunk", {})))
+    found = {path[:-1]: weights for path, (weights,) in left.items()}
+    names = [stream.name for stream in streams if stream.encoder != "none"]
+    attention = {}
+    for name in names:
+        layers = {
+            path: f"encoder, block {path[1].rpartition('_')[2]}" for path in found if path[0] == f"{name}_encoder"
+        }
+        layers[f"{name}_self", "attention"] = "self-attention"
+        layers |= {(f"{other}_over_{name}", "attention"): f"co-attention from {other}" for other in names}
+        layers[f"{name}_pooling",] = "pooling"
+        attention[name] = {layer: found[path] for path, layer in layers.items() if path in found}
+    return attention
 
 
 class Trunk(nn.Module):
@@ -108,7 +136,7 @@ class Trunk(nn.Module):
         if self.co_attention:
             for name, other in permutations(encoded, 2):
                 co_attention = CoAttention(self.width, self.heads, self.dtype, name=f"{name}_over_{other}")
-                attended = co_attention(encoded[name], encoded[other], valid[other], rates.hidden)
+                attended = co_attention(encoded[name], valid[name], encoded[other], valid[other], rates.hidden)
                 informed[name] = informed[name] + attended
 
         parts = {}

@@ -1,6 +1,9 @@
 """Attention within a stream, between two streams, and over time into one vector.
 
 `dtype` is that of the products. Every softmax is float32, and so are the scores and sums of pooling.
+
+Where flax's collection `INTERMEDIATES` is mutable, each of these layers leaves there what it attends to: `WEIGHTS`, a
+weight for each frame of the memory, of sum 1 over its valid frames.
 """
 
 from collections.abc import Iterator
@@ -16,6 +19,8 @@ from jaxtyping import Array, Bool, Float
 from sejax.nn.cpu_attention import attend_on_cpu
 from sejax.nn.layers import Dense, Dropout, LayerNorm
 
+INTERMEDIATES = "intermediates"
+WEIGHTS = "attention_weights"
 _BY_HAND: ContextVar[bool | None] = ContextVar("by_hand", default=None)
 
 
@@ -49,12 +54,15 @@ class Attention(nn.Module):
         query: Float[Array, "batch time_q feature"],
         memory: Float[Array, "batch time_m feature_m"],
         memory_mask: Bool[Array, "batch time_m"],
+        query_mask: Bool[Array, "batch time_q"],
     ) -> Float[Array, "batch time_q {self.features}"]:
         shape = (self.heads, self.features // self.heads)
         q = Dense(shape, dtype=self.dtype, name="query")(query)
         k = Dense(shape, use_bias=False, dtype=self.dtype, name="key")(memory)
         v = Dense(shape, dtype=self.dtype, name="value")(memory)
         y = attend(q, k, v, memory_mask)
+        if self.is_mutable_collection(INTERMEDIATES):
+            self.sow(INTERMEDIATES, WEIGHTS, attended(*jax.lax.stop_gradient((q, k)), memory_mask, query_mask))
         return Dense(self.features, axis=(-2, -1), dtype=self.dtype, name="out")(y)
 
 
@@ -87,6 +95,25 @@ def attend(
         return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None, None, :])
 
 
+def attended(
+    q: Float[Array, "batch time_q head feature"],
+    k: Float[Array, "batch time_m head feature"],
+    memory_mask: Bool[Array, "batch time_m"],
+    query_mask: Bool[Array, "batch time_q"],
+) -> Float[Array, "batch time_m"]:
+    """Returns how much the valid queries attend to each frame of the memory: the mean over them and over the heads.
+
+    The output of `attend` is linear in the values, with the attention weights as its coefficients: these are read from
+    its derivative, whichever way it is computed, and no weight `[time_q, time_m]` is kept.
+    """
+    share = query_mask.astype(jnp.float32)
+    share = share / jnp.maximum(share.sum(axis=1, keepdims=True), 1.0)
+    of_first_feature = jnp.zeros_like(q).at[..., 0].set((share / float(q.shape[2])).astype(q.dtype)[..., None])
+    _, backward = jax.vjp(lambda v: attend(q, k, v, memory_mask), jnp.zeros_like(k))
+    (weights,) = backward(of_first_feature)
+    return weights[..., 0].astype(jnp.float32).sum(axis=-1)
+
+
 class Block(nn.Module):
     """A pre-norm Transformer block: attention, then a feed-forward layer, each with a residual."""
 
@@ -100,7 +127,7 @@ class Block(nn.Module):
         self, x: Float[Array, "batch time feature"], mask: Bool[Array, "batch time"], rate: Float[Array, ""]
     ) -> Float[Array, "batch time feature"]:
         y = LayerNorm(dtype=self.dtype)(x)
-        x = x + Dropout()(Attention(self.features, self.heads, self.dtype, name="attention")(y, y, mask), rate)
+        x = x + Dropout()(Attention(self.features, self.heads, self.dtype, name="attention")(y, y, mask, mask), rate)
         y = Dense(self.feed_forward * self.features, dtype=self.dtype)(LayerNorm(dtype=self.dtype)(x))
         y = Dense(self.features, dtype=self.dtype)(Dropout()(nn.gelu(y), rate))
         return x + Dropout()(y, rate)
@@ -117,11 +144,12 @@ class CoAttention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch time feature"],
+        mask: Bool[Array, "batch time"],
         other: Float[Array, "batch time_o feature"],
         other_mask: Bool[Array, "batch time_o"],
         rate: Float[Array, ""],
     ) -> Float[Array, "batch time feature"]:
-        y = Attention(self.features, self.heads, self.dtype, name="attention")(x, other, other_mask)
+        y = Attention(self.features, self.heads, self.dtype, name="attention")(x, other, other_mask, mask)
         return Dropout()(y, rate)
 
 
@@ -136,6 +164,7 @@ class AttentivePooling(nn.Module):
     ) -> Float[Array, "batch feature_out"]:
         score = Dense(1, use_bias=False)(jnp.tanh(Dense(x.shape[-1], dtype=self.dtype)(x)))[..., 0]
         weight, x = _over_frames(score, mask), x.astype(jnp.float32)
+        self.sow(INTERMEDIATES, WEIGHTS, weight[..., 0])
         mean = (weight * x).sum(axis=1)
         variance = (weight * (x - mean[:, None]) ** 2).sum(axis=1)
         return jnp.concatenate([mean, jnp.sqrt(variance + 1e-5)], axis=-1)
@@ -161,7 +190,9 @@ class GuidedPooling(nn.Module):
         key = Dense(x.shape[-1], use_bias=False, dtype=self.dtype, name="key")(x)
         x, key, query = (y.astype(jnp.float32) for y in (x, key, query))
         score = jnp.einsum("btf,bf->bt", key, query) / jnp.sqrt(jnp.asarray(x.shape[-1], x.dtype))
-        return (_over_frames(score, mask) * x).sum(axis=1)
+        weight = _over_frames(score, mask)
+        self.sow(INTERMEDIATES, WEIGHTS, weight[..., 0])
+        return (weight * x).sum(axis=1)
 
 
 def _over_frames(score: Float[Array, "batch time"], mask: Bool[Array, "batch time"]) -> Float[Array, "batch time 1"]:

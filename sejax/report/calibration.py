@@ -11,8 +11,10 @@ from sejax.corpora.schema import DIMENSIONS
 from sejax.evaluation.calibration import temper_folds
 from sejax.evaluation.confidence import BINS, reliability, risk_coverage
 from sejax.evaluation.predictions import Predictions
+from sejax.evaluation.tables import DISTRIBUTION_COLUMNS
 from sejax.report.figures import Figure, Figures, reliability_panel, risk_panel
-from sejax.report.results import Cell
+from sejax.report.read import Estimate
+from sejax.report.results import Cell, exact_number
 
 _SCORES = {
     "ece": "expected calibration error (ECE)",
@@ -29,6 +31,12 @@ _INTERVALS_AID = (
 _VOTES_AID = (
     "Raters' doubt: how the entropy of their votes correlates with that of the predictions, over utterances of test "
     "speakers."
+)
+_DISTRIBUTIONS_AID = (
+    "Against raters' votes, utterances without a majority too: the mean Jensen-Shannon divergence (logarithms to base "
+    "2, so from 0 to 1), the mean Kullback-Leibler divergence of the prediction from the votes, and how many "
+    "predictions are a class that at least one rater named; beside a model that always predicts the mean votes of its "
+    "training speakers."
 )
 _RELIABILITY_AID = (
     "How many are right of the predictions that are about equally sure, on test speakers, before and after scaling by "
@@ -58,8 +66,16 @@ class CalibrationView:
     aid: str
 
 
-def view_calibration(calibration: Mapping[str, Any]) -> CalibrationView | None:
-    """Returns the numbers of the key `calibration` of metrics.json; None where it has none."""
+def view_calibration(
+    calibration: Mapping[str, Any], distributions: Mapping[str, Any], mean_votes: Mapping[str, Estimate]
+) -> CalibrationView | None:
+    """Returns the numbers of the keys `calibration` and `distributions` of metrics.json; None where they have none.
+
+    Args:
+      calibration: of the setting.
+      distributions: of the setting.
+      mean_votes: the baseline of `distributions`.
+    """
     tables, aids = [], []
     scores = [
         (title, _cell(calibration[key]["before"]), _cell(calibration[key]["after"]))
@@ -75,6 +91,9 @@ def view_calibration(calibration: Mapping[str, Any]) -> CalibrationView | None:
         rows = [(name, _cell(widths[name]), _cell(covered[name], 100, 1)) for name in DIMENSIONS if name in covered]
         tables.append(PairTable((f"{100 * intervals['level']:g} % interval", "mean width", "covers %"), rows))
         aids.append(_INTERVALS_AID)
+    if distributions:
+        tables.append(_distributions(distributions, mean_votes))
+        aids.append(_DISTRIBUTIONS_AID)
     if "votes" in calibration:
         aids.append(_VOTES_AID)
     facts = _facts(calibration)
@@ -83,6 +102,19 @@ def view_calibration(calibration: Mapping[str, Any]) -> CalibrationView | None:
 
 def _cell(value: float, scale: int = 1, digits: int = 3) -> Cell:
     return Cell(f"{scale * value:.{digits}f}", repr(value))
+
+
+def _distributions(distributions: Mapping[str, Any], mean_votes: Mapping[str, Estimate]) -> PairTable:
+    """Returns a row of each score of the probabilities, and of the tempered ones, beside the mean votes."""
+    rows = []
+    for column in DISTRIBUTION_COLUMNS:
+        prior = exact_number(column, mean_votes[column.key].pooled) if mean_votes else Cell("–", "")
+        for key, more in (("metrics", ""), ("tempered", ", after scaling")):
+            if column.key in distributions.get(key, {}):
+                value = distributions[key][column.key]["pooled"]
+                title = f"{column.title}{more}, {column.unit}"
+                rows.append((title, exact_number(column, value), prior))
+    return PairTable(("against raters' votes", "model", "mean votes"), rows)
 
 
 def _facts(calibration: Mapping[str, Any]) -> list[tuple[str, str]]:

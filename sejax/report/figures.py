@@ -1,7 +1,7 @@
 """Figures of the report as inline SVG: small, byte-stable, and coloured by the CSS variables of the page.
 
 Matplotlib draws with placeholder colours, which are replaced by `var(--name)` for the names of `COLOURS`. Text stays
-text, in the font of the page. Titles and legends are part of the page, so no figure contains text of the user.
+text, in the font of the page. Titles and legends are part of the page; the names in a forest plot alone are the user's.
 """
 
 import html
@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -26,6 +27,7 @@ COLOURS = {"ink": "#000a01", "muted": "#000a02", "line": "#000a03"} | {
 }
 # Points are pixels, which no CSS variable can colour: this colour is visible on light and dark pages.
 _POINT = "#4c8bd6"
+_LONGEST_NAME = 44  # characters of a name in a figure
 _STYLE = {
     "svg.fonttype": "none",
     "font.size": 8,
@@ -78,6 +80,26 @@ class Curve:
     chosen: Int[np.ndarray, " run"] | None = None  # epochs, from 1, that get a dot; 0: none
     # The least and the greatest value within each epoch.
     extremes: tuple[Float[np.ndarray, "run epoch"], Float[np.ndarray, "run epoch"]] | None = None
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """A named number with its interval, if it has one; `colour` is a key of `COLOURS`."""
+
+    name: str
+    value: float
+    interval: Sequence[float]
+    colour: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A mean with its standard deviation; `inner` is a part of the bar above."""
+
+    name: str
+    mean: float
+    deviation: float
+    inner: bool = False
 
 
 def curve_panel(curves: Sequence[Curve], *, key: str, label: str, limits: tuple[float, float] | None = None) -> str:
@@ -293,6 +315,110 @@ def plane_panel(
     return _svg(draw, key=key, label=label, size=(2.75, 2.65))
 
 
+def forest_panel(estimates: Sequence[Estimated], *, key: str, label: str, unit: str) -> str:
+    """Returns SVG of numbers with their intervals, one below the other, and a line at 0.
+
+    Args:
+      estimates: from the top.
+      key: unique on the page.
+      label: for screen readers.
+      unit: of the horizontal axis.
+    """
+    half = _LONGEST_NAME // 2
+    names = [n if len(n) <= _LONGEST_NAME else f"{n[: half - 1]}…{n[-half:]}" for n in (of.name for of in estimates)]
+    # Names are the user's: they take their place when all else is written, and stay as they are.
+    places = [f"@{number}{'n' * (len(name) - 2)}@" for number, name in enumerate(names)]
+
+    def draw(axes: Axes) -> None:
+        axes.axvline(0, color=COLOURS["muted"], linewidth=0.9)
+        for row, of in enumerate(estimates):
+            if of.interval:
+                axes.plot(of.interval, (row, row), color=COLOURS[of.colour], linewidth=1.6, solid_capstyle="butt")
+            axes.plot(of.value, row, "o", color=COLOURS[of.colour], markersize=4.5)
+        axes.set(xlabel=unit, ylim=(len(estimates) - 0.5, -0.5))
+        axes.set_yticks(range(len(estimates)), places, color=COLOURS["ink"])
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+
+    svg = _svg(draw, key=key, label=label, size=(6.6, 0.55 + 0.2 * len(estimates)))
+    for place, name in zip(places, names, strict=True):
+        svg = svg.replace(place, html.escape(name))
+    return svg
+
+
+def bar_panel(bars: Sequence[Bar], *, key: str, label: str, unit: str) -> str:
+    """Returns SVG of bars one below the other, each a mean with one standard deviation.
+
+    Args:
+      bars: from above.
+      key: unique on the page.
+      label: for screen readers.
+      unit: of the horizontal axis.
+    """
+
+    def draw(axes: Axes) -> None:
+        for place, bar in enumerate(bars):
+            colour = COLOURS["s1" if bar.inner else "s3"]
+            axes.barh(place, bar.mean, 0.7, color=colour, alpha=0.6, linewidth=0)
+            axes.errorbar(bar.mean, place, xerr=bar.deviation, fmt="none", color=colour, elinewidth=0.9)
+        axes.axvline(0, color=COLOURS["muted"], linewidth=0.7)
+        axes.set(ylim=(len(bars) - 0.4, -0.6), xlabel=unit)
+        axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
+        axes.grid(visible=False, axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+
+    return _svg(draw, key=key, label=label, size=(3.4, 0.5 + 0.17 * max(len(bars), 3)))
+
+
+def explanation_panel(
+    level: Mapping[str, Any],
+    frames: Mapping[str, Mapping[str, Any]],
+    attention: Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]],
+    *,
+    key: str,
+    label: str,
+    seconds: float,
+) -> str:
+    """Returns SVG of an utterance's level, of what each stream adds to the output over time, and of its attention.
+
+    Args:
+      level: `hop`, the seconds of a step, and `values` in decibel.
+      frames: likewise of each encoded stream, gradient times input.
+      attention: of each stream, a colour (a key of `COLOURS`) and `hop` and `weights` of each layer.
+      key: unique on the page.
+      label: for screen readers.
+      seconds: of the utterance.
+    """
+    rows = [(name, kind) for name in frames for kind in ("sum", "attention") if kind == "sum" or attention.get(name)]
+
+    def middle(part: Mapping[str, Any], values: Float[np.ndarray, " step"]) -> Float[np.ndarray, " step"]:
+        return part["hop"] * (np.arange(len(values)) + 0.5)
+
+    def draw(loudness: Axes, *others: Axes) -> None:
+        values = np.array(level["values"])
+        loudness.fill_between(middle(level, values), values, -80, color=COLOURS["s1"], alpha=0.45, linewidth=0)
+        loudness.set(xlim=(0, seconds), ylim=(-80, 0), ylabel="level, dB")
+        loudness.yaxis.set_major_locator(MaxNLocator(2))
+        for axes, (name, kind) in zip(others, rows, strict=True):
+            if kind == "sum":
+                part, values = frames[name], np.array(frames[name]["values"])
+                for colour, shown in (("s3", values.clip(min=0)), ("s2", values.clip(max=0))):
+                    axes.fill_between(middle(part, values), shown, color=COLOURS[colour], alpha=0.8, linewidth=0)
+                axes.axhline(0, color=COLOURS["muted"], linewidth=0.7)
+            else:
+                for colour, layer in attention[name]:
+                    weights = np.array(layer["weights"])
+                    axes.step(middle(layer, weights), weights, where="mid", color=COLOURS[colour], linewidth=1.0)
+                axes.set_ylim(0, None)
+            axes.set_ylabel(f"{name}\n{kind}")
+            axes.yaxis.set_major_locator(MaxNLocator(2))
+        (others or (loudness,))[-1].set_xlabel("seconds")
+
+    heights = [2, *(3 if kind == "sum" else 2 for _, kind in rows)]
+    return _svg(draw, key=key, label=label, size=(6.2, 0.6 + 0.3 * sum(heights)), heights=heights)
+
+
 def _svg(
     draw: Callable[..., None],
     *,
@@ -323,7 +449,8 @@ def _compact(text: str, label: str) -> str:
     view = head.split('viewBox="')[1].split('"')[0]
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', body))
     body = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", body)
-    body = re.sub(r"\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}", body)
+    # Places on the page, inside of tags; texts keep their digits.
+    body = re.sub(r"\d+\.\d{3,}(?=[^<>]*>)", lambda match: f"{float(match[0]):.2f}", body)
     # The font of the page, in the size of the figure; older versions of matplotlib write one property `font`.
     body = re.sub(r"font-family: [^;\"]*;? ?", "", re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body))
     body = re.sub(r' transform="rotate\(-?0 [^"]*"|<g/>', "", body)

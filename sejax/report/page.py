@@ -11,11 +11,6 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import resources
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
 
 from sejax.build import Preview
 from sejax.corpora.describe import length
@@ -23,6 +18,7 @@ from sejax.evaluation.tables import COLUMNS, Column, describe_final
 from sejax.host.atomic import atomic_write
 from sejax.host.wording import count
 from sejax.report.data import view_data
+from sejax.report.explained import AID
 from sejax.report.read import (
     Audit,
     DroppedUtterance,
@@ -36,6 +32,7 @@ from sejax.report.read import (
 )
 from sejax.report.results import view_results
 from sejax.report.settings import view_settings
+from sejax.report.templating import style, template
 from sejax.workdir.files import DATA_PAGE, REPORT
 
 _MOST_ROWS = 500  # of a list in the audit; metrics.json has the rest
@@ -59,21 +56,21 @@ class Mark:
 _TRANSDUCTIVE = Mark(
     "transductive",
     False,
-    "Every number on this page uses features normalised per speaker or corpus, with statistics of its own "
-    "unlabelled audio, that of the test included. A system that meets a new speaker with a single utterance "
-    "cannot do this; do not set these numbers beside ones that do without it.",
+    "The features are normalised per speaker or corpus, with statistics of its own unlabelled audio, that of the test "
+    "included. A system that meets a new speaker with a single utterance cannot do this; do not set these numbers "
+    "beside ones that do without it.",
 )
 _OPTIMISTIC = Mark(
     "optimistic",
     True,
-    "The epoch of every run was chosen on its test speakers (select_on_test), to reproduce work that does "
-    "so. For new speakers, every number on this page is optimistic.",
+    "The epoch of every run was chosen on its test speakers (select_on_test), to reproduce work that does so. For new "
+    "speakers, these numbers are optimistic.",
 )
 _SHARED = Mark(
     "optimistic",
     True,
-    "The splits train on speakers of the test set (allow_shared_speakers). For new speakers, every number on this "
-    "page is optimistic.",
+    "The splits train on speakers of the test set (allow_shared_speakers). For new speakers, these numbers are "
+    "optimistic.",
 )
 
 
@@ -148,8 +145,8 @@ def write_report(workdir: str) -> str:
 def write_data_page(workdir: str, preview: Preview) -> str:
     """Writes `data.html`, which shows data before anything is trained on them, and returns its path."""
     protocol = preview.protocol
-    page = _template("data_page.html.j2").render(
-        style=_style(),
+    page = template("data_page.html.j2").render(
+        style=style(),
         title=f"{preview.corpus.name}, the data",
         study=[
             ("corpus", f"{preview.corpus.name}, labels {preview.labels}"),
@@ -172,41 +169,26 @@ def _write(workdir: str, name: str, page: str) -> str:
 def render(study: Study) -> str:
     """Returns the page of a study."""
     headline = _headline(study)
-    return _template("page.html.j2").render(
-        style=_style(),
+    return template("page.html.j2").render(
+        style=style(),
         title=headline.title,
-        marks=_marks(study.protocol),
+        marks=marks(study.protocol),
         remarks=study.remarks,
         headline=headline,
         data=view_data(study.data),
         results=view_results(study),
         settings=view_settings(study),
+        explained_aid=AID,
         audit=_audit(study.audit),
         provenance=_provenance(study.provenance, study.final_epochs),
     )
 
 
-def _style() -> Markup:
-    return Markup(resources.files("sejax.report").joinpath("style.css").read_text(encoding="utf-8"))
-
-
-@cache
-def _template(name: str) -> Template:
-    environment = Environment(
-        loader=PackageLoader("sejax.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(name)
-
-
-def _marks(protocol: Protocol) -> list[Mark]:
-    marks = [_TRANSDUCTIVE] if protocol.transductive else []
-    marks += [_SHARED] if protocol.shared_speakers else []
-    return marks + ([_OPTIMISTIC] if protocol.select_on_test else [])
+def marks(protocol: Protocol) -> list[Mark]:
+    """Returns the marks of all numbers of a study."""
+    found = [_TRANSDUCTIVE] if protocol.transductive else []
+    found += [_SHARED] if protocol.shared_speakers else []
+    return found + ([_OPTIMISTIC] if protocol.select_on_test else [])
 
 
 # ---- Headline
@@ -227,12 +209,7 @@ def _headline(study: Study) -> Headline:
             ("classes", ", ".join(corpus.classes) or "none"),
             ("protocol", f"{protocol.name}: {protocol.description}"),
             ("folds × seeds", f"{protocol.folds} × {protocol.seeds}"),
-            (
-                "normalisation",
-                "training speakers of the fold"
-                if protocol.normalisation == "train"
-                else f"per {protocol.normalisation}",
-            ),
+            ("normalisation", protocol.normalised_by),
         ],
     )
 

@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from sejax.errors import InputError
+from sejax.evaluation.importance import METRICS as MEASURED
+from sejax.evaluation.importance import Importance
 from sejax.evaluation.nested import CHOICE, with_chosen
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.results import with_parts
@@ -19,11 +21,13 @@ from sejax.evaluation.tables import COLUMNS, Column, describe_choice, remarks
 from sejax.host.json_files import read_json
 from sejax.workdir.data import digest
 from sejax.workdir.files import CONFIG, DATA, HISTORY, LAYER_WEIGHTS, PREDICTIONS, RUNS
+from sejax.workdir.insights import EXPLANATIONS, IMPORTANCE
 from sejax.workdir.trained import METRICS
 
 FILES = (CONFIG, RUNS, PREDICTIONS, METRICS)
 """The files of a workdir that a report needs. LAYER_WEIGHTS is read too where hidden states are mixed; HISTORY, without
-which there are no curves; and DATA, which older versions did not write, without which there is no section of it."""
+which there are no curves; DATA, which older versions did not write, without which there is no section of it; and
+EXPLANATIONS and IMPORTANCE, where the study was asked for them."""
 
 Record = TypeVar("Record")
 
@@ -54,6 +58,11 @@ class Protocol:
     folds: int
     shared_speakers: bool = False
     within: Sequence[str] = ()  # the folds on the diagonal of a matrix of corpora
+
+    @property
+    def normalised_by(self) -> str:
+        """Whose statistics normalise the features."""
+        return "training speakers of the fold" if self.normalisation == "train" else f"per {self.normalisation}"
 
 
 @dataclass(frozen=True)
@@ -187,6 +196,7 @@ class Setting:
     seeds_averaged: Mapping[str, Estimate]  # empty with one seed
     selection_score: float | None
     calibration: Mapping[str, Any]  # empty in an older metrics.json
+    distributions: Mapping[str, Any]  # empty without raters' votes
     confusion: Int[np.ndarray, "class class"] | None  # counts [true, predicted]
     folds: Sequence[Scores]
     speakers: Sequence[Scores]
@@ -223,6 +233,7 @@ class Study:
     corpus: CorpusFacts
     settings: Sequence[Setting]
     majority: Mapping[str, Estimate]  # empty without classes
+    mean_votes: Mapping[str, Estimate]  # empty without raters' votes
     audit: Audit
     runs: Sequence[Run]
     history: Sequence[Mapping[str, Any]]  # rows of history.jsonl
@@ -231,6 +242,8 @@ class Study:
     remarks: Sequence[str]  # about what is missing in the numbers
     data: Mapping[str, Any]  # of data.json; empty without one
     final_epochs: Sequence[int] = ()  # that the final runs have trained
+    explanations: Sequence[Mapping[str, Any]] = ()  # of explanations.json
+    importance: Sequence[Importance] = ()
 
     @property
     def columns(self) -> list[Column]:
@@ -313,6 +326,7 @@ def _read_files(workdir: str, folder: Path) -> Study:
         corpus=_record(CorpusFacts, tree["corpus"]),
         settings=[_setting(setting) for setting in settings],
         majority=_estimates(tree["baselines"].get("majority", {})),
+        mean_votes=_estimates(tree["baselines"].get("mean_votes", {})),
         audit=read_audit(tree["audit"]),
         runs=runs,
         final_epochs=[int(row["best_epoch"]) for row in final],
@@ -323,6 +337,10 @@ def _read_files(workdir: str, folder: Path) -> Study:
         data=read_json(folder / DATA, "a file of a finished study; evaluate again")
         if (folder / DATA).is_file()
         else {},
+        explanations=read_json(folder / EXPLANATIONS, "a file of a finished study; evaluate again")
+        if (folder / EXPLANATIONS).is_file()
+        else [],
+        importance=_importance(_read_csv(folder / IMPORTANCE)) if (folder / IMPORTANCE).is_file() else [],
     )
 
 
@@ -355,6 +373,7 @@ def _setting(tree: Mapping[str, Any]) -> Setting:
         seeds_averaged=_estimates(tree.get("seeds_averaged", {})),
         selection_score=tree.get("selection_score"),
         calibration=tree.get("calibration", {}),
+        distributions=tree.get("distributions", {}),
         confusion=np.array(tree["confusion"]["counts"]) if "confusion" in tree else None,
         folds=[Scores(entry["fold"], entry["utterances"], entry["metrics"]) for entry in tree["folds"]],
         speakers=[Scores(entry["speaker"], entry["utterances"], entry["metrics"]) for entry in tree["speakers"]],
@@ -382,3 +401,15 @@ def _layer_weights(
         by_run = weights.setdefault((row["setting"], row["stream"]), {})
         by_run.setdefault(row["run"], []).append(float(row["weight"]))
     return {key: np.array(list(by_run.values())) for key, by_run in weights.items()}
+
+
+def _importance(rows: Iterable[Mapping[str, str]]) -> list[Importance]:
+    def numbers(row: Mapping[str, str], suffix: str) -> dict[str, float]:
+        return {name: float(row[name + suffix]) for name in MEASURED if row[name + suffix]}
+
+    return [
+        Importance(
+            int(row["run"]), row["setting"], row["stream"], row["part"], numbers(row, ""), numbers(row, "_permuted")
+        )
+        for row in rows
+    ]

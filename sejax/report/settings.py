@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,8 +13,10 @@ from sejax.corpora.schema import DIMENSIONS
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.tables import COLUMNS, Column
 from sejax.report.calibration import CalibrationView, calibration_figures, view_calibration
+from sejax.report.explained import ExplanationView, view_explanation
 from sejax.report.figures import Curve, Figure, Figures, curve_panel, scatter_panel, weight_panel
 from sejax.report.gaps import GapView, view_gaps
+from sejax.report.importance import importance_figures
 from sejax.report.matrix import MatrixView, view_matrices
 from sejax.report.read import Run, Scores, Setting, Study
 from sejax.report.results import Cell, exact_number, span_of, track_of
@@ -90,6 +93,7 @@ class SettingView:
     gaps: GapView | None
     calibration: CalibrationView | None
     figures: Sequence[Figures]
+    explanations: Sequence[ExplanationView]
 
 
 def view_settings(study: Study) -> list[SettingView]:
@@ -118,6 +122,7 @@ def _view(
         *calibration_figures(rows, setting.calibration, anchor),
         _curves(study, setting, runs, anchor),
         Figures("Layers of the pretrained models", _layer_figures(study, setting, anchor), _LAYERS_AID),
+        importance_figures([each for each in study.importance if each.setting == setting.name], anchor),
         Figures("Predicted against true", _scatter_figures(rows, setting, limits, anchor), _SCATTER_AID),
     ]
     return SettingView(
@@ -135,9 +140,24 @@ def _view(
         scores=scores,
         speakers=speakers,
         gaps=view_gaps(setting),
-        calibration=view_calibration(setting.calibration),
+        calibration=view_calibration(setting.calibration, setting.distributions, study.mean_votes),
         figures=[group for group in groups if group.figures],
+        explanations=[
+            view_explanation(tree["id"], _of_utterance(tree), tree, f"{anchor}-explanation-{number}")
+            for number, tree in enumerate(study.explanations, 1)
+            if tree["setting"] == setting.name
+        ],
     )
+
+
+def _of_utterance(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns what is known of a test utterance that is explained."""
+    kind = tree["kind"]
+    facts = [("speaker, held out", tree["speaker"]), ("fold, seed", f"{tree['fold']}, {tree['seed']}")]
+    if tree["confidence"] is None:
+        return [*facts, ("chosen as", f"{kind} to the ratings")]
+    named = f"{tree['output']}, {kind}: {tree['label']}" if kind == "wrong" else tree["output"]
+    return [*facts, ("named", named), ("confidence", f"{tree['confidence']:.2f}")]
 
 
 def _plain(value: object) -> str:

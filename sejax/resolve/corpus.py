@@ -7,10 +7,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from sejax.config import at
 from sejax.corpora.join import read_corpora
 from sejax.corpora.read import CORPORA, read_corpus
 from sejax.corpora.schema import Corpus
 from sejax.data.prepare import Prepared, prepare
+from sejax.errors import InputError
 from sejax.features.corrupt import parse_all
 from sejax.protocols.audit import require_labels
 from sejax.protocols.folds import Fold
@@ -62,10 +64,21 @@ def corpus_of(config: ConfigDict, check_corpus: Callable[[Corpus], None] | None)
         corpus = read_one(config)
     corpus.require_usable(config.max_bad_fraction)
     require_labels(corpus.utterances, corpus.classes)
+    _require_votes(config, corpus)
     folds_of(config, corpus)
     if check_corpus:
         check_corpus(corpus)
     return corpus
+
+
+def _require_votes(config: ConfigDict, corpus: Corpus) -> None:
+    """Checks that there are votes if utterances weigh by them."""
+    option = "loss.vote_entropy"
+    strength = max(at(config.grid, option) or (at(config, option),))
+    if strength and not any(utterance.distribution for utterance in corpus.utterances):
+        raise InputError(
+            f"config.{option} is {strength:g}, expected 0: the utterances of the corpus {corpus.name} have no votes"
+        )
 
 
 def read_one(config: ConfigDict) -> Corpus:

@@ -15,14 +15,13 @@ from sejax.data.order import Shuffle, prediction_rows
 from sejax.data.scales import fold_scales
 from sejax.data.types import Data, Stream
 from sejax.engine.augment import Augment
+from sejax.engine.imbalance import class_terms
 from sejax.engine.program import Program
 from sejax.engine.runs import (
     RunKey,
     augmentation_of,
-    balanced_class_weight,
     batch_orders,
     batch_pools,
-    class_prior,
     corpus_visits,
     count_steps,
     hparams_of,
@@ -87,6 +86,8 @@ def make_program(
         pools=pools,
         # A fold that trains on one corpus has nothing to balance.
         visits=None if pools else corpus_visits(corpus.utterances, config.corpus_temperature),
+        class_temperature=orders.class_temperature,
+        label=np.array(corpus.label_numbers()),
     )
     steps, rounds = count_steps(shuffle(1), orders.of_run, len(final), epochs=config.epochs, warmup=config.warmup)
     predicted = {split: prediction_rows(data, selection_rows(folds, split), PREDICT_BATCH) for split in ("val", "test")}
@@ -95,7 +96,7 @@ def make_program(
         """Returns what tells runs apart, which have the places from `first` on among all."""
         own = slice(first, first + len(runs))
         of_runs = None if steps.of_runs is None else jax.tree.map(lambda x: x[own], steps.of_runs)
-        per_run = _per_run(config, runs, folds, data, corpus)._replace(steps=of_runs)
+        per_run = _per_run(runs, folds, corpus, data, len(config.corruptions))._replace(steps=of_runs)
         return {"per_run": per_run, "rounds": None if rounds is None else rounds[own]}
 
     program = Program(
@@ -122,7 +123,7 @@ def make_program(
             program,
             rows={"test": program.rows["test"]},
             columns={"test": program.columns["test"]},
-            shuffle=shuffle.of(own.drawn, own.corrupted, pooled=True),
+            shuffle=shuffle.of(own.drawn, own.corrupted, own.class_temperature, pooled=True),
             **arrays_of(runs, with_validation),
         )
     if final:
@@ -134,7 +135,7 @@ def make_program(
             rows={},
             columns={},
             order_of_run=own.of_run,
-            shuffle=shuffle.of(own.drawn, own.corrupted),
+            shuffle=shuffle.of(own.drawn, own.corrupted, own.class_temperature),
             **arrays_of(final, with_everyone, first=len(runs)),
         )
     return replace(program, **again)
@@ -160,33 +161,31 @@ def _network(
         tasks=TASKS[config.tasks],
         schemes=schemes_of(runs),
         gradients_at=config.gradients_at,
+        focal=any(run.setting.values["loss.focal_gamma"] > 0 for run in runs),
     )
     return Network(model, recipe)
 
 
-def _per_run(config: ConfigDict, runs: Sequence[RunKey], folds: Sequence[Fold], data: Data, corpus: Corpus) -> Run:
-    """Returns each run's hyperparameters, training utterances and normalisation by its fold's training speakers."""
-    target = np.asarray(data.target)
-    kinds = sorted({(run.fold, run.setting.corrupted) for run in runs})  # of runs whose batches are drawn alike
-    folds, shares = [folds[fold] for fold, _ in kinds], [share for _, share in kinds]
-    frame_scale, statistic_scale = fold_scales(
-        data, [fold.train for fold in folds], corruptions=len(config.corruptions), corrupted=shares
-    )
-    balanced = config.loss.class_weight == "balanced"
-    class_weight = [
-        balanced_class_weight(target[fold.train]) if balanced else np.ones(target.shape[1], np.float32)
-        for fold in folds
-    ]
-    per_fold = {
-        "trained": np.stack([fold.train for fold in folds]),
-        "class_weight": np.stack(class_weight),
-        "frame_scale": frame_scale,
-        "statistic_scale": statistic_scale,
-    }
+def _per_run(
+    runs: Sequence[RunKey],
+    folds: Sequence[Fold],
+    corpus: Corpus,
+    data: Data,
+    corruptions: int,
+) -> Run:
+    """Returns each run's hyperparameters, training utterances, normalisation by its fold's training speakers, and what
+    their labels make of the class loss.
+    """
+    kinds = sorted({(run.fold, run.setting.corrupted) for run in runs})  # of runs whose features are scaled alike
     of_run = np.array([kinds.index((run.fold, run.setting.corrupted)) for run in runs])
-    per_run = Run(hparams_of(runs, schemes_of(runs)), **jax.tree.map(lambda x: x[of_run], per_fold))
-    if config.loss.class_prior == "none":
-        return per_run
-    corpora = [utterance.corpus for utterance in corpus.utterances]
-    priors = [class_prior(target, corpora, trained) for trained in per_run.trained]
-    return per_run._replace(prior=jax.tree.map(lambda *x: np.stack(x), *priors))
+    trained = [folds[fold].train for fold, _ in kinds]
+    frame_scale, statistic_scale = fold_scales(
+        data, trained, corruptions=corruptions, corrupted=[share for _, share in kinds]
+    )
+    scales = {"frame_scale": frame_scale, "statistic_scale": statistic_scale}
+    return Run(
+        hparams_of(runs, schemes_of(runs)),
+        trained=np.stack(trained)[of_run],
+        **jax.tree.map(lambda x: x[of_run], scales),
+        **class_terms(runs, folds, corpus, np.asarray(data.target))._asdict(),
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from sejax.build import Study
 from sejax.engine.epoch import EpochMetrics
@@ -40,9 +41,16 @@ class Logs:
             runs=len(program.runs),
         )
 
-    def write(self, epoch: int, metrics: EpochMetrics, validation: Sequence[Mapping[str, float]]) -> None:
-        """Takes an epoch's training metrics `[run, task]` (numpy) and validation metrics of every run."""
-        rows = self._rows(epoch, metrics, validation)
+    def write(
+        self,
+        epoch: int,
+        metrics: EpochMetrics,
+        validation: Sequence[Mapping[str, float]],
+        training: Bool[np.ndarray, " run"],
+    ) -> None:
+        """Takes an epoch's training metrics `[run, task]` (numpy) and validation metrics of every run that trains."""
+        every = self._rows(epoch, metrics, validation)
+        rows = [row for row, trains in zip(every, training.tolist(), strict=True) if trains]
         self._history.write(rows)
         self._progress.update(rows)
         if self._board:
@@ -116,7 +124,8 @@ def check_history(workdir: str, study: Study, program: Program, outcome: Outcome
                 f"{_short(score)} of its checkpoint: it is the history of another training; restore it, or remove it: "
                 "only the curves are lost"
             )
-    wanted = [(run.number, epoch) for run in program.runs for epoch in range(1, int(outcome.trained.min()) + 1)]
+    runs = zip(program.runs, outcome.trained.tolist(), strict=True)
+    wanted = [(run.number, epoch) for run, trained in runs for epoch in range(1, trained + 1)]
     if missing := [key for key in wanted if key not in rows]:
         number, epoch = missing[0]
         lacks = f"lacks {count(len(missing), 'row')} of {len(wanted)} (the first: epoch {epoch} of run {number})"

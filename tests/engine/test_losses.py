@@ -84,6 +84,31 @@ def test_class_weights_with_label_smoothing_follow_torch():
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
 
+def test_a_focal_loss_of_gamma_0_is_the_cross_entropy_to_the_bit():
+    weights = jnp.asarray([0.5, 3.0, 1.0, 2.0])
+    for smoothing, class_weight in ((0.0, None), (0.1, weights)):
+        options = {"label_smoothing": smoothing, "class_weight": class_weight}
+
+        def loss(logits, gamma, options=options):
+            return cross_entropy(logits, ONE_HOT, MASK, focal_gamma=gamma, **options)
+
+        for value in (LOGITS, 100 * LOGITS):
+            plain, focal = jax.value_and_grad(loss)(value, None), jax.value_and_grad(loss)(value, jnp.float32(0.0))
+            np.testing.assert_array_equal(plain[0], focal[0])
+            np.testing.assert_allclose(plain[1], focal[1], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_the_focal_loss_is_that_of_the_formula(gamma):
+    ours = cross_entropy(LOGITS, ONE_HOT, MASK, focal_gamma=jnp.float32(gamma))
+    p = np.exp(np.asarray(LOGITS, np.float64))
+    p = (p / p.sum(axis=1, keepdims=True))[COUNTS, LABEL[COUNTS]]
+    np.testing.assert_allclose(ours, (-((1 - p) ** gamma) * np.log(p)).mean(), rtol=1e-5)
+    certain = jnp.asarray([[200.0, 0.0, 0.0, 0.0]])  # 1 - p is 0, whose root has no slope
+    value, slope = jax.value_and_grad(cross_entropy)(certain, ONE_HOT[:1] * 0 + 0.25, jnp.ones(1), focal_gamma=gamma)
+    assert np.isfinite(value) and np.isfinite(slope).all()
+
+
 def test_large_logits_do_not_overflow():
     logits = jnp.array([[1e4, -1e4], [-1e4, 1e4]])
     target = jax.nn.one_hot(jnp.array([0, 0]), 2)

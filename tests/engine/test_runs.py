@@ -3,16 +3,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 
 from sejax.engine.again import final_runs, median_epochs
 from sejax.engine.runs import (
-    balanced_class_weight,
     batch_orders,
-    class_prior,
     enumerate_runs,
     even_slots,
-    expand_grid,
     group_by_structure,
     hparams_of,
     lay_out,
@@ -21,6 +18,7 @@ from sejax.engine.runs import (
     schemes_of,
     selection_rows,
 )
+from sejax.engine.search import expand_grid
 from sejax.engine.tasks import TASKS
 from sejax.protocols.folds import Fold
 
@@ -36,6 +34,8 @@ BASE = {
     "augment.noise": 0.0,
     "augment.gain": 0.0,
     "augment.mixup": 0.0,
+    "loss.focal_gamma": 0.0,
+    "class_temperature": 1.0,
     "weighting": "static",
 }
 
@@ -175,18 +175,22 @@ def test_batches_are_each_folds_own_or_shared_by_a_seed():
     train = np.array([True, True, False, False])
     folds = (Fold("a", train, ~train, ~train), Fold("b", ~train, train, train))
     runs = enumerate_runs(2, expand_grid(BASE, {"alpha": (0.2, 0.8)}), [0, 3])
-    orders, shares, order_of_run, of_folds = batch_orders(folds, runs, shared=False)
+    orders, shares, temperatures, order_of_run, of_folds = batch_orders(folds, runs, shared=False)
     for run, row in zip(runs, order_of_run, strict=True):
         seed, visited = orders[row]
         assert seed == run.seed
         assert_array_equal(visited, folds[run.fold].train)
     assert len(orders) == 4  # settings share theirs
-    assert shares == [0.0] * 4
+    assert shares == [0.0] * 4 and temperatures == [1.0] * 4
     assert of_folds == [0, 1, 0, 1]
-    orders, _, order_of_run, _ = batch_orders(folds, runs, shared=True)
+    orders, _, temperatures, order_of_run, _ = batch_orders(folds, runs, shared=True)
     assert order_of_run is None
     assert [seed for seed, _ in orders] == [0, 3]
-    assert all(visited.all() for _, visited in orders)
+    assert all(visited.all() for _, visited in orders) and temperatures == [1.0] * 2
+    runs = enumerate_runs(2, expand_grid(BASE, {"class_temperature": (1.0, 4.0)}), [0])
+    orders, _, temperatures, order_of_run, of_folds = batch_orders(folds, runs, shared=False)
+    assert temperatures == [1.0, 4.0, 1.0, 4.0] and of_folds == [0, 0, 1, 1]
+    assert [temperatures[row] for row in order_of_run] == [run.setting.class_temperature for run in runs]
 
 
 def test_sharding_lays_the_slots_over_both_devices():
@@ -201,25 +205,6 @@ def test_selection_rows_are_those_of_the_split():
     folds = (Fold("a", train, val, test), Fold("b", train[::-1], test[::-1], val[::-1]))
     assert [rows.tolist() for rows in selection_rows(folds, "val")] == [[2], [0]]
     assert [rows.tolist() for rows in selection_rows(folds, "train")] == [[0, 1], [2, 3]]
-
-
-# --------------------------------------------------------------------------------------------- class weights
-
-
-def test_balanced_class_weight_is_n_over_k_n_c():
-    target = np.eye(3, dtype=np.float32)[[0, 0, 0, 0, 0, 1, 1, 2]]
-    assert_allclose(balanced_class_weight(target), [8 / (3 * 5), 8 / (3 * 2), 8 / (3 * 1)], rtol=1e-6)
-
-
-def test_balanced_class_weight_counts_soft_mass_and_leaves_out_absent_classes_and_unlabelled_rows():
-    target = np.array([[0.75, 0.25, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]], np.float32)
-    weight = balanced_class_weight(target)
-    assert_allclose(weight, [2 / (2 * 1.75), 2 / (2 * 0.25), 0.0], rtol=1e-6)
-    assert_allclose((target @ weight).sum() / target.sum(), 1.0, rtol=1e-6)
-
-
-def test_balanced_class_weight_without_labels_is_zero():
-    assert_array_equal(balanced_class_weight(np.zeros((3, 2), np.float32)), np.zeros(2))
 
 
 # ------------------------------------------------------------------------------------------------------ labels
@@ -240,12 +225,3 @@ def test_what_can_be_learned_from_the_labels_of_training(vad_loss, dimensions):
     assert not found.has(class_task) and tuple(map(found.has, rest)) == dimensions
     assert found.has(TASKS["class", "vad"][1])
     assert learnable(target, vad, ~trained, vad_loss=vad_loss).label
-
-
-def test_class_priors_are_those_of_each_corpus_in_training():
-    target = np.eye(2, dtype=np.float32)[[0, 0, 0, 1, 1, 1, 0]]
-    corpora = ["a", "a", "a", "a", "b", "b", "b"]
-    trained = np.array([True, True, True, True, True, True, False])
-    prior = class_prior(target, corpora, trained)
-    assert_allclose(np.exp(prior.log), [[4 / 6, 2 / 6], [1 / 4, 3 / 4]], rtol=1e-6)
-    assert prior.corpus.tolist() == [0, 0, 0, 0, 1, 1, 1]

@@ -20,17 +20,17 @@ from sejax.data.types import Batch, Scale, Stream
 from sejax.engine import epoch, losses, step
 from sejax.engine.augment import Augment, spec_augment
 from sejax.engine.epoch import Chunk, Shared
+from sejax.engine.imbalance import class_weight
 from sejax.engine.optimizer import adamw, is_kernel
 from sejax.engine.runs import (
-    balanced_class_weight,
     batch_orders,
     enumerate_runs,
     even_slots,
-    expand_grid,
     hparams_of,
     lay_out,
     run_sharding,
 )
+from sejax.engine.search import expand_grid
 from sejax.engine.step import Frozen, HParams, Network, Run, Steps
 from sejax.engine.tasks import TASKS
 from sejax.evaluation.metrics import ccc
@@ -123,19 +123,19 @@ def make_study(
         frames_dtype=frames_dtype,
     )
     frame_scale, statistic_scale = fold_scales(data, list(TRAINED))
-    class_weight = np.stack([balanced_class_weight(raw.target[rows]) for rows in TRAINED])
+    class_weights = np.stack([class_weight("balanced", raw.target[rows]) for rows in TRAINED])
     runs = enumerate_runs(2, expand_grid(base, grid), [3])
     layout = lay_out(runs, slots=even_slots(runs, most=runs_per_chunk, devices=devices))
     fold = layout.scatter(np.array([run.fold for run in runs]))
     stacked = Run(
         jax.tree.map(layout.scatter, hparams_of(runs, RECIPE.schemes)),
         TRAINED[fold],
-        class_weight[fold],
+        class_weights[fold],
         jax.tree.map(lambda x: x[fold], frame_scale),
         jax.tree.map(lambda x: x[fold], statistic_scale),
     )
     folds = [Fold(str(i), own, ~own, ~own) for i, own in enumerate(TRAINED)]
-    orders, _, order_of_run, _ = batch_orders(folds, runs, shared=False)
+    orders, _, _, order_of_run, _ = batch_orders(folds, runs, shared=False)
     order_row = layout.scatter(order_of_run)
     if keep is not None:
         stacked, order_row = jax.tree.map(lambda x: x[:, keep : keep + 1], (stacked, order_row))
@@ -396,7 +396,7 @@ def single():
         vad=jnp.asarray(rng.normal(size=(6, 3)), jnp.float32).at[2, 1].set(jnp.nan),
     )
     run = Run(
-        HParams(*(jnp.float32(x) for x in (0.01, 0.1, 0.0, 0.0, 0.1, 0.3, 1.0)), jnp.int32(0), *[jnp.float32(0.0)] * 3),
+        HParams(*(jnp.float32(x) for x in (0.01, 0.1, 0.0, 0.0, 0.1, 0.3, 1.0)), jnp.int32(0), *[jnp.float32(0.0)] * 4),
         jnp.array([True, True, True, True, True, False]),
         jnp.array([0.8, 1.2]),
         {name: Scale(jnp.full(3, 0.5), jnp.full(3, 2.0)) for name in "ab"},

@@ -34,10 +34,14 @@ def outputs(rows=20, rng_seed=0):
     return prob, rng.normal(size=(rows, 3)), np.eye(3)[rng.integers(0, 3, rows)], rng.normal(size=(rows, 3))
 
 
+def labels_of(target):
+    return np.where(target.any(axis=1), target.argmax(axis=1), -1)
+
+
 @pytest.mark.parametrize("vad_loss", losses.VAD_LOSSES)
 def test_vad_losses_are_those_of_training(vad_loss):
     prob, vad, target, true_vad = outputs()
-    metrics = validation_metrics(prob, vad, target, true_vad, vad_loss=vad_loss)
+    metrics = validation_metrics(prob, vad, target, true_vad, label=labels_of(target), vad_loss=vad_loss)
     expected = np.asarray(
         losses.dimension_losses(vad_loss, *(jnp.asarray(x, jnp.float32) for x in (vad, true_vad, np.ones_like(vad))))
     )
@@ -49,10 +53,25 @@ def test_vad_losses_are_those_of_training(vad_loss):
 def test_what_has_no_labels_is_left_out():
     prob, vad, target, true_vad = outputs()
     true_vad[:, 1] = np.nan
-    without_arousal = validation_metrics(prob, vad, target, true_vad, vad_loss="ccc")
+
+    def metrics(target, true_vad):
+        return validation_metrics(prob, vad, target, true_vad, label=labels_of(target), vad_loss="ccc")
+
+    without_arousal = metrics(target, true_vad)
     assert set(without_arousal) == {*CLASS_METRICS, *VAD_METRICS} - {"val_ccc_arousal", "val_loss_arousal"}
-    assert set(validation_metrics(prob, vad, 0 * target, true_vad, vad_loss="ccc")).isdisjoint(CLASS_METRICS)
-    assert set(validation_metrics(prob, vad, target, true_vad * np.nan, vad_loss="ccc")) == set(CLASS_METRICS)
+    assert set(metrics(0 * target, true_vad)).isdisjoint(CLASS_METRICS)
+    assert set(metrics(target, true_vad * np.nan)) == set(CLASS_METRICS)
+
+
+def test_votes_without_a_label_count_in_the_loss_alone():
+    prob, vad, target, true_vad = outputs()
+    label = labels_of(target)
+    label[:5], target[:5] = -1, 1 / 3
+    found = validation_metrics(prob, vad, target, true_vad, label=label, vad_loss="ccc")
+    assert found["val_wa"] == pytest.approx((prob.argmax(axis=1) == label)[5:].mean())
+    assert found["val_loss_class"] == pytest.approx(-(target * np.log(prob)).sum(axis=1).mean())
+    nobody = validation_metrics(prob, vad, target, true_vad, label=np.full(20, -1), vad_loss="ccc")
+    assert "val_ua" not in nobody and nobody["val_loss_class"] == found["val_loss_class"]
 
 
 @pytest.mark.parametrize(("alpha", "names"), [(1.0, {*CLASS_METRICS}), (0.0, {*VAD_METRICS}), (0.1, None)])
@@ -61,11 +80,14 @@ def test_a_run_is_scored_on_the_tasks_that_it_trains(alpha, names):
     columns = np.array([[3, 5, 8, 13, -1], [0, 1, 2, 4, 6]])
     runs = [RunKey(0, 1, 0, Setting("a", {"alpha": 0.5})), RunKey(1, 0, 0, Setting("b", {"alpha": alpha}))]
     stacked = np.stack([prob[columns[run.fold]] for run in runs]), np.stack([vad[columns[run.fold]] for run in runs])
-    both, metrics = validate_runs(runs, [EVERYTHING] * 2, columns, *stacked, target, true_vad, vad_loss="mae")
+    label = labels_of(target)
+    arguments = columns, *stacked, target, true_vad
+    both, metrics = validate_runs(runs, [EVERYTHING] * 2, *arguments, label=label, vad_loss="mae")
     assert set(both) == {*CLASS_METRICS, *VAD_METRICS, "score"}
     assert set(metrics) == (names or {*CLASS_METRICS, *VAD_METRICS}) | {"score"}
     rows = columns[0][:4]  # without the padding
-    alone = validation_metrics(prob[rows], vad[rows], target[rows], true_vad[rows], vad_loss="mae")
+    of_rows = prob[rows], vad[rows], target[rows], true_vad[rows]
+    alone = validation_metrics(*of_rows, label=label[rows], vad_loss="mae")
     assert {name: metrics[name] for name in metrics if name != "score"} == {n: alone[n] for n in metrics if n in alone}
     assert metrics["score"] == score({name: alone[name] for name in metrics if name in alone})
 
@@ -76,7 +98,8 @@ def validated(learnable, *, alpha=0.5, prob=None, vad=None):
     columns = np.array([[*range(20), -1]])
     run = RunKey(0, 0, 0, Setting("a", {"alpha": alpha}))
     arrays = prob[columns[0]][None], vad[columns[0]][None]
-    (metrics,) = validate_runs([run], [learnable], columns, *arrays, target, true_vad, vad_loss="ccc")
+    arguments = columns, *arrays, target, true_vad
+    (metrics,) = validate_runs([run], [learnable], *arguments, label=labels_of(target), vad_loss="ccc")
     return metrics
 
 

@@ -59,5 +59,5 @@ def test_each_run_takes_the_reading_that_is_best_on_its_validation(tmp_path: Pat
     assert chosen.id.tolist() == predictions["right"].id.tolist()
     assert (chosen.predicted_class() == chosen.label).tolist() == [True, True, False, False, True, True, True, True]
     lines = probe.table({probe.JOINED: predictions["right"], probe.CHOSEN: chosen}, n_bootstrap=10).splitlines()
-    assert lines[2].startswith("| joined | 100.0") and lines[2].endswith("|  |  |")
-    assert lines[3].startswith("| chosen on validation | 75.0") and "| -25.0 |" in lines[3]
+    assert lines[2].startswith("| joined | 100.0") and lines[2].endswith("|  |  |  |")
+    assert lines[3].startswith("| chosen on validation | 75.0") and "| -25.0 [" in lines[3]

@@ -41,6 +41,7 @@ def _predictions(wrong_speakers: str) -> Predictions:
 def test_the_table_has_a_row_per_condition_and_pairs_speakers():
     found = {("clean", "noise:5"): _predictions("ab"), ("noisy", "noise:5"): _predictions("a")}
     rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in run.table(found).splitlines()]
-    assert rows[0] == ["tested on", "clean", "noisy", "noisy, paired with clean", "p"]
-    ((condition, clean, noisy, gain, p),) = rows[2:]
-    assert (condition, clean.split()[0], noisy.split()[0], gain, p) == ("noise:5", "50.0", "75.0", "+25.0", "1.000")
+    assert rows[0] == ["tested on", "clean", "noisy", "noisy, paired with clean", "p", "Holm"]
+    ((condition, clean, noisy, gain, p, holm),) = rows[2:]
+    assert (condition, clean.split()[0], noisy.split()[0]) == ("noise:5", "50.0", "75.0")
+    assert (gain.split()[0], p, holm) == ("+25.0", "1.000", "1.000")

@@ -1,16 +1,14 @@
-"""The weighting study: its two programs, its paired test, its table."""
+"""The weighting study: its two programs and its table."""
 
-import itertools
 from pathlib import Path
 
-import numpy as np
 import pytest
 from tiny_study import shrink
 
-from experiments import paired
-from experiments.paired import paired_test, speaker_scores
+from experiments import train
 from experiments.weighting import grid
 from sejax.evaluation.intervals import summarise
+from sejax.evaluation.paired import Pair, compare
 from sejax.evaluation.predictions import Predictions
 from sejax.weighting import SCHEMES
 
@@ -23,19 +21,6 @@ def test_the_two_studies_hold_every_scheme_and_the_single_tasks():
     assert alphas.weighting == "static"
 
 
-def test_paired_test_is_that_of_all_signs():
-    rng = np.random.default_rng(0)
-    single = rng.uniform(0.5, 0.8, 6)
-    scores = single + rng.normal(0.05, 0.05, 6)
-    difference, p = paired_test(np.append(scores, np.nan), np.append(single, 0.7))
-    d = scores - single
-    means = [np.mean(np.array(signs) * d) for signs in itertools.product((1, -1), repeat=6)]
-    assert difference == pytest.approx(d.mean())
-    assert p == pytest.approx(np.mean(np.abs(means) >= abs(d.mean()) - 1e-12))
-    assert paired_test(single, single) == (0.0, 1.0)
-    assert paired_test(np.array([0.7, np.nan]), np.array([0.5, 0.5])) == (pytest.approx(0.2), 1.0)
-
-
 def test_table_of_a_study(study: Path):
     predictions = Predictions.read(str(study / "predictions.csv"))
     lines = grid.table([predictions], n_bootstrap=20).splitlines()
@@ -44,13 +29,16 @@ def test_table_of_a_study(study: Path):
     both = next(entry for entry in summarise(predictions) if entry["name"] == "alpha=0.5")["metrics"]
     assert rows["alpha=0.5"][1].startswith(f"{100 * both['ua']['pooled']:.1f} [")
     assert rows["alpha=0.5"][2].startswith(f"{both['ccc_mean']['pooled']:.3f} [")
-    assert rows["alpha=1.0"][2:] == ["", "", "", "", ""]  # has no dimensions, and is what classes compare with
+    assert rows["alpha=1.0"][2:] == [""] * 7  # has no dimensions, and is what classes compare with
     assert rows["alpha=0.0"][:2] == ["", ""]
-    # The mean over speakers of each speaker's difference.
-    scores = speaker_scores(predictions, ["ua"])
-    both, alone = scores["alpha=0.5", "ua"], scores["alpha=1.0", "ua"]
-    assert len(both) == len(np.unique(predictions.speaker))
-    assert rows["alpha=0.5"][3] == f"{100 * np.mean(both - alone):+.1f}"
+    # The difference of the pooled metrics, corrected for the comparisons of both tasks.
+    pairs = [Pair("alpha=0.5", "alpha=1.0", "ua"), Pair("alpha=0.5", "alpha=0.0", "ccc_mean")]
+    ua, vad = compare(predictions.by("setting"), pairs)
+    assert rows["alpha=0.5"][3].startswith(f"{100 * ua.value:+.1f} [")
+    assert rows["alpha=0.5"][6].startswith(f"{vad.value:+.3f} [")
+    assert [float(rows["alpha=0.5"][place].strip("*")) for place in (4, 5, 7, 8)] == [
+        round(p, 3) for p in (ua.p, ua.p_holm, vad.p, vad.p_holm)
+    ]
 
 
 def test_the_command_trains_prints_and_does_not_train_again(
@@ -71,7 +59,7 @@ def test_the_command_trains_prints_and_does_not_train_again(
     assert printed.endswith(table)
     for name in ("alpha=1.0", "alpha=0.5", "alpha=0.0", "weighting=uncertainty", "weighting=imtl_g"):
         assert f"\n| {name} |" in table
-    monkeypatch.setattr(paired, "train_and_evaluate", None)
+    monkeypatch.setattr(train, "train_and_evaluate", None)
     grid.main(["--workdir", str(tmp_path), "--epochs", "1", "--fraction", "0.01"])
     assert capsys.readouterr().out == table
     for options, problem in (

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from tiny_models import shake, wide
 
-from sejax.nn import cpu_attention
+from sejax.nn import attention, cpu_attention
 from sejax.nn.attention import AttentivePooling, GuidedPooling, attend
 
 KEY = jax.random.key(0)
@@ -124,3 +124,17 @@ def test_large_scores_of_long_inputs_stay_finite(monkeypatch):
     v = jax.random.normal(jax.random.key(1), q.shape)
     y = attend(q, k, v, jnp.ones((1, time), bool), by_hand=True)
     assert_allclose(y, attend(q, k, v, jnp.ones((1, time), bool), by_hand=False), atol=1e-6)
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_what_queries_attend_to_is_the_mean_of_their_weights(by_hand, monkeypatch):
+    """Against the softmax written out; queries of padding do not count."""
+    monkeypatch.setattr(attention, "attend", partial(attend, by_hand=by_hand))
+    rng = np.random.default_rng(0)
+    q, k = rng.normal(0, 2, (2, 5, 2, 8)).astype(np.float32), rng.normal(0, 2, (2, 7, 2, 8)).astype(np.float32)
+    memory, queries = np.arange(7) < np.array([[7], [3]]), np.arange(5) < np.array([[5], [2]])
+    scores = np.where(memory[:, None, None], np.einsum("bqhf,bmhf->bhqm", q, k) / np.sqrt(8), -np.inf)
+    weights = np.exp(scores) / np.exp(scores).sum(axis=3, keepdims=True)
+    expected = np.stack([weights[row][:, queries[row]].mean(axis=(0, 1)) for row in range(2)])
+    found = attention.attended(*map(jnp.asarray, (q, k, memory, queries)))
+    assert_allclose(found, expected, atol=1e-6)

@@ -18,7 +18,8 @@ from sejax.data.types import Stream
 from sejax.engine import epoch
 from sejax.engine.augment import Augment
 from sejax.engine.epoch import Chunk, Shared
-from sejax.engine.runs import enumerate_runs, expand_grid, hparams_of, lay_out
+from sejax.engine.runs import enumerate_runs, hparams_of, lay_out
+from sejax.engine.search import expand_grid
 from sejax.engine.step import Frozen, Network, Run, Steps
 from sejax.errors import InputError
 from sejax.models.heads import Heads

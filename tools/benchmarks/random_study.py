@@ -147,7 +147,7 @@ def random_runs(study: Study, n_runs: int) -> Run:
 
 def run_keys(study: Study, n_runs: int) -> list[RunKey]:
     """Returns the keys of the runs, all of one seed and of the study's own setting."""
-    setting = Setting("", {**study.options, **{f"augment.{name}": 0.0 for name in RATES}})
+    setting = Setting("", {**study.options, "loss.focal_gamma": 0.0, **{f"augment.{name}": 0.0 for name in RATES}})
     return [RunKey(run, run % SPEAKERS, 0, setting) for run in range(n_runs)]
 
 

@@ -17,6 +17,9 @@ columns path, start and end (seconds), or - for a list on standard input. Each f
 A model has the columns of what it predicts. A file that cannot be used is a sentence on standard error and a row, the
 others are predicted, and the exit status is 1. With --every there is a row per window over time, for recordings of any
 length. With --out a later start continues the table.
+
+With --explain each row, a JSON line, also says what the model looked at: see `sejax.evaluation.explanation`. --page
+writes that as an HTML page.
 """
 
 import argparse
@@ -29,7 +32,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sejax.errors import InputError
-from sejax.inference.choices import TABLES
+from sejax.inference.choices import EXPLAINED, TABLES
 from sejax.inference.commands.loading import add_model_options, load_model
 from sejax.inference.commands.running import run, use_compilation_cache
 
@@ -51,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("expected a PATH or --microphone")
     if given.window is not None and given.every is None and not given.microphone:
         parser.error("--window is of --every, which is not given")
+    if given.explain is None and given.page is not None:
+        parser.error("--page is of --explain, which is not given")
+    if given.explain is not None and (given.every is not None or given.microphone or given.format == "csv"):
+        parser.error("--explain is of whole utterances, as JSON lines: not with --every, --microphone or --format csv")
     return run(lambda: _predict(given), interrupted="the rows that are written are complete")
 
 
@@ -67,9 +74,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--microphone", action="store_true", help="listen (extra mic), until Ctrl-C")
     parser.add_argument("--format", choices=TABLES, help="csv (default) or jsonl, JSON lines")
     parser.add_argument("--out", metavar="FILE", help="write there, or continue there (default: standard output)")
+    parser.add_argument(
+        "--explain",
+        nargs="?",
+        const="class",
+        type=_task,
+        metavar="TASK",
+        help=f"what the model looked at for an output: {', '.join(EXPLAINED)} (default: class)",
+    )
+    parser.add_argument("--page", metavar="FILE", help="of --explain: also write an HTML page")
     parser.add_argument("--workers", type=int, help="processes that decode (default: one per core)")
     parser.add_argument("paths", nargs="*", metavar="PATH", help="a file, folder, zip archive, CSV table, or -")
     return parser
+
+
+def _task(word: str) -> str:
+    if word not in EXPLAINED:
+        known = f"{', '.join(EXPLAINED[:-1])} or {EXPLAINED[-1]}"
+        raise argparse.ArgumentTypeError(f"{word!r} is no output, expected {known}; files stand before --explain")
+    return word
 
 
 def _predict(given: argparse.Namespace) -> int:
@@ -84,21 +107,27 @@ def _predict(given: argparse.Namespace) -> int:
 
     segments = find_audio(given.paths, sys.stdin)
     model = load_model(given)
-    how = format_of(given.out or "", given.format)
+    how = format_of(given.out or "", given.format or ("jsonl" if given.explain else None))
     table: AbstractContextManager[tuple[Write, list[Segment]]]
     if given.out:
         table = continued(given.out, model.names, how, _made_by(model, segments, given), segments)
     else:
         table = nullcontext((write_to(sys.stdout, model.names, how), segments))
-    status = 0
+    status, explained = 0, []
     with table as (write, left):
         if len(left) < len(segments):
             print(f"note: {len(segments) - len(left)} of {len(segments)} are in {given.out} already", file=sys.stderr)
         for record in _records(model, left, given):
             write(record)
+            if record.explanation:
+                explained.append(record.row(model.names))
             if record.error:
                 print(f"error: {record.error}", file=sys.stderr)
                 status = 1
+    if given.page:
+        from sejax.report.explained import write_explanations
+
+        write_explanations(given.page, explained)
     return status
 
 
@@ -111,6 +140,7 @@ def _made_by(model: "Model", segments: "Sequence[Segment]", given: argparse.Name
         "abstain": given.abstain,
         "every": given.every,
         "window": given.window,
+        **({"explain": given.explain} if given.explain else {}),
         # Relative names mean other files in another folder.
         "folder": None if all(os.path.isabs(segment.path) for segment in segments) else os.getcwd(),
     }
@@ -133,6 +163,9 @@ def _records(model: "Model", segments: "Sequence[Segment]", given: argparse.Name
         from sejax.inference.microphone import listen
 
         yield from listen(model, every=given.every or 0.5, window=window, abstain=given.abstain)
+    elif given.explain is not None:
+        explained = model.explain(segments, task=given.explain, abstain=given.abstain)
+        yield from _with_bar(explained, len(segments))
     elif given.every is not None:
         for segment in _with_bar(segments, len(segments)):
             yield from model.predict_windows(segment, every=given.every, window=window, abstain=given.abstain)

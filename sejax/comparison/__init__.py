@@ -1,0 +1,1 @@
+"""Settings of one or several studies side by side, paired over speakers."""
