@@ -25,13 +25,15 @@ from sejax.engine.runs import (
     enumerate_runs,
     group_by_structure,
 )
+from sejax.features.registry import licences
 from sejax.host.wording import count
 from sejax.pretrained.convert import Pretrained
 from sejax.protocols.audit import audit
 from sejax.protocols.folds import Fold, everyone
+from sejax.resolve.baselines import Baselines, make_baselines, stream_of
 from sejax.resolve.corpus import corpus_of, folds_of, prepare_corpus, protocol_of
 from sejax.resolve.program import assemble_data, make_program
-from sejax.resolve.streams import feature_of, find_checkpoints, inputs_of
+from sejax.resolve.streams import check_streams, feature_of, find_checkpoints, inputs_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +75,12 @@ class Study:
     data: Mapping[str, Any]  # of data.json
     n_bootstrap: int  # draws of speakers for the intervals
     chooses_setting: bool  # whether each fold chooses its setting
+    refit: bool  # whether what is tested is trained again on training and validation speakers
     explain: int  # test utterances of each setting that are explained
     importance: int  # permutations of each part of the input; 0: its importance is not measured
     noise_folders: Mapping[str, str]  # digests of the folders that corruptions draw from
+    licences: Sequence[str]  # sentences about those of its features
+    baselines: Baselines  # the classical ones
 
     @property
     def learnable(self) -> dict[int, Learnable]:
@@ -148,9 +153,11 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         with_structure(config, {name: value for name, value in setting.values.items() if name in STRUCTURAL})
         for setting in settings
     ]
-    checkpoints = find_checkpoints(config, structures)
-
     streams = tuple(dict.fromkeys(name for structure in structures for name in structure.streams))
+    checkpoints = find_checkpoints(config, streams)
+    check_streams(structures, checkpoints)
+    of_baselines = find_checkpoints(config, map(stream_of, config.baselines))
+
     prepared = devices.leader_first(lambda: prepare_corpus(config, streams, check_corpus), "features")
     corpus, features = prepared.corpus, prepared.streams
     folds = folds_of(config, corpus)
@@ -172,7 +179,8 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
 
     seeds = range(config.seed, config.seed + config.seeds)
     runs = enumerate_runs(len(folds), settings, seeds)
-    final = final_runs(len(folds), settings, seeds) if config.final else []
+    every_final = final_runs(len(folds), settings, seeds)
+    final = every_final if config.final else []
     programs, inputs, n_cut = [], [], 0
     for structure, runs_of_program in group_by_structure(runs, STRUCTURAL):
         resolved = with_structure(config, structure)
@@ -227,9 +235,19 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         data=describe_data(corpus, prepared.seconds),
         n_bootstrap=config.bootstrap,
         chooses_setting=config.choose == "setting",
+        refit=config.refit,
         explain=config.explain,
         importance=config.importance,
         noise_folders=prepared.folders,
+        baselines=make_baselines(
+            config,
+            features,
+            of_baselines,
+            folds,
+            first=len(runs) + len(every_final),
+            workers=config.workers or os.cpu_count() or 1,
+        ),
+        licences=licences(given.feature for given in prepared.contents.values()),
     )
 
 

@@ -1,6 +1,7 @@
 """The study, act by act: a corpus on disk becomes evaluated models of all folds, settings and seeds."""
 
 import os
+import sys
 import time
 from contextlib import nullcontext
 from functools import partial
@@ -74,6 +75,8 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
     if devices.leads():
         files.begin_runs(workdir, study)
         print(*filter(None, (study.corpus.describe_losses(), study.size)), sep="\n", flush=True)
+        for words in study.licences:
+            print(f"note: {words}", file=sys.stderr)
 
     # ------------------------------------------------------------------ plan: stacks, memory, compiled programs
     began = time.perf_counter()
@@ -118,7 +121,7 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
             files.write_trained(workdir, study, number, learned)
         del feed  # the next program's data take its place
 
-    # ------------------------------------------------------------------ predictions, metrics, report
+    # ------------------------------------------------------------------ baselines, predictions, metrics, report
     if not devices.leads():
         return {}
     outcome = Outcome(*map(np.array, zip(*(outcomes[run.number] for run in study.runs), strict=True)))

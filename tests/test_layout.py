@@ -11,7 +11,11 @@ PACKAGE = ROOT / "sejax"
 TREES = {path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ENGINE_NEEDS = {"jax", "flax", "optax", "numpy", "jaxtyping"}
-IMPORT_NAMES = {"absl-py": "absl", "orbax-checkpoint": "orbax"}  # where they are not the package's name
+IMPORT_NAMES = {
+    "absl-py": "absl",
+    "orbax-checkpoint": "orbax",
+    "scikit-learn": "sklearn",
+}  # where they are not the package's name
 
 
 def _functions(file: str) -> list[ast.FunctionDef]:

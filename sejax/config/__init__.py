@@ -1,7 +1,7 @@
 """Every option: its default, its check, and what it may be together with the others."""
 
 from sejax.config.checks import CHECKS
-from sejax.config.defaults import STACKED, STRUCTURAL, default_config, read_words
+from sejax.config.defaults import BASELINE, STACKED, STRUCTURAL, default_config, read_words
 from sejax.config.options import (
     OPTIONS,
     VARIED,
@@ -15,6 +15,7 @@ from sejax.config.options import (
 )
 
 __all__ = [
+    "BASELINE",
     "CHECKS",
     "OPTIONS",
     "STACKED",

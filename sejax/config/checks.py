@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from sejax.config.defaults import ACOUSTIC, LARGEST_SEED
+from sejax.config.defaults import ACOUSTIC, BASELINE, LARGEST_SEED
 from sejax.corpora.read import CORPORA
 from sejax.engine.augment import AUGMENTATIONS
 from sejax.engine.imbalance import CLASS_PRIORS, CLASS_WEIGHTS
@@ -12,7 +12,7 @@ from sejax.engine.tasks import TASKS
 from sejax.errors import FLAG, SHARE, TEXT, WORDS, Check, is_number, number, one_of, single, whole
 from sejax.features.audio import SPEED
 from sejax.features.corrupt import CORRUPTIONS
-from sejax.features.registry import defaults
+from sejax.features.registry import FEATURES, defaults
 from sejax.features.settings import setting_check
 from sejax.models.encoders import ENCODERS
 from sejax.pretrained import CONTEXTS, LORA_TARGETS, MODES, STREAMS
@@ -21,13 +21,13 @@ from sejax.protocols.registry import NORMALISATIONS, PROTOCOLS
 from sejax.weighting import SCHEMES
 
 
-def _names(known: Iterable[str]) -> Check:
-    """Returns the check for a tuple of different words, one or more."""
+def _names(known: Iterable[str], least: int = 1) -> Check:
+    """Returns the check for a tuple of different words."""
     known = tuple(known)
     return Check(
         lambda names: (
             isinstance(names, tuple)
-            and len(names) > 0
+            and len(names) >= least
             and all(isinstance(name, str) and name in known for name in names)
             and len(set(names)) == len(names)
         ),
@@ -41,8 +41,9 @@ def _or_none(check: Check) -> Check:
 
 
 def _encoder(stream: str) -> Check:
-    """Returns the check for the encoder of a stream."""
-    return one_of((*ENCODERS, "none", *(("finetune",) if stream in STREAMS else ())))
+    """Returns the check for the encoder of a stream; a stream of statistics alone has none."""
+    whole = stream in FEATURES and FEATURES[stream].whole
+    return one_of((*(() if whole else ENCODERS), "none", *(("finetune",) if stream in STREAMS else ())))
 
 
 TUPLE = Check(lambda values: isinstance(values, tuple), "a tuple of values")
@@ -200,6 +201,7 @@ CHECKS: Mapping[str, Check] = {
     ),
     "choose": one_of(("epoch", "setting")),
     "refit": FLAG,
+    "baselines": _names((f"{stream}{BASELINE}" for stream in (*ACOUSTIC, *STREAMS)), least=0),
     "final": FLAG,
     "explain": whole(0, 100, "none"),
     "importance": whole(0, 1000, "not measured"),

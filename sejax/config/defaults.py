@@ -17,6 +17,10 @@ ACOUSTIC = tuple(name for name in FEATURES if name != "raw")
 """The features that are streams of their own name; raw audio is the input of a fine-tuned model."""
 
 
+BASELINE = "_svm"
+"""The ending of a stream's name that makes the name of a classical baseline."""
+
+
 LARGEST_SEED = 2**31 - 1
 """Runs hold their seeds as int32."""
 
@@ -234,6 +238,8 @@ def _set_training(config: ConfigDict) -> None:
     config.search = ConfigDict({"draws": 0, "seed": 0, "halving": 0, "between": _nothing_varied(DRAWN)})
     config.choose = "epoch"  # on validation speakers; setting: each fold also takes its best one, as the row `chosen`
     config.refit = False  # tests runs trained again on training and validation speakers, for as many epochs as chosen
+    # Linear support vector machines on the statistics of a stream, trained on the same folds: ("egemaps_svm", ...).
+    config.baselines = ()
     config.final = False  # also trains each setting and seed on every speaker, for the median of its folds' epochs
     config.runs_per_chunk = 0  # runs vmapped together; 0: on a CPU one per device, else as many as memory holds
     config.frames_on = "auto"  # where frames are kept: device, host (streamed batch by batch), auto (host if too many)

@@ -18,7 +18,7 @@ from sejax.engine.runs import CLASS_TEMPERATURE, CORRUPTED, Setting
 from sejax.engine.search import comparable_settings, draw_settings, expand_grid, list_settings
 from sejax.errors import InputError, is_number, shown, single
 from sejax.features.corrupt import parse_all
-from sejax.features.registry import full_settings
+from sejax.features.registry import FEATURES, full_settings
 from sejax.pretrained import STREAMS
 from sejax.protocols.registry import PROTOCOLS
 
@@ -32,6 +32,7 @@ CHANGEABLE = (
     "refit",
     "explain",
     "importance",
+    "baselines",
     "final",
     "data_dir",
     "corpora",  # their names and labels are in the data, which is compared
@@ -76,6 +77,14 @@ def values_of(config: ConfigDict, name: str) -> tuple[Any, ...]:
     listed = tuple(point.get(name, own) for point in listed_settings(config))
     drawn = between_of(config).get(name, ())
     return listed or tuple(at(config.grid, name)) or drawn or (own,)
+
+
+def _place_of(config: ConfigDict, name: str) -> str:
+    """Returns the full name of the option that holds the values of an option, for errors."""
+    if any(name in point for point in listed_settings(config)):
+        return "settings"
+    places = (f"grid.{name}", f"search.between.{name}") if name in DRAWN else (f"grid.{name}",)
+    return next((place for place in places if at(config, place)), name)
 
 
 def with_structure(config: ConfigDict, structure: Mapping[str, Any]) -> ConfigDict:
@@ -213,6 +222,8 @@ def _check_streams(config: ConfigDict) -> None:
         _expect("normalisation", config.normalisation, config.normalisation == "train", expected)
     for feature in ACOUSTIC:
         settings = full_settings(feature, config.features[feature].to_dict())
+        if FEATURES[feature].whole:
+            continue
         hop_seconds = int(settings["hop_length"]) / SAMPLING_RATE
         fits = feature not in encoded or not 0 < config.max_seconds < hop_seconds
         _expect(
@@ -224,7 +235,8 @@ def _check_corruptions(config: ConfigDict) -> None:
     """Checks the corruptions, and whether runs draw from them."""
     parse_all(config.corruptions)
     shares = values_of(config, CORRUPTED)
-    name, value = (f"grid.{CORRUPTED}", shares) if at(config.grid, CORRUPTED) else (CORRUPTED, shares[0])
+    name = _place_of(config, CORRUPTED)
+    value = at(config, name)
     expected = "a share above 0 with config.corruptions, and 0 without"
     _expect(name, value, (max(shares) > 0) == bool(config.corruptions), expected)
     tuned = any(config.model.encoder[stream] == "finetune" for stream in config.streams)
@@ -243,9 +255,8 @@ def _check_imbalance(config: ConfigDict) -> None:
         ("loss.prior_tau", 1.0, "loss.class_prior", "corpus or train"),
     ):
         there = any(way in needed.split(" or ") for way in values_of(config, to))
-        varied = tuple(at(config.grid, option))
-        name, value = (f"grid.{option}", varied) if varied else (option, at(config, option))
-        _expect(name, value, there or value == default, f"{default:g} without config.{to} = {needed}")
+        name, default_alone = _place_of(config, option), set(values_of(config, option)) == {default}
+        _expect(name, at(config, name), there or default_alone, f"{default:g} without config.{to} = {needed}")
     most = max(values_of(config, CLASS_TEMPERATURE))
     tuned = any(config.model.encoder[stream] == "finetune" for stream in config.streams)
     expected = "1 with a fine-tuned model: the folds share its batches, and have different classes to balance"

@@ -39,6 +39,7 @@ def prepare(
     corpus: Corpus,
     *,
     streams: Sequence[str],
+    originals: Sequence[str] = (),
     features: Mapping[str, str],
     settings: Mapping[str, Settings],
     speeds: Sequence[float],
@@ -53,6 +54,7 @@ def prepare(
     Args:
       corpus: Utterances with audio; what its reader has dropped counts as bad audio too.
       streams: Names of the streams, one or more.
+      originals: Names of further streams, of which the statistics of the original recordings alone are read.
       features: Feature of each stream: a key of `sejax.data.compute.CONTENTS`.
       settings: Settings of each stream's feature; those that are not given have their defaults.
       speeds: Factors of the speed perturbation, one per view; the original, 1, comes first.
@@ -65,9 +67,10 @@ def prepare(
     Raises:
       InputError: see `build_features`, `Corpus.require_usable` and `sejax.data.compute.contents`.
     """
-    made_of = {stream: contents(features[stream], settings[stream]) for stream in streams}
+    made_of = {stream: contents(features[stream], settings[stream]) for stream in (*streams, *originals)}
     views = [*((speed, None) for speed in speeds), *((1.0, corruption) for corruption in corruptions)]
-    wanted = [Wanted(stream, made_of[stream], *view) for stream in streams for view in views]
+    views_of = {**dict.fromkeys(streams, views), **dict.fromkeys(originals, views[:1])}
+    wanted = [Wanted(stream, made_of[stream], *view) for stream, own in views_of.items() for view in own]
     if search_copies:
         wanted.append(Wanted("audioprint", contents("audioprint", {})))
     # Each corpus has its own datasets in the cache, whatever others it is joined with.
@@ -76,7 +79,7 @@ def prepare(
         for prefix, member in members(corpus).items()
     }
     found = (_union(built_of.keys(), parts) for parts in zip(*built_of.values(), strict=True))
-    built = {stream: list(itertools.islice(found, len(views))) for stream in streams}
+    built = {stream: list(itertools.islice(found, len(own))) for stream, own in views_of.items()}
     errors: dict[str, str] = {}
     notes: dict[str, dict[str, None]] = {}  # by utterance, in order: streams repeat the notes of a file
     for built_views in built.values():
@@ -96,7 +99,7 @@ def prepare(
         corpus=usable,
         streams={
             name: Stream(
-                [[view.frames[u.id] for u in good] for view in built_views],
+                [] if name in originals else [[view.frames[u.id] for u in good] for view in built_views],
                 np.stack([[view.statistics[u.id] for view in built_views] for u in good]),
             )
             for name, built_views in built.items()

@@ -1,12 +1,13 @@
 """The results of a study, from the arrays of its programs: the predictions and the tree of metrics.json."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from sejax.corpora.schema import DIMENSIONS, Corpus
+from sejax.corpora.schema import Corpus
 from sejax.engine.feed import Outcome, Tested
 from sejax.engine.runs import Learnable, RunKey, Setting
 from sejax.engine.search import comparable_settings
@@ -15,6 +16,7 @@ from sejax.evaluation.calibration import calibrate
 from sejax.evaluation.distributions import Votes, mean_votes, score_distributions
 from sejax.evaluation.intervals import score_groups, summarise
 from sejax.evaluation.metrics import confusion_matrix
+from sejax.evaluation.missing import prediction_gaps, training_gaps
 from sejax.evaluation.nested import (
     CHOICE,
     CHOSEN,
@@ -51,13 +53,25 @@ def gather_predictions(
       learnable: by the run's number.
       best_epoch: by the run's number; 0 for none.
     """
+    known = {}
+    for run in runs:
+        outputs = tested[run.number]
+        trained = bool(best_epoch[run.number] > 0)
+        with_label, with_vad = trained_outputs(run, learnable[run.number])
+        known[run.number] = outputs._replace(
+            prob=outputs.prob if trained and with_label else np.full_like(outputs.prob, np.nan),
+            vad=np.where(trained & with_vad, outputs.vad, np.nan),
+        )
+    return in_rows(corpus, runs, folds, known)
+
+
+def in_rows(corpus: Corpus, runs: Sequence[RunKey], folds: Sequence[Fold], tested: Mapping[int, Tested]) -> Predictions:
+    """Returns the predictions of runs as rows, see `gather_predictions`; what a run does not predict is NaN."""
     low, high = corpus.vad_scale
     rated = np.isfinite([u.vad for u in corpus.utterances]).any(axis=0)
     parts = []
     for run in runs:
         outputs = tested[run.number]
-        trained = bool(best_epoch[run.number] > 0)
-        with_label, with_vad = trained_outputs(run, learnable[run.number])
         order = np.lexsort((outputs.utterance, outputs.split == "test"))
         order = order[outputs.utterance[order] >= 0]
         utterance = outputs.utterance[order]
@@ -71,9 +85,9 @@ def gather_predictions(
                 "setting": np.full(len(utterance), run.setting.name),
                 "split": outputs.split[order],
                 "utterance": utterance,
-                "prob": prob if trained and with_label else np.full_like(prob, np.nan),
+                "prob": prob,
                 "vad": np.array([corpus.utterances[u].vad for u in utterance], np.float64),
-                "pred_vad": np.where(rated & trained & with_vad, vad, np.nan),
+                "pred_vad": np.where(rated, vad, np.nan),
             }
         )
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -95,6 +109,7 @@ def compute_metrics(
     *,
     learnable: Mapping[int, Learnable],
     outcome: Outcome,
+    classical: Mapping[str, Mapping[str, Any]],
     epochs: int,
     history: Iterable[Mapping[str, Any]],
     protocol: Mapping[str, Any],
@@ -104,6 +119,9 @@ def compute_metrics(
     nested: bool = False,
 ) -> dict[str, Any]:
     """Returns the tree of metrics.json: every setting with its intervals and parts, and the baselines.
+
+    Classical baselines, in `baselines.classical`, have the same entries as settings, but for what concerns training;
+    and `chosen`: with what the machines of each fold were trained, by "class" and dimension.
 
     The rows of "val" have a say in `calibration` alone, see `calibrate`; all other numbers are of "test". With several
     seeds a setting also has `seeds_averaged`: the metrics of the mean of their predictions. Where something is missing,
@@ -127,12 +145,13 @@ def compute_metrics(
     fold has chosen: `choice` has these settings by fold, and what the best in hindsight would have gained.
 
     Args:
-      predictions: of all runs.
+      predictions: of all runs, and behind them those of the classical baselines.
       runs: of all programs.
       folds: of the protocol.
       corpus: with the truths from which the baselines are made.
       learnable: by the run's number.
       outcome: by the run's number.
+      classical: what was chosen in each fold, by the name of the classical baseline.
       epochs: of the config.
       history: rows of history.jsonl.
       protocol: stored as it is.
@@ -166,100 +185,49 @@ def compute_metrics(
     runs_of = {CHOSEN: [run for run in runs if chosen_in.get(folds[run.fold].name) == run.setting.name]}
     for run in runs:
         runs_of.setdefault(run.setting.name, []).append(run)
-    ensembles = {}
-    if len({run.seed for run in runs}) > 1:
-        averaged = summarise(predictions.average_seeds(), n_bootstrap=n_bootstrap)
-        ensembles = {entry["name"]: {"seeds_averaged": entry["metrics"]} for entry in averaged}
+    ensembles = _ensembles(predictions, runs, n_bootstrap)
     history = list(history)
-    diverged, unselected = diverged_epochs(history), unselected_runs(history)
-    best_epoch = dict(enumerate(outcome.best_epoch.tolist()))
-    scored = [*history, *_lost_rows(history, runs, outcome)]
-    chosen = {run.number for run in runs_of[CHOSEN]}
-    scored += [{**row, "setting": CHOSEN} for row in scored if row["run"] in chosen]
-    scores = selection_scores(scored, best_epoch)
-    settings: list[dict[str, Any]] = []
+    gaps_of = partial(
+        training_gaps,
+        folds=folds,
+        outcome=outcome,
+        epochs=epochs,
+        diverged=diverged_epochs(history),
+        unselected=unselected_runs(history),
+    )
+    scores = _selection_scores(history, runs, outcome, {run.number for run in runs_of[CHOSEN]})
+    settings, machines = [], []
     for entry in summarise(predictions, n_bootstrap=n_bootstrap):
         name = entry["name"]
-        own = runs_of[name]
-        setting = {
-            "name": name,
-            "values": _common_values([run.setting for run in own]),
+        scored = {
             "metrics": entry["metrics"],
             "baselines": {"class_mean_lookup": lookup[name]} if lookup.get(name) else {},
             "calibration": calibration[name],
             **({"distributions": of_raters[name]} if of_raters[name] else {}),
             **({"tests": cells[name]} if name in cells else {}),
         }
-        gaps = _gaps(own, folds, outcome, epochs, diverged, unselected)
-        gaps |= _unpredicted(own, folds, learnable, predictions, entry)
+        if name in classical:
+            lacking = {key: entry[key] for key in ("unpredicted",) if key in entry}
+            machines.append({"name": name, "chosen": dict(classical[name]), **scored, **lacking})
+            continue
+        own = runs_of[name]
+        setting = {"name": name, "values": _common_values([run.setting for run in own]), **scored}
+        gaps = gaps_of(own) | prediction_gaps(own, folds, learnable, predictions, entry)
         settings.append(setting | ensembles.get(name, {}) | {key: value for key, value in gaps.items() if value})
     if choice:
         possible = {setting.name for setting in comparable_settings([own[0].setting for own in runs_of.values()])}
         others = {setting["name"]: setting["metrics"] for setting in settings if setting["name"] in possible}
         settings[0][CHOICE] = {"folds": chosen_in, "hindsight": cost_of_choice(settings[0]["metrics"], others)}
+    settings, machines = (
+        _with_genders(with_parts(entries, predictions, scores), predictions, corpus) for entries in (settings, machines)
+    )
+    further = {"mean_votes": prior, "classical": machines}
     return {
         "protocol": dict(protocol),
         "corpus": dict(corpus_facts),
-        "settings": _with_genders(with_parts(settings, predictions, scores), predictions, corpus),
-        "baselines": {"majority": majority, **({"mean_votes": prior} if prior else {})},
+        "settings": settings,
+        "baselines": {"majority": majority, **{name: found for name, found in further.items() if found}},
         "audit": dict(audit),
-    }
-
-
-def _gaps(
-    runs: Sequence[RunKey],
-    folds: Sequence[Fold],
-    outcome: Outcome,
-    epochs: int,
-    diverged: Mapping[int, int],
-    unselected: Collection[int],
-) -> dict[str, Any]:
-    """Returns what is missing in the training of the runs of a row of the table."""
-    numbers = [run.number for run in runs]
-    trained = int(outcome.trained[numbers].min())
-    return {
-        "unfinished": {} if outcome.finished[numbers].all() else {"trained": trained, "epochs": epochs},
-        "diverged": [
-            {
-                "fold": folds[run.fold].name,
-                "seed": run.seed,
-                "epoch": diverged[run.number],
-                "best_epoch": int(outcome.best_epoch[run.number]),
-            }
-            for run in runs
-            if run.number in diverged
-        ],
-        "stopped": _stopped(runs, folds, outcome, epochs, diverged),
-        "unselected": list(dict.fromkeys(folds[run.fold].name for run in runs if run.number in unselected)),
-    }
-
-
-def _stopped(
-    runs: Sequence[RunKey], folds: Sequence[Fold], outcome: Outcome, epochs: int, diverged: Mapping[int, int]
-) -> dict[str, list[str]]:
-    """Returns the folds in which halving has stopped the runs of a setting, by the epoch after which it did."""
-    found: dict[str, dict[str, None]] = {}
-    for run in runs:
-        trained = int(outcome.trained[run.number])
-        untested = outcome.finished[run.number] and not outcome.best_epoch[run.number]
-        if untested and trained < epochs and run.number not in diverged:
-            found.setdefault(str(trained), {})[folds[run.fold].name] = None
-    return {epoch: list(names) for epoch, names in found.items()}
-
-
-def _unpredicted(
-    runs: Sequence[RunKey],
-    folds: Sequence[Fold],
-    learnable: Mapping[int, Learnable],
-    predictions: Predictions,
-    entry: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Returns what is missing in the predictions of a row of the table, given its entry of `summarise`."""
-    trains = runs[0].setting.trains
-    return {
-        "untrained": _untrained(runs, folds, learnable, predictions),
-        "unpredicted": {task: n for task, n in entry.get("unpredicted", {}).items() if trains(task)},
-        "ccc_mean_over": _mean_over(entry["metrics"], predictions),
     }
 
 
@@ -280,6 +248,23 @@ def _distributions(
     }
 
 
+def _ensembles(predictions: Predictions, runs: Sequence[RunKey], n_bootstrap: int) -> dict[str, dict[str, Any]]:
+    """Returns `seeds_averaged` by setting; nothing with one seed."""
+    if len({run.seed for run in runs}) < 2:
+        return {}
+    averaged = summarise(predictions.average_seeds(), n_bootstrap=n_bootstrap)
+    return {entry["name"]: {"seeds_averaged": entry["metrics"]} for entry in averaged}
+
+
+def _selection_scores(
+    history: Sequence[Mapping[str, Any]], runs: Sequence[RunKey], outcome: Outcome, chosen: Collection[int]
+) -> dict[str, float]:
+    """Returns `selection_scores` of the settings, and of the runs that nested choice has chosen."""
+    scored = [*history, *_lost_rows(history, runs, outcome)]
+    scored += [{**row, "setting": CHOSEN} for row in scored if row["run"] in chosen]
+    return selection_scores(scored, dict(enumerate(outcome.best_epoch.tolist())))
+
+
 def _lost_rows(
     history: Iterable[Mapping[str, Any]], runs: Sequence[RunKey], outcome: Outcome
 ) -> list[Mapping[str, Any]]:
@@ -291,29 +276,6 @@ def _lost_rows(
         for run, epoch, score in best
         if epoch and (run.number, epoch) not in there
     ]
-
-
-def _untrained(
-    runs: Sequence[RunKey], folds: Sequence[Fold], learnable: Mapping[int, Learnable], predictions: Predictions
-) -> dict[str, list[str]]:
-    """Returns, for the class and each dimension that a setting trains, the folds without labels to learn it from."""
-    truths = {name: bool(np.isfinite(predictions.vad[:, dim]).any()) for dim, name in enumerate(DIMENSIONS)}
-    found: dict[str, dict[str, None]] = {}
-    for run in runs:
-        possible = dict(zip(DIMENSIONS, learnable[run.number].dimensions, strict=True))
-        lacking = [name for name in DIMENSIONS if run.setting.trains("vad") and truths[name] and not possible[name]]
-        if predictions.classes and run.setting.trains("class") and not learnable[run.number].label:
-            lacking.insert(0, "class")
-        for name in lacking:
-            found.setdefault(name, {})[folds[run.fold].name] = None
-    return {name: list(of_name) for name, of_name in found.items()}
-
-
-def _mean_over(metrics: Mapping[str, Any], predictions: Predictions) -> list[str]:
-    """Returns the dimensions of the mean CCC, if it is not over all that have ratings."""
-    rated = [name for dim, name in enumerate(DIMENSIONS) if np.isfinite(predictions.vad[:, dim]).any()]
-    over = [name for name in DIMENSIONS if f"ccc_{name}" in metrics]
-    return over if "ccc_mean" in metrics and over != rated else []
 
 
 def _with_genders(

@@ -48,6 +48,11 @@ CCC_COLUMNS = tuple(Column(f"ccc_{name}", f"CCC {name}") for name in (*DIMENSION
 COLUMNS = {column.key: column for column in (*CLASS_COLUMNS, *CCC_COLUMNS)}
 
 
+def classical_title(name: str) -> str:
+    """Returns how a classical baseline is called in tables."""
+    return f"{name} (classical)"
+
+
 def format_table(metrics: Mapping[str, Any]) -> str:
     """Returns the tree of metrics.json as a table for the terminal: each setting with its baselines below it."""
     titles = {"wa": "WA %", "ua": "UA %"} | {f"ccc_{d}": f"CCC {d[:3]}." for d in DIMENSIONS} | {"ccc_mean": "CCC mean"}
@@ -60,6 +65,8 @@ def format_table(metrics: Mapping[str, Any]) -> str:
             rows.append(("  seeds averaged", setting["seeds_averaged"]))
         if "class_mean_lookup" in setting["baselines"]:
             rows.append(("  class-mean look-up", setting["baselines"]["class_mean_lookup"]))
+    machines = metrics["baselines"].get("classical", [])
+    rows += [(classical_title(machine["name"]), machine["metrics"]) for machine in machines]
     if metrics["baselines"]["majority"]:
         rows.append(("majority class", metrics["baselines"]["majority"]))
     shown = {key: title for key, title in titles.items() if any(key in row for _, row in rows)}
@@ -69,7 +76,7 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         cells = [COLUMNS[key].estimate(row[key]) if key in row else "-" for key in shown]
         lines.append("  ".join([name.ljust(first), *(cell.center(19) for cell in cells)]).rstrip())
     lines += _distributions(metrics)
-    lines += [line for setting in metrics["settings"] for line in _test_sets(setting)]
+    lines += [line for setting in (*metrics["settings"], *machines) for line in _test_sets(setting)]
     lines += [f"{setting['name']}: {describe_choice(setting)}" for setting in metrics["settings"] if CHOICE in setting]
     lines += [*remarks(metrics), *_calibration([setting.get("calibration", {}) for setting in metrics["settings"]])]
     protocol = metrics["protocol"]
@@ -166,7 +173,10 @@ def remarks(metrics: Mapping[str, Any]) -> list[str]:
     """Returns a sentence about everything that is missing in the numbers of the tree of metrics.json."""
     runs = metrics["protocol"]["folds"] * metrics["protocol"]["seeds"]  # of a setting
     sentences = [*_unfinished(metrics["settings"]), *_halved(metrics["settings"])]
-    sentences += [f"{setting['name']}: {what}" for setting in metrics["settings"] for what in _gaps(setting, runs)]
+    machines = metrics.get("baselines", {}).get("classical", [])
+    sentences += [
+        f"{setting['name']}: {what}" for setting in (*metrics["settings"], *machines) for what in _gaps(setting, runs)
+    ]
     cells = [(setting["name"], cell) for setting in metrics["settings"] for cell in setting.get("tests", ())]
     sentences += [_exchanged(name, cell) for name, cell in cells if "exchanged" in cell]
     if all(len(setting.get("diverged", ())) == runs for setting in metrics["settings"]):

@@ -170,7 +170,13 @@ def extract_loaded(loaded: Loaded, *, name: str, settings: Settings) -> Extracti
     """
     feature = FEATURES[name]
     frames = feature.extract(loaded.samples, **settings)
-    return Extraction(frames, feature.summarise(frames, settings), loaded.digest, "", loaded.note, loaded.seconds)
+    statistics = feature.summarise(frames, settings)
+    if wrong := int((~np.isfinite(statistics)).sum()):
+        raise InputError(
+            f"{loaded.path}: {wrong:,} of the {len(statistics):,} statistics of {name} are not finite, expected numbers"
+        )
+    kept = frames[:0] if feature.whole else frames
+    return Extraction(kept, statistics, loaded.digest, "", loaded.note, loaded.seconds)
 
 
 def print_loaded(loaded: Loaded) -> Extraction:

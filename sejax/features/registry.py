@@ -1,7 +1,7 @@
 """The features by name: adding one is one file, and one row of `FEATURES`."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from jaxtyping import Float32, Num
 from numpy.typing import DTypeLike
 
 from sejax.errors import InputError
-from sejax.features import acoustic, audio, prosody, stf
+from sejax.features import acoustic, audio, opensmile_sets, prosody, stf
 from sejax.features.settings import Setting, Settings, complete_settings
 from sejax.features.statistics import functional_names, functionals
 
@@ -46,7 +46,8 @@ def _unchanged(settings: Settings) -> Settings:
 class Feature:
     """One kind of feature. Its settings are the keywords of `extract`; the functions take all of them.
 
-    A feature that is a stream has the setting `hop_length`, the samples from one frame to the next.
+    A feature that is a stream has the setting `hop_length`, the samples from one frame to the next, unless its one
+    frame is the whole utterance.
 
     Attributes:
       extract: Computes the frames of samples at 16 kHz, given the settings as keywords.
@@ -58,6 +59,8 @@ class Feature:
       identity: Returns what tells stored features apart; by default the settings themselves.
       groups: Returns the group of each statistic, in words: what explanations and importance add up. Without it
         all are one group.
+      whole: Whether the one frame is the whole utterance. Its statistics alone are kept, and no encoder reads it.
+      licence: What its user has to know of the licence of the program that computes it.
     """
 
     extract: Callable[..., Num[np.ndarray, "frames feature"]]
@@ -68,6 +71,21 @@ class Feature:
     check: Callable[[Settings], dict[str, str]] = _no_mistakes
     identity: Callable[[Settings], Settings] = _unchanged
     groups: Callable[[Settings], Sequence[str]] | None = None
+    whole: bool = False
+    licence: str = ""
+
+
+def _opensmile(extract: Callable[..., Num[np.ndarray, "frames feature"]], size: int) -> Feature:
+    """Returns a set of functionals of openSMILE."""
+    return Feature(
+        extract,
+        lambda _: size,
+        summarise=opensmile_sets.only_frame,
+        window=lambda _: opensmile_sets.WINDOW,
+        identity=opensmile_sets.identity,
+        whole=True,
+        licence=opensmile_sets.LICENCE,
+    )
 
 
 FEATURES: Mapping[str, Feature] = {
@@ -92,6 +110,8 @@ FEATURES: Mapping[str, Feature] = {
         identity=prosody.identity,
         groups=prosody.statistic_groups,
     ),
+    "egemaps": _opensmile(opensmile_sets.egemaps, opensmile_sets.SIZES["eGeMAPSv02"]),
+    "compare": _opensmile(opensmile_sets.compare, opensmile_sets.SIZES["ComParE_2016"]),
     "raw": Feature(
         audio.raw, lambda _: 1, summarise=audio.no_statistics, dtype=np.int16, window=lambda _: audio.RAW_WINDOW
     ),
@@ -117,6 +137,12 @@ def full_settings(name: str, settings: Settings) -> dict[str, Setting]:
     for key, expected in FEATURES[name].check(complete).items():
         raise InputError(f"config.features.{name}.{key} is {complete[key]!r}, expected {expected}")
     return complete
+
+
+def licences(features: Iterable[str]) -> tuple[str, ...]:
+    """Returns what the user of some features has to know of licences, a sentence each; other features are ignored."""
+    known = (FEATURES[name].licence for name in features if name in FEATURES)
+    return tuple(dict.fromkeys(filter(None, known)))
 
 
 def extract(

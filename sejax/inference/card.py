@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from sejax.corpora.schema import DIMENSIONS
 from sejax.evaluation.tables import COLUMNS
+from sejax.features.registry import licences
 from sejax.host.atomic import atomic_write
 from sejax.host.wording import count
 from sejax.workdir.trained import Trained
@@ -34,6 +35,7 @@ def write_card(path: Path, found: Trained, setting: Mapping[str, Any], metrics: 
         scale="{:g} to {:g}".format(*found.vad_scale),
         streams=list(found.inputs),
         checkpoints=[f"{name} ({given.model}, {given.revision})" for name, given in found.pretrained.items()],
+        licences=licences(given.feature for given in found.inputs.values()),
         final=all(run.final for run in found.runs),
         runs=count(len(found.runs), "run"),
         epochs=sorted({run.epoch for run in found.runs}),

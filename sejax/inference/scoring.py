@@ -21,6 +21,7 @@ from sejax.engine.step import Frozen, HParams, Run, frozen_forward, predict_abov
 from sejax.errors import InputError
 from sejax.evaluation.explanation import Explained, Reader, explain
 from sejax.features.extract import Collector, Contents, Extraction, Loaded
+from sejax.features.registry import licences
 from sejax.host.wording import first_line
 from sejax.inference.records import Names, Outputs
 from sejax.inference.scorer import Made, Scorer
@@ -112,13 +113,14 @@ class Runs(Scorer):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences about the outputs."""
+        """Sentences about the outputs and the features that they are made of."""
+        of_features = licences(given.feature for given in self.inputs.values())
         if not len(self.columns):
-            return ()
+            return of_features
         low, high = self.vad_scale
         level = self.calibration.level
         intervals = f"; {100 * level:g} % of the intervals are meant to hold the truth" if level is not None else ""
-        return (f"{', '.join(self.names.dimensions)} are on a scale from {low:g} to {high:g}{intervals}",)
+        return (f"{', '.join(self.names.dimensions)} are on a scale from {low:g} to {high:g}{intervals}", *of_features)
 
     @property
     def scale(self) -> tuple[float, float] | None:

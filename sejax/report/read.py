@@ -1,6 +1,7 @@
 """The files of a finished workdir as typed records."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -19,6 +20,7 @@ from sejax.evaluation.results import with_parts
 from sejax.evaluation.selection import check_rows, comparable_scores, read_history, selection_scores
 from sejax.evaluation.tables import COLUMNS, Column, describe_choice, remarks
 from sejax.host.json_files import read_json
+from sejax.host.wording import count
 from sejax.workdir.data import digest
 from sejax.workdir.files import CONFIG, DATA, HISTORY, LAYER_WEIGHTS, PREDICTIONS, RUNS
 from sejax.workdir.insights import EXPLANATIONS, IMPORTANCE
@@ -234,6 +236,7 @@ class Study:
     settings: Sequence[Setting]
     majority: Mapping[str, Estimate]  # empty without classes
     mean_votes: Mapping[str, Estimate]  # empty without raters' votes
+    classical: Sequence[Setting]  # baselines, whose values are what their folds chose
     audit: Audit
     runs: Sequence[Run]
     history: Sequence[Mapping[str, Any]]  # rows of history.jsonl
@@ -311,8 +314,12 @@ def _read_files(workdir: str, folder: Path) -> Study:
     rows = _read_csv(folder / RUNS)
     # Final runs test nobody.
     final = [row for row in rows if row.get("test_speakers") == ""]
+    machines = tree["baselines"].get("classical", [])
+    epochless = {machine["name"] for machine in machines}
     runs = [
-        Run(int(row["run"]), row["fold"], row["setting"], int(row["best_epoch"])) for row in rows if row not in final
+        Run(int(row["run"]), row["fold"], row["setting"], int(row["best_epoch"]))
+        for row in rows
+        if row not in final and row["setting"] not in epochless
     ]
     of_runs = {run.number: (run.fold, run.setting) for run in runs}
     check_rows(history, of_runs, epochs=config["config"]["epochs"], path=str(folder / HISTORY))
@@ -327,6 +334,7 @@ def _read_files(workdir: str, folder: Path) -> Study:
         settings=[_setting(setting) for setting in settings],
         majority=_estimates(tree["baselines"].get("majority", {})),
         mean_votes=_estimates(tree["baselines"].get("mean_votes", {})),
+        classical=[_setting({**machine, "values": _choices(machine["chosen"])}) for machine in machines],
         audit=read_audit(tree["audit"]),
         runs=runs,
         final_epochs=[int(row["best_epoch"]) for row in final],
@@ -382,6 +390,19 @@ def _setting(tree: Mapping[str, Any]) -> Setting:
         choice=tree[CHOICE]["folds"] if CHOICE in tree else {},
         about_choice=describe_choice(tree) if CHOICE in tree else "",
     )
+
+
+def _choices(chosen: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, str]:
+    """Returns how many folds chose each value, by task and option: `{"class C": "0.001 (6 folds), 0.01 (4 folds)"}`."""
+    found: dict[str, Counter[float]] = {}
+    for of_fold in chosen.values():
+        for task, options in of_fold.items():
+            for option, value in options.items():
+                found.setdefault(f"{task} {option}", Counter())[value] += 1
+    return {
+        name: ", ".join(f"{value:g} ({count(n, 'fold')})" for value, n in sorted(values.items()))
+        for name, values in found.items()
+    }
 
 
 def _estimates(metrics: Mapping[str, Any]) -> dict[str, Estimate]:

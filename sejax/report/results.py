@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sejax.evaluation.tables import CCC_COLUMNS, CLASS_COLUMNS, Column
+from sejax.evaluation.tables import CCC_COLUMNS, CLASS_COLUMNS, Column, classical_title
 from sejax.report.read import Estimate, Setting, Study
 
 Span = tuple[float, float]
@@ -48,6 +48,7 @@ class PlainRow:
 
     name: str
     cells: Sequence[Cell | None]
+    anchor: str = ""  # of its section, if it has one
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,11 @@ def view_results(study: Study) -> Results:
         for title, columns in (("class, %", CLASS_COLUMNS), ("concordance correlation (CCC)", CCC_COLUMNS))
     ]
     spans = {column.key: _group_span(study.settings, columns) for _, columns in groups for column in columns}
-    baselines = [_plain_row(study, "majority class", study.majority)]
+    baselines = [
+        replace(_plain_row(study, classical_title(machine.name), machine.metrics), anchor=f"classical-{number}")
+        for number, machine in enumerate(study.classical, start=1)
+    ]
+    baselines.append(_plain_row(study, "majority class", study.majority))
     baselines += [_plain_row(study, f"class-mean look-up, {s.name}", s.lookup) for s in study.settings]
     ensembles = [_plain_row(study, f"seeds averaged, {s.name}", s.seeds_averaged) for s in study.settings]
     return Results(
@@ -184,6 +189,11 @@ def _reading_aid(study: Study) -> str:
             "CCC: concordance correlation coefficient. Look-up (the upright mark): the mean VAD, in the "
             "training set, of the class that the model predicted; a model must beat it to have learned the "
             "dimensions."
+        )
+    if study.classical:
+        lines.append(
+            "Classical: a linear support vector machine on the statistics of a stream, trained on the same folds; its "
+            "C (and epsilon) are chosen on validation speakers."
         )
     lines.append(
         "In a cell: the metric over all test utterances of all folds"

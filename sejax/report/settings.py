@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from sejax.corpora.schema import DIMENSIONS
 from sejax.evaluation.predictions import Predictions
-from sejax.evaluation.tables import COLUMNS, Column
+from sejax.evaluation.tables import COLUMNS, Column, classical_title
 from sejax.report.calibration import CalibrationView, calibration_figures, view_calibration
 from sejax.report.explained import ExplanationView, view_explanation
 from sejax.report.figures import Curve, Figure, Figures, curve_panel, scatter_panel, weight_panel
@@ -97,13 +97,12 @@ class SettingView:
 
 
 def view_settings(study: Study) -> list[SettingView]:
-    """Returns the sections of all settings."""
+    """Returns the sections of all settings, and behind them those of the classical baselines."""
     limits = _vad_limits(study.predictions)
     rows_of_setting = study.predictions.by("setting")
-    return [
-        _view(study, setting, rows_of_setting[setting.name], f"setting-{number}", limits)
-        for number, setting in enumerate(study.settings, start=1)
-    ]
+    sections = [(setting, f"setting-{number}") for number, setting in enumerate(study.settings, start=1)]
+    sections += [(machine, f"classical-{number}") for number, machine in enumerate(study.classical, start=1)]
+    return [_view(study, setting, rows_of_setting[setting.name], anchor, limits) for setting, anchor in sections]
 
 
 def _view(
@@ -126,9 +125,9 @@ def _view(
         Figures("Predicted against true", _scatter_figures(rows, setting, limits, anchor), _SCATTER_AID),
     ]
     return SettingView(
-        name=setting.name,
+        name=setting.name if runs else classical_title(setting.name),
         anchor=anchor,
-        unfolded=len(study.settings) <= 2 or setting is study.best,
+        unfolded=(len(study.settings) <= 2 and bool(runs)) or setting is study.best,
         summary=", ".join(
             f"{_SHORT[column.key]} {column.number(setting.metrics[column.key].pooled)}"
             for column in study.columns
@@ -136,7 +135,7 @@ def _view(
         ),
         facts=facts,
         matrices=view_matrices(setting.tests),
-        confusion=_confusion(setting.confusion, study.corpus.classes, study.protocol.seeds),
+        confusion=_confusion(setting.confusion, study.corpus.classes, study.protocol.seeds if runs else 1),
         scores=scores,
         speakers=speakers,
         gaps=view_gaps(setting),
@@ -228,7 +227,9 @@ def _score_table(
 
 
 def _curves(study: Study, setting: Setting, runs: Sequence[Run], anchor: str) -> Figures:
-    """Returns losses, validation scores and task weights over epochs."""
+    """Returns losses, validation scores and task weights over epochs; nothing for a classical baseline."""
+    if not runs:
+        return Figures("Training", [], "")
     row_of = {run.number: row for row, run in enumerate(runs)}
     history = [row for row in study.history if row["run"] in row_of]
     chosen = np.array([run.best_epoch for run in runs])

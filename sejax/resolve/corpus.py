@@ -17,7 +17,8 @@ from sejax.features.corrupt import parse_all
 from sejax.protocols.audit import require_labels
 from sejax.protocols.folds import Fold
 from sejax.protocols.registry import describe_protocol, make_folds
-from sejax.resolve.streams import feature_of, settings_of
+from sejax.resolve.baselines import require_small, stream_of
+from sejax.resolve.streams import feature_of, pooled_settings, settings_of
 
 
 def protocol_of(config: ConfigDict, folds: Sequence[Fold], audited: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,12 +39,20 @@ def protocol_of(config: ConfigDict, folds: Sequence[Fold], audited: Mapping[str,
 def prepare_corpus(
     config: ConfigDict, streams: Sequence[str], check_corpus: Callable[[Corpus], None] | None
 ) -> Prepared:
-    """Reads the corpus and its features, which are computed if the cache lacks them."""
+    """Reads the corpus and its features, which are computed if the cache lacks them: of streams and of baselines."""
+    features = {name: feature_of(config, name) for name in streams}
+    settings = {name: settings_of(config, name) for name in streams}
+    for name in config.baselines:
+        stream = stream_of(name)
+        pretrained = stream in config.features.ssl
+        features[name] = "ssl" if pretrained else stream
+        settings[name] = pooled_settings(config, stream) if pretrained else dict(config.features[stream])
     return prepare(
         corpus_of(config, check_corpus),
         streams=streams,
-        features={name: feature_of(config, name) for name in streams},
-        settings={name: settings_of(config, name) for name in streams},
+        originals=config.baselines,
+        features=features,
+        settings=settings,
         speeds=config.speeds,
         corruptions=parse_all(config.corruptions),
         cache_dir=os.path.expanduser(config.cache_dir),
@@ -65,7 +74,7 @@ def corpus_of(config: ConfigDict, check_corpus: Callable[[Corpus], None] | None)
     corpus.require_usable(config.max_bad_fraction)
     require_labels(corpus.utterances, corpus.classes)
     _require_votes(config, corpus)
-    folds_of(config, corpus)
+    require_small(config, folds_of(config, corpus))
     if check_corpus:
         check_corpus(corpus)
     return corpus

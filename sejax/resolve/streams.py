@@ -1,6 +1,6 @@
 """The streams of a config: their pretrained models, the settings of their features, how the model reads them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,15 +19,17 @@ from sejax.pretrained.convert import Pretrained, find_pretrained
 from sejax.pretrained.finetune import Tuning
 
 
-def find_checkpoints(config: ConfigDict, structures: Sequence[ConfigDict]) -> dict[str, Pretrained]:
-    """Looks up the pretrained models of all streams, and checks that they fit before any feature is computed."""
+def find_checkpoints(config: ConfigDict, streams: Iterable[str]) -> dict[str, Pretrained]:
+    """Looks up the pretrained models of streams."""
     pretrained = config.features.ssl
-    streams = dict.fromkeys(name for structure in structures for name in structure.streams if name in pretrained)
-    checkpoints = {name: _find_checkpoint(pretrained[name], name) for name in streams}
+    return {name: _find_checkpoint(pretrained[name], name) for name in dict.fromkeys(streams) if name in pretrained}
+
+
+def check_streams(structures: Sequence[ConfigDict], checkpoints: Mapping[str, Pretrained]) -> None:
+    """Checks that the pretrained models fit their streams, before any feature is computed."""
     for structure in structures:
         for name in structure.streams:
             stream_spec(structure, checkpoints, name)
-    return checkpoints
 
 
 def _find_checkpoint(options: ConfigDict, stream: str) -> Pretrained:
@@ -52,17 +54,24 @@ def settings_of(config: ConfigDict, stream: str) -> dict[str, Any]:
     if feature == "raw":
         return {}
     if feature == "ssl" and config.model.encoder[stream] == "none":
-        # Statistics are small: one dataset has those of all layers, whichever of them a study reads.
-        return {**config.features.ssl[stream], "layers": "all", "pooled": True}
+        return pooled_settings(config, stream)
     if feature == "ssl":
         return {**config.features.ssl[stream], "pooled": False}
     return dict(config.features[stream])
 
 
+def pooled_settings(config: ConfigDict, stream: str) -> dict[str, Any]:
+    """Returns the settings of a pretrained model's statistics.
+
+    They are small: one dataset has those of all layers, whichever of them a study reads.
+    """
+    return {**config.features.ssl[stream], "layers": "all", "pooled": True}
+
+
 def hop_length(config: ConfigDict, checkpoints: Mapping[str, Pretrained], stream: str) -> int:
-    """Returns the samples from one stored frame of a stream to the next."""
+    """Returns the samples from one stored frame of a stream to the next; 1 for statistics alone, which have none."""
     if stream not in checkpoints:
-        return config.features[stream].hop_length
+        return config.features[stream].get("hop_length", 1)
     return 1 if feature_of(config, stream) == "raw" else checkpoints[stream].backbone.hop_length
 
 

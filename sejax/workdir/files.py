@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from jaxtyping import Int
 
 from sejax.build import Study
+from sejax.classical.train import train_baselines
 from sejax.config import differences, unchangeable
 from sejax.corpora.schema import SPLITS, Corpus
 from sejax.engine import devices
@@ -28,7 +29,8 @@ from sejax.engine.plan import Planned, describe, is_plan_of
 from sejax.engine.program import Program
 from sejax.engine.runs import RunKey, written
 from sejax.errors import InputError
-from sejax.evaluation.results import compute_metrics, gather_predictions
+from sejax.evaluation.predictions import Predictions
+from sejax.evaluation.results import compute_metrics, gather_predictions, in_rows
 from sejax.host.atomic import atomic_write
 from sejax.host.json_files import read_json, write_json
 from sejax.workdir import data
@@ -314,7 +316,8 @@ def write_results(
 ) -> dict[str, Any]:
     """Writes predictions.csv, runs.csv, layer_weights.csv (if hidden states are mixed), data.json and metrics.json.
 
-    Predictions for hidden test sets are also written as a challenge takes them.
+    Predictions for hidden test sets are also written as a challenge takes them. The classical baselines are trained
+    here: they leave nothing else.
 
     Args:
       tested: the predictions of each run for its held-out utterances at its best epoch, by the run's number.
@@ -328,8 +331,15 @@ def write_results(
     predictions = gather_predictions(
         study.corpus, study.runs, study.folds, tested, learnable=study.learnable, best_epoch=outcome.best_epoch
     )
-    predictions.write(os.path.join(workdir, PREDICTIONS))
     write_submissions(workdir, study.corpus, predictions)
+    chosen: dict[str, dict[str, Any]] = {}
+    if machines := study.baselines.runs:
+        classical = train_baselines(study.baselines, study.corpus, study.folds, refit=study.refit)
+        of_machines = in_rows(study.corpus, machines, study.folds, classical.tested)
+        predictions = Predictions.concatenate([predictions, of_machines])
+        for run in machines:
+            chosen.setdefault(run.setting.name, {})[study.fold_of(run).name] = classical.chosen[run.number]
+    predictions.write(os.path.join(workdir, PREDICTIONS))
     write_runs(workdir, study, outcome.best_epoch, final)
     if any(of_run.mixing_scores for of_run in tested.values()):
         write_layer_weights(workdir, study, tested)
@@ -341,6 +351,7 @@ def write_results(
         study.corpus,
         learnable=study.learnable,
         outcome=outcome,
+        classical=chosen,
         epochs=study.schedule.epochs,
         history=history,
         protocol=study.protocol,
@@ -385,7 +396,8 @@ def write_runs(
     """Writes runs.csv: each run's hyperparameters, the speakers of its splits, its best epoch (blank before).
 
     Speakers are separated by blanks and quoted as the words of a shell: `shlex.split` reads them. Final runs, which
-    come last, have no test speakers.
+    come behind those of the folds, have no test speakers; classical baselines, which come last, have neither
+    hyperparameters nor epochs.
     """
     speakers = np.array([u.speaker for u in study.corpus.utterances])
     options = list(study.runs[0].setting.values)
@@ -394,11 +406,12 @@ def write_runs(
         writer.writerow([*_RUN_COLUMNS, *options, *(f"{split}_speakers" for split in SPLITS), "best_epoch"])
         epochs = {run.number: "" if best_epoch is None else int(best_epoch[run.number]) for run in study.runs}
         epochs |= {run.number: epoch for run, epoch in final}
-        for run in sorted((*study.runs, *(run for run, _ in final)), key=lambda run: run.number):
+        every = (*study.runs, *(run for run, _ in final), *study.baselines.runs)
+        for run in sorted(every, key=lambda run: run.number):
             fold = study.fold_of(run)
-            values = [written(run.setting.values[name]) for name in options]
+            values = [written(run.setting.values.get(name, "")) for name in options]
             members = [shlex.join(sorted(set(speakers[getattr(fold, split)]))) for split in SPLITS]
-            writer.writerow([*_run_cells(run, study), *values, *members, epochs[run.number]])
+            writer.writerow([*_run_cells(run, study), *values, *members, epochs.get(run.number, "")])
 
 
 def write_layer_weights(workdir: str, study: Study, tested: Mapping[int, Tested]) -> None:
