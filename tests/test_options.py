@@ -6,8 +6,9 @@ import pytest
 from ml_collections import ConfigDict
 from odd_values import odd_values, options, sane, set_option
 
-from sejax.config import CHECKS, VARIED, check_config, default_config, differences
+from sejax.config import CHECKS, VARIED, check_config, default_config, differences, settings_of
 from sejax.errors import InputError
+from sejax.resolve.flag import parse_config
 
 
 def _refusal(config: ConfigDict) -> str:
@@ -185,6 +186,85 @@ def test_options_are_checked_together(changes: dict[str, object], sentence: str)
     config = default_config()
     config.update_from_flattened_dict(changes)
     assert _refusal(config) == sentence
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (("alpha=0.9", "streams=mfcc+mel model.co_attention=False"), ""),
+        (("alpha=2",), "alpha of a setting of config.settings is 2.0, expected a number from 0 to 1"),
+        (("alpha",), "alpha of a setting of config.settings is '', expected a number from 0 to 1"),
+        (("alpha=half",), "alpha of a setting of config.settings is 'half', expected a number from 0 to 1"),
+        (
+            ("model.layers=1.5",),
+            "model.layers of a setting of config.settings is '1.5', expected a whole number from 0",
+        ),
+        (("model.co_attention=no",), "model.co_attention of a setting of config.settings is 'no', expected True or"),
+        (("streams=mfcc+mell",), "streams of a setting of config.settings is ('mfcc', 'mell'), expected a tuple of na"),
+        (("weighting=best",), "weighting of a setting of config.settings is 'best', expected one of static, dynamic"),
+        (
+            ("alpha=0.9", "alhpa=0.5"),
+            "config.settings has 'alhpa=0.5', where 'alhpa' is no option that a grid may vary (did you mean 'alpha'?), "
+            "expected OPTION=VALUE with blanks between several",
+        ),
+        (
+            ("epochs=3",),
+            "config.settings has 'epochs=3', where 'epochs' is no option that a grid may vary, expected OP",
+        ),
+        (("alpha=0.5 alpha=1",), "config.settings has 'alpha=0.5 alpha=1', expected each option once"),
+        (
+            ("tau=2 alpha=0.5", "alpha=0.50 tau=2.0"),
+            "config.settings has 'tau=2 alpha=0.5' and 'alpha=0.50 tau=2.0', expected each setting once",
+        ),
+    ],
+)
+def test_sentences_of_listed_settings(settings: tuple[str, ...], sentence: str):
+    config = default_config()
+    config.settings = settings
+    found = _refusal(config)
+    assert found.startswith(sentence) and bool(found) == bool(sentence), found
+
+
+def test_settings_are_checked_with_the_other_options():
+    config = default_config()
+    config.settings, config.grid.tau = ("alpha=1.0", "alpha=0.5"), (1.0, 2.0)
+    assert _refusal(config) == "config.settings is ('alpha=1.0', 'alpha=0.5'), expected () beside config.grid.tau"
+    config.grid.tau = ()
+    assert _refusal(config) == ""
+    config.choose = "setting"
+    assert _refusal(config) == (
+        "config.choose is 'setting', expected epoch where fewer than two settings train the same tasks"
+    )
+    config.settings = ("alpha=1.0", "alpha=0.5", "weighting=joint")
+    assert _refusal(config) == ""
+    config.batch_size = 1
+    assert _refusal(config) == "config.batch_size is 1, expected 2 or more: one utterance has no loss ccc"
+    config.settings, config.choose = ("alpha=1.0", "alpha=1 weighting=joint"), "epoch"
+    assert _refusal(config) == ""
+
+
+def test_listed_settings_are_those_of_a_grid_and_are_written_as_it_names_them():
+    grid, listed = (
+        default_config(),
+        parse_config(
+            [
+                "--config=configs/demo.py",
+                "--config.grid.alpha=()",
+                "--config.settings=('streams=mfcc alpha=0.5', 'streams=mfcc alpha=1', 'streams=mfcc+mel alpha=.50', "
+                "'streams=mfcc+mel alpha=1.0')",
+            ]
+        ),
+    )
+    grid.grid.alpha, grid.grid.streams = (0.5, 1.0), (("mfcc",), ("mfcc", "mel"))
+    of_grid = {frozenset(setting.name.split()): setting.values for setting in settings_of(grid)}
+    of_list = {frozenset(setting.name.split()): setting.values for setting in settings_of(listed)}
+    assert of_list == of_grid
+    assert [setting.name for setting in settings_of(listed)][2] == "streams=mfcc+mel alpha=0.5"
+    # What a setting does not name is the config's own, of options that another one names too.
+    listed.settings, listed.alpha = ("streams=mel", "model.heads=2"), 0.25
+    first, second = settings_of(listed)
+    assert (first.values["model.heads"], first.values["alpha"]) == (4, 0.25)
+    assert second.values["streams"] == ("mfcc", "mel")
 
 
 def test_missing_and_unknown_options():

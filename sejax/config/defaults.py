@@ -232,6 +232,7 @@ def _set_training(config: ConfigDict) -> None:
     config.seeds = 1
     config.seed = 0  # the first seed, up to 2,147,483,647
     config.grid = _nothing_varied((*STACKED, *STRUCTURAL))
+    config.settings = ()  # in place of a grid: each setting as tables name it, "alpha=0.9 streams=mfcc+mel"
     # `draws` settings at random, of the grid's values and of numbers between two (lowest and highest), in place of all
     # combinations. `halving`: at rungs each fold stops all settings but one of so many (needs choose=setting); 0: none.
     config.search = ConfigDict({"draws": 0, "seed": 0, "halving": 0, "between": _nothing_varied(DRAWN)})

@@ -10,11 +10,12 @@ from ml_collections import ConfigDict
 
 from sejax.config.checks import CHECKS, TUPLE
 from sejax.config.defaults import ACOUSTIC, DRAWN, LARGEST_SEED, STACKED, STRUCTURAL, default_config
+from sejax.config.listed import listed_settings
 from sejax.corpora.join import parse_sources
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.runs import CLASS_TEMPERATURE, CORRUPTED, Setting
-from sejax.engine.search import comparable_settings, draw_settings, expand_grid
+from sejax.engine.search import comparable_settings, draw_settings, expand_grid, list_settings
 from sejax.errors import InputError, is_number, shown, single
 from sejax.features.corrupt import parse_all
 from sejax.features.registry import FEATURES, full_settings
@@ -55,16 +56,35 @@ def between_of(config: ConfigDict) -> dict[str, tuple[float, float]]:
 
 
 def settings_of(config: ConfigDict) -> list[Setting]:
-    """Returns the settings of a study: all of the grid, or those that the search draws.
+    """Returns the settings of a study: those that it lists, or all of the grid, or those that the search draws.
 
     Raises:
-      InputError: the search has fewer settings than draws.
+      InputError: the search has fewer settings than draws, or a listed one cannot be read.
     """
-    grid, between, search = grid_of(config), between_of(config), config.search
-    base = {name: at(config, name) for name in (*STACKED, *STRUCTURAL) if name in STACKED or name in grid}
+    listed, grid, between, search = listed_settings(config), grid_of(config), between_of(config), config.search
+    varied = {name for point in (grid, *listed) for name in point}
+    base = {name: at(config, name) for name in (*STACKED, *STRUCTURAL) if name in STACKED or name in varied}
+    if listed:
+        return list_settings(base, listed)
     if search.draws:
         return draw_settings(base, grid, between, draws=search.draws, seed=search.seed)
     return expand_grid(base, grid)
+
+
+def values_of(config: ConfigDict, name: str) -> tuple[Any, ...]:
+    """Returns the values that settings may have of an option: listed, of the grid, the ends of a range, or its own."""
+    own = at(config, name)
+    listed = tuple(point.get(name, own) for point in listed_settings(config))
+    drawn = between_of(config).get(name, ())
+    return listed or tuple(at(config.grid, name)) or drawn or (own,)
+
+
+def _place_of(config: ConfigDict, name: str) -> str:
+    """Returns the full name of the option that holds the values of an option, for errors."""
+    if any(name in point for point in listed_settings(config)):
+        return "settings"
+    places = (f"grid.{name}", f"search.between.{name}") if name in DRAWN else (f"grid.{name}",)
+    return next((place for place in places if at(config, place)), name)
 
 
 def with_structure(config: ConfigDict, structure: Mapping[str, Any]) -> ConfigDict:
@@ -111,6 +131,7 @@ def check_config(config: ConfigDict) -> None:
     _expect("corpora", config.corpora, enough, f"two or more, such as 'emodb:emodb.zip', for the protocol {protocol}")
     _check_grid(config)
     _check_search(config)
+    _check_listed(config)
     _check_streams(config)
     _check_corruptions(config)
     _check_imbalance(config)
@@ -118,7 +139,7 @@ def check_config(config: ConfigDict) -> None:
     _expect("model.width", width, width % (2 * heads) == 0, f"a multiple of 2 * model.heads = {2 * heads}")
     most = LARGEST_SEED + 1 - config.seed
     _expect("seeds", config.seeds, config.seeds <= most, f"at most {most}: the last seed is {LARGEST_SEED:,}")
-    trains_vad = min(config.grid.alpha or config.search.between.alpha or (config.alpha,)) < 1
+    trains_vad = min(values_of(config, "alpha")) < 1
     few = trains_vad and config.batch_size < VAD_LOSSES[config.loss.vad].least_rows
     _expect("batch_size", config.batch_size, not few, f"2 or more: one utterance has no loss {config.loss.vad}")
 
@@ -144,6 +165,21 @@ def _check_grid(config: ConfigDict) -> None:
         if len({single(value) if is_number(value) else value for value in values}) < len(values):
             same = "" if len(set(values)) < len(values) else " (in float32 some are equal)"
             raise InputError(f"config.grid.{name} is {shown(values)}, expected each value once{same}")
+
+
+def _check_listed(config: ConfigDict) -> None:
+    """Checks the settings that are listed in place of a grid."""
+    listed = listed_settings(config)
+    others = [*(f"grid.{name}" for name in grid_of(config)), *(f"search.between.{name}" for name in between_of(config))]
+    if config.search.draws:
+        others.append("search.draws")
+    _expect("settings", config.settings, not (listed and others), f"() beside config.{', config.'.join(others)}")
+    seen: dict[frozenset[tuple[str, Any]], str] = {}
+    for text, point in zip(config.settings, listed, strict=True):
+        key = frozenset((name, single(value) if is_number(value) else value) for name, value in point.items())
+        if key in seen:
+            raise InputError(f"config.settings has {seen[key]!r} and {text!r}, expected each setting once")
+        seen[key] = text
 
 
 def _check_search(config: ConfigDict) -> None:
@@ -198,16 +234,16 @@ def _check_streams(config: ConfigDict) -> None:
 def _check_corruptions(config: ConfigDict) -> None:
     """Checks the corruptions, and whether runs draw from them."""
     parse_all(config.corruptions)
-    drawn = tuple(at(config.search.between, CORRUPTED))
-    shares = tuple(at(config.grid, CORRUPTED)) or drawn or (at(config, CORRUPTED),)
-    name, value = (f"grid.{CORRUPTED}", shares) if at(config.grid, CORRUPTED) else (CORRUPTED, shares[0])
+    shares = values_of(config, CORRUPTED)
+    name = _place_of(config, CORRUPTED)
+    value = at(config, name)
     expected = "a share above 0 with config.corruptions, and 0 without"
     _expect(name, value, (max(shares) > 0) == bool(config.corruptions), expected)
     tuned = any(config.model.encoder[stream] == "finetune" for stream in config.streams)
     expected = "one share for all runs: those of a seed share the batches of a fine-tuned model"
-    _expect(name, value, len(shares) == 1 or not tuned, expected)
+    _expect(name, value, len(set(shares)) == 1 or not tuned, expected)
     for option in ("augment.noise", "augment.gain"):
-        most = max(at(config.grid, option) or at(config.search.between, option) or (at(config, option),))
+        most = max(values_of(config, option))
         expected = "0 without a fine-tuned model: other streams do not hold audio (config.corruptions are for them)"
         _expect(option, most, most == 0 or tuned, expected)
 
@@ -218,12 +254,10 @@ def _check_imbalance(config: ConfigDict) -> None:
         ("loss.effective_beta", 0.99, "loss.class_weight", "effective"),
         ("loss.prior_tau", 1.0, "loss.class_prior", "corpus or train"),
     ):
-        ways = tuple(at(config.grid, to)) or (at(config, to),)
-        there = any(way in needed.split(" or ") for way in ways)
-        varied = tuple(at(config.grid, option))
-        name, value = (f"grid.{option}", varied) if varied else (option, at(config, option))
-        _expect(name, value, there or value == default, f"{default:g} without config.{to} = {needed}")
-    most = max(at(config.grid, CLASS_TEMPERATURE) or (at(config, CLASS_TEMPERATURE),))
+        there = any(way in needed.split(" or ") for way in values_of(config, to))
+        name, default_alone = _place_of(config, option), set(values_of(config, option)) == {default}
+        _expect(name, at(config, name), there or default_alone, f"{default:g} without config.{to} = {needed}")
+    most = max(values_of(config, CLASS_TEMPERATURE))
     tuned = any(config.model.encoder[stream] == "finetune" for stream in config.streams)
     expected = "1 with a fine-tuned model: the folds share its batches, and have different classes to balance"
     _expect(CLASS_TEMPERATURE, most, most == 1 or not tuned, expected)

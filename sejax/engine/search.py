@@ -27,7 +27,12 @@ def expand_grid(base: Mapping[str, Any], grid: Mapping[str, Sequence[Any]]) -> l
     its weighting. The base holds all of `HParams`; the grid may also vary options that shape the program.
     """
     varied = {name: tuple(values) for name, values in grid.items() if len(values)}
-    return [_setting(base, dict(zip(varied, point, strict=True))) for point in product(*varied.values())]
+    return list_settings(base, [dict(zip(varied, point, strict=True)) for point in product(*varied.values())])
+
+
+def list_settings(base: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> list[Setting]:
+    """Returns a setting for each point: the base values, but for those that the point names."""
+    return [_setting(base, point) for point in points]
 
 
 def draw_settings(
