@@ -171,7 +171,7 @@ def _sane_tuple(name: str, value: tuple[Any, ...]) -> bool:
     if name == "speeds":
         numbers = all(isinstance(x, int | float) and not isinstance(x, bool) and 0.1 <= x <= 10 for x in value)
         return numbers and value[:1] == (1.0,) and len(set(value)) == len(value)
-    if name in ("corpora", "baselines"):  # no odd value is `reader:path` or `<stream>_svm`
+    if name in ("corpora", "feature_files", "baselines"):  # no odd value is `reader:path`, `name=path`, `<stream>_svm`
         return not value
     if name == "corruptions" and value == ():
         return True
