@@ -44,6 +44,7 @@ class Schedule:
     epochs: int
     patience: int  # epochs without a better validation score after which a run stops; 0: never
     halving: int  # at each rung a fold stops all settings but one of so many; 0: none
+    last_epoch: bool  # whether the last epoch is tested, and none chosen
     select_on: str  # the split that chooses the epoch: "val", or "test" (optimistic)
     checkpoint_every: int  # epochs
     tensorboard: bool
@@ -213,6 +214,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
             epochs=config.epochs,
             patience=config.patience,
             halving=config.search.halving,
+            last_epoch=config.test_epoch == "last",
             select_on="test" if config.select_on_test else "val",
             checkpoint_every=config.checkpoint_every,
             tensorboard=config.tensorboard,

@@ -213,6 +213,7 @@ CHECKS: Mapping[str, Check] = {
         lambda factor: is_number(factor) and isinstance(factor, int) and (factor == 0 or 2 <= factor <= 10),
         "0 (no halving) or a whole number from 2 to 10",
     ),
+    "test_epoch": one_of(("best", "last")),
     "choose": one_of(("epoch", "setting")),
     "refit": FLAG,
     "final": FLAG,

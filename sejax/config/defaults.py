@@ -242,6 +242,7 @@ def _set_training(config: ConfigDict) -> None:
     # `draws` settings at random, of the grid's values and of numbers between two (lowest and highest), in place of all
     # combinations. `halving`: at rungs each fold stops all settings but one of so many (needs choose=setting); 0: none.
     config.search = ConfigDict({"draws": 0, "seed": 0, "halving": 0, "between": _nothing_varied(DRAWN)})
+    config.test_epoch = "best"  # of a run on its validation speakers; last: none is chosen
     config.choose = "epoch"  # on validation speakers; setting: each fold also takes its best one, as the row `chosen`
     config.refit = False  # tests runs trained again on training and validation speakers, for as many epochs as chosen
     # Linear support vector machines on the statistics of a stream, trained on the same folds: ("egemaps_svm", ...).

@@ -224,6 +224,8 @@ def _check_search(config: ConfigDict) -> None:
     expected = "0 unless config.choose is setting: each fold keeps others"
     _expect("search.halving", search.halving, chooses or search.halving == 0, expected)
     _expect("search.halving", search.halving, search.halving <= config.epochs, "at most config.epochs")
+    if config.test_epoch == "last":
+        _expect("patience", config.patience, config.patience == 0, "0 with config.test_epoch=last, which chooses none")
     if search.halving:
         _expect("patience", config.patience, config.patience == 0, "0 with config.search.halving, which stops runs")
 

@@ -102,6 +102,7 @@ def describe_protocol(
     seeds: int,
     folds: Sequence[Fold],
     most: int,
+    chooses_epoch: bool = True,
     chooses_setting: bool = False,
     refit: bool = False,
 ) -> dict[str, Any]:
@@ -115,13 +116,15 @@ def describe_protocol(
       seeds: number of seeds.
       folds: of the study.
       most: see `make_folds`.
+      chooses_epoch: whether the epoch of a run is chosen; else the last one is tested.
       chooses_setting: whether each fold also chooses a setting where it chooses the epoch.
       refit: whether the runs that are tested are trained again on training and validation speakers.
     """
     transductive = normalisation != "train"
-    chosen = "epoch and setting (row chosen)" if chooses_setting else "epoch"
+    chosen = [*(["epoch"] if chooses_epoch else []), *(["setting (row chosen)"] if chooses_setting else [])]
     where = "on the TEST speakers: optimistic" if select_on_test else "on validation"
-    words = [PROTOCOLS[name].sentence, f"{chosen} chosen {where}"]
+    words = [PROTOCOLS[name].sentence, *([] if chooses_epoch else ["last epoch"])]
+    words += [f"{' and '.join(chosen)} chosen {where}"] if chosen else ["nothing chosen"]
     if refit:
         words.append("then trained again on training and validation speakers, and tested once")
     if most:

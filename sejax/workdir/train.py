@@ -34,7 +34,7 @@ class Trained(NamedTuple):
 
 
 def train_runs(study: Study, feed: Feed, workdir: str, number: int, train: bool) -> Trained:
-    """Trains the runs of one program from its newest checkpoint on, and tests each at its best epoch."""
+    """Trains the runs of one program from its newest checkpoint on, and tests each at its best or its last epoch."""
     program, schedule = feed.program, study.schedule
     runs, target, vad = program.runs, np.asarray(program.data.target), np.asarray(program.data.vad)
     label, patience = np.array(study.corpus.label_numbers()), schedule.stops_after
@@ -84,7 +84,8 @@ def train_runs(study: Study, feed: Feed, workdir: str, number: int, train: bool)
                 scores = np.array([scores["score"] for scores in validation], np.float32)
                 # Of equal scores the later wins: its average is over more steps.
                 training = stopped == 0
-                improved = training & (scores >= best_score) & (epoch - 1 - best_epoch < patience)
+                better = np.isfinite(scores) if schedule.last_epoch else scores >= best_score
+                improved = training & better & (epoch - 1 - best_epoch < patience)
                 best_score, best_epoch = np.where(improved, scores, best_score), np.where(improved, epoch, best_epoch)
                 best = feed.keep_best(best, states, scores, improved, epoch)
 

@@ -149,3 +149,17 @@ def test_a_study_of_tossed_labels_stays_at_chance(cache_dir: str, tmp_path: Path
     assert abs(chosen["metrics"]["wa"]["pooled"] - 0.5) < 3 * 0.5 / np.sqrt(120)
     assert chosen["selection_score"] > 0.55  # what would be claimed without test speakers
     assert chosen["choice"]["hindsight"]["ua"]["gap"] > 0
+
+
+def test_the_last_epoch_may_be_tested_without_a_choice(cache_dir: str, tmp_path: Path):
+    config = tiny_config(cache_dir)
+    config.epochs, config.learning_rate = 4, 3e-2
+    config.test_epoch = "last"
+    metrics = train_and_evaluate(config, str(tmp_path / "workdir"))
+    assert {row["best_epoch"] for row in read_csv(tmp_path / "workdir" / "runs.csv")} == {"4"}
+    assert metrics["protocol"]["description"].endswith("last epoch; nothing chosen")
+    scores = [row["score"] for row in read_history(tmp_path / "workdir") if row["epoch"] == 4]
+    assert metrics["settings"][0]["selection_score"] == pytest.approx(np.mean(scores))
+    config.patience = 2
+    with pytest.raises(InputError, match=r"config.patience is 2, expected 0 with config.test_epoch=last"):
+        train_and_evaluate(config, str(tmp_path / "other"))
