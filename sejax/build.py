@@ -12,6 +12,7 @@ from sejax.config import STRUCTURAL, check_config, settings_of, with_structure
 from sejax.corpora.describe import describe_data, summarise_data
 from sejax.corpora.schema import SPLITS, Corpus
 from sejax.data.durations import measure
+from sejax.data.feature_files import digest
 from sejax.data.inputs import Input
 from sejax.data.scales import normalise_by_group
 from sejax.engine import devices
@@ -31,7 +32,7 @@ from sejax.pretrained.convert import Pretrained
 from sejax.protocols.audit import audit
 from sejax.protocols.folds import Fold, everyone
 from sejax.resolve.baselines import Baselines, make_baselines, stream_of
-from sejax.resolve.corpus import corpus_of, folds_of, prepare_corpus, protocol_of
+from sejax.resolve.corpus import corpus_of, folds_of, prepare_corpus, protocol_of, read_vectors
 from sejax.resolve.program import assemble_data, make_program
 from sejax.resolve.streams import check_streams, feature_of, find_checkpoints, inputs_of
 
@@ -79,6 +80,7 @@ class Study:
     explain: int  # test utterances of each setting that are explained
     importance: int  # permutations of each part of the input; 0: its importance is not measured
     noise_folders: Mapping[str, str]  # digests of the folders that corruptions draw from
+    vectors: Mapping[str, str]  # digests of the vectors that streams have of feature files
     licences: Sequence[str]  # sentences about those of its features
     baselines: Baselines  # the classical ones
 
@@ -160,6 +162,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
 
     prepared = devices.leader_first(lambda: prepare_corpus(config, streams, check_corpus), "features")
     corpus, features = prepared.corpus, prepared.streams
+    vectors = {name: digest(features[name].statistics) for name in streams if name not in prepared.contents}
     folds = folds_of(config, corpus)
     audited = audit(
         corpus.utterances,
@@ -239,6 +242,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         explain=config.explain,
         importance=config.importance,
         noise_folders=prepared.folders,
+        vectors=vectors,
         baselines=make_baselines(
             config,
             features,
@@ -266,6 +270,7 @@ def preview(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None
     check_config(config)
     corpus, seconds = measure(corpus_of(config, check_corpus), workers=config.workers or os.cpu_count() or 1)
     corpus.require_usable(max_bad_fraction=1.0)
+    corpus, _ = read_vectors(config, corpus)
     folds = folds_of(config, corpus)
     audited = audit(
         corpus.utterances,

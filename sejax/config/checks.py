@@ -1,8 +1,8 @@
 """What each option may be."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from sejax.config.defaults import ACOUSTIC, BASELINE, LARGEST_SEED
+from sejax.config.defaults import ACOUSTIC, BASELINE, COMPUTED, LARGEST_SEED
 from sejax.corpora.read import CORPORA
 from sejax.engine.augment import AUGMENTATIONS
 from sejax.engine.imbalance import CLASS_PRIORS, CLASS_WEIGHTS
@@ -46,6 +46,22 @@ def _encoder(stream: str) -> Check:
     return one_of((*(() if whole else ENCODERS), "none", *(("finetune",) if stream in STREAMS else ())))
 
 
+def _texts(form: str) -> Check:
+    """Returns the check for a tuple of texts, which are parsed later."""
+    return Check(
+        lambda texts: isinstance(texts, tuple) and all(map(WORDS.holds, texts)),
+        f"a tuple of texts, each {form}",
+    )
+
+
+def _of_streams(streams: Sequence[str]) -> dict[str, Check]:
+    """Returns the checks of the options that name streams out of some."""
+    return {
+        "streams": _names(streams),
+        "baselines": _names((f"{stream}{BASELINE}" for stream in streams), least=0),
+    }
+
+
 TUPLE = Check(lambda values: isinstance(values, tuple), "a tuple of values")
 
 
@@ -60,10 +76,7 @@ _PROPER_SHARE = number(0, 1, below=True)
 
 CHECKS: Mapping[str, Check] = {
     "corpus": one_of(CORPORA),
-    "corpora": Check(
-        lambda sources: isinstance(sources, tuple) and all(map(WORDS.holds, sources)),
-        "a tuple of texts, each [name=]reader[/labels]:path",
-    ),
+    "corpora": _texts("[name=]reader[/labels]:path"),
     "data_dir": TEXT,
     "corpus_temperature": number(1, 1e6),
     "labels": WORDS,
@@ -82,7 +95,8 @@ CHECKS: Mapping[str, Check] = {
     "allow_shared_speakers": FLAG,
     "normalisation": one_of(NORMALISATIONS),
     "select_on_test": FLAG,
-    "streams": _names((*ACOUSTIC, *STREAMS)),
+    **_of_streams(COMPUTED),
+    "feature_files": _texts("name=path"),
     **{
         f"features.{feature}.{name}": setting_check(default)
         for feature in ACOUSTIC
@@ -119,7 +133,7 @@ CHECKS: Mapping[str, Check] = {
     ),
     "buckets": whole(1, 32),  # lengths are cut at 32 quantiles
     "frames_dtype": one_of(("float16", "bfloat16", "float32")),
-    **{f"model.encoder.{stream}": _encoder(stream) for stream in (*ACOUSTIC, *STREAMS)},
+    **{f"model.encoder.{stream}": _encoder(stream) for stream in COMPUTED},
     "model.layers": whole(0, 64),
     "model.stride": whole(1, 64),
     "model.width": whole(2, 8192),
@@ -201,7 +215,6 @@ CHECKS: Mapping[str, Check] = {
     ),
     "choose": one_of(("epoch", "setting")),
     "refit": FLAG,
-    "baselines": _names((f"{stream}{BASELINE}" for stream in (*ACOUSTIC, *STREAMS)), least=0),
     "final": FLAG,
     "explain": whole(0, 100, "none"),
     "importance": whole(0, 1000, "not measured"),
@@ -214,3 +227,8 @@ CHECKS: Mapping[str, Check] = {
 
 The values that a grid varies are checked by the check of their option.
 """
+
+
+def checks_with(own: Sequence[str]) -> Mapping[str, Check]:
+    """Returns `CHECKS` where there are also streams of these names, of feature files."""
+    return {**CHECKS, **_of_streams((*COMPUTED, *own))}

@@ -17,6 +17,10 @@ ACOUSTIC = tuple(name for name in FEATURES if name != "raw")
 """The features that are streams of their own name; raw audio is the input of a fine-tuned model."""
 
 
+COMPUTED = (*ACOUSTIC, *STREAMS)
+"""The streams whose features are computed from audio; `config.feature_files` has others."""
+
+
 BASELINE = "_svm"
 """The ending of a stream's name that makes the name of a classical baseline."""
 
@@ -98,6 +102,8 @@ def _set_data(config: ConfigDict) -> None:
 def _set_streams(config: ConfigDict) -> None:
     """Sets the options of the streams and of their features."""
     config.streams = ("mfcc", "stf", "mel")
+    # Own vectors as streams, each `name=path`: an npz or a CSV file with one per utterance id (README, A study).
+    config.feature_files = ()
     ssl = {"revision": "main", "layers": "all", "context": "utterance", "max_seconds": 30.0, "dtype": "float32"}
     config.features = ConfigDict(
         {

@@ -8,15 +8,16 @@ from typing import Any
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from sejax.config.checks import CHECKS, TUPLE
-from sejax.config.defaults import ACOUSTIC, DRAWN, LARGEST_SEED, STACKED, STRUCTURAL, default_config
+from sejax.config.checks import CHECKS, TUPLE, checks_with
+from sejax.config.defaults import ACOUSTIC, BASELINE, COMPUTED, DRAWN, LARGEST_SEED, STACKED, STRUCTURAL, default_config
 from sejax.config.listed import listed_settings
 from sejax.corpora.join import parse_sources
 from sejax.corpora.schema import SAMPLING_RATE
+from sejax.data.feature_files import parse_feature_files
 from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.runs import CLASS_TEMPERATURE, CORRUPTED, Setting
 from sejax.engine.search import comparable_settings, draw_settings, expand_grid, list_settings
-from sejax.errors import InputError, is_number, shown, single
+from sejax.errors import Check, InputError, is_number, shown, single
 from sejax.features.corrupt import parse_all
 from sejax.features.registry import FEATURES, full_settings
 from sejax.pretrained import STREAMS
@@ -36,6 +37,7 @@ CHANGEABLE = (
     "final",
     "data_dir",
     "corpora",  # their names and labels are in the data, which is compared
+    "feature_files",  # so are the vectors that streams have
     "devices",
     "frames_on",
     "memory_fraction",
@@ -87,6 +89,20 @@ def _place_of(config: ConfigDict, name: str) -> str:
     return next((place for place in places if at(config, place)), name)
 
 
+def feature_files(config: ConfigDict) -> dict[str, str]:
+    """Returns the paths of the config's feature files, by stream.
+
+    Raises:
+      InputError: see `parse_feature_files`.
+    """
+    return parse_feature_files(config.feature_files, (*COMPUTED, *FEATURES))
+
+
+def encoder_of(config: ConfigDict, stream: str) -> str:
+    """Returns the encoder of a stream; vectors of a feature file have none."""
+    return config.model.encoder[stream] if stream in COMPUTED else "none"
+
+
 def with_structure(config: ConfigDict, structure: Mapping[str, Any]) -> ConfigDict:
     """Returns a copy of the config with other values of some of the `STRUCTURAL` options.
 
@@ -124,15 +140,18 @@ def check_config(config: ConfigDict) -> None:
       InputError: an option is missing or unknown, or has a value that makes no sense.
     """
     _check_names(config)
-    for name, check in CHECKS.items():
+    CHECKS["feature_files"].require("config.feature_files", config.feature_files)
+    checks = checks_with(tuple(feature_files(config)))
+    for name, check in checks.items():
         check.require(f"config.{name}", at(config, name))
     sources, protocol = parse_sources(config.corpora), config.protocol
     enough = len(sources) > 1 or not PROTOCOLS[protocol].across
     _expect("corpora", config.corpora, enough, f"two or more, such as 'emodb:emodb.zip', for the protocol {protocol}")
-    _check_grid(config)
+    _check_grid(config, checks)
     _check_search(config)
     _check_listed(config)
     _check_streams(config)
+    _check_feature_files(config)
     _check_corruptions(config)
     _check_imbalance(config)
     width, heads = config.model.width, config.model.heads
@@ -155,13 +174,13 @@ def _check_names(config: ConfigDict) -> None:
             raise InputError(f"config.{name} is missing, expected all options of sejax.config.default_config")
 
 
-def _check_grid(config: ConfigDict) -> None:
+def _check_grid(config: ConfigDict, checks: Mapping[str, Check]) -> None:
     """Checks the values that the grid varies."""
     for name in (*STACKED, *STRUCTURAL):
         values = at(config.grid, name)
         TUPLE.require(f"config.grid.{name}", values)
         for value in values:
-            CHECKS[name].require(f"a value of config.grid.{name}", value)
+            checks[name].require(f"a value of config.grid.{name}", value)
         if len({single(value) if is_number(value) else value for value in values}) < len(values):
             same = "" if len(set(values)) < len(values) else " (in float32 some are equal)"
             raise InputError(f"config.grid.{name} is {shown(values)}, expected each value once{same}")
@@ -211,13 +230,13 @@ def _check_search(config: ConfigDict) -> None:
 
 def _check_streams(config: ConfigDict) -> None:
     """Checks the streams together with the options that depend on them."""
-    streams, encoder = config.streams, config.model.encoder
-    encoded = [stream for stream in streams if encoder[stream] != "none"]
+    streams = config.streams
+    encoded = [stream for stream in streams if encoder_of(config, stream) != "none"]
     _expect("model.statistics", False, bool(encoded or config.model.statistics), "True if no stream has an encoder")
     guided = config.model.guided
     guidable = guided in encoded and len(encoded) > 1
     _expect("model.guided", guided, not guided or guidable, "an encoded stream beside at least one other")
-    if any(encoder[stream] == "finetune" for stream in streams):
+    if any(encoder_of(config, stream) == "finetune" for stream in streams):
         expected = "train if a model is fine-tuned: raw audio is not normalised"
         _expect("normalisation", config.normalisation, config.normalisation == "train", expected)
     for feature in ACOUSTIC:
@@ -231,6 +250,22 @@ def _check_streams(config: ConfigDict) -> None:
         )
 
 
+def _check_feature_files(config: ConfigDict) -> None:
+    """Checks that the feature files are read, and that they have all that is read of a stream."""
+    files = feature_files(config)
+    read = {*config.streams, *(name for streams in config.grid.streams for name in streams)}
+    of_baselines = {name.removesuffix(BASELINE) for name in config.baselines}
+    for name in files:
+        expected = f"{name} among config.streams, or {name}{BASELINE} among config.baselines"
+        _expect("feature_files", config.feature_files, name in read | of_baselines, expected)
+    if own := [name for name in config.streams if name in files]:
+        only = f"with the stream {own[0]}: the vectors of a feature file are of the original recordings"
+        _expect("speeds", config.speeds, len(config.speeds) == 1, f"(1.0,) {only}")
+        _expect("corruptions", config.corruptions, not config.corruptions, f"() {only}")
+        expected = f"True with the stream {own[0]}: the vectors of a feature file are statistics"
+        _expect("model.statistics", config.model.statistics, config.model.statistics, expected)
+
+
 def _check_corruptions(config: ConfigDict) -> None:
     """Checks the corruptions, and whether runs draw from them."""
     parse_all(config.corruptions)
@@ -239,7 +274,7 @@ def _check_corruptions(config: ConfigDict) -> None:
     value = at(config, name)
     expected = "a share above 0 with config.corruptions, and 0 without"
     _expect(name, value, (max(shares) > 0) == bool(config.corruptions), expected)
-    tuned = any(config.model.encoder[stream] == "finetune" for stream in config.streams)
+    tuned = any(encoder_of(config, stream) == "finetune" for stream in config.streams)
     expected = "one share for all runs: those of a seed share the batches of a fine-tuned model"
     _expect(name, value, len(set(shares)) == 1 or not tuned, expected)
     for option in ("augment.noise", "augment.gain"):
@@ -258,7 +293,7 @@ def _check_imbalance(config: ConfigDict) -> None:
         name, default_alone = _place_of(config, option), set(values_of(config, option)) == {default}
         _expect(name, at(config, name), there or default_alone, f"{default:g} without config.{to} = {needed}")
     most = max(values_of(config, CLASS_TEMPERATURE))
-    tuned = any(config.model.encoder[stream] == "finetune" for stream in config.streams)
+    tuned = any(encoder_of(config, stream) == "finetune" for stream in config.streams)
     expected = "1 with a fine-tuned model: the folds share its batches, and have different classes to balance"
     _expect(CLASS_TEMPERATURE, most, most == 1 or not tuned, expected)
 

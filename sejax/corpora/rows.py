@@ -67,7 +67,7 @@ def read_rows(
     """
     records = read_cells(path)
     header = [clean(name) for name in next(records, ("", []))[1]]
-    _check_header(header, columns, required, families, path)
+    check_header(header, columns, required, families, path)
     for where, cells in records:
         if not any(trim(cell) for cell in cells):
             continue
@@ -109,13 +109,14 @@ def _read_text(path: str) -> str:
         ) from error
 
 
-def _check_header(
+def check_header(
     header: Sequence[str],
     columns: Sequence[str] | None,
     required: Sequence[str],
     families: tuple[str, ...],
     path: str,
 ) -> None:
+    """Refuses the header of a CSV file; arguments as for `read_rows`."""
     where = f"{path}, line 1"
     if not any(header):
         raise InputError(f"{where}: has no names of columns, expected {', '.join(required)} and others")

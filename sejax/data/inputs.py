@@ -13,12 +13,15 @@ from sejax.features.registry import FEATURES
 from sejax.features.settings import Setting
 from sejax.pretrained.base import Backbone
 
+VECTORS = "vectors"
+"""What a stream reads that is of a feature file: it cannot be made from audio."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
     """One stream of a model."""
 
-    feature: str  # a key of `sejax.data.compute.CONTENTS`
+    feature: str  # a key of `sejax.data.compute.CONTENTS`, or `VECTORS`
     settings: Mapping[str, Setting]  # complete
     limit: int | None  # frames that are kept, from the first; None: all
     dtype: str  # of the frames that the model reads
@@ -55,7 +58,7 @@ class Input:
             states = size // (2 * backbone.hidden)
             kinds = ["mean"] * backbone.hidden + ["deviation"] * backbone.hidden
             return kinds if states == 1 else [f"layer {state}" for state in range(states) for _ in kinds]
-        named = FEATURES[self.feature].groups
+        named = None if self.feature == VECTORS else FEATURES[self.feature].groups
         return ["statistics"] * size if named is None else list(named(self.settings))
 
     @staticmethod

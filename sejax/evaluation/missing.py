@@ -14,7 +14,6 @@ from sejax.protocols.folds import Fold
 
 def training_gaps(
     runs: Sequence[RunKey],
-    *,
     folds: Sequence[Fold],
     outcome: Outcome,
     epochs: int,

@@ -1,7 +1,6 @@
 """The results of a study, from the arrays of its programs: the predictions and the tree of metrics.json."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -163,11 +162,7 @@ def compute_metrics(
     choice = choose_settings(runs, outcome.best_score) if nested else {}
     chosen_in = {folds[fold].name: setting.name for fold, setting in choice.items()}
     predictions = with_chosen(predictions, chosen_in)
-    votes = {
-        u.id: np.array([u.distribution.get(name, 0.0) for name in corpus.classes])
-        for u in corpus.utterances
-        if u.distribution is not None
-    }
+    votes = _votes_of(corpus)
     cells = score_test_sets(predictions.of("test"), folds, corpus, n_bootstrap=n_bootstrap)
     # The folds within a corpus are the diagonal of a matrix; all other numbers are of the corpora that are new.
     within = [fold.name for fold in folds if fold.within]
@@ -182,19 +177,10 @@ def compute_metrics(
     # Without classes there is nothing to look up and no majority.
     lookup = class_mean_lookup(predictions, label, vad, folds, n_bootstrap=n_bootstrap) if corpus.classes else {}
     majority = majority_class(predictions, label, folds, n_bootstrap=n_bootstrap) if corpus.classes else {}
-    runs_of = {CHOSEN: [run for run in runs if chosen_in.get(folds[run.fold].name) == run.setting.name]}
-    for run in runs:
-        runs_of.setdefault(run.setting.name, []).append(run)
+    runs_of = _runs_of_rows(runs, folds, chosen_in)
     ensembles = _ensembles(predictions, runs, n_bootstrap)
     history = list(history)
-    gaps_of = partial(
-        training_gaps,
-        folds=folds,
-        outcome=outcome,
-        epochs=epochs,
-        diverged=diverged_epochs(history),
-        unselected=unselected_runs(history),
-    )
+    lost = diverged_epochs(history), unselected_runs(history)
     scores = _selection_scores(history, runs, outcome, {run.number for run in runs_of[CHOSEN]})
     settings, machines = [], []
     for entry in summarise(predictions, n_bootstrap=n_bootstrap):
@@ -212,12 +198,11 @@ def compute_metrics(
             continue
         own = runs_of[name]
         setting = {"name": name, "values": _common_values([run.setting for run in own]), **scored}
-        gaps = gaps_of(own) | prediction_gaps(own, folds, learnable, predictions, entry)
+        gaps = training_gaps(own, folds, outcome, epochs, *lost)
+        gaps |= prediction_gaps(own, folds, learnable, predictions, entry)
         settings.append(setting | ensembles.get(name, {}) | {key: value for key, value in gaps.items() if value})
     if choice:
-        possible = {setting.name for setting in comparable_settings([own[0].setting for own in runs_of.values()])}
-        others = {setting["name"]: setting["metrics"] for setting in settings if setting["name"] in possible}
-        settings[0][CHOICE] = {"folds": chosen_in, "hindsight": cost_of_choice(settings[0]["metrics"], others)}
+        settings[0][CHOICE] = {"folds": chosen_in, "hindsight": _hindsight(settings, runs_of)}
     settings, machines = (
         _with_genders(with_parts(entries, predictions, scores), predictions, corpus) for entries in (settings, machines)
     )
@@ -229,6 +214,32 @@ def compute_metrics(
         "baselines": {"majority": majority, **{name: found for name, found in further.items() if found}},
         "audit": dict(audit),
     }
+
+
+def _votes_of(corpus: Corpus) -> Votes:
+    """Returns the shares of the raters' votes for the classes, by the utterance's id."""
+    return {
+        u.id: np.array([u.distribution.get(name, 0.0) for name in corpus.classes])
+        for u in corpus.utterances
+        if u.distribution is not None
+    }
+
+
+def _runs_of_rows(
+    runs: Sequence[RunKey], folds: Sequence[Fold], chosen_in: Mapping[str, str]
+) -> dict[str, list[RunKey]]:
+    """Returns the runs of each row of the table: those that the folds chose, and those of each setting."""
+    runs_of = {CHOSEN: [run for run in runs if chosen_in.get(folds[run.fold].name) == run.setting.name]}
+    for run in runs:
+        runs_of.setdefault(run.setting.name, []).append(run)
+    return runs_of
+
+
+def _hindsight(settings: Sequence[Mapping[str, Any]], runs_of: Mapping[str, Sequence[RunKey]]) -> dict[str, Any]:
+    """Returns `cost_of_choice` of the first row, `chosen`, beside the settings that could be chosen."""
+    possible = {setting.name for setting in comparable_settings([own[0].setting for own in runs_of.values()])}
+    others = {setting["name"]: setting["metrics"] for setting in settings if setting["name"] in possible}
+    return cost_of_choice(settings[0]["metrics"], others)
 
 
 def _common_values(settings: Sequence[Setting]) -> dict[str, Any]:

@@ -1,81 +1,71 @@
-"""Pitch, voicing, loudness and the coarse shape of the spectrum, frame by frame (librosa)."""
+"""Pitch, voicing, loudness and the coarse shape of the spectrum, frame by frame."""
 
-import math
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float32
 
 from sejax.corpora.schema import SAMPLING_RATE
+from sejax.features.pitch import interpolated, track_pitch
 from sejax.features.settings import Settings
+from sejax.features.spectrum import (
+    FLOOR,
+    HERTZ,
+    decibel,
+    distribution,
+    flux,
+    power_spectrum,
+    rolloff,
+    zero_crossing_rate,
+)
 from sejax.features.statistics import RHYTHM, functional_names, voiced_functionals
 
 PROSODY_NAMES = (
     "pitch",  # semitones above 55 Hz, interpolated over unvoiced frames
-    "voicing",  # probability
+    "voicing",  # share of the power that is periodic
     "voiced",  # 0 or 1
     "level",  # decibel above an RMS amplitude of 0.001
-    "flatness",  # log10
-    "centroid",  # this and the next two as a share of the Nyquist frequency
+    "flatness",  # log10 of the power's geometric mean against the arithmetic one
+    "centroid",  # this and the next two as shares of half the sampling rate
     "rolloff",
     "bandwidth",
     "zero_crossing_rate",
     "flux",
     *(f"contrast_{band}" for band in range(6)),  # decibel, peaks above valleys
 )
-
-_RESOLUTION = 0.25  # of the pitch, in semitones
-_OCTAVES_PER_SECOND = 35.92  # by which the pitch moves at most; librosa's default
+_OCTAVES = (0, 200, 400, 800, 1600, 3200, SAMPLING_RATE)  # Hz, edges of the bands of the contrast
 
 
 def prosody(
-    samples: Float32[np.ndarray, " samples"],
-    *,
-    fmin: int = 60,
-    fmax: int = 600,
-    win_length: int = 1024,
-    hop_length: int = 160,
+    samples: Float32[np.ndarray, " samples"], *, fmin: int = 60, fmax: int = 600, hop_length: int = 160
 ) -> Float32[np.ndarray, "frames 16"]:
     """Computes the tracks of `PROSODY_NAMES` of samples at 16 kHz, in frames centred every `hop_length` samples.
 
-    Pitch is probabilistic YIN (Mauch & Dixon, 2014) at a quarter of a semitone. The spectral tracks are those of
-    librosa with windows of 400 samples.
+    Pitch and voicing are those of `track_pitch`. Centroid, bandwidth (the deviation) and roll-off (85 %) are of the
+    power.
 
     Args:
       samples: Signal at 16 kHz.
       fmin: Lowest pitch that is searched, in hertz.
       fmax: Highest pitch that is searched, in hertz.
-      win_length: Length of the window of the pitch, in samples.
       hop_length: Distance between frames, in samples.
     """
-    import librosa
-
-    pitch, voiced, voicing = librosa.pyin(
-        samples,
-        fmin=fmin,
-        fmax=fmax,
-        sr=SAMPLING_RATE,
-        frame_length=win_length,
-        hop_length=hop_length,
-        # Coarser than librosa's defaults and four times faster; finer steps do not change the statistics.
-        resolution=_RESOLUTION,
-        n_thresholds=40,
-        max_transition_rate=_OCTAVES_PER_SECOND,
-    )
-    spectrum = np.abs(librosa.stft(samples, n_fft=1024, win_length=400, hop_length=hop_length))
-    shape = {"S": spectrum, "sr": SAMPLING_RATE}
-    nyquist = SAMPLING_RATE / 2
+    pitch = track_pitch(samples, fmin=fmin, fmax=fmax, hop_length=hop_length)
+    power = power_spectrum(samples, hop_length)
+    shape = distribution(power)
+    nyquist = SAMPLING_RATE / 2000
     tracks = [
-        _interpolated(12 * np.log2(pitch / 55.0)),
-        voicing,
-        voiced.astype(np.float32),
-        20 * np.log10(np.maximum(librosa.feature.rms(S=spectrum, frame_length=1024)[0], 1e-5) / 1e-3),
-        np.log10(librosa.feature.spectral_flatness(S=spectrum)[0] + 1e-8),
-        librosa.feature.spectral_centroid(**shape)[0] / nyquist,
-        librosa.feature.spectral_rolloff(**shape)[0] / nyquist,
-        librosa.feature.spectral_bandwidth(**shape)[0] / nyquist,
-        librosa.feature.zero_crossing_rate(samples, frame_length=400, hop_length=hop_length)[0],
-        _flux(spectrum),
-        *librosa.feature.spectral_contrast(**shape, n_bands=5),
+        interpolated(12 * np.log2(pitch.hertz / 55.0)),
+        pitch.periodicity,
+        pitch.voiced,
+        decibel(power.sum(axis=1)) + 60,
+        np.log10(power + FLOOR).mean(axis=1) - np.log10(power.mean(axis=1) + FLOOR),
+        shape.centroid / nyquist,
+        rolloff(power, 0.85) / nyquist,
+        shape.deviation / nyquist,
+        zero_crossing_rate(samples, hop_length),
+        flux(power),
+        *_contrast(power).T,
     ]
     return np.stack(tracks, axis=1).astype(np.float32)
 
@@ -98,41 +88,15 @@ def statistic_groups(settings: Settings) -> list[str]:
     return [*groups, *groups, *["rhythm"] * RHYTHM]  # of all frames, and of the voiced ones
 
 
-def check(settings: Settings) -> dict[str, str]:
-    """Returns what is expected of settings that do not fit together: librosa's conditions for `pyin`."""
-    fmin, fmax, window, hop = (int(settings[name]) for name in ("fmin", "fmax", "win_length", "hop_length"))
-    if fmax > SAMPLING_RATE // 2:
-        return {"fmax": f"at most half the sampling rate ({SAMPLING_RATE // 2} Hz)"}
-    if fmin >= fmax:
-        return {"fmin": f"below fmax ({fmax} Hz)"}
-    if window % 2 or SAMPLING_RATE / fmin >= window - 1:
-        least = SAMPLING_RATE // fmin + 2
-        return {"win_length": f"an even number from {least + least % 2}, a period of fmin ({fmin} Hz)"}
-    step = max(round(_OCTAVES_PER_SECOND * 12 * hop / SAMPLING_RATE), _RESOLUTION)  # semitones
-    if step > math.floor(12 / _RESOLUTION * math.log2(fmax / fmin)) * _RESOLUTION:
-        return {"hop_length": f"a smaller one: the pitch moves by {step:g} semitones within it, fmin to fmax is less"}
-    return {}
+def _contrast(power: Float32[np.ndarray, "frames bins"]) -> Float32[np.ndarray, "frames 6"]:
+    """Returns by how much the greatest 2 % of the bins of an octave are above the smallest 2 %, in dB.
 
-
-def identity(settings: Settings) -> Settings:
-    """Returns what tells stored features apart.
-
-    Rhythm is in seconds at every hop. It used to be at the default hop alone, so that features stored then are still
-    valid there, and nowhere else.
+    Spectral contrast is of D. Jiang et al., "Music type classification by spectral contrast feature", ICME 2002.
     """
-    return settings if settings["hop_length"] == 160 else {**settings, "rhythm": "seconds"}
-
-
-def _interpolated(track: np.ndarray) -> np.ndarray:
-    """Returns the track with NaN interpolated linearly between the nearest numbers; 0 where there is none."""
-    known = np.isfinite(track)
-    if not known.any():
-        return np.zeros_like(track)
-    frame = np.arange(len(track))
-    return np.interp(frame, frame[known], track[known])
-
-
-def _flux(spectrum: np.ndarray) -> np.ndarray:
-    """Returns the distance between consecutive magnitude spectra, relative to the loudest frame's magnitude."""
-    change = np.sqrt((np.diff(spectrum, axis=1, prepend=spectrum[:, :1]) ** 2).sum(axis=0))
-    return change / max(spectrum.sum(axis=0).max(), 1e-10)
+    level = decibel(power)
+    bands = []
+    for low, high in pairwise(_OCTAVES):
+        inside = np.sort(level[:, (low <= HERTZ) & (high > HERTZ)], axis=1)
+        count = max(1, round(0.02 * inside.shape[1]))
+        bands.append(inside[:, -count:].mean(axis=1) - inside[:, :count].mean(axis=1))
+    return np.stack(bands, axis=1)

@@ -9,7 +9,8 @@ from jaxtyping import Float32, Num
 from numpy.typing import DTypeLike
 
 from sejax.errors import InputError
-from sejax.features import acoustic, audio, opensmile_sets, prosody, stf
+from sejax.features import acoustic, audio, auditory, opensmile_sets, prosody, spectrum, stf, voice
+from sejax.features.pitch import check_pitch
 from sejax.features.settings import Setting, Settings, complete_settings
 from sejax.features.statistics import functional_names, functionals
 
@@ -106,9 +107,24 @@ FEATURES: Mapping[str, Feature] = {
         prosody.prosody,
         lambda _: len(prosody.PROSODY_NAMES),
         summarise=prosody.summarise,
-        check=prosody.check,
-        identity=prosody.identity,
+        window=lambda _: spectrum.WINDOW,
+        check=check_pitch,
         groups=prosody.statistic_groups,
+    ),
+    "voice": Feature(
+        voice.voice,
+        lambda _: len(voice.VOICE_NAMES),
+        summarise=voice.summarise,
+        window=lambda _: spectrum.WINDOW,
+        check=check_pitch,
+        groups=voice.statistic_groups,
+    ),
+    "auditory": Feature(
+        auditory.auditory,
+        lambda _: len(auditory.AUDITORY_NAMES),
+        summarise=auditory.summarise,
+        window=lambda _: spectrum.WINDOW,
+        groups=auditory.statistic_groups,
     ),
     "egemaps": _opensmile(opensmile_sets.egemaps, opensmile_sets.SIZES["eGeMAPSv02"]),
     "compare": _opensmile(opensmile_sets.compare, opensmile_sets.SIZES["ComParE_2016"]),

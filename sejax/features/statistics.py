@@ -53,27 +53,39 @@ def functional_names(tracks: Sequence[str]) -> list[tuple[str, str]]:
 def voiced_functionals(
     frames: Float32[np.ndarray, "frames feature"], voiced: Bool[np.ndarray, " frames"], *, hop_length: int
 ) -> Float32[np.ndarray, " statistic"]:
-    """Computes `functionals` of all frames, then of the voiced frames alone, then the rhythm of voicing.
-
-    The rhythm has `RHYTHM` numbers: the duration in seconds, the share of voiced frames, voiced stretches per second,
-    and the mean, deviation and greatest length of a stretch in seconds.
+    """Computes `functionals` of all frames, then of the voiced frames alone, then the `rhythm` of voicing.
 
     Args:
       frames: Tracks of one utterance.
       voiced: Which frames are voiced.
       hop_length: Distance between frames, in samples at 16 kHz.
     """
+    spoken = frames[voiced] if voiced.sum() > 3 else frames
+    return np.concatenate([functionals(frames), functionals(spoken), rhythm(voiced, hop_length=hop_length)])
+
+
+def rhythm(voiced: Bool[np.ndarray, " frames"], *, hop_length: int) -> Float32[np.ndarray, " 6"]:
+    """Computes the rhythm of voicing.
+
+    Its six numbers are the duration in seconds, the share of voiced frames, voiced stretches per second, and the mean,
+    deviation and greatest length of a stretch in seconds.
+
+    Args:
+      voiced: Which frames are voiced.
+      hop_length: Distance between frames, in samples at 16 kHz.
+    """
     frames_per_second = SAMPLING_RATE / hop_length
     edges = np.flatnonzero(np.diff(np.concatenate([[0], voiced.astype(np.int8), [0]])))
     stretches = (edges[1::2] - edges[::2]) / frames_per_second if len(edges) else np.zeros(1)
-    seconds = len(frames) / frames_per_second
-    rhythm = [
-        seconds,
-        voiced.mean(),
-        len(edges) / 2 / seconds,
-        stretches.mean(),
-        stretches.std(),
-        stretches.max(),
-    ]
-    spoken = frames[voiced] if voiced.sum() > 3 else frames
-    return np.concatenate([functionals(frames), functionals(spoken), np.array(rhythm, np.float32)])
+    seconds = len(voiced) / frames_per_second
+    return np.array(
+        [
+            seconds,
+            voiced.mean(),
+            len(edges) / 2 / seconds,
+            stretches.mean(),
+            stretches.std(),
+            stretches.max(),
+        ],
+        np.float32,
+    )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sejax.data.inputs import Input
+from sejax.data.inputs import VECTORS, Input
 from sejax.errors import InputError
 from sejax.evaluation.nested import CHOICE
 from sejax.evaluation.selection import comparable_scores
@@ -62,6 +62,7 @@ def export_bundle(
     if folder.is_dir() and any(folder.iterdir()):
         read_description(folder)
     found, source = _read_program(workdir, chosen["name"])
+    _require_audio(found.inputs, chosen["name"], workdir)
     places = _places(found.runs, runs, chosen["name"], workdir)
     found = found.select(places)
     with atomic_folder(folder) as partial:
@@ -128,6 +129,16 @@ def _read_program(workdir: str, setting: str) -> tuple[Trained, dict[str, Any]]:
         f"{workdir}: has no trained runs of the setting {setting!r} in {trained.TRAINED}, expected what a study writes "
         "at its end; one of an older sejax writes it with --mode evaluate"
     )
+
+
+def _require_audio(inputs: Mapping[str, Input], setting: str, workdir: str) -> None:
+    """Refuses a model of which a stream cannot be made from audio."""
+    own = [name for name, given in inputs.items() if given.feature == VECTORS]
+    if own:
+        raise InputError(
+            f"{workdir}: the setting {setting!r} reads {', '.join(own)} from a feature file, which has no vector of a "
+            "new recording, expected a setting whose streams are all made from audio"
+        )
 
 
 def _places(runs: Sequence[TrainedRun], names: Sequence[str], setting: str, workdir: str) -> list[int]:

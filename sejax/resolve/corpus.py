@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from sejax.config import at
+from sejax.config import at, feature_files
 from sejax.corpora.join import read_corpora
 from sejax.corpora.read import CORPORA, read_corpus
 from sejax.corpora.schema import Corpus
+from sejax.data.feature_files import FeatureFile, read_feature_file
 from sejax.data.prepare import Prepared, prepare
 from sejax.errors import InputError
 from sejax.features.corrupt import parse_all
@@ -40,17 +42,23 @@ def prepare_corpus(
     config: ConfigDict, streams: Sequence[str], check_corpus: Callable[[Corpus], None] | None
 ) -> Prepared:
     """Reads the corpus and its features, which are computed if the cache lacks them: of streams and of baselines."""
-    features = {name: feature_of(config, name) for name in streams}
-    settings = {name: settings_of(config, name) for name in streams}
-    for name in config.baselines:
+    corpus, files = read_vectors(config, corpus_of(config, check_corpus))
+    own = {name: files[name] for name in streams if name in files}
+    own |= {name: files[stream_of(name)] for name in config.baselines if stream_of(name) in files}
+    computed = [name for name in streams if name not in own]
+    originals = [name for name in config.baselines if name not in own]
+    features = {name: feature_of(config, name) for name in computed}
+    settings = {name: settings_of(config, name) for name in computed}
+    for name in originals:
         stream = stream_of(name)
         pretrained = stream in config.features.ssl
         features[name] = "ssl" if pretrained else stream
         settings[name] = pooled_settings(config, stream) if pretrained else dict(config.features[stream])
     return prepare(
-        corpus_of(config, check_corpus),
-        streams=streams,
-        originals=config.baselines,
+        corpus,
+        streams=computed,
+        originals=originals,
+        vectors=own,
         features=features,
         settings=settings,
         speeds=config.speeds,
@@ -78,6 +86,21 @@ def corpus_of(config: ConfigDict, check_corpus: Callable[[Corpus], None] | None)
     if check_corpus:
         check_corpus(corpus)
     return corpus
+
+
+def read_vectors(config: ConfigDict, corpus: Corpus) -> tuple[Corpus, dict[str, FeatureFile]]:
+    """Reads the feature files of a config, and returns them by stream, behind the corpus with notes about them.
+
+    Those utterances may lack a vector whose audio may still prove unusable.
+
+    Raises:
+      InputError: a file cannot be read, or lacks more utterances.
+    """
+    files = {name: read_feature_file(os.path.expanduser(path)) for name, path in feature_files(config).items()}
+    for file in files.values():
+        file.require(corpus, config.max_bad_fraction)
+    notes = tuple(note for file in files.values() if (note := file.note(corpus)))
+    return replace(corpus, notes=(*corpus.notes, *notes)), files
 
 
 def _require_votes(config: ConfigDict, corpus: Corpus) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from sejax.config import encoder_of
 from sejax.corpora.schema import SAMPLING_RATE, Corpus
 from sejax.data.buckets import assemble, label_targets
 from sejax.data.order import Shuffle, prediction_rows
@@ -49,7 +50,7 @@ def assemble_data(
         target = np.zeros((len(target), 1), target.dtype)
     return assemble(
         {name: read_layer(features[name], config, checkpoints, name) for name in config.streams},
-        encoded=[name for name in config.streams if config.model.encoder[name] != "none"],
+        encoded=[name for name in config.streams if encoder_of(config, name) != "none"],
         target=target,
         vad=vad,
         n_buckets=config.buckets,

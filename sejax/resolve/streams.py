@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from sejax.config import encoder_of, feature_files
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.data.buckets import frame_limit
-from sejax.data.inputs import Input
+from sejax.data.inputs import VECTORS, Input
 from sejax.data.types import Stream
 from sejax.errors import InputError
 from sejax.features.extract import Contents
@@ -42,10 +43,15 @@ def _find_checkpoint(options: ConfigDict, stream: str) -> Pretrained:
 
 
 def feature_of(config: ConfigDict, stream: str) -> str:
-    """Returns the stored feature of a stream: an acoustic one, hidden states ("ssl") or the audio itself ("raw")."""
+    """Returns the stored feature of a stream: an acoustic one, hidden states ("ssl") or the audio itself ("raw").
+
+    That of a stream of a feature file is `VECTORS`.
+    """
+    if stream in feature_files(config):
+        return VECTORS
     if stream not in config.features.ssl:
         return stream
-    return "raw" if config.model.encoder[stream] == "finetune" else "ssl"
+    return "raw" if encoder_of(config, stream) == "finetune" else "ssl"
 
 
 def settings_of(config: ConfigDict, stream: str) -> dict[str, Any]:
@@ -53,7 +59,7 @@ def settings_of(config: ConfigDict, stream: str) -> dict[str, Any]:
     feature = feature_of(config, stream)
     if feature == "raw":
         return {}
-    if feature == "ssl" and config.model.encoder[stream] == "none":
+    if feature == "ssl" and encoder_of(config, stream) == "none":
         return pooled_settings(config, stream)
     if feature == "ssl":
         return {**config.features.ssl[stream], "pooled": False}
@@ -70,9 +76,10 @@ def pooled_settings(config: ConfigDict, stream: str) -> dict[str, Any]:
 
 def hop_length(config: ConfigDict, checkpoints: Mapping[str, Pretrained], stream: str) -> int:
     """Returns the samples from one stored frame of a stream to the next; 1 for statistics alone, which have none."""
+    feature = feature_of(config, stream)
     if stream not in checkpoints:
-        return config.features[stream].get("hop_length", 1)
-    return 1 if feature_of(config, stream) == "raw" else checkpoints[stream].backbone.hop_length
+        return 1 if feature == VECTORS else config.features[stream].get("hop_length", 1)
+    return 1 if feature == "raw" else checkpoints[stream].backbone.hop_length
 
 
 def stream_spec(config: ConfigDict, checkpoints: Mapping[str, Pretrained], stream: str) -> StreamSpec:
@@ -81,7 +88,7 @@ def stream_spec(config: ConfigDict, checkpoints: Mapping[str, Pretrained], strea
     Raises:
       InputError: the pretrained model does not have the layers that the config names.
     """
-    encoder, layers, stride = config.model.encoder[stream], config.model.layers, config.model.stride
+    encoder, layers, stride = encoder_of(config, stream), config.model.layers, config.model.stride
     if stream not in checkpoints:
         return StreamSpec(stream, encoder, layers, stride)
     checkpoint = checkpoints[stream]
@@ -115,7 +122,7 @@ def read_layer(stream: Stream, config: ConfigDict, checkpoints: Mapping[str, Pre
 
 def _statistics_read(config: ConfigDict, checkpoints: Mapping[str, Pretrained], name: str) -> tuple[int, int] | None:
     """Returns the place of the statistics of the one hidden state that a stream reads; None where it reads all."""
-    if name not in checkpoints or config.model.encoder[name] != "none":
+    if name not in checkpoints or encoder_of(config, name) != "none":
         return None
     backbone = checkpoints[name].backbone
     state = backbone.state(config.features.ssl[name].layers)
@@ -126,14 +133,18 @@ def _statistics_read(config: ConfigDict, checkpoints: Mapping[str, Pretrained], 
 def inputs_of(
     config: ConfigDict, contents: Mapping[str, Contents], checkpoints: Mapping[str, Pretrained]
 ) -> dict[str, Input]:
-    """Returns how each stream of a structure is made from audio."""
-    return {
-        name: Input(
-            feature=contents[name].feature,
-            settings=contents[name].settings,
+    """Returns how each stream of a structure is made; those of feature files have no contents."""
+    inputs = {}
+    for name in config.streams:
+        if name not in contents:
+            inputs[name] = Input(feature=VECTORS, settings={}, limit=None, dtype="float32")
+            continue
+        given = contents[name]
+        inputs[name] = Input(
+            feature=given.feature,
+            settings=given.settings,
             limit=frame_limit(config.max_seconds, hop_length(config, checkpoints, name) / SAMPLING_RATE),
-            dtype=config.frames_dtype if contents[name].dtype == np.float32 else np.dtype(contents[name].dtype).name,
+            dtype=config.frames_dtype if given.dtype == np.float32 else np.dtype(given.dtype).name,
             statistics=_statistics_read(config, checkpoints, name),
         )
-        for name in config.streams
-    }
+    return inputs

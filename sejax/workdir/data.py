@@ -36,6 +36,7 @@ _COLUMNS: Mapping[str, Callable[[Utterance], str]] = {
 }
 """Everything about an utterance that changes what a run learns or how it is scored, but for its audio."""
 AUDIO = "audio"  # the last column: the digest of the decoded samples
+VECTORS = "vectors"  # of config.json: digests of what streams have of feature files, if there are any
 FOLDERS = "folders"  # beside the digests of columns: of the folders that corruptions draw from, if there are any
 
 Row = Mapping[str, str]
@@ -56,11 +57,14 @@ def _table(corpus: Corpus) -> list[dict[str, str]]:
     return [{name: of(u) for name, of in _COLUMNS.items()} for u in corpus.utterances]
 
 
-def identity(corpus: Corpus, rows: Sequence[Row], folders: Mapping[str, str]) -> dict[str, Any]:
+def identity(
+    corpus: Corpus, rows: Sequence[Row], folders: Mapping[str, str], vectors: Mapping[str, str]
+) -> dict[str, Any]:
     """Returns what config.json holds of the data: counts, classes in order, VAD scale, a digest of each column.
 
     Args:
       folders: digests of the folders that corruptions draw from.
+      vectors: digests of the vectors that streams have of feature files.
     """
     columns = {name: _digest([row[name] for row in rows]) for name in (*_COLUMNS, AUDIO)}
     return {
@@ -68,6 +72,7 @@ def identity(corpus: Corpus, rows: Sequence[Row], folders: Mapping[str, str]) ->
         "classes": list(corpus.classes),
         "vad_scale": list(corpus.vad_scale),
         "digests": columns | ({FOLDERS: _digest(folders)} if folders else {}),
+        **({VECTORS: dict(vectors)} if vectors else {}),
     }
 
 
@@ -120,6 +125,8 @@ def changes(workdir: str, begun: Mapping[str, Any], here: Mapping[str, Any], row
         ]
     if here["digests"].get(FOLDERS) != digests.get(FOLDERS):
         found.append("the files that corruptions draw from")
+    if here.get(VECTORS) != begun.get(VECTORS):
+        found.append(f"the vectors of {', '.join(here.get(VECTORS, ()))} (config.feature_files)")
     if not found and here["utterances"] != begun.get("utterances"):
         found = [f"{count(here['utterances'], 'utterance')} (config.json names {_words(begun.get('utterances'))})"]
     return found

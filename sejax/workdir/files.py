@@ -149,7 +149,7 @@ def claim_workdir(workdir: str, options: Mapping[str, Any], study: Study) -> Non
     """
     checkpoints = {stream: checkpoint.digest for stream, checkpoint in study.checkpoints.items()}
     rows = data.rows_of(study.corpus, study.audio_digests)
-    identity = data.identity(study.corpus, rows, study.noise_folders)
+    identity = data.identity(study.corpus, rows, study.noise_folders, study.vectors)
     begun = _read_config(workdir)
     if begun:
         _check_options(workdir, options, begun)
@@ -343,7 +343,8 @@ def write_results(
     write_runs(workdir, study, outcome.best_epoch, final)
     if any(of_run.mixing_scores for of_run in tested.values()):
         write_layer_weights(workdir, study, tested)
-    identity = data.identity(study.corpus, data.rows_of(study.corpus, study.audio_digests), study.noise_folders)
+    rows = data.rows_of(study.corpus, study.audio_digests)
+    identity = data.identity(study.corpus, rows, study.noise_folders, study.vectors)
     metrics = compute_metrics(
         predictions,
         study.runs,

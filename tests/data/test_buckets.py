@@ -204,7 +204,7 @@ def test_scales_are_those_of_what_is_stored():
     assert np.abs(stored.std(axis=0) / exact.std(axis=0) - 1).min() > 0.01
 
 
-@pytest.mark.parametrize("feature", ["mfcc", "mel", "stf", "prosody"])
+@pytest.mark.parametrize("feature", ["mfcc", "mel", "stf", "prosody", "voice", "auditory"])
 def test_float16_rounds_features_by_a_small_part_of_their_deviation(feature):
     """Syllables and silence. On EmoDB the largest error is 0.015 deviations, the root of the mean square 0.0013."""
     rng = np.random.default_rng(0)

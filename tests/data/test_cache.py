@@ -264,7 +264,7 @@ NAMES_OF_DATASETS = [
     ("mel", {}, 1.0, "pinned_mel_270ea235ce3a0473"),
     ("mfcc", {"n_mfcc": 13}, 1.0, "pinned_mfcc_e97095c26fe98f0a"),
     ("stf", {}, 0.9, "pinned_stf_811048495bba36ff"),
-    ("prosody", {}, 1.0, "pinned_prosody_5b72c54d130a2bfa"),
+    ("prosody", {}, 1.0, "pinned_prosody_dc4e4ec91afd4192"),
     ("raw", {}, 1.0, "pinned_raw_f505377ebf6f0b84"),
     ("ssl", {"model": str(GOLDEN / "ssl" / "hubert-base"), "layers": "1"}, 1.0, "pinned_ssl_12b84e75b8d948d3"),
 ]
@@ -305,13 +305,6 @@ def test_caches_of_older_revisions_are_found(
     info.write_text(info.read_text().replace("{SHARD_INDEX}", "{SHARD_X_OF_Y}"))
     monkeypatch.setattr(builder, "compute", None)
     assert len(build(corpus, tmp_path / "cache", made_of=described, speed=speed).frames) == 3
-
-
-def test_prosody_at_another_hop_is_not_read_from_older_caches() -> None:
-    """Its rhythm used to be in seconds at the default hop alone."""
-    usual, other = contents("prosody", {}), contents("prosody", {"hop_length": 320})
-    assert usual.identity == usual.settings
-    assert other.identity != other.settings
 
 
 def test_a_new_version_of_the_features_is_another_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

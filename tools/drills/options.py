@@ -31,7 +31,16 @@ sys.path.insert(0, str(ROOT / "tests"))
 from odd_values import odd_values, options, sane, set_option
 
 # Options that the tiny study does not read, or that say where it is.
-WITHOUT_EFFECT = ("synthetic.", "finetune.", "features.ssl.", "features.stf.", "features.mel.", "features.prosody.")
+WITHOUT_EFFECT = (
+    "synthetic.",
+    "finetune.",
+    "features.ssl.",
+    "features.stf.",
+    "features.mel.",
+    "features.prosody.",
+    "features.voice.",
+    "features.auditory.",
+)
 PLACES = ("cache_dir", "data_dir", "corpus")
 # Whole numbers that cost nothing, however large.
 CHEAP = ("seed", "patience", "checkpoint_every", "batch_size", "model.frozen_layers")
