@@ -19,6 +19,7 @@ from configs.joint import get_config
 from experiments.train import train_once
 from sejax.comparison.tables import paired_cells
 from sejax.corpora.read import CORPORA
+from sejax.engine.tasks import TASKS
 from sejax.errors import InputError
 from sejax.evaluation.intervals import summarise
 from sejax.evaluation.paired import Pair, compare
@@ -75,6 +76,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--workdir", type=Path, required=True, help="holds a workdir for each of the two studies")
     parser.add_argument("--epochs", type=int, help="in place of the config's")
     parser.add_argument("--seeds", type=int, help="in place of the config's")
+    parser.add_argument("--tasks", type=int, choices=sorted(map(len, TASKS)), help="in place of the config's two")
     parser.add_argument("--statistics-only", action="store_true", help="no encoders: a twentieth of the cost")
     parser.add_argument("--fraction", type=float, help="of the synthetic corpus, in place of the config's")
     arguments = parser.parse_args(words)
@@ -92,6 +94,8 @@ def _results(arguments: argparse.Namespace) -> str:
             config.epochs = arguments.epochs
         if arguments.seeds is not None:
             config.seeds = arguments.seeds
+        if arguments.tasks is not None:
+            config.tasks = next(names for names in TASKS if len(names) == arguments.tasks)
         if arguments.fraction is not None:
             config.synthetic.fraction = arguments.fraction
         if arguments.statistics_only:

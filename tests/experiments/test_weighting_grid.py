@@ -64,6 +64,10 @@ def test_the_command_trains_prints_and_does_not_train_again(
     assert capsys.readouterr().out == table
     for options, problem in (
         (["--epochs", "3", "--fraction", "0.01"], "epochs is 3 here, 1 in the workdir"),
+        (
+            ["--epochs", "1", "--fraction", "0.01", "--tasks", "4"],
+            "tasks is ['class', 'valence', 'arousal', 'dominance'] here, ['class', 'vad'] in the workdir",
+        ),
         (["--epochs", "1", "--fraction", "0.01", "--seeds", "0"], "config.seeds is 0, expected a whole number from 1"),
     ):
         with pytest.raises(SystemExit) as ended:
