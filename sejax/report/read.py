@@ -3,7 +3,7 @@
 import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, TypeVar
@@ -204,8 +204,8 @@ class Setting:
     speakers: Sequence[Scores]
     genders: Sequence[Scores]  # empty where the corpus says none
     tests: Sequence[Mapping[str, Any]]  # the cells of a matrix, or the test sets; empty where there is but one
-    choice: Mapping[str, str]  # of the row `chosen` the setting of each fold; empty for a setting
-    about_choice: str  # what it has cost
+    choice: Mapping[str, str] = field(default_factory=dict)  # of the row `chosen` the setting of each fold
+    about_choice: str = ""  # what it has cost
 
     @property
     def gain(self) -> float | None:
