@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -180,10 +181,17 @@ def test_halving_continues_to_the_same_bytes(
         assert (tmp_path / "workdir" / name).read_bytes() == (halved[0] / name).read_bytes(), name
 
 
-def test_refit_trains_only_what_halving_has_left(halved: tuple[Path, Path], cache_dir: str, tmp_path: Path):
+def test_refit_trains_only_what_halving_has_left(
+    halved: tuple[Path, Path], cache_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     config = halving_config(cache_dir, halving=2)
-    config.refit = True
+    config.refit = config.final = True
     train_and_evaluate(config, str(tmp_path / "workdir"))
+    left_out = re.findall(r"the final run of setting '(.*)', seed 0, (.*): it is left out", capsys.readouterr().err)
+    tested = {row["setting"] for row in read_csv(halved[0] / "runs.csv") if row["best_epoch"] != "0"}
+    stopped = {row["setting"] for row in read_csv(halved[0] / "runs.csv")} - tested
+    why = "has no epochs, because all its folds diverged or were stopped by halving"
+    assert stopped and dict(left_out) == dict.fromkeys(stopped, why)
     rows, before = (read_csv(folder / "predictions.csv") for folder in (tmp_path / "workdir", halved[0]))
     for row, other in zip(rows, before, strict=True):
         assert (row["prob_neutral"] == "") == (other["prob_neutral"] == "")
