@@ -231,6 +231,11 @@ def _check_search(config: ConfigDict) -> None:
     _expect("search.halving", search.halving, search.halving <= config.epochs, "at most config.epochs")
     if config.test_epoch == "last":
         _expect("patience", config.patience, config.patience == 0, "0 with config.test_epoch=last, which chooses none")
+    if config.select_on_test:
+        expected = "epoch with config.select_on_test: a fold's own validation speakers choose its setting"
+        _expect("choose", config.choose, not chooses, expected)
+        expected = "False with config.test_epoch=last, which chooses none"
+        _expect("select_on_test", config.select_on_test, config.test_epoch == "best", expected)
     if search.halving:
         _expect("patience", config.patience, config.patience == 0, "0 with config.search.halving, which stops runs")
 
