@@ -100,6 +100,17 @@ def test_another_place_of_the_same_vectors_continues_and_others_are_refused(
     assert (workdir / "predictions.csv").read_bytes() == before
 
 
+def test_listed_settings_may_read_them(cache_dir: str, table: Path, npz: Path):
+    config = own_config(cache_dir, table, npz, ("mfcc",))
+    config.settings = ("streams=mfcc+xvector", "streams=mfcc")
+    assert [tuple(program.data.statistics) for program in build(config).programs] == [("mfcc", "xvector"), ("mfcc",)]
+    config.settings = ("streams=mfcc+yvector", "streams=mfcc")
+    with pytest.raises(
+        InputError, match=r"^streams of a setting of config\.settings is \('mfcc', 'yvector'\), expected"
+    ):
+        check_config(config)
+
+
 def test_a_bundle_is_refused(joint: tuple[ConfigDict, Path], tmp_path: Path):
     with pytest.raises(InputError, match=r"reads xvector from a feature file, which has no vector of a new recording"):
         export_bundle(str(joint[1]), str(tmp_path / "bundle"), runs=("folds",))

@@ -143,3 +143,9 @@ def test_weights_by_votes_need_votes(folder: Path, cache_dir: str):
     config.loss.vote_entropy = 0.5
     with pytest.raises(InputError, match=r"config\.loss\.vote_entropy is 0\.5, expected 0: .* no votes"):
         train_and_evaluate(config, str(folder / "voteless"))
+    config.loss.vote_entropy, config.settings = 0.0, ("loss.vote_entropy=0.5", "alpha=0.5")
+    with pytest.raises(InputError, match=r"config\.loss\.vote_entropy is 0\.5, expected 0: .* no votes"):
+        train_and_evaluate(config, str(folder / "voteless"))
+    config.settings, config.search.draws, config.search.between.loss.vote_entropy = (), 2, (0.0, 1.0)
+    with pytest.raises(InputError, match=r"config\.loss\.vote_entropy is 1, expected 0: .* no votes"):
+        train_and_evaluate(config, str(folder / "voteless"))

@@ -166,6 +166,15 @@ def test_sentences(name: str, value: object, sentence: str):
             "config.model.width is 6, expected a multiple of 2 * model.heads = 8",
         ),
         (
+            {"select_on_test": True, "choose": "setting", "grid.alpha": (0.5, 0.9)},
+            "config.choose is 'setting', expected epoch with config.select_on_test: a fold's own validation speakers "
+            "choose its setting",
+        ),
+        (
+            {"select_on_test": True, "test_epoch": "last"},
+            "config.select_on_test is True, expected False with config.test_epoch=last, which chooses none",
+        ),
+        (
             {"loss.prior_tau": 0.5},
             "config.loss.prior_tau is 0.5, expected 1 without config.loss.class_prior = corpus or train",
         ),

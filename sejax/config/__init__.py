@@ -13,6 +13,7 @@ from sejax.config.options import (
     settings_of,
     unchangeable,
     unknown_option,
+    values_of,
     with_structure,
 )
 
@@ -33,5 +34,6 @@ __all__ = [
     "settings_of",
     "unchangeable",
     "unknown_option",
+    "values_of",
     "with_structure",
 ]

@@ -2,26 +2,30 @@
 
 import contextlib
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from sejax.config.checks import CHECKS
 from sejax.config.defaults import STACKED, STRUCTURAL
-from sejax.errors import InputError, is_number
+from sejax.errors import Check, InputError, is_number
 
 
-def listed_settings(config: ConfigDict) -> list[dict[str, Any]]:
+def read_settings(config: ConfigDict, checks: Mapping[str, Check]) -> list[dict[str, Any]]:
     """Returns the values that each setting of `config.settings` names, by the option's full name.
+
+    Args:
+      config: all options.
+      checks: what each option may be, by its full name.
 
     Raises:
       InputError: a setting is not `OPTION=VALUE ...` of options that a grid may vary, or has a value that makes no
         sense.
     """
-    return [_read_setting(config, text) for text in config.settings]
+    return [_read_setting(config, text, checks) for text in config.settings]
 
 
-def _read_setting(config: ConfigDict, text: str) -> dict[str, Any]:
+def _read_setting(config: ConfigDict, text: str, checks: Mapping[str, Check]) -> dict[str, Any]:
     """Reads a setting as `sejax.engine.runs.written` writes its values."""
     pairs = [word.partition("=") for word in text.split()]
     names = [name for name, _, _ in pairs]
@@ -41,7 +45,7 @@ def _read_setting(config: ConfigDict, text: str) -> dict[str, Any]:
         for folder in folders:
             node = node[folder]
         point[name] = _read_value(node[option], value)
-        CHECKS[name].require(f"{name} of a setting of config.settings", point[name])
+        checks[name].require(f"{name} of a setting of config.settings", point[name])
     return point
 
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from sejax.config.checks import CHECKS, TUPLE, checks_with
 from sejax.config.defaults import ACOUSTIC, BASELINE, COMPUTED, DRAWN, LARGEST_SEED, STACKED, STRUCTURAL, default_config
-from sejax.config.listed import listed_settings
+from sejax.config.listed import read_settings
 from sejax.corpora.join import parse_sources
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.data.feature_files import parse_feature_files
@@ -55,6 +55,11 @@ def grid_of(config: ConfigDict) -> dict[str, tuple[Any, ...]]:
 def between_of(config: ConfigDict) -> dict[str, tuple[float, float]]:
     """Returns the lowest and the highest value that a search draws, by the option's full name."""
     return {name: ends for name in DRAWN if (ends := tuple(at(config.search.between, name)))}
+
+
+def listed_settings(config: ConfigDict) -> list[dict[str, Any]]:
+    """Returns the values that each listed setting names, by the option's full name; see `read_settings`."""
+    return read_settings(config, checks_with(tuple(feature_files(config)))) if config.settings else []
 
 
 def settings_of(config: ConfigDict) -> list[Setting]:
@@ -226,6 +231,11 @@ def _check_search(config: ConfigDict) -> None:
     _expect("search.halving", search.halving, search.halving <= config.epochs, "at most config.epochs")
     if config.test_epoch == "last":
         _expect("patience", config.patience, config.patience == 0, "0 with config.test_epoch=last, which chooses none")
+    if config.select_on_test:
+        expected = "epoch with config.select_on_test: a fold's own validation speakers choose its setting"
+        _expect("choose", config.choose, not chooses, expected)
+        expected = "False with config.test_epoch=last, which chooses none"
+        _expect("select_on_test", config.select_on_test, config.test_epoch == "best", expected)
     if search.halving:
         _expect("patience", config.patience, config.patience == 0, "0 with config.search.halving, which stops runs")
 
@@ -255,7 +265,7 @@ def _check_streams(config: ConfigDict) -> None:
 def _check_feature_files(config: ConfigDict) -> None:
     """Checks that the feature files are read, and that they have all that is read of a stream."""
     files = feature_files(config)
-    read = {*config.streams, *(name for streams in config.grid.streams for name in streams)}
+    read = {name for streams in (config.streams, *values_of(config, "streams")) for name in streams}
     of_baselines = {name.removesuffix(BASELINE) for name in config.baselines}
     for name in files:
         expected = f"{name} among config.streams, or {name}{BASELINE} among config.baselines"

@@ -39,16 +39,17 @@ def exchanged_classes(predictions: Predictions) -> dict[str, Any] | None:
 
     Two corpora whose labels do not mean the same show so: what one calls angry a model of the other takes for sad, and
     the other way round. `{"classes": {label: the class that the model names}, "ua": UA with these}`. No other number
-    uses it: it is a reason to listen to some utterances, not a correction.
+    uses it: it is a reason to listen to some utterances, not a correction. As with the metrics, there is none if a row
+    with a label has no prediction.
 
     Args:
       predictions: test rows of one setting.
     """
     predicted = predictions.predicted_class()
-    counted = (predictions.label >= 0) & (predicted >= 0)
-    if not counted.any():
+    labelled = predictions.label >= 0
+    if not labelled.any() or (predicted[labelled] < 0).any():
         return None
-    counts = confusion_matrix(predictions.label[counted], predicted[counted], len(predictions.classes))
+    counts = confusion_matrix(predictions.label[labelled], predicted[labelled], len(predictions.classes))
     asked = np.flatnonzero(counts.sum(axis=1))
     recall = counts[np.ix_(asked, asked)] / counts[asked].sum(axis=1, keepdims=True)
     label, named = linear_sum_assignment(recall, maximize=True)

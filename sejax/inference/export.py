@@ -4,6 +4,7 @@ python -m sejax.export --workdir W --to FOLDER
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,8 @@ def export_bundle(
       workdir: of the study. Its corpus need not be there.
       to: the folder of the bundle, which is made, or replaced if it holds a bundle.
       runs: ("final",), the model of all speakers; ("folds",), the ensemble of the folds; or runs by number or fold.
-      setting: by default the one that scores best on validation speakers.
+      setting: by default the one that scores best on validation speakers; where halving has left none to all folds,
+        the one that most folds chose.
       checkpoints: one of `choices.CHECKPOINTS`.
 
     Raises:
@@ -106,8 +108,15 @@ def _read_metrics(workdir: str) -> dict[str, Any]:
 
 
 def _setting(metrics: Mapping[str, Any], name: str | None, workdir: str) -> Mapping[str, Any]:
-    """Returns the entry of a setting in metrics.json: the one of that name, or the best on validation."""
+    """Returns the entry of a setting in metrics.json: the one of that name, or the best on validation.
+
+    Where halving has left no setting to all folds, each has a score over other folds. It is then the setting that most
+    folds chose.
+    """
     by_name = {entry["name"]: entry for entry in metrics["settings"] if CHOICE not in entry}
+    if name is None and all(entry.get("stopped") for entry in by_name.values()):
+        (in_fold,) = (entry[CHOICE]["folds"] for entry in metrics["settings"] if CHOICE in entry)
+        return by_name[Counter(in_fold.values()).most_common(1)[0][0]]
     if name is None:
         scores = {entry: by_name[entry].get("selection_score") for entry in by_name}
         comparable = comparable_scores(scores, {entry: by_name[entry]["metrics"] for entry in by_name})

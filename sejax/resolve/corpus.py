@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sejax.config import at, feature_files
+from sejax.config import feature_files, values_of
 from sejax.corpora.join import read_corpora
 from sejax.corpora.read import CORPORA, read_corpus
 from sejax.corpora.schema import Corpus
@@ -107,7 +107,7 @@ def read_vectors(config: ConfigDict, corpus: Corpus) -> tuple[Corpus, dict[str, 
 def _require_votes(config: ConfigDict, corpus: Corpus) -> None:
     """Checks that there are votes if utterances weigh by them."""
     option = "loss.vote_entropy"
-    strength = max(at(config.grid, option) or (at(config, option),))
+    strength = max(values_of(config, option))
     if strength and not any(utterance.distribution for utterance in corpus.utterances):
         raise InputError(
             f"config.{option} is {strength:g}, expected 0: the utterances of the corpus {corpus.name} have no votes"

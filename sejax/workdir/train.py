@@ -168,16 +168,17 @@ def train_again(
       feed: of these runs.
       number: of the program.
       kind: "refit" or "final".
-      epochs: how long each run trains; 0 if the runs that choose it diverged.
+      epochs: how long each run trains; 0 if the runs that choose it diverged, or halving stopped them.
       train: whether to train; else their last checkpoint is taken.
 
     Raises:
       InputError: there are no refit runs, and none may be trained.
     """
     program, runs, last = feed.program, feed.program.runs, int(epochs.max())
+    lost = "diverged or were stopped by halving" if study.schedule.halving else "diverged"
     folder = files.checkpoint_folder(workdir, number, of=len(study.programs), kind=kind)
     if not last or (not train and last not in saved_epochs(folder)):
-        why = f"has no {kind} runs: {'--mode train trains them' if last else 'all folds diverged'}"
+        why = f"has no {kind} runs: {'--mode train trains them' if last else f'all folds {lost}'}"
         if kind == "refit" and last:
             raise InputError(f"{workdir} {why}, expected those that are tested (or --config.refit=False)")
         _note(f"{workdir} {why}")
@@ -217,7 +218,7 @@ def train_again(
     for run, epoch, is_whole in zip(runs, epochs, whole, strict=True):
         if not is_whole or (kind == "final" and not epoch):  # that a fold diverged is told where it is tested
             fold = f"fold {study.fold_of(run).name}, " * (kind == "refit")
-            why = "diverged" if epoch else "has no epochs, because all its folds diverged"
+            why = "diverged" if epoch else f"has no epochs, because all its folds {lost}"
             _note(f"the {kind} run of {fold}setting {run.setting.name!r}, seed {run.seed}, {why}: it is left out")
     return Again(feed.test(best) if program.rows else [], Part(program, np.where(whole, epochs, 0), params))
 

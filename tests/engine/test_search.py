@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from sejax.config import check_config
 from sejax.engine.runs import enumerate_runs, lay_out
 from sejax.engine.search import draw_settings, expand_grid, rungs, survivors
 from sejax.errors import InputError
+from sejax.inference.export import export_bundle
 from sejax.study import train_and_evaluate
 
 BASE = hyperparameters()
@@ -180,10 +183,31 @@ def test_halving_continues_to_the_same_bytes(
         assert (tmp_path / "workdir" / name).read_bytes() == (halved[0] / name).read_bytes(), name
 
 
-def test_refit_trains_only_what_halving_has_left(halved: tuple[Path, Path], cache_dir: str, tmp_path: Path):
+def check_bundle_is_of_the_most_chosen(workdir: Path, bundle: Path) -> None:
+    """Checks which setting a bundle is of by default, where halving has left none to all folds."""
+    path = workdir / "metrics.json"
+    metrics = json.loads(path.read_text())
+    chosen, *others = metrics["settings"]
+    often = Counter(chosen["choice"]["folds"].values()).most_common(1)[0][0]
+    for setting in others:  # what one fold alone makes of another setting
+        setting |= {"metrics": {}, "selection_score": float(setting["name"] != often)}
+        setting["stopped"] = setting.get("stopped") or {"3": ["1"]}
+    path.write_text(json.dumps(metrics))
+    assert export_bundle(str(workdir), str(bundle)).setting == often
+
+
+def test_refit_trains_only_what_halving_has_left(
+    halved: tuple[Path, Path], cache_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     config = halving_config(cache_dir, halving=2)
-    config.refit = True
+    config.refit = config.final = True
     train_and_evaluate(config, str(tmp_path / "workdir"))
+    left_out = re.findall(r"the final run of setting '(.*)', seed 0, (.*): it is left out", capsys.readouterr().err)
+    tested = {row["setting"] for row in read_csv(halved[0] / "runs.csv") if row["best_epoch"] != "0"}
+    stopped = {row["setting"] for row in read_csv(halved[0] / "runs.csv")} - tested
+    why = "has no epochs, because all its folds diverged or were stopped by halving"
+    assert stopped and dict(left_out) == dict.fromkeys(stopped, why)
+    check_bundle_is_of_the_most_chosen(tmp_path / "workdir", tmp_path / "bundle")
     rows, before = (read_csv(folder / "predictions.csv") for folder in (tmp_path / "workdir", halved[0]))
     for row, other in zip(rows, before, strict=True):
         assert (row["prob_neutral"] == "") == (other["prob_neutral"] == "")

@@ -139,3 +139,14 @@ def test_labels_that_are_exchanged_are_told_and_change_no_number():
     assert first["exchanged"] == {"classes": {"angry": "happy", "happy": "angry"}, "ua": 1.0}
     assert "exchanged" not in found[0] and "exchanged" not in found[2]  # at chance no exchange helps
     assert exchanged_classes(predicted(of)) is None
+
+
+def test_a_fold_without_predictions_leaves_no_exchange_of_classes():
+    of = corpus()
+    folds = make_folds(of.utterances, "cross")
+    rows = predicted(of)
+    swapped = np.where([[not folds[run].within] for run in rows.run], rows.prob[:, [1, 0, 2]], rows.prob)
+    stopped = rows.fold == next(fold.name for fold in folds if fold.trained_on == "a" and not fold.within)
+    rows = replace(rows, prob=np.where((stopped & (rows.speaker == "b:s0"))[:, None], np.nan, swapped))
+    cell = score_test_sets(rows, folds, of, n_bootstrap=0)["static"][1]  # trained on a, tested on b
+    assert "ua" not in cell["metrics"] and "exchanged" not in cell
