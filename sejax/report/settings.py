@@ -25,11 +25,11 @@ _SHORT = {"wa": "WA", "ua": "UA", "ccc_mean": "mean CCC"}
 _TRACKED = ("ua", "ccc_mean")
 _CURVES_AID = (
     "Mean over the runs (folds and seeds) still in training, with a band of one standard deviation; each dot "
-    "is the epoch chosen for one run."
+    "is the epoch that is kept of one run."
 )
 _EXTREMES_AID = " Dotted: the least and the greatest weight in the steps of an epoch, mean over the runs."
 _LAYERS_AID = (
-    "Weight of each hidden state at the chosen epochs: softmax weights, mean over the runs with one "
+    "Weight of each hidden state at the epochs that are kept: softmax weights, mean over the runs with one "
     "standard deviation. 0 is the input of the first Transformer layer; the line marks equal weights."
 )
 _SCATTER_AID = (

@@ -16,7 +16,17 @@ from sejax.report.read import Scores, Setting
 def setting(speakers: Sequence[Scores], genders: Sequence[Scores] = ()) -> Setting:
     nothing: dict[str, Any] = {"values": {}, "metrics": {}, "lookup": {}, "seeds_averaged": {}, "selection_score": None}
     return Setting(
-        "joint", calibration={}, confusion=None, folds=[], speakers=speakers, genders=genders, tests=(), **nothing
+        "joint",
+        calibration={},
+        distributions={},
+        confusion=None,
+        folds=[],
+        speakers=speakers,
+        genders=genders,
+        tests=(),
+        choice={},
+        about_choice="",
+        **nothing,
     )
 
 
