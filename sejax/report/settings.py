@@ -109,7 +109,8 @@ def _view(
     study: Study, setting: Setting, rows: Predictions, anchor: str, limits: tuple[float, float] | None
 ) -> SettingView:
     runs = study.runs_of(setting)
-    facts = [(f"chosen by fold {fold}", name) for fold, name in setting.choice.items()]
+    numbers = {run.number for run in runs}
+    facts = _choice(setting)
     facts += [(name, _plain(value)) for name, value in setting.values.items()]
     facts += [
         (f"RMSE {name}", f"{setting.metrics[f'rmse_{name}'].pooled:.3f}")
@@ -121,7 +122,7 @@ def _view(
         *calibration_figures(rows, setting.calibration, anchor),
         _curves(study, setting, runs, anchor),
         Figures("Layers of the pretrained models", _layer_figures(study, setting, anchor), _LAYERS_AID),
-        importance_figures([each for each in study.importance if each.setting == setting.name], anchor),
+        importance_figures([each for each in study.importance if each.run in numbers], anchor),
         Figures("Predicted against true", _scatter_figures(rows, setting, limits, anchor), _SCATTER_AID),
     ]
     return SettingView(
@@ -144,9 +145,17 @@ def _view(
         explanations=[
             view_explanation(tree["id"], _of_utterance(tree), tree, f"{anchor}-explanation-{number}")
             for number, tree in enumerate(study.explanations, 1)
-            if tree["setting"] == setting.name
+            if tree["run"] in numbers
         ],
     )
+
+
+def _choice(setting: Setting) -> list[tuple[str, str]]:
+    """Returns which folds chose which setting; nothing of another row than `chosen`."""
+    folds: dict[str, list[str]] = {}
+    for fold, name in setting.choice.items():
+        folds.setdefault(name, []).append(fold)
+    return [(f"chosen by fold{'s' * (len(of) > 1)} {', '.join(of)}", name) for name, of in folds.items()]
 
 
 def _of_utterance(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
