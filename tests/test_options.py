@@ -287,6 +287,17 @@ def test_missing_and_unknown_options():
     assert _refusal(config) == "the config has no option 'loss.vadd', did you mean 'loss.vad'?"
 
 
+def test_settings_of_features_differ_where_a_stream_is_made_of_them():
+    """A workdir of an older version, whose prosody had a setting more, goes on if it does not read prosody."""
+    here, there = default_config(), default_config().to_dict()
+    there["features"]["prosody"]["win_length"] = 1024
+    there["features"]["mel"]["n_mels"] = 20
+    assert differences(here.to_dict(), there) == ["features.mel.n_mels is 64 here, 20 in the workdir"]
+    here.settings = there["settings"] = ("streams=mfcc+prosody",)
+    prosody = "features.prosody.win_length is None here, 1024 in the workdir"
+    assert differences(here.to_dict(), there) == ["features.mel.n_mels is 64 here, 20 in the workdir", prosody]
+
+
 def test_options_of_fine_tuning_differ_where_a_model_is_fine_tuned():
     """A workdir of an older version, whose defaults they were, goes on if nothing reads them."""
     here, there = default_config(), default_config()

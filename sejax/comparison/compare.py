@@ -166,9 +166,9 @@ def _protocols(studies: Mapping[str, Study], rows: Sequence[Row]) -> list[str]:
     protocols = {row.study: studies[row.study].protocol for row in rows}
     found = []
     if len({(p.name, p.description, p.normalisation) for p in protocols.values()}) > 1:
-        which = "; ".join(f"{name}: {p.description.replace('; ', ', ')}" for name, p in protocols.items())
         found.append(
-            f"The studies differ in protocol or normalisation ({which}), and a difference between them is of that too"
+            "The studies differ in protocol or normalisation (said of each below), and a difference between them is of "
+            "that too"
         )
     if len({p.seeds for p in protocols.values()}) > 1:
         which = ", ".join(f"{name}: {p.seeds:,}" for name, p in protocols.items())

@@ -314,7 +314,8 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
     """Returns the options in which a config and that of a workdir (as plain JSON values) differ, in words.
 
     An option that `there` lacks, because an older version wrote it, counts as its default. Options of `CHANGEABLE`
-    do not count, nor do those of fine-tuning where no model is fine-tuned.
+    do not count, nor do those of fine-tuning where no model is fine-tuned, nor the settings of features that no stream
+    is made of, which an older version may have had otherwise.
     """
     default = unchangeable(json.loads(default_config().to_json_best_effort()))
     here, there = unchangeable(here), unchangeable(there)
@@ -323,8 +324,16 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
     return [
         f"{name} is {here.get(name)!r} here, {there.get(name)!r} in the workdir"
         for name in sorted(here.keys() | there.keys())
-        if here.get(name) != there.get(name) and (tuned or not name.startswith("finetune."))
+        if here.get(name) != there.get(name) and (tuned or not name.startswith("finetune.")) and not _unread(name, here)
     ]
+
+
+def _unread(name: str, options: Mapping[str, Any]) -> bool:
+    """Returns whether an option is a setting of an acoustic feature that no stream of a study is made of."""
+    kind, _, rest = name.partition(".")
+    feature = rest.partition(".")[0]
+    named = [options[option] for option in ("streams", "grid.streams", "settings")]
+    return kind == "features" and feature in ACOUSTIC and feature not in json.dumps(named)
 
 
 def unchangeable(options: Mapping[str, Any]) -> dict[str, Any]:

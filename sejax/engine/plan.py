@@ -254,12 +254,13 @@ def format_plan(planned: Sequence[Planned]) -> str:
         chunks, slots = plan.placed.layout.run.shape
         parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(plan.parameters))
         streamed = ", streamed" * (plan.frames_on == "host")
+        buckets = count(len(program.data.buckets), "length bucket")
         what = ", ".join(f"{name}={written(value)}" for name, value in program.structure.items())
         lines += [
             f"program {number} of {len(planned)}{': ' * bool(what)}{what}",
-            f"  {len(program.runs)} runs of {parameters:,} parameters, "
+            f"  {count(len(program.runs), 'run')} of {parameters:,} parameters, "
             f"{slots} side by side in {count(chunks, 'chunk')}",
-            f"  {program.network.recipe.steps.epoch} steps per epoch, {len(program.data.buckets)} length buckets",
+            f"  {program.network.recipe.steps.epoch} steps per epoch, {buckets}",
             f"  {_gigabytes(nbytes(program.data))} of data{streamed}; needs {_gigabytes(plan.needed)} of "
             f"{_gigabytes(plan.free)} per device",
         ]

@@ -59,7 +59,11 @@ def with_chosen(predictions: Predictions, choice: Mapping[str, str]) -> Predicti
     if not choice:
         return predictions
     names = np.array([choice.get(fold, "") for fold in predictions.fold.tolist()])
-    return Predictions.concatenate([predictions.select(predictions.setting == names).named(CHOSEN), predictions])
+    place = {fold: number for number, fold in enumerate(dict.fromkeys(predictions.fold.tolist()))}
+    rows = np.flatnonzero(predictions.setting == names)
+    # Folds in their own order, as in a setting, not by what they chose.
+    order = np.argsort([place[fold] for fold in predictions.fold[rows].tolist()], kind="stable")
+    return Predictions.concatenate([predictions.select(rows[order]).named(CHOSEN), predictions])
 
 
 def cost_of_choice(

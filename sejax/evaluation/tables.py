@@ -263,6 +263,6 @@ def describe_final(epochs: Sequence[int]) -> str:
     low, high = min(epochs), max(epochs)
     trained = count(low, "epoch") if low == high else f"{low:,} to {high:,} epochs"
     return (
-        f"{count(len(epochs), 'final run')} trained on every speaker for {trained}, the median of the epochs that the "
-        "folds of a setting and seed chose. No number is of a final run."
+        f"{count(len(epochs), 'final run')} trained on every speaker for {trained}, the median over the folds of each "
+        "setting and seed. No number is of a final run."
     )

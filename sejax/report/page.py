@@ -226,7 +226,7 @@ def _choice(study: Study) -> tuple[str, str]:
         return f"None of {len(study.settings):,} settings has a score {where}; this is the first: ", "."
     return (
         f"Of {len(study.settings):,} settings, ",
-        f" scores best {where} ({score:.3f}, mean over runs at the chosen epoch); these are its test results.",
+        f" scores best {where} ({score:.3f}, mean over runs at the epoch that is kept); these are its test results.",
     )
 
 

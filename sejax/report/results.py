@@ -149,7 +149,7 @@ def _row(study: Study, setting: Setting, number: int, spans: Mapping[str, Span])
     return Row(
         name=setting.name,
         anchor=f"setting-{number}",
-        best=len(study.settings) > 1 and setting is study.best,
+        best=len(study.settings) > 1 and setting is study.best and not setting.choice,
         score="–" if score is None else f"{score:.3f}",
         cells=[
             _cell(column, setting.metrics[column.key], spans[column.key], marks.get(column.key))

@@ -25,11 +25,11 @@ _SHORT = {"wa": "WA", "ua": "UA", "ccc_mean": "mean CCC"}
 _TRACKED = ("ua", "ccc_mean")
 _CURVES_AID = (
     "Mean over the runs (folds and seeds) still in training, with a band of one standard deviation; each dot "
-    "is the epoch chosen for one run."
+    "is the epoch that is kept of one run."
 )
 _EXTREMES_AID = " Dotted: the least and the greatest weight in the steps of an epoch, mean over the runs."
 _LAYERS_AID = (
-    "Weight of each hidden state at the chosen epochs: softmax weights, mean over the runs with one "
+    "Weight of each hidden state at the epochs that are kept: softmax weights, mean over the runs with one "
     "standard deviation. 0 is the input of the first Transformer layer; the line marks equal weights."
 )
 _SCATTER_AID = (
@@ -109,7 +109,8 @@ def _view(
     study: Study, setting: Setting, rows: Predictions, anchor: str, limits: tuple[float, float] | None
 ) -> SettingView:
     runs = study.runs_of(setting)
-    facts = [(f"chosen by fold {fold}", name) for fold, name in setting.choice.items()]
+    numbers = {run.number for run in runs}
+    facts = _choice(setting)
     facts += [(name, _plain(value)) for name, value in setting.values.items()]
     facts += [
         (f"RMSE {name}", f"{setting.metrics[f'rmse_{name}'].pooled:.3f}")
@@ -121,7 +122,7 @@ def _view(
         *calibration_figures(rows, setting.calibration, anchor),
         _curves(study, setting, runs, anchor),
         Figures("Layers of the pretrained models", _layer_figures(study, setting, anchor), _LAYERS_AID),
-        importance_figures([each for each in study.importance if each.setting == setting.name], anchor),
+        importance_figures([each for each in study.importance if each.run in numbers], anchor),
         Figures("Predicted against true", _scatter_figures(rows, setting, limits, anchor), _SCATTER_AID),
     ]
     return SettingView(
@@ -144,9 +145,17 @@ def _view(
         explanations=[
             view_explanation(tree["id"], _of_utterance(tree), tree, f"{anchor}-explanation-{number}")
             for number, tree in enumerate(study.explanations, 1)
-            if tree["setting"] == setting.name
+            if tree["run"] in numbers
         ],
     )
+
+
+def _choice(setting: Setting) -> list[tuple[str, str]]:
+    """Returns which folds chose which setting; nothing of another row than `chosen`."""
+    folds: dict[str, list[str]] = {}
+    for fold, name in setting.choice.items():
+        folds.setdefault(name, []).append(fold)
+    return [(f"chosen by fold{'s' * (len(of) > 1)} {', '.join(of)}", name) for name, of in folds.items()]
 
 
 def _of_utterance(tree: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -103,8 +103,8 @@ def test_two_studies_side_by_side(study: Path, other: Path, tmp_path: Path, caps
     assert f" {100 * ua['difference']:+.1f} [{low:+.1f}, {high:+.1f}] {ua['p']:.3f} {ua['p_holm']:.3f} " in row
     assert any(line.startswith("majority class ") for line in lines)
     everywhere = (
-        "The studies differ in protocol or normalisation (workdir: leave one speaker out, epoch chosen on validation; "
-        "by-speaker: leave one speaker out, epoch chosen on validation, features normalised per speaker, that of the",
+        "The studies differ in protocol or normalisation (said of each below)",
+        "leave one speaker out; epoch chosen on validation; features normalised per speaker, that of the",
         "The studies have different numbers of seeds (workdir: 2, by-speaker: 1)",
         "leave one speaker out; epoch chosen on validation; 10 folds, 2 seeds",
         "The features are normalised per speaker or corpus",

@@ -7,7 +7,8 @@ from tiny_study import hyperparameters
 from sejax.corpora.schema import Corpus, Utterance
 from sejax.engine.imbalance import class_prior, class_terms, class_weight, label_weight
 from sejax.engine.losses import cross_entropy
-from sejax.engine.runs import enumerate_runs, expand_grid
+from sejax.engine.runs import enumerate_runs
+from sejax.engine.search import expand_grid
 from sejax.protocols.folds import Fold
 
 

@@ -93,7 +93,8 @@ def test_the_row_has_the_predictions_that_the_folds_chose(finished: tuple[Path, 
             recalls.append(np.mean(hits))
         scores.setdefault("ua", {}).setdefault("chosen", []).append(float(np.mean(recalls)))
     assert chosen["metrics"]["ua"]["pooled"] == pytest.approx(np.mean(scores["ua"]["chosen"]))
-    assert {entry["fold"] for entry in chosen["folds"]} == set(by_hand)
+    assert set(by_hand) == {entry["fold"] for entry in chosen["folds"]}
+    assert [entry["fold"] for entry in chosen["folds"]] == [entry["fold"] for entry in other["folds"]]
 
 
 def test_its_gap_to_hindsight_is_that_of_the_best_row(finished: tuple[Path, str]):
@@ -114,6 +115,7 @@ def test_the_report_leads_with_the_row_and_a_bundle_is_of_a_setting(finished: tu
     page = Path(write_report(str(workdir))).read_text()
     assert "Of 6 settings, the row <b>chosen</b>: each fold takes the setting" in page
     assert page.count('class="setting"') in (0, 7) and "chosen by fold" in page
+    assert "best score" not in page  # the row has the best of each fold, by construction
     exported = export_bundle(str(workdir), str(tmp_path / "bundle"), runs=("folds",))
     assert exported.setting.startswith("learning_rate=")
     with pytest.raises(InputError, match="has no setting 'chosen', expected one of 'learning_rate="):
