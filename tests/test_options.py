@@ -292,10 +292,10 @@ def test_settings_of_features_differ_where_a_stream_is_made_of_them():
     here, there = default_config(), default_config().to_dict()
     there["features"]["prosody"]["win_length"] = 1024
     there["features"]["mel"]["n_mels"] = 20
-    assert differences(here.to_dict(), there) == ["features.mel.n_mels is 64 here, 20 in the workdir"]
+    assert differences(here.to_dict(), there) == ["features.mel.n_mels is 128 here, 20 in the workdir"]
     here.settings = there["settings"] = ("streams=mfcc+prosody",)
     prosody = "features.prosody.win_length is None here, 1024 in the workdir"
-    assert differences(here.to_dict(), there) == ["features.mel.n_mels is 64 here, 20 in the workdir", prosody]
+    assert differences(here.to_dict(), there) == ["features.mel.n_mels is 128 here, 20 in the workdir", prosody]
 
 
 def test_options_of_fine_tuning_differ_where_a_model_is_fine_tuned():
