@@ -38,7 +38,7 @@ def shrink(config: ConfigDict, cache_dir: str) -> ConfigDict:
     config.max_seconds = 2.0
     config.buckets = 1
     for stream in config.model.encoder:
-        config.model.encoder[stream] = "linear" if config.model.guided else "none"
+        config.model.encoder[stream] = "linear" if config.model.guided and stream in config.streams else "none"
     for stream, options in config.features.ssl.items():
         options.model = str(GOLDEN_SSL / f"{stream}-base")
     config.model.stride = 8
