@@ -40,7 +40,7 @@ from sejax.workdir import files
 LEVELS = (20, 10, 5, 0)  # dB
 WHITE, PINK = (tuple(f"{colour}:{level}" for level in LEVELS) for colour in ("noise", "pink"))
 CLEAN = "clean"
-STREAMS = ("mfcc", "stf", "mel")  # without prosody, whose features take sixteen times as long
+STREAMS = ("mfcc", "stf", "mel")  # without prosody, whose features then took sixteen times as long
 # Corruptions that nobody trains on come last.
 TESTED = (CLEAN, *WHITE, *PINK, "brown:5", "rir:0.6", "telephone", "mulaw")
 # What is trained on, and the share of the utterances that are drawn from it.
