@@ -151,11 +151,9 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
       InputError: an option makes no sense, or the corpus, its audio or a pretrained checkpoint cannot be used.
     """
     check_config(config)
-    settings = settings_of(config)
-    structures = [
-        with_structure(config, {name: value for name, value in setting.values.items() if name in STRUCTURAL})
-        for setting in settings
-    ]
+    settings, seeds = settings_of(config), range(config.seed, config.seed + config.seeds)
+    of_one_fold = group_by_structure(enumerate_runs(1, settings, seeds[:1]), STRUCTURAL)
+    structures = [with_structure(config, structure) for structure, _ in of_one_fold]
     streams = tuple(dict.fromkeys(name for structure in structures for name in structure.streams))
     checkpoints = find_checkpoints(config, streams)
     check_streams(structures, checkpoints)
@@ -181,13 +179,11 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         groups = [getattr(u, config.normalisation) for u in corpus.utterances]
         features = {name: normalise_by_group(stream, groups) for name, stream in features.items()}
 
-    seeds = range(config.seed, config.seed + config.seeds)
     runs = enumerate_runs(len(folds), settings, seeds)
     every_final = final_runs(len(folds), settings, seeds)
     final = every_final if config.final else []
     programs, inputs, n_cut = [], [], 0
-    for structure, runs_of_program in group_by_structure(runs, STRUCTURAL):
-        resolved = with_structure(config, structure)
+    for resolved, (structure, runs_of_program) in zip(structures, group_by_structure(runs, STRUCTURAL), strict=True):
         data, cut = assemble_data(resolved, corpus, features, checkpoints)
         names = {run.setting.name for run in runs_of_program}
         own = [run for run in final if run.setting.name in names]
