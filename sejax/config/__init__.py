@@ -1,11 +1,10 @@
 """Every option: its default, its check, and what it may be together with the others."""
 
 from sejax.config.checks import CHECKS
-from sejax.config.defaults import BASELINE, STACKED, STRUCTURAL, default_config, read_words
+from sejax.config.defaults import BASELINE, STACKED, STRUCTURAL, at, default_config, read_words
 from sejax.config.options import (
     OPTIONS,
     VARIED,
-    at,
     check_config,
     differences,
     encoder_of,

@@ -197,10 +197,7 @@ CHECKS: Mapping[str, Check] = {
     CORRUPTED: SHARE,
     "seeds": whole(1, 1000),
     "seed": whole(0, LARGEST_SEED),
-    "settings": Check(
-        lambda settings: isinstance(settings, tuple) and all(map(WORDS.holds, settings)),
-        "a tuple of texts, each OPTION=VALUE with blanks between several, of options that a grid may vary",
-    ),
+    "settings": _texts("OPTION=VALUE with blanks between several, of options that a grid may vary"),
     "runs_per_chunk": whole(0, 100_000, "as many as memory holds"),
     "frames_on": one_of(("auto", "device", "host")),
     "devices": whole(0, 65_536, "all"),

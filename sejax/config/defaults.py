@@ -1,7 +1,7 @@
 """All options, each with its default and its unit. The files under `configs/` start from these and change them."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -38,6 +38,14 @@ def default_config() -> ConfigDict:
     _set_training(config)
     config.lock()
     return config
+
+
+def at(config: ConfigDict, name: str) -> Any:
+    """Returns the value of the option of that full name."""
+    value = config
+    for part in name.split("."):
+        value = value[part]
+    return value
 
 
 class Words(NamedTuple):

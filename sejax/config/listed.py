@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from sejax.config.defaults import STACKED, STRUCTURAL
+from sejax.config.defaults import STACKED, STRUCTURAL, at
 from sejax.errors import Check, InputError, is_number
 
 
@@ -40,11 +40,7 @@ def _read_setting(config: ConfigDict, text: str, checks: Mapping[str, Check]) ->
         raise InputError(f"config.settings has {text!r}, expected each option once")
     point = {}
     for name, _, value in pairs:
-        *folders, option = name.split(".")
-        node = config
-        for folder in folders:
-            node = node[folder]
-        point[name] = _read_value(node[option], value)
+        point[name] = _read_value(at(config, name), value)
         checks[name].require(f"{name} of a setting of config.settings", point[name])
     return point
 

@@ -9,7 +9,17 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from sejax.config.checks import CHECKS, TUPLE, checks_with
-from sejax.config.defaults import ACOUSTIC, BASELINE, COMPUTED, DRAWN, LARGEST_SEED, STACKED, STRUCTURAL, default_config
+from sejax.config.defaults import (
+    ACOUSTIC,
+    BASELINE,
+    COMPUTED,
+    DRAWN,
+    LARGEST_SEED,
+    STACKED,
+    STRUCTURAL,
+    at,
+    default_config,
+)
 from sejax.config.listed import read_settings
 from sejax.corpora.join import parse_sources
 from sejax.corpora.schema import SAMPLING_RATE
@@ -344,14 +354,6 @@ def unchangeable(options: Mapping[str, Any]) -> dict[str, Any]:
 def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns nested options by their full names."""
     return flatten_dict(dict(options), sep=".")
-
-
-def at(config: ConfigDict, name: str) -> Any:
-    """Returns the value of the option of that full name."""
-    value = config
-    for part in name.split("."):
-        value = value[part]
-    return value
 
 
 def _expect(name: str, value: Any, condition: bool, expected: str) -> None:
