@@ -87,6 +87,24 @@ def comparable_settings(settings: Sequence[Setting]) -> list[Setting]:
     return [setting for setting in settings if all(setting.trains(task) for task in tasks)]
 
 
+def mean_scores(
+    runs: Sequence[RunKey], score: Float[np.ndarray, " run"], settings: Sequence[Setting]
+) -> dict[int, dict[str, float]]:
+    """Returns the mean score over the seeds, by fold and by the name of one of some settings.
+
+    Args:
+      runs: those that have a score.
+      score: of each of these runs.
+      settings: the others' scores are not read.
+    """
+    names = {setting.name for setting in settings}
+    scores: dict[int, dict[str, list[float]]] = {}
+    for run, own in zip(runs, score.tolist(), strict=True):
+        if run.setting.name in names:
+            scores.setdefault(run.fold, {}).setdefault(run.setting.name, []).append(own)
+    return {fold: {name: float(np.mean(own)) for name, own in of_fold.items()} for fold, of_fold in scores.items()}
+
+
 def rungs(runs: Sequence[RunKey], *, epochs: int, factor: int) -> dict[int, int]:
     """Returns how many settings a fold keeps after which epoch: at each rung one of `factor`, rounded up.
 
@@ -124,12 +142,10 @@ def survivors(
       alive: the runs that have not been stopped.
       kept: number of settings that a fold keeps.
     """
-    compared = {setting.name for setting in comparable_settings([run.setting for run in runs])}
-    scores: dict[int, dict[str, list[float]]] = {}
-    for run, own, going in zip(runs, score.tolist(), alive.tolist(), strict=True):
-        if going and run.setting.name in compared:
-            scores.setdefault(run.fold, {}).setdefault(run.setting.name, []).append(own)
-    means = {fold: {name: float(np.mean(own)) for name, own in of_fold.items()} for fold, of_fold in scores.items()}
+    settings = comparable_settings([run.setting for run in runs])
+    compared = {setting.name for setting in settings}
+    going = [run for run, goes_on in zip(runs, alive.tolist(), strict=True) if goes_on]
+    means = mean_scores(going, score[alive], settings)
     best = {fold: sorted(mean, key=mean.__getitem__, reverse=True)[:kept] for fold, mean in means.items()}
     names = [run.setting.name not in compared or run.setting.name in best[run.fold] for run in runs]
     return alive & np.array(names)

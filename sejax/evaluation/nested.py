@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sejax.engine.runs import RunKey, Setting
-from sejax.engine.search import comparable_settings
+from sejax.engine.search import comparable_settings, mean_scores
 from sejax.evaluation.metrics import CLASS_METRICS
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.selection import CCC_METRICS
@@ -38,15 +38,8 @@ def choose_settings(runs: Sequence[RunKey], best_score: Float[np.ndarray, " run"
     settings = comparable_settings(list({run.setting.name: run.setting for run in runs}.values()))
     if len(settings) < 2:
         return {}
-    scores: dict[int, dict[str, list[float]]] = {}
-    for run in runs:
-        of_fold = scores.setdefault(run.fold, {setting.name: [] for setting in settings})
-        if run.setting.name in of_fold:
-            of_fold[run.setting.name].append(float(best_score[run.number]))
-    return {
-        fold: max(settings, key=lambda setting: float(np.mean(of_fold[setting.name])))
-        for fold, of_fold in scores.items()
-    }
+    means = mean_scores(runs, best_score[[run.number for run in runs]], settings)
+    return {fold: max(settings, key=lambda setting: mean[setting.name]) for fold, mean in means.items()}
 
 
 def with_chosen(predictions: Predictions, choice: Mapping[str, str]) -> Predictions:
