@@ -266,12 +266,25 @@ def take_batch(data: Data, bucket: Bucket, rows: Int[Array, " batch"], view: Int
     )
 
 
+def even_batches(rows: int, bytes_per_row: int, batch_size: int) -> tuple[int, int]:
+    """Returns the number of batches of about equal size that rows are predicted in, and this size.
+
+    Args:
+      rows: 1 or more.
+      bytes_per_row: the frames of a row in all folds; a batch has `PREDICTION_BYTES` of them at most.
+      batch_size: Largest number of rows in a batch.
+    """
+    most = max(1, min(batch_size, PREDICTION_BYTES // max(1, bytes_per_row)))
+    n_batches = -(-rows // most)
+    return n_batches, -(-rows // n_batches)
+
+
 def prediction_rows(
     data: Data, wanted: Sequence[Int[np.ndarray, " _row"]], batch_size: int
 ) -> tuple[list[Int[np.ndarray, "fold _batch _row"]], Int[np.ndarray, "fold column"]]:
     """Returns batches of the utterances that each fold predicts, bucket by bucket, all folds padded to equal size.
 
-    Batches of long frames are smaller than `batch_size` (`PREDICTION_BYTES`).
+    Batches of long frames are smaller than `batch_size` (`even_batches`).
 
     Args:
       data: The corpus.
@@ -291,9 +304,7 @@ def prediction_rows(
             n_batches, size = 0, batch_size
         else:
             per_row = sum(math.prod(x.shape[2:]) * x.dtype.itemsize for x in bucket.frames.values())
-            most = max(1, min(batch_size, PREDICTION_BYTES // max(1, len(rows_by_fold) * per_row)))
-            n_batches = -(-longest // most)
-            size = -(-longest // n_batches)
+            n_batches, size = even_batches(longest, len(rows_by_fold) * per_row, batch_size)
         rows = np.zeros((len(rows_by_fold), n_batches * size), np.int32)
         column = np.full(rows.shape, -1)
         for fold, r in enumerate(rows_by_fold):

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sejax.data.one_length import OneLength
-from sejax.data.order import PREDICTION_BYTES
+from sejax.data.order import even_batches
 from sejax.data.types import Bucket, Data
 from sejax.engine.epoch import predict_batch
 from sejax.engine.feed import Feed
@@ -144,5 +144,4 @@ def _batch_size(reader: OneLength, shape: tuple[int, int]) -> int:
     folds, columns = shape
     frames = reader.data.buckets[0].frames
     per_row = sum(math.prod(reader.shape(name)) * frames[name].dtype.itemsize for name in reader.encoded)
-    most = max(1, min(_MOST_ROWS, PREDICTION_BYTES // max(1, folds * per_row)))
-    return -(-columns // -(-columns // most))
+    return even_batches(columns, folds * per_row, _MOST_ROWS)[1]
