@@ -1,11 +1,11 @@
-"""Which task weighting? Every scheme beside nine constant weights and the two single-task models.
+"""Which task weighting? Schemes beside constant weights and the two single-task models.
 
     python -m experiments.weighting.grid --corpus synthetic --workdir runs/weighting
     python -m experiments.weighting.grid --corpus iemocap --data-dir IEMOCAP_full_release --workdir runs/weighting
 
 Two studies of `configs/joint.py`, each one compiled program over all folds and seeds: constant weights at every
-alpha, and every other scheme at alpha 0.5. Prints a Markdown table, also written to table.md in the workdir; a
-workdir that holds finished studies of the same options is only read.
+alpha, and every other scheme at alpha 0.5; `--alphas` and `--schemes` pick some of them. Prints a Markdown table, also
+written to table.md in the workdir; a workdir that holds finished studies of the same options is only read.
 """
 
 import argparse
@@ -30,20 +30,23 @@ from sejax.weighting import SCHEMES
 from sejax.workdir import files
 
 ALPHAS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
+ADAPTIVE = tuple(name for name in SCHEMES if name != "static")
 STUDIES = ("alphas", "schemes")
 # The score of each task, and the setting that trains this task alone.
 SINGLE_TASK = {"ua": "alpha=1.0", "ccc_mean": "alpha=0.0"}
 
 
-def study_configs(corpus: str, data_dir: str) -> dict[str, ConfigDict]:
+def study_configs(
+    corpus: str, data_dir: str, alphas: Sequence[float] = ALPHAS, schemes: Sequence[str] = ADAPTIVE
+) -> dict[str, ConfigDict]:
     """Returns the configs of the two studies, by the name of their workdir."""
     configs = {study: get_config(corpus) for study in STUDIES}
     for config in configs.values():
         config.data_dir = data_dir
         config.alpha, config.weighting = 0.5, "static"
         config.grid.alpha = config.grid.weighting = ()
-    configs["alphas"].grid.alpha = ALPHAS
-    configs["schemes"].grid.weighting = tuple(name for name in SCHEMES if name != "static")
+    configs["alphas"].grid.alpha = tuple(alphas)
+    configs["schemes"].grid.weighting = tuple(schemes)
     return configs
 
 
@@ -77,6 +80,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, help="in place of the config's")
     parser.add_argument("--seeds", type=int, help="in place of the config's")
     parser.add_argument("--tasks", type=int, choices=sorted(map(len, TASKS)), help="in place of the config's two")
+    parser.add_argument("--alphas", type=float, nargs="+", default=ALPHAS, help="1 and 0, the single tasks, among them")
+    parser.add_argument("--schemes", nargs="+", choices=ADAPTIVE, default=ADAPTIVE)
     parser.add_argument("--statistics-only", action="store_true", help="no encoders: a twentieth of the cost")
     parser.add_argument("--fraction", type=float, help="of the synthetic corpus, in place of the config's")
     arguments = parser.parse_args(words)
@@ -89,7 +94,13 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def _results(arguments: argparse.Namespace) -> str:
     """Trains the studies that are not finished, and returns the table of both."""
-    for name, config in study_configs(arguments.corpus, arguments.data_dir).items():
+    if missing := {0.0, 1.0} - set(arguments.alphas):
+        raise InputError(
+            f"--alphas are {', '.join(map(str, arguments.alphas))}; expected {', '.join(map(str, sorted(missing)))} "
+            "among them: every row is compared with the models of a single task"
+        )
+    configs = study_configs(arguments.corpus, arguments.data_dir, arguments.alphas, arguments.schemes)
+    for name, config in configs.items():
         if arguments.epochs is not None:
             config.epochs = arguments.epochs
         if arguments.seeds is not None:

@@ -46,21 +46,19 @@ def test_the_command_trains_prints_and_does_not_train_again(
 ):
     whole = grid.study_configs
 
-    def small(corpus: str, data_dir: str):
-        configs = {name: shrink(config, cache_dir) for name, config in whole(corpus, data_dir).items()}
-        configs["alphas"].grid.alpha = (1.0, 0.5, 0.0)
-        configs["schemes"].grid.weighting = ("uncertainty", "imtl_g")
-        return configs
+    def small(*rows):
+        return {name: shrink(config, cache_dir) for name, config in whole(*rows).items()}
 
     monkeypatch.setattr(grid, "study_configs", small)
-    grid.main(["--workdir", str(tmp_path), "--epochs", "1", "--fraction", "0.01"])
+    rows = ["--workdir", str(tmp_path), "--alphas", "1.0", "0.5", "0.0", "--schemes", "uncertainty", "imtl_g"]
+    grid.main([*rows, "--epochs", "1", "--fraction", "0.01"])
     printed = capsys.readouterr().out
     table = (tmp_path / "table.md").read_text()
     assert printed.endswith(table)
     for name in ("alpha=1.0", "alpha=0.5", "alpha=0.0", "weighting=uncertainty", "weighting=imtl_g"):
         assert f"\n| {name} |" in table
     monkeypatch.setattr(train, "train_and_evaluate", None)
-    grid.main(["--workdir", str(tmp_path), "--epochs", "1", "--fraction", "0.01"])
+    grid.main([*rows, "--epochs", "1", "--fraction", "0.01"])
     assert capsys.readouterr().out == table
     for options, problem in (
         (["--epochs", "3", "--fraction", "0.01"], "epochs is 3 here, 1 in the workdir"),
@@ -69,8 +67,9 @@ def test_the_command_trains_prints_and_does_not_train_again(
             "tasks is ['class', 'valence', 'arousal', 'dominance'] here, ['class', 'vad'] in the workdir",
         ),
         (["--epochs", "1", "--fraction", "0.01", "--seeds", "0"], "config.seeds is 0, expected a whole number from 1"),
+        (["--alphas", "1", "0.5"], "--alphas are 1.0, 0.5; expected 0.0 among them"),
     ):
         with pytest.raises(SystemExit) as ended:
-            grid.main(["--workdir", str(tmp_path), *options])
+            grid.main([*rows, *options])
         assert str(ended.value).startswith("error: ")
         assert problem in str(ended.value)
