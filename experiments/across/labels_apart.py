@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from configs import joint
+from experiments.train import train_once
 from sejax.corpora.read import CORPORA, read_corpus
 from sejax.corpora.schema import DIMENSIONS, Utterance
 from sejax.evaluation.metrics import ccc, confusion_matrix, unweighted_accuracy
-from sejax.study import train_and_evaluate
 
 FIRST = ("Ses01", "Ses02")  # the sessions of the first half
 BOTH = ("label", *DIMENSIONS)
@@ -78,7 +78,7 @@ def main() -> None:
         config.grid.alpha = ()
         config.model.encoder.mfcc = config.model.encoder.mel = "none"
         config.cache_dir, config.seeds = given.cache_dir, given.seeds
-        train_and_evaluate(config, str(folder / "study"))
+        train_once(config, folder / "study")
         results[name] = score(folder / "study", {u.id: u for u in corpus.utterances}, corpus.classes)
         print(name, results[name], flush=True)
     (given.workdir / "labels_apart.json").write_text(json.dumps(results, indent=1), "utf-8")
