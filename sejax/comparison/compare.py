@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
@@ -45,7 +46,7 @@ class Comparison:
         """The marks of any row."""
         return list(dict.fromkeys(mark for row in self.rows for mark in row.marks))
 
-    @property
+    @cached_property
     def _by_pair(self) -> dict[Pair, Difference]:
         return {difference.pair: difference for difference in self.differences}
 
