@@ -6,12 +6,12 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any
 
-from sejax.comparison.rows import Row, find_row, listed
+from sejax.comparison.rows import MOST_NAMES, Row, find_row
 from sejax.comparison.same_tests import require_same_tests
 from sejax.errors import InputError
 from sejax.evaluation.paired import DRAWS, Difference, Pair, compare, smallest_p
 from sejax.evaluation.tables import COLUMNS, Column
-from sejax.host.wording import count
+from sejax.host.wording import count, first_names
 from sejax.report.page import Mark
 from sejax.report.read import Protocol, Study
 
@@ -76,7 +76,8 @@ def make_comparison(
       InputError: there are fewer than two settings, no metric that two have, or the test utterances differ.
     """
     if len(rows) < 2:
-        raise InputError(f"{listed([row.name for row in rows])} is the only setting, expected two or more")
+        names = first_names([row.name for row in rows], MOST_NAMES)
+        raise InputError(f"{names} is the only setting, expected two or more")
     rows = require_same_tests(rows)
     reference = None if all_pairs else find_row(rows, against) if against is not None else rows[0]
     if reference is None:
@@ -187,7 +188,8 @@ def _incomplete(studies: Mapping[str, Study], rows: Sequence[Row]) -> list[str]:
         found += [f"{of_study}{remark}" for remark in study.remarks if not remark.startswith(of_others)]
         predicted = set(study.predictions.setting.tolist())
         if absent := [setting.name for setting in study.settings if setting.name not in predicted]:
-            found.append(f"{of_study}predictions.csv has no predictions of {listed(absent)}, which cannot be compared")
+            names = first_names(absent, MOST_NAMES)
+            found.append(f"{of_study}predictions.csv has no predictions of {names}, which cannot be compared")
     unknown = [fold["test"] for study in studies.values() for fold in study.audit.unknown_speakers]
     if any(unknown):
         found.append(
@@ -246,7 +248,9 @@ def _notes(
         for key in dict.fromkeys(of.pair.metric for of in differences)
     }
     notes += [
-        f"No {title} of {listed(names)}: not predicted, or not everywhere" for title, names in lacking.items() if names
+        f"No {title} of {first_names(names, MOST_NAMES)}: not predicted, or not everywhere"
+        for title, names in lacking.items()
+        if names
     ]
     for row in rows:
         notes += [

@@ -1,7 +1,7 @@
 """The settings that are compared: which ones a command line names, and their predictions and marks."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ from sejax.errors import InputError
 from sejax.evaluation.intervals import summarise
 from sejax.evaluation.nested import CHOSEN
 from sejax.evaluation.predictions import Predictions
+from sejax.host.wording import first_names
 from sejax.report.page import Mark, marks
 from sejax.report.read import Study, read_study
 
-_MOST_NAMES = 10  # in an error
+MOST_NAMES = 10  # in an error or a note
 _CHOSEN_MARK = Mark(
     CHOSEN,
     False,
@@ -59,9 +60,8 @@ def read_rows(places: Sequence[str]) -> tuple[dict[str, Study], list[Row]]:
         there = study.predictions.by("setting")
         for setting in dict.fromkeys(each for one in settings for each in (there if one is None else [one])):
             if setting not in there:
-                raise InputError(
-                    f"{workdir}: has no predictions of a setting {setting!r}, expected one of {listed(there)}"
-                )
+                known = first_names(there, MOST_NAMES)
+                raise InputError(f"{workdir}: has no predictions of a setting {setting!r}, expected one of {known}")
             rows.append(_row(study, name, there[setting], setting, alone=len(wanted) == 1))
     return studies, rows
 
@@ -79,16 +79,10 @@ def find_row(rows: Sequence[Row], place: str) -> Row:
         name = os.path.basename(os.path.realpath(workdir))
         found = [row for row in rows if row.study in (name, workdir) and setting in (None, row.setting)]
     if len(found) != 1:
+        names = first_names([row.name for row in rows], MOST_NAMES)
         which = f"is {len(found)} of the settings" if found else "is none of the settings"
-        raise InputError(f"--against is {place!r}, which {which}, expected one of {listed([row.name for row in rows])}")
+        raise InputError(f"--against is {place!r}, which {which}, expected one of {names}")
     return found[0]
-
-
-def listed(names: Iterable[str]) -> str:
-    """Returns names as words of a sentence, the first ones of many."""
-    every = list(names)
-    more = [f"and {len(every) - _MOST_NAMES:,} more"] if len(every) > _MOST_NAMES else []
-    return ", ".join([*every[:_MOST_NAMES], *more])
 
 
 def _row(study: Study, name: str, predictions: Predictions, setting: str, *, alone: bool) -> Row:

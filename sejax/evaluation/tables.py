@@ -8,7 +8,7 @@ from typing import Any
 from sejax.corpora.schema import DIMENSIONS
 from sejax.evaluation.metrics import CLASS_METRICS
 from sejax.evaluation.nested import CHOICE
-from sejax.host.wording import count
+from sejax.host.wording import count, first_names
 
 _MOST_NAMES = 3  # in a remark; metrics.json has all
 
@@ -157,7 +157,7 @@ def _range(values: Sequence[float], form: str) -> str:
 def describe_choice(setting: Mapping[str, Any]) -> str:
     """Returns what the row `chosen` is, and what the choice has cost, given its entry in metrics.json."""
     often = Counter(setting[CHOICE]["folds"].values()).most_common()
-    names = _first([f"{name} in {count(n, 'fold')}" for name, n in often], ", ")
+    names = first_names([f"{name} in {count(n, 'fold')}" for name, n in often], _MOST_NAMES)
     found = setting[CHOICE]["hindsight"]
     gaps = [
         f"{COLUMNS[key].title} {COLUMNS[key].number(found[key]['pooled'])} ({found[key]['setting']}, "
@@ -204,7 +204,7 @@ def _unfinished(settings: Sequence[Mapping[str, Any]]) -> list[str]:
             names.setdefault((unfinished["trained"], unfinished["epochs"]), []).append(setting["name"])
     found = []
     for (trained, epochs), of_these in names.items():
-        whose = "" if len(of_these) == len(settings) else f"{_first(of_these, ', ')}: "
+        whose = "" if len(of_these) == len(settings) else f"{first_names(of_these, _MOST_NAMES)}: "
         are = "is" if trained == 1 else "are"
         found.append(f"{whose}only {trained} of {count(epochs, 'epoch')} {are} trained (--mode train continues)")
     return found
@@ -228,7 +228,8 @@ def _gaps(setting: Mapping[str, Any], runs: int) -> list[str]:
     """Returns what is missing in one setting."""
     found = []
     if diverged := setting.get("diverged"):
-        where = _first([f"fold {run['fold']}, seed {run['seed']}, in epoch {run['epoch']}" for run in diverged], "; ")
+        places = [f"fold {run['fold']}, seed {run['seed']}, in epoch {run['epoch']}" for run in diverged]
+        where = first_names(places, _MOST_NAMES, "; ")
         untested = sum(not run["best_epoch"] for run in diverged)
         rest = "tested at the best epoch before"
         if untested:
@@ -237,9 +238,10 @@ def _gaps(setting: Mapping[str, Any], runs: int) -> list[str]:
             rest = "without an epoch before, so they predict nothing"
         found.append(f"{len(diverged)} of {count(runs, 'run')} diverged ({where}), {rest}")
     for task, folds in setting.get("untrained", {}).items():
-        found.append(f"too few labels of {task} to learn from in {count(len(folds), 'fold')} ({_first(folds, ', ')})")
+        where = f"{count(len(folds), 'fold')} ({first_names(folds, _MOST_NAMES)})"
+        found.append(f"too few labels of {task} to learn from in {where}")
     if folds := setting.get("unselected"):
-        where = f"{count(len(folds), 'fold')} ({_first(folds, ', ')})"
+        where = f"{count(len(folds), 'fold')} ({first_names(folds, _MOST_NAMES)})"
         found.append(f"no labels to choose the epoch by in {where}, so the last one is tested there")
     for task, n in ({} if setting.get("stopped") else setting.get("unpredicted", {})).items():
         lack = f"{count(n, 'test prediction')} of {task} {'is' if n == 1 else 'are'} missing"
@@ -247,11 +249,6 @@ def _gaps(setting: Mapping[str, Any], runs: int) -> list[str]:
     if over := setting.get("ccc_mean_over"):
         found.append(f"the mean CCC is that of {' and '.join(over)}, because other ratings have none")
     return found
-
-
-def _first(names: Sequence[str], separator: str) -> str:
-    more = len(names) - _MOST_NAMES
-    return separator.join([*names[:_MOST_NAMES], *([f"and {more:,} more"] if more > 0 else [])])
 
 
 def describe_final(epochs: Sequence[int]) -> str:

@@ -1,4 +1,6 @@
-"""Words around numbers and errors in messages, tables and the report."""
+"""Words around numbers, names and errors in messages, tables and the report."""
+
+from collections.abc import Iterable
 
 _LONGEST = 200  # characters of a line
 
@@ -6,6 +8,13 @@ _LONGEST = 200  # characters of a line
 def count(number: int, noun: str) -> str:
     """Returns a number with its noun: `1 fold`, `3 folds`, `10,039 utterances`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def first_names(names: Iterable[str], most: int, separator: str = ", ") -> str:
+    """Returns names as words of a sentence: all, or the first `most` of them and the number of the others."""
+    every = list(names)
+    more = [f"and {len(every) - most:,} more"] if len(every) > most else []
+    return separator.join([*every[:most], *more])
 
 
 def first_line(error: Exception) -> str:
