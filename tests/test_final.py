@@ -13,14 +13,22 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
-from tiny_study import labelled_table, read_csv, study_config, table_config, tiny_config, write_table
+from tiny_study import (
+    assert_equal_trees,
+    labelled_table,
+    open_program,
+    read_csv,
+    study_config,
+    table_config,
+    tiny_config,
+    train_runs,
+    write_table,
+)
 
 import sejax.study
 from sejax import build, resolve
 from sejax.engine import epoch as compiled
-from sejax.engine.feed import Feed, open_feed
-from sejax.engine.plan import plan_programs
+from sejax.engine.feed import Feed
 from sejax.host import stopping
 from sejax.main import _last_words
 from sejax.study import train_and_evaluate
@@ -47,10 +55,6 @@ def trained_runs() -> Iterator[list[Any]]:
         yield found
 
 
-def assert_equal_trees(one: Any, other: Any) -> None:
-    jax.tree.map(assert_array_equal, one, other)
-
-
 def final_rows(workdir: Path) -> list[dict[str, str]]:
     return [row for row in read_csv(workdir / "runs.csv") if row["test_speakers"] == ""]
 
@@ -74,21 +78,6 @@ def finished(study: Path, config: Any, tmp_path_factory: pytest.TempPathFactory)
     return folder / "workdir", "\n".join(lines), found[0]
 
 
-def by_hand(config: Any, epochs: np.ndarray) -> Any:
-    """Trains the final runs of a study, and returns what each has averaged after its epochs."""
-    study = build.build(config)
-    (plan,) = plan_programs(study.programs, jax.devices(), study.placement, None)
-    return train(open_feed(plan).of(study.programs[0].final), epochs)
-
-
-def train(feed: Feed, epochs: np.ndarray) -> Any:
-    states, averaged = feed.init_states(), []
-    for number in range(1, max(epochs) + 1):
-        states, _ = feed.train_epoch(states, number)
-        averaged.append(feed.layout.collect(states.averaged))
-    return jax.tree.map(lambda *x: np.stack([x[n - 1][run] for run, n in enumerate(epochs)]), *averaged)
-
-
 def test_each_trains_on_everyone_for_the_median_of_its_folds(finished: tuple[Path, str, Any], config: Any):
     workdir, printed, final = finished
     rows = read_csv(workdir / "runs.csv")
@@ -108,7 +97,8 @@ def test_each_trains_on_everyone_for_the_median_of_its_folds(finished: tuple[Pat
     found = SENTENCE.search(printed)
     assert found and found[1] == "6"
     assert found[2] == f"{min(epochs)} to {max(epochs)}"
-    assert_equal_trees(final.params, by_hand(config, final.epochs))
+    feed = open_program(config)
+    assert_equal_trees(final.params, train_runs(feed.of(feed.program.final), final.epochs))
 
 
 def test_they_change_no_number(study: Path, finished: tuple[Path, str, Any], config: Any):
@@ -185,9 +175,7 @@ def test_they_continue_where_a_signal_has_ended_them(
 
 
 def test_nothing_is_compiled_for_them(config: Any):
-    study = build.build(config)
-    (plan,) = plan_programs(study.programs, jax.devices(), study.placement, None)
-    feed = open_feed(plan)
+    feed = open_program(config)
 
     def once(feed: Feed) -> list[int]:
         states = feed.init_states()
@@ -217,19 +205,16 @@ def test_one_is_the_run_of_a_fold_that_trains_on_everyone(
     config.batch_size = 30  # 2 steps, whether one speaker is held out or nobody
     config.frames_on = frames_on
     config.final = True
-    epochs = np.array([2])
-    final = by_hand(config, epochs)
+    held_out = open_program(config)
+    final = train_runs(held_out.of(held_out.program.final), np.array([2]))
 
     config.final = False
-    held_out = build.build(config)
-    everyone = np.ones(len(held_out.corpus.utterances), bool)
-    folds = tuple(replace(fold, train=everyone) for fold in held_out.folds)
+    folds = tuple(replace(fold, train=np.ones_like(fold.train)) for fold in build.build(config).folds)
     monkeypatch.setattr(resolve.corpus, "make_folds", lambda *_, **__: folds)
     monkeypatch.setattr(build, "audit", lambda *_, **__: {"notes": {}, "speakers_shared": []})
-    study = build.build(config)
-    assert held_out.programs[0].network == study.programs[0].network  # of equal steps
-    (plan,) = plan_programs(study.programs, jax.devices(), study.placement, None)
-    runs = train(open_feed(plan), np.full(len(folds), 2))
+    feed = open_program(config)
+    assert held_out.network == feed.network  # of equal steps
+    runs = train_runs(feed, np.full(len(folds), 2))
     assert_equal_trees(final, jax.tree.map(lambda x: x[:1], runs))
     # The folds differ in whom they test, not in what they learn.
     assert_equal_trees(jax.tree.map(lambda x: x[:1], runs), jax.tree.map(lambda x: x[-1:], runs))

@@ -9,12 +9,20 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
-from tiny_study import labelled_table, read_csv, study_config, table_config, tiny_config, write_table
+from tiny_study import (
+    assert_equal_trees,
+    labelled_table,
+    open_program,
+    read_csv,
+    study_config,
+    table_config,
+    tiny_config,
+    train_runs,
+    write_table,
+)
 
 from sejax import build, resolve
-from sejax.engine.feed import Feed, open_feed
-from sejax.engine.plan import plan_programs
+from sejax.engine.feed import Feed
 from sejax.errors import InputError
 from sejax.main import _last_words
 from sejax.study import train_and_evaluate
@@ -37,26 +45,6 @@ def refit(study: Path, config: Any, tmp_path_factory: pytest.TempPathFactory) ->
     shutil.copytree(study, workdir)
     train_and_evaluate(config, str(workdir))
     return workdir
-
-
-def opened(config: Any) -> Feed:
-    """Returns the feed of a config's only program."""
-    study = build.build(config)
-    (plan,) = plan_programs(study.programs, jax.devices(), study.placement, None)
-    return open_feed(plan)
-
-
-def trained(feed: Feed, epochs: np.ndarray) -> Any:
-    """Returns what each run has averaged after its epochs."""
-    states, averaged = feed.init_states(), []
-    for number in range(1, max(epochs) + 1):
-        states, _ = feed.train_epoch(states, number)
-        averaged.append(feed.layout.collect(states.averaged))
-    return jax.tree.map(lambda *x: np.stack([x[n - 1][run] for run, n in enumerate(epochs)]), *averaged)
-
-
-def assert_equal_trees(one: Any, other: Any) -> None:
-    jax.tree.map(assert_array_equal, one, other)
 
 
 def test_what_was_chosen_stays_and_what_is_tested_is_of_the_refit_runs(study: Path, refit: Path):
@@ -117,11 +105,11 @@ def test_they_continue_where_they_were_interrupted(
 
 def test_the_workdir_keeps_the_refit_runs_with_their_own_normalisation(refit: Path, config: Any):
     kept, _ = read_trained(refit / "trained")
-    feed = opened(config)
+    feed = open_program(config)
     again = feed.of(feed.program.refit)
     epochs = np.array([run.epoch for run in kept.runs])
     assert epochs.tolist() == [int(row["best_epoch"]) for row in read_csv(refit / "runs.csv")]
-    assert_equal_trees(kept.params, trained(again, epochs))
+    assert_equal_trees(kept.params, train_runs(again, epochs))
     for name, scale in again.program.per_run.statistic_scale.items():
         assert_equal_trees(kept.statistic_scale[name], scale)
         assert (scale.mean != feed.program.per_run.statistic_scale[name].mean).any()
@@ -137,15 +125,15 @@ def test_one_is_the_run_of_a_fold_that_validates_on_nobody(
     config.batch_size = 30  # 2 steps, with the validation speaker and without
     config.frames_on = frames_on
     config.refit = True
-    feed = opened(config)
+    feed = open_program(config)
     epochs = np.full(10, 2)
-    refit = trained(feed.of(feed.program.refit), epochs)
+    refit = train_runs(feed.of(feed.program.refit), epochs)
 
     config.refit = False
     folds = tuple(replace(fold, train=fold.train | fold.val) for fold in build.build(config).folds)
     monkeypatch.setattr(resolve.corpus, "make_folds", lambda *_, **__: folds)
     monkeypatch.setattr(build, "audit", lambda *_, **__: {"notes": {}, "speakers_shared": []})
-    assert_equal_trees(refit, trained(opened(config), epochs))
+    assert_equal_trees(refit, train_runs(open_program(config), epochs))
 
 
 def test_garbage_in_the_held_out_speaker_changes_no_bit(cache_dir: str, monkeypatch: pytest.MonkeyPatch):
@@ -153,7 +141,7 @@ def test_garbage_in_the_held_out_speaker_changes_no_bit(cache_dir: str, monkeypa
     config = tiny_config(cache_dir)
     config.refit = True
     epochs = np.full(10, 2)
-    clean = opened(config)
+    clean = open_program(config)
     speaker = clean.program.runs[3].fold
     held_out = build.build(config).folds[speaker].test
     assemble = build.assemble_data
@@ -169,8 +157,8 @@ def test_garbage_in_the_held_out_speaker_changes_no_bit(cache_dir: str, monkeypa
         ), n_cut
 
     monkeypatch.setattr(build, "assemble_data", spoil)
-    spoilt = opened(config)
-    ours, theirs = (trained(feed.of(feed.program.refit), epochs) for feed in (clean, spoilt))
+    spoilt = open_program(config)
+    ours, theirs = (train_runs(feed.of(feed.program.refit), epochs) for feed in (clean, spoilt))
     assert_equal_trees(jax.tree.map(lambda x: x[speaker], ours), jax.tree.map(lambda x: x[speaker], theirs))
     with pytest.raises(AssertionError):  # another fold trains on them
         assert_equal_trees(jax.tree.map(lambda x: x[0], ours), jax.tree.map(lambda x: x[0], theirs))

@@ -10,13 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import soundfile
 from ml_collections import ConfigDict
+from numpy.testing import assert_array_equal
 
+from sejax import build
 from sejax.config import STACKED, at, default_config
 from sejax.engine.augment import Augment
+from sejax.engine.feed import Feed, open_feed
+from sejax.engine.plan import plan_programs
 from sejax.engine.step import HParams, Recipe, Steps
 from sejax.engine.tasks import TASKS
 from sejax.study import train_and_evaluate
@@ -106,6 +111,27 @@ def recipe(*, epoch_steps: int = 1, **changes: Any) -> Recipe:
         gradients_at=config.gradients_at,
     )
     return dataclasses.replace(default, **changes)
+
+
+def open_program(config: ConfigDict) -> Feed:
+    """Returns the feed of a config's only program."""
+    study = build.build(config)
+    (plan,) = plan_programs(study.programs, jax.devices(), study.placement, None)
+    return open_feed(plan)
+
+
+def train_runs(feed: Feed, epochs: np.ndarray) -> Any:
+    """Returns what each run has averaged after its epochs, `[run, ...]`."""
+    states, averaged = feed.init_states(), []
+    for number in range(1, max(epochs) + 1):
+        states, _ = feed.train_epoch(states, number)
+        averaged.append(feed.layout.collect(states.averaged))
+    return jax.tree.map(lambda *x: np.stack([x[n - 1][run] for run, n in enumerate(epochs)]), *averaged)
+
+
+def assert_equal_trees(one: Any, other: Any) -> None:
+    """Asserts that two trees have the same structure and equal arrays."""
+    jax.tree.map(assert_array_equal, one, other)
 
 
 def train_interrupted(

@@ -10,7 +10,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from numpy.testing import assert_allclose, assert_array_equal
-from tiny_study import hyperparameters, recipe
+from tiny_study import assert_equal_trees, hyperparameters, recipe
 
 from sejax.corpora.schema import DIMENSIONS
 from sejax.data.buckets import assemble
@@ -176,11 +176,6 @@ def train(study, epochs, *, model=MODEL):
 
 def of_run(study, tree, number):
     return jax.tree.map(lambda x: x[number], study.layout.collect(tree))
-
-
-def assert_equal_trees(ours, theirs):
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert_array_equal(a, b)
 
 
 @pytest.fixture(scope="module")
