@@ -61,14 +61,14 @@ def _moments(x: np.ndarray) -> list[np.ndarray]:
     mean = x.mean(axis=1)
     centred = x - mean[:, None]
     deviation = np.sqrt(np.square(centred).mean(axis=1))
-    scaled = centred / _or_one(deviation, mean)[:, None]
+    scaled = centred / _divisors(deviation, mean)[:, None]
     cubes = scaled**3
     skewness, kurtosis = cubes.mean(axis=1), (cubes * scaled).mean(axis=1)
     return [mean, deviation, skewness, np.where(kurtosis > 0, kurtosis - 3, 0.0)]
 
 
-def _or_one(deviation: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Returns deviations; infinity where they are rounding, so that what is divided by them is 0."""
+def _divisors(deviation: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Returns deviations to divide by; infinity where they are rounding, so that the quotient is 0."""
     return np.where(deviation > 1e-7 * np.maximum(np.abs(mean), 1e-3), deviation, np.inf)
 
 

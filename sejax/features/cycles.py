@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from sejax.corpora.schema import SAMPLING_RATE
-from sejax.features.pitch import Pitch
+from sejax.features.pitch import Pitch, voiced_stretches
 
 _SEARCH = 0.2  # share of a period by which a cycle may be shorter or longer than the tracked one
 _PERIOD_FACTOR, _AMPLITUDE_FACTOR = 1.3, 1.6  # greatest change from one cycle to the next that counts
@@ -36,8 +36,7 @@ def jitter_and_shimmer(
     irregularity of a voice and are not counted.
     """
     tracks = np.full((3, len(pitch.voiced)), np.nan)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], pitch.voiced.astype(np.int8), [0]])))
-    for first, end in edges.reshape(-1, 2).tolist():
+    for first, end in voiced_stretches(pitch.voiced).tolist():
         cycles = find_cycles(samples, pitch.hertz[first:end], first * hop_length, hop_length)
         alike = np.isfinite(cycles.period)
         if len(alike) < _LEAST_CYCLES or not alike.any():

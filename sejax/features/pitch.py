@@ -52,6 +52,12 @@ def hann(length: int) -> Float[np.ndarray, " length"]:
     return 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(length) + 0.5) / length)
 
 
+def voiced_stretches(voiced: Bool[np.ndarray, " frames"]) -> Int[np.ndarray, "stretch 2"]:
+    """Returns the first frame of each stretch of voiced frames, and the frame behind its last one."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], voiced.astype(np.int8), [0]])))
+    return edges.reshape(-1, 2)
+
+
 def pitch_window(fmin: int) -> int:
     """Returns the length of the window of the pitch, in samples: three periods of the lowest one."""
     return _PERIODS * SAMPLING_RATE // fmin

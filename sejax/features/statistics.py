@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from sejax.corpora.schema import SAMPLING_RATE
+from sejax.features.pitch import voiced_stretches
 
 PERCENTILES = (5, 25, 50, 75, 95)
 RHYTHM = 6
@@ -75,17 +76,17 @@ def rhythm(voiced: Bool[np.ndarray, " frames"], *, hop_length: int) -> Float32[n
       hop_length: Distance between frames, in samples at 16 kHz.
     """
     frames_per_second = SAMPLING_RATE / hop_length
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], voiced.astype(np.int8), [0]])))
-    stretches = (edges[1::2] - edges[::2]) / frames_per_second if len(edges) else np.zeros(1)
+    stretches = voiced_stretches(voiced)
+    lengths = np.diff(stretches)[:, 0] / frames_per_second if len(stretches) else np.zeros(1)
     seconds = len(voiced) / frames_per_second
     return np.array(
         [
             seconds,
             voiced.mean(),
-            len(edges) / 2 / seconds,
-            stretches.mean(),
-            stretches.std(),
-            stretches.max(),
+            len(stretches) / seconds,
+            lengths.mean(),
+            lengths.std(),
+            lengths.max(),
         ],
         np.float32,
     )

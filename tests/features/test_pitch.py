@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sejax.corpora.synthetic import voice as synthetic
-from sejax.features.pitch import track_pitch
+from sejax.features.pitch import track_pitch, voiced_stretches
 
 RATE = 16_000
 GROSS = np.log2(1.2)  # octaves: the usual limit of a gross pitch error
@@ -95,3 +95,12 @@ def test_pitch_of_synthetic_voices() -> None:
     assert np.mean(octaves > GROSS) < 0.03
     assert 1200 * np.median(octaves) < 25
     assert np.mean(known) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("voiced", "stretches"),
+    [("0110111", [[1, 3], [4, 7]]), ("1001", [[0, 1], [3, 4]]), ("1", [[0, 1]]), ("00", []), ("", [])],
+)
+def test_stretches_of_voiced_frames(voiced: str, stretches: list[list[int]]) -> None:
+    found = voiced_stretches(np.array([frame == "1" for frame in voiced], bool))
+    assert found.shape == (len(stretches), 2) and found.tolist() == stretches
