@@ -97,6 +97,8 @@ def test_features_prints_ratios_to_the_libraries_and_what_a_build_takes(tmp_path
     assert result["files"] == 2
     assert result["build"]["files"] == 40  # one per speaker and class
     sides = result["sides"]
+    for feature in ("stf", "prosody", "voice", "auditory"):
+        assert sides[f"sejax {feature}"]["audio_seconds_per_second"] > 0
     for feature in ("mfcc", "mel"):
         assert len(sides[f"sejax {feature}"]["seconds"]) == 2
         assert sides[f"sejax {feature}"]["mean"] == pytest.approx(sides[f"librosa {feature}"]["mean"], abs=1e-3)

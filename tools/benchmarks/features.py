@@ -1,13 +1,14 @@
-"""Seconds of audio per second: MFCC, mel and short-term features (STF), here and by the libraries they come from.
+"""Seconds of audio per second: MFCC, mel and short-term features (STF), here and by the libraries they come from; and
+prosody, voice and auditory, here alone.
 
 On one core: each side is a process with one thread and has the same samples in memory. librosa computes file by file
 with our settings (`feature.mfcc`; `feature.melspectrogram` and `power_to_db`), pyAudioAnalysis with the same windows
 (`ShortTermFeatures.feature_extraction`). pyAudioAnalysis needs packages of its own (see tools/golden_stf.py):
 `--pyaudioanalysis-python` is an interpreter that has them; without it our STF are measured alone. "All" is the work of
-a worker process in a study: it reads the file for each of the three features and adds the statistics of their frames,
-which the libraries do not do.
+a worker process in a study: it reads the file for each of the first three features and adds the statistics of their
+frames, which the libraries do not do.
 
-On all cores: `build_features` of the three features, from audio files to the arrays that a study trains on.
+On all cores: `build_features` of these three, from audio files to the arrays that a study trains on.
 
 The audio is that of the synthetic corpus, which has IEMOCAP's durations; `--fraction 1` is as much audio.
 """
@@ -23,7 +24,8 @@ from typing import Any
 from sejax.corpora.schema import SAMPLING_RATE
 from tools.benchmarks.sides import Facts, Measured, Process, Side, has_packages, measure_in_turn, ratio
 
-STREAMS = ("mfcc", "mel", "stf")
+COMPARED = ("mfcc", "mel", "stf")  # with the libraries
+STREAMS = (*COMPARED, "prosody", "voice", "auditory")
 IEMOCAP_SECONDS = 7.17 * 3600  # of the usual four classes
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 LIKE_PYAUDIOANALYSIS = "stf, pyaudioanalysis"  # the variant that has that library's numbers
@@ -74,11 +76,11 @@ def frames_side(
 
 
 def all_side(paths: Sequence[str]) -> tuple[Callable[[], None], Facts]:
-    """Computes every feature of every file, as the worker processes of `build_features` do."""
+    """Computes the compared features of every file, as the worker processes of `build_features` do."""
     from sejax.data.compute import contents
     from sejax.features.extract import Job, Perturbation, Segment, Task, do_tasks
 
-    made_of = [contents(stream, {}) for stream in STREAMS]
+    made_of = [contents(stream, {}) for stream in COMPARED]
     tasks = [Task(Perturbation(), each.window, each.size, each.dtype, each.compute) for each in made_of]
 
     def run() -> None:
@@ -89,7 +91,7 @@ def all_side(paths: Sequence[str]) -> tuple[Callable[[], None], Facts]:
 
 
 def build_side(folder: str) -> tuple[Callable[[], None], Facts]:
-    """Builds every feature of the corpus in an empty cache and reads it, with the default number of processes."""
+    """Builds the compared features of the corpus in an empty cache and reads it, by the default number of processes."""
     from sejax.corpora.read import read_corpus
     from sejax.data.cache import Wanted, build_features
     from sejax.data.compute import contents
@@ -98,7 +100,7 @@ def build_side(folder: str) -> tuple[Callable[[], None], Facts]:
 
     def run() -> None:
         with tempfile.TemporaryDirectory() as cache:
-            wanted = [Wanted(stream, contents(stream, {})) for stream in STREAMS]
+            wanted = [Wanted(stream, contents(stream, {})) for stream in COMPARED]
             build_features(corpus, wanted, cache_dir=cache, max_bad_fraction=0.0)
 
     return run, {}
@@ -172,7 +174,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _ratios(measured: Mapping[str, Measured]) -> dict[str, float]:
     """Returns how many times faster ours are, by comparison."""
-    over = {f"librosa: {name}": ratio(measured[f"librosa {name}"], measured[f"sejax {name}"]) for name in STREAMS[:2]}
+    over = {f"librosa: {name}": ratio(measured[f"librosa {name}"], measured[f"sejax {name}"]) for name in COMPARED[:2]}
     if "pyAudioAnalysis stf" in measured:
         theirs = measured["pyAudioAnalysis stf"]
         for name in ("stf", LIKE_PYAUDIOANALYSIS):
