@@ -167,7 +167,11 @@ def test_the_report_and_the_terminal_show_them(encoded):
     page = (workdir / "report.html").read_text()
     assert page.count("What the model looks at (3 test utterances)") == 4
     assert page.count("Which input matters") == 4
-    assert "alpha=0.5 streams=mel: exchanged, streams lower UA % of validation speakers by: mel " in printed
+    assert "validation speakers lose when a stream, its frames or a group of its statistics is shuffled" in page
+    when = "validation speakers lose when a stream is shuffled among their utterances (the more, the more it is used; "
+    for lost in ("points of UA", "CCC mean"):
+        assert f"alpha=0.5 streams=mel: {lost} that {when}mean +- deviation over runs): mel " in printed
+        assert f"<b>{lost.removeprefix('points of ')} lost when a part of the input is shuffled</b>" in page
 
 
 def test_a_later_start_measures_the_same_with_streamed_frames_and_leaves_other_numbers_alone(encoded):

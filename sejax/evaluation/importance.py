@@ -82,6 +82,12 @@ def drops(found: Sequence[Importance], metric: str) -> dict[tuple[str, str], Flo
     return {key: np.array(values) for key, values in collected.items()}
 
 
+def measure(metric: str) -> str:
+    """Returns in which measure a fall of a metric is written: `points of UA`, `CCC mean`."""
+    column = COLUMNS[metric]
+    return f"{'points of ' * bool(column.unit)}{column.title}"
+
+
 def describe_importance(found: Sequence[Importance]) -> Iterator[str]:
     """Yields a line for each setting and metric: the streams, those of the greatest importance first."""
     for setting in dict.fromkeys(each.setting for each in found):
@@ -91,5 +97,7 @@ def describe_importance(found: Sequence[Importance]) -> Iterator[str]:
             column = COLUMNS[metric]
             words = [f"{stream} {column.number(x.mean())} +- {column.number(x.std())}" for (stream, _), x in ordered]
             if words:
-                title = f"{column.title}{f' {column.unit}' * bool(column.unit)}"
-                yield f"{setting}: exchanged, streams lower {title} of validation speakers by: {', '.join(words)}"
+                yield (
+                    f"{setting}: {measure(metric)} that validation speakers lose when a stream is shuffled among their "
+                    f"utterances (the more, the more it is used; mean +- deviation over runs): {', '.join(words)}"
+                )

@@ -5,16 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from sejax.evaluation.importance import ALL, METRICS, Importance, drops
+from sejax.evaluation.importance import ALL, METRICS, Importance, drops, measure
 from sejax.evaluation.tables import COLUMNS
 from sejax.report.figures import Bar, Figure, Figures, bar_panel
 
 _MOST_BARS = 30  # of a figure; importance.csv has the rest
 _AID = (
-    "By how much the score of validation speakers falls where a stream, its frames or a group of its statistics is "
-    "exchanged among their utterances (permutation importance): mean over the runs, folds and seeds, with one standard "
-    "deviation. No test speaker has a say. Streams that say the same stand in for each other, so that each has little "
-    "importance of its own, and the groups of a stream do not add up to it."
+    "How much of the score validation speakers lose when a stream, its frames or a group of its statistics is "
+    "shuffled among their utterances (permutation importance). The more they lose, the more the model uses it; about "
+    "0, or below: it does as well without. Mean over the runs, folds and seeds, with one standard deviation; grey "
+    "bars are parts of the stream above them. No test speaker has a say. Streams that say the same stand in for each "
+    "other, so that each has little importance of its own, and the groups of a stream do not add up to it."
 )
 
 
@@ -38,8 +39,8 @@ def importance_figures(found: Sequence[Importance], anchor: str) -> Figures:
                 values = column.scale * np.asarray(by_part[key])
                 bars.append(Bar(name, float(values.mean()), float(values.std()), key[1] != ALL))
         if bars:
-            unit = ", points" if column.unit else ""
-            label = f"Fall of {column.title} by part of the input"
-            svg = bar_panel(bars[:_MOST_BARS], key=f"{anchor}-importance-{metric}", label=label, unit=f"fall{unit}")
-            figures.append(Figure(f"Fall of {column.title}", Markup(svg)))
+            lost = f"{measure(metric)} lost"
+            label = f"{column.title} lost when a part of the input is shuffled"
+            svg = bar_panel(bars[:_MOST_BARS], key=f"{anchor}-importance-{metric}", label=label, unit=lost)
+            figures.append(Figure(label, Markup(svg)))
     return Figures("Which input matters", figures, _AID)
