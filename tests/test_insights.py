@@ -167,6 +167,8 @@ def test_the_report_and_the_terminal_show_them(encoded):
     page = (workdir / "report.html").read_text()
     assert page.count("What the model looks at (3 test utterances)") == 4
     assert page.count("Which input matters") == 4
+    assert page.count("<b>Over time</b>") == 2 * 3  # of the settings with frames
+    assert page.count("blue speaks for the output") == page.count("a sum above 0 speaks for the output") == 2
     assert "validation speakers lose when a stream, its frames or a group of its statistics is shuffled" in page
     when = "validation speakers lose when a stream is shuffled among their utterances (the more, the more it is used; "
     for lost in ("points of UA", "CCC mean"):

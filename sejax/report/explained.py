@@ -13,13 +13,15 @@ from sejax.report.figures import Figure, explanation_panel
 from sejax.report.templating import style, template
 
 _MOST_GROUPS = 12  # of a stream's statistics
-AID = (
-    "Gradient times input of the output, against the mean of the training speakers, at the time where it is heard: "
-    "blue speaks for the output, orange against it. It is the model's own slope times how far a value is from the "
-    "mean. It does not say what would happen without that value, nor what makes people hear the emotion, and where the "
-    "model is not linear the parts do not add up to the output: each utterance says by how much. Attention says where "
-    "a layer takes its frames from, not what it does with them. Statistics are of the whole utterance."
+_AID = (
+    "Gradient times input of the output, against the mean of the training speakers{signs}. It is the model's own slope "
+    "times how far a value is from the mean. It does not say what would happen without that value, nor what makes "
+    "people hear the emotion, and where the model is not linear the parts do not add up to the output: each utterance "
+    "says by how much.{attention} Statistics are of the whole utterance."
 )
+_COLOURED = ", at the time where it is heard: blue speaks for the output, orange against it"
+_SIGNED = ": a sum above 0 speaks for the output, one below 0 against it"
+_ATTENTION = " Attention says where a layer takes its frames from, not what it does with them."
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,14 @@ class ExplanationView:
 
     title: str
     facts: Sequence[tuple[str, str]]
-    figure: Figure
+    figure: Figure | None  # None: the model reads statistics alone, and nothing over time
     rows: Sequence[PartRow]
 
 
 def view_explanation(
     title: str, facts: Sequence[tuple[str, str]], tree: Mapping[str, Any], key: str
 ) -> ExplanationView:
-    """Returns the figure and the table of an explanation.
+    """Returns the table of an explanation, and its figure where the model has looked at frames.
 
     Args:
       title: of the utterance.
@@ -53,22 +55,6 @@ def view_explanation(
       tree: as `sejax.evaluation.explanation` returns it.
       key: unique on the page.
     """
-    streams = tree["streams"]
-    layers: dict[str, list[Any]] = {}
-    for layer in tree["attention"]:
-        layers.setdefault(layer["stream"], []).append(layer)
-    names = list(dict.fromkeys(layer["layer"] for of_stream in layers.values() for layer in of_stream))
-    colours = {name: ("s4", "s5", "s6", "s1")[place % 4] for place, name in enumerate(names)}
-    svg = explanation_panel(
-        tree["level"],
-        {name: stream["frames"] for name, stream in streams.items() if "frames" in stream},
-        {name: [(colours[layer["layer"]], layer) for layer in of_stream] for name, of_stream in layers.items()},
-        key=key,
-        label=f"Level and what was looked at over time, {title}",
-        seconds=tree["seconds"],
-    )
-    signs = [("s3", "for"), ("s2", "against")] if any("frames" in stream for stream in streams.values()) else []
-    legend = [*signs, *((colours[name], name) for name in names)]
     runs = f", mean of {count(tree['runs'], 'run')}" if tree["runs"] > 1 else ""
     what = f"the class {tree['output']}" if tree["task"] == "class" else tree["output"]
     return ExplanationView(
@@ -80,9 +66,38 @@ def view_explanation(
             ("at the mean of training speakers", f"{tree['at_mean']:.3g}"),
             ("sum of the parts", f"{tree['sum']:.3g}, of a difference of {tree['value'] - tree['at_mean']:.3g}"),
         ],
-        Figure("Over time", Markup(svg), legend),
-        list(_rows(streams)),
+        _over_time(title, tree, key),
+        list(_rows(tree["streams"])),
     )
+
+
+def reading_aid(views: Sequence[ExplanationView]) -> str:
+    """Returns how to read explanations, without what is of figures that they do not have."""
+    if any(view.figure for view in views):
+        return _AID.format(signs=_COLOURED, attention=_ATTENTION)
+    return _AID.format(signs=_SIGNED, attention="")
+
+
+def _over_time(title: str, tree: Mapping[str, Any], key: str) -> Figure | None:
+    """Returns the figure of what was looked at over time; None where no stream has frames."""
+    frames = {name: stream["frames"] for name, stream in tree["streams"].items() if "frames" in stream}
+    if not frames:
+        return None
+    layers: dict[str, list[Any]] = {}
+    for layer in tree["attention"]:
+        layers.setdefault(layer["stream"], []).append(layer)
+    names = list(dict.fromkeys(layer["layer"] for of_stream in layers.values() for layer in of_stream))
+    colours = {name: ("s4", "s5", "s6", "s1")[place % 4] for place, name in enumerate(names)}
+    svg = explanation_panel(
+        tree["level"],
+        frames,
+        {name: [(colours[layer["layer"]], layer) for layer in of_stream] for name, of_stream in layers.items()},
+        key=key,
+        label=f"Level and what was looked at over time, {title}",
+        seconds=tree["seconds"],
+    )
+    legend = [("s3", "for"), ("s2", "against"), *((colours[name], name) for name in names)]
+    return Figure("Over time", Markup(svg), legend)
 
 
 def write_explanations(path: str, records: Sequence[Mapping[str, Any]]) -> None:
@@ -97,7 +112,7 @@ def write_explanations(path: str, records: Sequence[Mapping[str, Any]]) -> None:
         for number, record in enumerate(records, 1)
     ]
     page = template("explained_page.html.j2").render(
-        style=style(), title=count(len(views), "explanation"), explanations=views, aid=AID
+        style=style(), title=count(len(views), "explanation"), explanations=views, aid=reading_aid(views)
     )
     with atomic_write(path) as file:
         file.write(page)

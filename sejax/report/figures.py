@@ -413,7 +413,7 @@ def explanation_panel(
                 axes.set_ylim(0, None)
             axes.set_ylabel(f"{name}\n{kind}")
             axes.yaxis.set_major_locator(MaxNLocator(2))
-        (others or (loudness,))[-1].set_xlabel("seconds")
+        others[-1].set_xlabel("seconds")
 
     heights = [2, *(3 if kind == "sum" else 2 for _, kind in rows)]
     return _svg(draw, key=key, label=label, size=(6.2, 0.6 + 0.3 * sum(heights)), heights=heights)

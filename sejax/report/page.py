@@ -18,7 +18,6 @@ from sejax.evaluation.tables import COLUMNS, Column, describe_final
 from sejax.host.atomic import atomic_write
 from sejax.host.wording import count
 from sejax.report.data import view_data
-from sejax.report.explained import AID
 from sejax.report.read import (
     Audit,
     DroppedUtterance,
@@ -178,7 +177,6 @@ def render(study: Study) -> str:
         data=view_data(study.data),
         results=view_results(study),
         settings=view_settings(study),
-        explained_aid=AID,
         audit=_audit(study.audit),
         provenance=_provenance(study.provenance, study.final_epochs),
     )

@@ -13,7 +13,7 @@ from sejax.corpora.schema import DIMENSIONS
 from sejax.evaluation.predictions import Predictions
 from sejax.evaluation.tables import COLUMNS, Column, classical_title
 from sejax.report.calibration import CalibrationView, calibration_figures, view_calibration
-from sejax.report.explained import ExplanationView, view_explanation
+from sejax.report.explained import ExplanationView, reading_aid, view_explanation
 from sejax.report.figures import Curve, Figure, Figures, curve_panel, scatter_panel, weight_panel
 from sejax.report.gaps import GapView, view_gaps
 from sejax.report.importance import importance_figures
@@ -94,6 +94,7 @@ class SettingView:
     calibration: CalibrationView | None
     figures: Sequence[Figures]
     explanations: Sequence[ExplanationView]
+    explained_aid: str
 
 
 def view_settings(study: Study) -> list[SettingView]:
@@ -118,6 +119,11 @@ def _view(
         if f"rmse_{name}" in setting.metrics
     ]
     scores, speakers = _score_tables(study, setting, runs)
+    explanations = [
+        view_explanation(tree["id"], _of_utterance(tree), tree, f"{anchor}-explanation-{number}")
+        for number, tree in enumerate(study.explanations, 1)
+        if tree["run"] in numbers
+    ]
     groups = [
         *calibration_figures(rows, setting.calibration, anchor),
         _curves(study, setting, runs, anchor),
@@ -142,11 +148,8 @@ def _view(
         gaps=view_gaps(setting),
         calibration=view_calibration(setting.calibration, setting.distributions, study.mean_votes),
         figures=[group for group in groups if group.figures],
-        explanations=[
-            view_explanation(tree["id"], _of_utterance(tree), tree, f"{anchor}-explanation-{number}")
-            for number, tree in enumerate(study.explanations, 1)
-            if tree["run"] in numbers
-        ],
+        explanations=explanations,
+        explained_aid=reading_aid(explanations),
     )
 
 

@@ -68,7 +68,20 @@ def test_the_command_writes_json_and_a_page(
         assert_allclose(sum(layer["weights"]), 1, rtol=1e-2)
     text = page.read_text()
     assert text.count("<figure>") == 2 and "voice &lt;3&gt;.wav" in text
+    assert "blue speaks for the output" in text and "Attention says" in text
     assert "<script" not in text and not re.findall(r'(?:src|href)="(?!#)', text)
+
+
+def test_a_page_of_statistics_alone_has_no_figure_and_no_word_about_one(
+    bundle: Path, voices: list[str], tmp_path: Path
+):
+    page, out = tmp_path / "page.html", tmp_path / "out.jsonl"
+    assert main(["--model", str(bundle), "--out", str(out), "--page", str(page), *voices, "--explain"]) == 0
+    (body,) = re.findall("(?s)<main.*</main>", page.read_text())
+    assert body.count('<table class="shares">') == 2 and "percentiles" in body
+    assert "a sum above 0 speaks for the output" in body and "Statistics are of the whole utterance" in body
+    for absent in ("<figure", "<svg", "legend", "Over time", "blue", "orange", "Attention"):
+        assert absent not in body, absent
 
 
 def test_what_cannot_be_explained_is_one_sentence(
