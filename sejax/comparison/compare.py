@@ -183,7 +183,7 @@ def _incomplete(studies: Mapping[str, Study], rows: Sequence[Row]) -> list[str]:
     found = []
     for name, study in studies.items():
         others = {setting.name for setting in study.settings} - {row.setting for row in rows if row.study == name}
-        of_others = tuple(f"{other}{mark}" for other in others for mark in ":,")
+        of_others = tuple(f"{other}{mark}" for other in others for mark in (":", ", trained on", ", tested on"))
         of_study = f"{name}: " if len(studies) > 1 else ""
         found += [f"{of_study}{remark}" for remark in study.remarks if not remark.startswith(of_others)]
         predicted = set(study.predictions.setting.tolist())

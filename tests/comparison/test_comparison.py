@@ -202,6 +202,11 @@ def test_what_the_studies_lack_is_said(study: Path, tmp_path: Path, capsys: pyte
     assert "warning: The corpus does not say who speaks in some test utterances" in printed
     assert f"{VAD}:" not in printed  # nothing is shown of it
     assert f"warning: {VAD}: no labels to choose the epoch by in 1 fold (f1)" in run(capsys, workdir)
+    for setting in tree["settings"][1:]:
+        setting["unfinished"] = {"trained": 9, "epochs": 10}
+    (workdir / "metrics.json").write_text(json.dumps(tree))
+    printed = run(capsys, f"{workdir}:{JOINT}", f"{workdir}:{VAD}")
+    assert f"warning: {CLASS}, {VAD}: only 9 of 10 epochs are trained" in printed  # though the first is not shown
 
 
 def test_the_settings_that_the_folds_chose_are_a_row(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
