@@ -19,6 +19,8 @@ def training_gaps(
     epochs: int,
     diverged: Mapping[int, int],
     unselected: Collection[int],
+    *,
+    among: Sequence[RunKey],
 ) -> dict[str, Any]:
     """Returns what is missing in the training of the runs of a row of the table; see `results.compute_metrics`.
 
@@ -29,11 +31,11 @@ def training_gaps(
       epochs: of the config.
       diverged: the first epoch in which each run had diverged, by the run's number, of those that did.
       unselected: the numbers of the runs whose validation utterances have no labels of what they train.
+      among: the runs from which those of the row were chosen, which may yet be others; all runs of a setting.
     """
-    numbers = [run.number for run in runs]
-    trained = int(outcome.trained[numbers].min())
+    going_on = [run.number for run in among if not outcome.finished[run.number]]
     return {
-        "unfinished": {} if outcome.finished[numbers].all() else {"trained": trained, "epochs": epochs},
+        "unfinished": {"trained": int(outcome.trained[going_on].min()), "epochs": epochs} if going_on else {},
         "diverged": [
             {
                 "fold": folds[run.fold].name,

@@ -126,7 +126,8 @@ def compute_metrics(
     seeds a setting also has `seeds_averaged`: the metrics of the mean of their predictions. Where something is missing,
     a setting has
 
-    - `unfinished`: the epochs that are trained, and those of the config, if some are still to be trained;
+    - `unfinished`: the epochs that are trained, and those of the config, if some are still to be trained; of `chosen`
+      in any run that it chooses among;
     - `diverged`: the runs that did, each with the first such epoch and the epoch before it that is tested (0: none);
     - `stopped`: by epoch, the folds in which halving stopped the setting after it, so that it is not tested there;
     - `untrained`: by class and dimension, the folds without labels to learn it from, which do not predict it;
@@ -182,6 +183,7 @@ def compute_metrics(
     history = list(history)
     lost = diverged_epochs(history), unselected_runs(history)
     scores = _selection_scores(history, runs, outcome, {run.number for run in runs_of[CHOSEN]})
+    possible = {setting.name for setting in comparable_settings([run.setting for run in runs])}
     settings, machines = [], []
     for entry in summarise(predictions, n_bootstrap=n_bootstrap):
         name = entry["name"]
@@ -198,11 +200,12 @@ def compute_metrics(
             continue
         own = runs_of[name]
         setting = {"name": name, "values": _common_values([run.setting for run in own]), **scored}
-        gaps = training_gaps(own, folds, outcome, epochs, *lost)
+        among = [run for run in runs if run.setting.name in possible] if name == CHOSEN else own
+        gaps = training_gaps(own, folds, outcome, epochs, *lost, among=among)
         gaps |= prediction_gaps(own, folds, learnable, predictions, entry)
         settings.append(setting | ensembles.get(name, {}) | {key: value for key, value in gaps.items() if value})
     if choice:
-        settings[0][CHOICE] = {"folds": chosen_in, "hindsight": _hindsight(settings, runs_of)}
+        settings[0][CHOICE] = {"folds": chosen_in, "hindsight": _hindsight(settings, possible)}
     settings, machines = (
         _with_genders(with_parts(entries, predictions, scores), predictions, corpus) for entries in (settings, machines)
     )
@@ -235,9 +238,8 @@ def _runs_of_rows(
     return runs_of
 
 
-def _hindsight(settings: Sequence[Mapping[str, Any]], runs_of: Mapping[str, Sequence[RunKey]]) -> dict[str, Any]:
-    """Returns `cost_of_choice` of the first row, `chosen`, beside the settings that could be chosen."""
-    possible = {setting.name for setting in comparable_settings([own[0].setting for own in runs_of.values()])}
+def _hindsight(settings: Sequence[Mapping[str, Any]], possible: Collection[str]) -> dict[str, Any]:
+    """Returns `cost_of_choice` of the first row, `chosen`, beside the settings that could be chosen, by their names."""
     others = {setting["name"]: setting["metrics"] for setting in settings if setting["name"] in possible}
     return cost_of_choice(settings[0]["metrics"], others)
 

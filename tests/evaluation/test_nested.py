@@ -6,12 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fabricated import study
 from tiny_study import read_csv, read_history, table_config, tiny_config, write_table, write_voice
 
-from sejax.engine.runs import Setting, enumerate_runs
+from sejax.corpora.schema import Corpus, Utterance
+from sejax.engine.feed import Outcome
+from sejax.engine.runs import Learnable, Setting, enumerate_runs
 from sejax.errors import InputError
 from sejax.evaluation.nested import choose_settings
+from sejax.evaluation.results import compute_metrics
+from sejax.evaluation.tables import format_table
 from sejax.inference.export import export_bundle
+from sejax.protocols.folds import Fold
 from sejax.report.page import write_report
 from sejax.study import train_and_evaluate
 
@@ -95,6 +101,48 @@ def test_the_row_has_the_predictions_that_the_folds_chose(finished: tuple[Path, 
     assert chosen["metrics"]["ua"]["pooled"] == pytest.approx(np.mean(scores["ua"]["chosen"]))
     assert set(by_hand) == {entry["fold"] for entry in chosen["folds"]}
     assert [entry["fold"] for entry in chosen["folds"]] == [entry["fold"] for entry in other["folds"]]
+
+
+@pytest.mark.parametrize(
+    ("alpha", "remark"),
+    [(0.4, "chosen, b: only 3 of 4 epochs are trained"), (1.0, "b: only 3 of 4 epochs are trained")],
+)
+def test_it_may_change_while_settings_that_it_chooses_among_are_trained(alpha: float, remark: str):
+    """Every fold takes `a`, which is finished; with alpha 1, `b` predicts no dimensions and is not among them."""
+    rows = study(n_speakers=3, seeds=(0,), settings=("a", "b", "c"))
+    first = rows.select(rows.setting == "a")
+    utterances = tuple(
+        Utterance(id=i, path="", speaker=speaker, label=rows.classes[label], vad=tuple(vad))
+        for i, speaker, label, vad in zip(
+            first.id, first.speaker.tolist(), first.label, first.vad.tolist(), strict=True
+        )
+    )
+    speakers = [first.speaker == speaker for speaker in ("s0", "s1", "s2")]
+    folds = [Fold(f"s{n}", train=speakers[n - 2], val=speakers[n - 1], test=speakers[n]) for n in range(len(speakers))]
+    runs = enumerate_runs(len(folds), settings(a=0.5, b=alpha, c=0.3), range(1))
+    metrics = compute_metrics(
+        rows,
+        runs,
+        folds,
+        Corpus(name="c", classes=rows.classes, vad_scale=(1.0, 5.0), utterances=utterances, dropped=(), notes=()),
+        learnable={run.number: Learnable(True, (True, True, True)) for run in runs},
+        outcome=Outcome(
+            best_epoch=np.ones(len(runs), np.int32),
+            best_score=np.array([{"a": 0.9, "b": 0.8, "c": 0.7}[run.setting.name] for run in runs]),
+            trained=np.array([{"a": 2, "b": 3, "c": 4}[run.setting.name] for run in runs]),  # `a` lost patience
+            finished=np.array([run.setting.name != "b" for run in runs]),
+        ),
+        classical={},
+        epochs=4,
+        history=[],
+        protocol={"description": "", "folds": 3, "seeds": 1},
+        corpus_facts={},
+        audit={},
+        n_bootstrap=10,
+        nested=True,
+    )
+    assert set(metrics["settings"][0]["choice"]["folds"].values()) == {"a"}
+    assert f"{remark} (--mode train continues)" in format_table(metrics).splitlines()
 
 
 def test_its_gap_to_hindsight_is_that_of_the_best_row(finished: tuple[Path, str]):
