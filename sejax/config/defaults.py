@@ -110,7 +110,7 @@ def _set_data(config: ConfigDict) -> None:
 def _set_streams(config: ConfigDict) -> None:
     """Sets the options of the streams and of their features."""
     config.streams = ("mfcc", "stf", "mel")
-    # Own vectors as streams, each `name=path`: an npz or a CSV file with one per utterance id (README, Your own features).
+    # Own vectors as streams, each `name=path`: an npz or a CSV file, one per utterance id (README, Your own features).
     config.feature_files = ()
     ssl = {"revision": "main", "layers": "all", "context": "utterance", "max_seconds": 30.0, "dtype": "float32"}
     config.features = ConfigDict(
