@@ -183,7 +183,7 @@ def test_nothing_is_compiled_for_them(config: Any):
         states, _ = feed.train_epoch(states, 1)
         runs = len(feed.program.runs)
         feed.keep_best(best, states, np.zeros(runs, np.float32), np.ones(runs, bool), 1)
-        return [f._cache_size() for f in (compiled.init_runs, compiled.keep_best, compiled.train_epoch)]
+        return [f._cache_size() for f in (compiled.init_runs, compiled.keep_best, compiled.train_part)]
 
     final = feed.of(feed.program.final)
     assert final.shared is feed.shared and final.plan.compiled is feed.plan.compiled

@@ -1,7 +1,8 @@
 """The devices of a study, on one machine or on several: transfers to and from them, and the leading process."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -35,9 +36,16 @@ COMPILER_OPTIONS: dict[str, dict[str, Any]] = {"cpu": {"xla_cpu_prefer_vector_wi
 """By backend. XLA by itself takes vectors half as wide: an epoch is then 6 to 10 % slower on a CPU with AVX-512."""
 
 
-def compile_lowered(lowered: Lowered) -> Compiled:
-    """Compiles a lowered program with the options of its backend."""
-    return lowered.compile(compiler_options=COMPILER_OPTIONS.get(jax.default_backend()))
+def compile_side_by_side(programs: Mapping[Any, Callable[[], Lowered]]) -> dict[Any, Compiled]:
+    """Compiles programs with the options of the backend. While one is compiled, the next is lowered and compiled.
+
+    Args:
+      programs: how each is lowered.
+    """
+    compiler_options = COMPILER_OPTIONS.get(jax.default_backend())
+    with ThreadPoolExecutor(max(1, len(programs))) as pool:
+        jobs = {n: pool.submit(lower().compile, compiler_options=compiler_options) for n, lower in programs.items()}
+    return {n: job.result() for n, job in jobs.items()}
 
 
 def leads() -> bool:

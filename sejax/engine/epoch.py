@@ -1,8 +1,9 @@
 """Steps of single runs as programs over all runs: `jit(map over chunks(scan over steps(vmap over slots(step))))`.
 
 Runs are stacked as `[chunk, slot, ...]` (see `runs`). The data and the frozen pretrained models are arguments that
-all runs share; a fold is only the mask `Run.trained`. If the frames are streamed, each step is a program of its own
-(`train_batch`, `predict_batch`).
+all runs share; a fold is only the mask `Run.trained`. A program trains a part of an epoch (`train_part`): the whole;
+the steps of a round on one bucket, where one program for all buckets would take too long to compile; or one step, if
+frames are streamed.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sejax.data.order import take_batch
@@ -26,6 +28,11 @@ class Shared(NamedTuple):
     frozen: Frozen
 
 
+def without_frames(shared: Shared) -> Shared:
+    """Returns what the programs of all buckets read."""
+    return shared._replace(data=shared.data._replace(buckets=()))
+
+
 class Chunk(NamedTuple):
     """The runs of a program and what tells them apart, stacked as `[chunk, slot, ...]`.
 
@@ -39,15 +46,41 @@ class Chunk(NamedTuple):
     rounds: Int[AnyArray, " chunk"] | None = None  # that a run of the chunk has steps in; None: all have all
 
 
-class StreamedStep(NamedTuple):
-    """One step of an epoch with the frames that it needs: the batches of all orders, all from one bucket."""
+class Part(NamedTuple):
+    """Steps of an epoch that follow each other: some of its rounds, with steps on some of the buckets."""
 
-    bucket: Bucket  # the utterances of these batches, each once
-    rows: Int[AnyArray, "order batch"]  # of `bucket`
-    view: Int[AnyArray, "order batch"]
-    number: Int[AnyArray, ""]  # of the step in its epoch
-    own_number: Int[AnyArray, " order"] | None = None  # among those of each order, -1 for none; None: `number`
-    round: Int[AnyArray, ""] | None = None  # of the step, where runs have different numbers of rounds
+    rows: tuple[Int[AnyArray, "order round _step batch"], ...]  # per bucket, rows of that bucket
+    view: tuple[Int[AnyArray, "order round _step batch"], ...]
+    number: tuple[Int[AnyArray, "round _step"], ...]  # in the epoch
+    own_number: tuple[Int[AnyArray, "order round _step"], ...] | None  # in each order, -1 for none; None: `number`
+    round: Int[AnyArray, " round"]
+
+
+def parts(order: Order, *, together: bool) -> list[tuple[tuple[int, ...], Part]]:
+    """Returns the parts of an epoch in turn, each with the numbers of its buckets.
+
+    Args:
+      together: whether the epoch is one part. If not, each round has a part for each bucket, unless there is only one.
+    """
+    rounds, steps = order.rows[0].shape[1], [rows.shape[2] for rows in order.rows]
+    filled = tuple(bucket for bucket, n in enumerate(steps) if n)
+    first = np.cumsum([0, *steps])
+
+    def part(buckets: tuple[int, ...], of: slice) -> Part:
+        def cut(arrays):
+            return tuple(arrays[bucket][:, of] for bucket in buckets)
+
+        in_round = np.arange(rounds, dtype=np.int32)[of]
+        number = tuple(
+            (in_round[:, None] * first[-1] + first[bucket] + np.arange(steps[bucket])).astype(np.int32)
+            for bucket in buckets
+        )
+        own = None if order.number is None else cut(order.number)
+        return Part(cut(order.rows), cut(order.view), number, own, in_round)
+
+    if together or len(filled) == 1:
+        return [(filled, part(filled, slice(None)))]
+    return [((bucket,), part((bucket,), slice(i, i + 1))) for i in range(rounds) for bucket in filled]
 
 
 class EpochMetrics(NamedTuple):
@@ -90,94 +123,66 @@ def first_batch(data: Data) -> Batch:
 
 
 @partial(jax.jit, static_argnames="network", donate_argnames="states")
-def train_epoch(
-    states: State,
-    chunk: Chunk,
-    shared: Shared,
-    order: Order,
-    epoch: Int[Array, ""],
-    n_chunks: Int[Array, ""],
-    *,
-    network: Network,
-) -> tuple[State, EpochMetrics]:
-    """Trains the runs of the first `n_chunks` chunks for one epoch; the states given are used up.
-
-    The runs of the other chunks stay as they are, and cost no time; their metrics are 0.
-    """
-    shares_batches = chunk.order_row.ndim == 1
-    buckets = shared.data.buckets
-
-    def train_chunk(state, _, of_chunk):
-        run, order_row, seed, n_rounds = of_chunk
-        key = jax.random.fold_in(jax.random.key(seed), epoch)
-
-        batches = jax.tree.map(lambda x: x[order_row], order)
-        if not shares_batches:
-            batches = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2), batches)  # scanned over round and step
-        steps = [rows.shape[1] for rows in batches.rows]
-
-        def on_bucket(bucket, state, inputs):
-            i, rows, view, own = inputs
-            return _train_slots(network, shared, bucket, state, run, rows, view, key, i if own is None else own)
-
-        def on_round(state, inputs):
-            i, rows, view, own = inputs
-            metrics = []
-            for b, bucket in enumerate(buckets):
-                at = i * sum(steps) + sum(steps[:b]) + jnp.arange(steps[b], dtype=jnp.int32)
-                own_steps = None if own is None else own[b]
-                state, of_bucket = jax.lax.scan(partial(on_bucket, bucket), state, (at, rows[b], view[b], own_steps))
-                metrics.append(of_bucket)
-            return state, jax.tree.map(lambda *x: jnp.concatenate(x), *metrics)
-
-        def on_own_round(state, inputs):
-            if n_rounds is None:
-                return on_round(state, inputs)
-            return jax.lax.cond(inputs[0] < n_rounds, on_round, lambda state, _: (state, no_steps), state, inputs)
-
-        no_metrics = (jnp.zeros((sum(steps), *shape[1:]), dtype) for dtype in (jnp.float32, jnp.float32, bool))
-        no_steps = StepMetrics(*no_metrics)
-        rounds = jnp.arange(batches.rows[0].shape[0], dtype=jnp.int32)
-        state, metrics = jax.lax.scan(on_own_round, state, (rounds, *batches))
-        return state, _over_steps(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), metrics))
-
-    shape = (*states.step.shape, len(network.recipe.tasks))
-    nothing = EpochMetrics(*(jnp.zeros(shape, jnp.float32) for _ in EpochMetrics._fields))
-    return _train_chunks(train_chunk, states, nothing, chunk, n_chunks)
-
-
-@partial(jax.jit, static_argnames="network", donate_argnames="states")
-def train_batch(
+def train_part(
     states: State,
     metrics: StepMetrics,
     chunk: Chunk,
     shared: Shared,
-    step: StreamedStep,
+    buckets: tuple[Bucket, ...],
+    part: Part,
     epoch: Int[Array, ""],
     n_chunks: Int[Array, ""],
     *,
     network: Network,
 ) -> tuple[State, StepMetrics]:
-    """Trains the runs of the first chunks for one step of an epoch; see `train_epoch`.
+    """Trains the runs of the first `n_chunks` chunks for a part of an epoch; the states given are used up.
+
+    The runs of the other chunks stay as they are, and cost no time.
 
     Args:
       metrics: of the epoch so far, `[chunk, slot, step, task]`.
       shared: the buckets of its data are not read.
+      buckets: those of the part.
     """
 
     def train_chunk(state, metrics, of_chunk):
         run, order_row, seed, n_rounds = of_chunk
         key = jax.random.fold_in(jax.random.key(seed), epoch)
-        rows, view = step.rows[order_row], step.view[order_row]
-        own = step.number if step.own_number is None else step.own_number[order_row]
 
-        def on_step(state, metrics):
-            state, of_step = _train_slots(network, shared, step.bucket, state, run, rows, view, key, own)
-            return state, jax.tree.map(lambda x, new: x.at[:, step.number].set(new), metrics, of_step)
+        def of_runs(x):  # [round, step, slot, ...], or [round, step, ...] if the runs share their batches
+            return x[order_row] if order_row.ndim == 0 else jnp.moveaxis(x[order_row], 0, 2)
 
-        if n_rounds is None:
-            return on_step(state, metrics)
-        return jax.lax.cond(step.round < n_rounds, on_step, lambda *own: own, state, metrics)
+        def on_step(bucket, state, inputs):
+            rows, view, number, own = inputs
+            number = number if own is None else own
+            return _train_slots(network, shared, bucket, state, run, rows, view, key, number)
+
+        def on_round(state, inputs):
+            of_buckets, _ = inputs
+            found = []
+            for bucket, steps in zip(buckets, of_buckets, strict=True):
+                state, of_steps = jax.lax.scan(partial(on_step, bucket), state, steps)
+                found.append(of_steps)
+            return state, jax.tree.map(lambda *x: jnp.concatenate(x), *found)
+
+        def on_own_round(state, inputs):
+            if n_rounds is None:
+                return on_round(state, inputs)
+            return jax.lax.cond(inputs[1] < n_rounds, on_round, lambda state, _: (state, no_steps), state, inputs)
+
+        number = jnp.concatenate(part.number, axis=1)
+        no_steps = jax.tree.map(lambda x: jnp.zeros((number.shape[1], *x[:, 0].shape), x.dtype), metrics)
+        own_number = part.own_number or (None,) * len(buckets)
+        steps = jax.tree.map(of_runs, (part.rows, part.view, own_number))
+        of_buckets = [
+            (rows, view, n, own) for rows, view, n, own in zip(*steps[:2], part.number, steps[2], strict=True)
+        ]
+        state, found = jax.lax.scan(on_own_round, state, (of_buckets, part.round))
+
+        def put(x, new):
+            return x.at[:, number.ravel()].set(jnp.moveaxis(new.reshape(number.size, *new.shape[2:]), 0, 1))
+
+        return state, jax.tree.map(put, metrics, found)
 
     return _train_chunks(train_chunk, states, metrics, chunk, n_chunks)
 
@@ -226,7 +231,7 @@ def _train_slots(network: Network, shared: Shared, bucket: Bucket, state: State,
 
 @jax.jit
 def over_epoch(metrics: StepMetrics) -> EpochMetrics:
-    """Reduces the metrics of all steps, `[chunk, slot, step, task]`, to those that `train_epoch` returns."""
+    """Reduces the metrics of all steps of an epoch, `[chunk, slot, step, task]`."""
     return jax.lax.map(lambda chunk: _over_steps(jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), chunk)), metrics)
 
 

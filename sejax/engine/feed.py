@@ -3,6 +3,7 @@ them (`Streamed`). Both take the same steps on the same batches.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,9 +14,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from sejax.data.buckets import take_rows
 from sejax.data.prefetch import Blocks, read_ahead, visits_of_epoch, visits_of_prediction
-from sejax.data.types import Data
+from sejax.data.types import Bucket, Data
 from sejax.engine import devices, epoch
-from sejax.engine.epoch import Best, Chunk, EpochMetrics, Shared, StreamedStep
+from sejax.engine.epoch import Best, Chunk, EpochMetrics, Part, Shared, without_frames
 from sejax.engine.plan import Planned
 from sejax.engine.program import Program
 from sejax.engine.step import State
@@ -98,8 +99,23 @@ class Feed(ABC):
         """Returns the corpus as it lies on the devices."""
 
     @abstractmethod
+    def parts(self, number: int) -> Iterator[tuple[tuple[int, ...], tuple[Bucket, ...], Part]]:
+        """Yields the parts of an epoch in turn, on the devices, each with its buckets and their numbers."""
+
     def train_epoch(self, states: State, number: int) -> tuple[State, EpochMetrics]:
         """Trains all runs for one epoch; the states given are used up."""
+        shared = without_frames(self.shared)
+        metrics = self.put_runs(self.placed.no_metrics())
+        on_device = self.replicate(np.int32(number))
+        for numbers, buckets, part in self.parts(number):
+            before = metrics
+            states, metrics = self.plan.compiled[numbers](
+                states, metrics, self.chunk, shared, buckets, part, on_device, self.n_chunks
+            )
+            states, metrics = self.put_runs((states, metrics))
+            # So that the devices hold two streamed blocks at most: the one of this part and the next one.
+            jax.block_until_ready(before)
+        return states, epoch.over_epoch(metrics)
 
     @abstractmethod
     def predict(self, params: Any, split: str) -> Any:
@@ -157,10 +173,11 @@ class Resident(Feed):
     def data(self) -> Data:
         return jax.tree.map(np.asarray, self.program.data)
 
-    def train_epoch(self, states: State, number: int) -> tuple[State, EpochMetrics]:
-        order, on_device = self.replicate((self.program.shuffle(number), np.int32(number)))
-        states, metrics = self.plan.compiled(states, self.chunk, self.shared, order, on_device, self.n_chunks)
-        return self.put_runs(states), metrics
+    def parts(self, number: int) -> Iterator[tuple[tuple[int, ...], tuple[Bucket, ...], Part]]:
+        turns = epoch.parts(self.program.shuffle(number), together=self.placed.compiled_together)
+        on_devices = self.replicate([part for _, part in turns])
+        for (numbers, _), part in zip(turns, on_devices, strict=True):
+            yield numbers, tuple(self.shared.data.buckets[n] for n in numbers), part
 
     def predict(self, params: Any, split: str) -> Any:
         return epoch.predict(params, self.chunk.runs, self.shared, self.rows[split], model=self.network.model)
@@ -172,24 +189,15 @@ class Streamed(Feed):
     def data(self) -> Data:
         return self.program.data._replace(buckets=())
 
-    def train_epoch(self, states: State, number: int) -> tuple[State, EpochMetrics]:
-        program = self.program
-        metrics = self.put_runs(self.placed.no_metrics())
-        on_device = self.replicate(np.int32(number))
-        visits = visits_of_epoch(program.shuffle(number))
-        blocks = Blocks(program.data.buckets, visits, self.plan.block_rows["train"], program.views)
+    def parts(self, number: int) -> Iterator[tuple[tuple[int, ...], tuple[Bucket, ...], Part]]:
+        visits = visits_of_epoch(self.program.shuffle(number))
+        blocks = Blocks(self.program.data.buckets, visits, self.plan.block_rows["train"], self.program.views)
         for i, block in enumerate(read_ahead(blocks)):
-            visit, of_runs = block.visit, program.rounds is not None
-            own = (visit.number, np.int32(visit.round)) if of_runs else ()
-            step = self.replicate(StreamedStep(block.bucket, block.rows, visit.view, np.int32(i), *own))
-            before = metrics
-            states, metrics = self.plan.compiled[visit.bucket](
-                states, metrics, self.chunk, self.shared, step, on_device, self.n_chunks
-            )
-            states, metrics = self.put_runs((states, metrics))
-            # So that the devices hold two blocks at most: the one of this step and the next one.
-            jax.block_until_ready(before)
-        return states, epoch.over_epoch(metrics)
+            visit = block.visit
+            own = None if visit.number is None else (visit.number[:, None, None],)
+            rows, view = block.rows[:, None, None], visit.view[:, None, None]
+            part = Part((rows,), (view,), (np.array([[i]], np.int32),), own, np.array([visit.round], np.int32))
+            yield (visit.bucket,), *self.replicate(((block.bucket,), part))
 
     def predict(self, params: Any, split: str) -> Any:
         program, model = self.program, self.network.model

@@ -13,8 +13,8 @@ import psutil
 from jax.sharding import NamedSharding
 
 from sejax.engine import epoch
-from sejax.engine.devices import compile_lowered, smallest
-from sejax.engine.epoch import Chunk, Shared, StreamedStep
+from sejax.engine.devices import compile_side_by_side, smallest
+from sejax.engine.epoch import Chunk, Shared
 from sejax.engine.program import Placed, Program
 from sejax.engine.runs import RunKey, even_slots, lay_out, run_sharding, runs_per_seed, written
 from sejax.errors import InputError
@@ -27,7 +27,7 @@ class Planned:
 
     placed: Placed
     frames_on: str  # "device", or "host": streamed
-    compiled: Any  # an epoch; if frames are streamed, a step of each length bucket
+    compiled: Mapping[tuple[int, ...], Any]  # `epoch.train_part`, by the numbers of the buckets of a part
     block_rows: Mapping[str, dict[int, int]]  # of streamed blocks: `Program.block_rows`; empty if none is streamed
     parameters: Any  # the shapes of one run's
     needed: int  # bytes per device
@@ -162,7 +162,7 @@ def free_memory(devices: Sequence[jax.Device]) -> int:
 
 
 def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
-    """Compiles an epoch or its steps, and counts the bytes that training needs on each device."""
+    """Compiles the parts of an epoch, and counts the bytes that training needs on each device."""
     program, by_run, replicated = placed.program, placed.by_run, placed.replicated
     network = program.network
 
@@ -172,33 +172,34 @@ def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
     chunk = Chunk(*(abstract(part, how) for part, how in zip(placed.chunk, placed.chunk_sharding, strict=True)))
     shared = abstract(Shared(program.data, program.frozen), replicated)
     number = jax.ShapeDtypeStruct((), np.int32, sharding=replicated)
-    order = abstract(program.shuffle(1), replicated)
     init_runs = partial(epoch.init_runs, network=network)
     states = abstract(jax.eval_shape(init_runs, chunk, shared, program.start), by_run)
-    compiled: Any
-    block_rows: Mapping[str, dict[int, int]] = {}
+    metrics = abstract(placed.no_metrics(), by_run)
     if frames_on == "device":
-        lowered = epoch.train_epoch.lower(states, chunk, shared, order, number, number, network=network)
-        compiled = compile_lowered(lowered)
-        needed, in_common = _bytes(compiled), nbytes(program.data)
+        block_rows: Mapping[str, dict[int, int]] = {}
+        buckets = dict(enumerate(shared.data.buckets))
+        parts = dict(epoch.parts(program.shuffle(1), together=placed.compiled_together))
+        beside = {numbers: nbytes([buckets[n] for n in buckets if n not in numbers]) for numbers in parts}
+        in_common = nbytes(program.data)
     else:
-        metrics, shared = abstract(placed.no_metrics(), by_run), shared._replace(data=shared.data._replace(buckets=()))
         block_rows = program.block_rows
-        blocks = {
+        buckets = {
             n: abstract(program.block(n, size, program.views), replicated) for n, size in block_rows["train"].items()
         }
-        batch = jax.ShapeDtypeStruct((order.rows[0].shape[0], order.rows[0].shape[-1]), np.int32, sharding=replicated)
-        per_order = jax.ShapeDtypeStruct(batch.shape[:1], np.int32, sharding=replicated)
-        compiled = {}
-        for n, block in blocks.items():
-            own = () if program.rounds is None else (per_order, number)
-            step = StreamedStep(block, batch, batch, number, *own)
-            lowered = epoch.train_batch.lower(states, metrics, chunk, shared, step, number, number, network=network)
-            compiled[n] = compile_lowered(lowered)
+        one_step = jax.tree.map(lambda x: x[:, :1, :1], program.shuffle(1))
+        parts = dict(epoch.parts(one_step, together=False))
         predicted = [program.block(n, size, 1) for split in program.rows for n, size in block_rows[split].items()]
         # The next block is on the device beside the one of a step.
-        in_common = max(map(nbytes, (*blocks.values(), *predicted)))
-        needed = max(map(_bytes, compiled.values())) + in_common
+        in_common = max(map(nbytes, (*buckets.values(), *predicted)))
+        beside = dict.fromkeys(parts, in_common)
+    lower = partial(epoch.train_part.lower, states, metrics, chunk, epoch.without_frames(shared), network=network)
+    compiled = compile_side_by_side(
+        {
+            numbers: partial(lower, tuple(buckets[n] for n in numbers), abstract(part, replicated), number, number)
+            for numbers, part in parts.items()
+        }
+    )
+    needed = max(_bytes(of_part) + beside[numbers] for numbers, of_part in compiled.items())
     needed += nbytes(states.params) // by_run.mesh.size  # of the best epoch
     if by_run.mesh.devices.flat[0].platform == "cpu":
         needed -= in_common * (by_run.mesh.size - 1) // by_run.mesh.size  # cores share one copy

@@ -108,6 +108,14 @@ class Placed:
         return NamedSharding(self.by_run.mesh, PartitionSpec())
 
     @property
+    def compiled_together(self) -> bool:
+        """Whether one compiled program trains on all length buckets: where chunks take turns on a CPU.
+
+        A GPU's compiler takes longer for one program of all buckets than for one of each, one after the other.
+        """
+        return self.by_run.mesh.devices.flat[0].platform == "cpu"
+
+    @property
     def chunk(self) -> Chunk:
         """The runs as the compiled programs take them, on the host."""
         seed = self.layout.seed.astype(np.int32)

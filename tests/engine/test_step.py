@@ -16,7 +16,7 @@ from sejax.corpora.schema import DIMENSIONS
 from sejax.data.buckets import assemble
 from sejax.data.order import epoch_order, prediction_rows
 from sejax.data.scales import fold_scales
-from sejax.data.types import Batch, Scale, Stream
+from sejax.data.types import Batch, Order, Scale, Stream
 from sejax.engine import epoch, losses, step
 from sejax.engine.augment import Augment, spec_augment
 from sejax.engine.epoch import Chunk, Shared
@@ -31,7 +31,7 @@ from sejax.engine.runs import (
     run_sharding,
 )
 from sejax.engine.search import expand_grid
-from sejax.engine.step import Frozen, HParams, Network, Run, Steps
+from sejax.engine.step import Frozen, HParams, Network, Run, StepMetrics, Steps
 from sejax.engine.tasks import TASKS
 from sejax.evaluation.metrics import ccc
 from sejax.models.heads import Heads
@@ -97,18 +97,27 @@ def make_raw() -> Raw:
 
 
 class Study(NamedTuple):
-    """The arguments of `train_epoch`, placed as a feed places them."""
+    """The arguments of `train_part`, placed as a feed places them."""
 
     layout: Any
     chunk: Chunk
     shared: Shared
-    order: Any  # by epoch
+    parts: Any  # by epoch
     n_chunks: Any
     by_run: NamedSharding
 
 
 def make_study(
-    raw, *, base=BASE, grid=GRID, keep=None, runs_per_chunk=0, devices=1, n_buckets=1, frames_dtype=np.float16
+    raw,
+    *,
+    base=BASE,
+    grid=GRID,
+    keep=None,
+    runs_per_chunk=0,
+    devices=1,
+    n_buckets=1,
+    frames_dtype=np.float16,
+    together=True,
 ) -> Study:
     """Everything after features and folds, the way `train` does it; `keep` picks runs."""
     data, _ = assemble(
@@ -142,7 +151,7 @@ def make_study(
     by_run = run_sharding(jax.local_devices()[:devices])
     shared = NamedSharding(by_run.mesh, PartitionSpec())
 
-    def order(number):
+    def parts(number):
         own = epoch_order(
             [bucket.utterance for bucket in data.buckets],
             orders=orders,
@@ -150,13 +159,31 @@ def make_study(
             batch_size=BATCH,
             views=1,
         )
-        return jax.device_put(own, shared)
+        return [(numbers, jax.device_put(part, shared)) for numbers, part in epoch.parts(own, together=together)]
 
     chunks = layout.run.shape[0]
     seed = jnp.full(chunks, 3, jnp.int32)
     chunk = Chunk(jax.device_put(stacked, by_run), jax.device_put(order_row, by_run), seed)
     data = jax.device_put(jax.tree.map(np.asarray, data), shared)
-    return Study(layout, chunk, Shared(data, NOTHING_FROZEN), order, jnp.asarray(chunks, jnp.int32), by_run)
+    return Study(layout, chunk, Shared(data, NOTHING_FROZEN), parts, jnp.asarray(chunks, jnp.int32), by_run)
+
+
+def no_metrics(study, recipe):
+    shape = (*study.chunk.runs.trained.shape[:2], recipe.steps.epoch, len(recipe.tasks))
+    metrics = StepMetrics(*(np.zeros(shape, dtype) for dtype in (np.float32, np.float32, bool)))
+    return jax.device_put(metrics, study.by_run)
+
+
+def train_epoch(states, study, number, *, network):
+    """Returns the states after an epoch, and its metrics."""
+    shared, on_device = epoch.without_frames(study.shared), jnp.asarray(number, jnp.int32)
+    metrics = no_metrics(study, network.recipe)
+    for numbers, part in study.parts(number):
+        buckets = tuple(study.shared.data.buckets[n] for n in numbers)
+        arguments = study.chunk, shared, buckets, part, on_device, study.n_chunks
+        states, metrics = epoch.train_part(states, metrics, *arguments, network=network)
+        states, metrics = jax.device_put((states, metrics), study.by_run)
+    return states, epoch.over_epoch(metrics)
 
 
 def train(study, epochs, *, model=MODEL):
@@ -166,10 +193,7 @@ def train(study, epochs, *, model=MODEL):
     states = jax.device_put(states, study.by_run)
     history = []
     for number in range(1, epochs + 1):
-        order, on_device = study.order(number), jnp.asarray(number, jnp.int32)
-        arguments = study.chunk, study.shared, order, on_device, study.n_chunks
-        states, metrics = epoch.train_epoch(states, *arguments, network=network)
-        states = jax.device_put(states, study.by_run)
+        states, metrics = train_epoch(states, study, number, network=network)
         history.append(jax.tree.map(np.asarray, metrics))
     return states, history
 
@@ -270,7 +294,8 @@ def test_chunks_and_devices_do_not_change_a_run(raw, trained):
     )
 
 
-def test_an_epoch_is_compiled_once_and_the_step_traced_once_per_bucket(raw, monkeypatch):
+@pytest.mark.parametrize("together", [True, False])
+def test_the_step_is_traced_once_per_bucket_and_each_part_compiled_once(raw, monkeypatch, together):
     traced, compiled = [], []
     original = epoch.train_step
 
@@ -282,23 +307,60 @@ def test_an_epoch_is_compiled_once_and_the_step_traced_once_per_bucket(raw, monk
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(event)
 
-    monkeypatch.setattr(epoch, "train_step", counted)
-    study = make_study(raw, grid={}, n_buckets=2)
+    study = make_study(raw, grid={}, n_buckets=2, together=together)
     assert len(study.shared.data.buckets) == 2
-    orders = [study.order(number) for number in range(1, 4)]
     states = epoch.init_runs(study.chunk, study.shared, {}, network=NETWORK)
     states = jax.device_put(states, study.by_run)
-    entries = epoch.train_epoch._cache_size()
+    epoch.over_epoch(no_metrics(study, NETWORK.recipe))
+    monkeypatch.setattr(epoch, "train_step", counted)
+    entries = epoch.train_part._cache_size()
     jax.monitoring.register_event_duration_secs_listener(listen)
-    numbers = [jnp.asarray(number, jnp.int32) for number in range(1, 4)]
-    for number, order in zip(numbers, orders, strict=True):
-        arguments = study.chunk, study.shared, order, number, study.n_chunks
-        states, _ = epoch.train_epoch(states, *arguments, network=NETWORK)
-        states = jax.device_put(states, study.by_run)
+    for number in range(1, 4):
+        states, _ = train_epoch(states, study, number, network=NETWORK)
     jax.monitoring.unregister_event_duration_listener(listen)
     assert len(traced) == 2
-    assert len(compiled) == 1
-    assert epoch.train_epoch._cache_size() - entries == 1
+    assert len(compiled) == epoch.train_part._cache_size() - entries == (1 if together else 2)
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("steps", [(3,), (2, 1), (1, 0, 2)], ids=str)
+def test_parts_take_the_steps_of_an_epoch_in_turn(steps, together):
+    """Round by round, in each round bucket by bucket."""
+    rng, rounds, orders = np.random.default_rng(0), 4, 3
+    rows, view, own = (
+        tuple(rng.integers(-1, 9, (orders, rounds, n, *more)) for n in steps) for more in ((5,), (5,), ())
+    )
+    filled = [bucket for bucket, n in enumerate(steps) if n]
+    numbers, parts = zip(*epoch.parts(Order(rows, view, own), together=together), strict=True)
+    if together or len(filled) == 1:
+        assert numbers == (tuple(filled),)
+    else:
+        assert numbers == (*((bucket,) for bucket in filled),) * rounds
+    taken = [
+        (bucket, n, part.rows[place][:, i, at], part.view[place][:, i, at], part.own_number[place][:, i, at])
+        for buckets, part in zip(numbers, parts, strict=True)
+        for i, n in enumerate(part.round)
+        for place, bucket in enumerate(buckets)
+        for at in range(part.rows[place].shape[2])
+    ]
+    turns = [(bucket, i, at) for i in range(rounds) for bucket in filled for at in range(steps[bucket])]
+    for found, (bucket, i, at) in zip(taken, turns, strict=True):
+        assert found[:2] == (bucket, i)
+        for mine, theirs in zip(found[2:], (rows, view, own), strict=True):
+            assert_array_equal(mine, theirs[bucket][:, i, at])
+    places = [number[i] for part in parts for i in range(len(part.round)) for number in part.number]
+    assert_array_equal(np.concatenate(places), np.arange(rounds * sum(steps)))
+
+
+def test_an_epoch_in_parts_equals_the_whole(raw):
+    """A program for each bucket gives what one for all gives, but for rounding."""
+    whole, divided = (make_study(raw, n_buckets=2, together=together) for together in (True, False))
+    assert len(whole.parts(1)) == 1 < len(divided.parts(1))
+    (states, history), (divided_states, divided_history) = train(whole, 2), train(divided, 2)
+    for ours, theirs in zip(
+        jax.tree.leaves((states, history)), jax.tree.leaves((divided_states, divided_history)), strict=True
+    ):
+        assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 # ---------------------------------------------------------------------------------------------- missing tasks

@@ -20,7 +20,7 @@ from sejax.engine.augment import Augment
 from sejax.engine.epoch import Chunk, Shared
 from sejax.engine.runs import enumerate_runs, hparams_of, lay_out
 from sejax.engine.search import expand_grid
-from sejax.engine.step import Frozen, Network, Run, Steps
+from sejax.engine.step import Frozen, Network, Recipe, Run, StepMetrics, Steps
 from sejax.errors import InputError
 from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, StreamSpec, Trunk
@@ -122,15 +122,20 @@ def make_study(tuning: Tuning, *, garble: int | None = None, folds=(0, 1)) -> St
     return Study(chunk, Shared(data, frozen), {"wavlm": part.start})
 
 
-def order(study: Study, number: int):
-    planned = epoch_order(
+def arguments(study: Study, chunk: Chunk, states: Any, number: int, recipe: Recipe):
+    """Returns the arguments of `train_part` for a whole epoch."""
+    order = epoch_order(
         [bucket.utterance for bucket in study.shared.data.buckets],
         orders=[(3, TRAINED.any(axis=0))],
         epoch=number,
         batch_size=BATCH,
         views=1,
     )
-    return jax.tree.map(jnp.asarray, planned)
+    ((_, part),) = epoch.parts(order, together=True)
+    shape = (*chunk.runs.trained.shape[:2], part.number[0].size, len(recipe.tasks))
+    metrics = StepMetrics(*(jnp.zeros(shape, dtype) for dtype in (jnp.float32, jnp.float32, bool)))
+    part, numbers = jax.tree.map(jnp.asarray, (part, (np.int32(number), np.int32(len(chunk.seed)))))
+    return states, metrics, chunk, epoch.without_frames(study.shared), study.shared.data.buckets, part, *numbers
 
 
 def train(study: Study, model: JointModel, epochs: int):
@@ -138,11 +143,8 @@ def train(study: Study, model: JointModel, epochs: int):
     states = epoch.init_runs(study.chunk, study.shared, study.start, network=network)
     metrics = None
     for number in range(1, epochs + 1):
-        numbers = jnp.asarray(number, jnp.int32), jnp.asarray(len(study.chunk.seed), jnp.int32)
-        states, metrics = epoch.train_epoch(
-            states, study.chunk, study.shared, order(study, number), *numbers, network=network
-        )
-    return states, metrics
+        states, metrics = epoch.train_part(*arguments(study, study.chunk, states, number, RECIPE), network=network)
+    return states, metrics if metrics is None else epoch.over_epoch(metrics)
 
 
 def predict(study: Study, model: JointModel, params):
@@ -303,10 +305,7 @@ def compiled_epoch(name: str, folds: tuple[int, ...]) -> tuple[Any, int, int]:
     study = make_study(model.streams[0].tuning, folds=folds)
     network = Network(model, RECIPE)
     states = epoch.init_runs(study.chunk, study.shared, study.start, network=network)
-    one, n_chunks = (jnp.asarray(n, jnp.int32) for n in (1, len(study.chunk.seed)))
-    compiled = epoch.train_epoch.lower(
-        states, study.chunk, study.shared, order(study, 1), one, n_chunks, network=network
-    ).compile()
+    compiled = epoch.train_part.lower(*arguments(study, study.chunk, states, 1, RECIPE), network=network).compile()
     of_runs = sum(x.nbytes for x in jax.tree.leaves((states, study.chunk.runs)))
     frozen = sum(x.nbytes for x in jax.tree.leaves(study.shared.frozen))
     return compiled, of_runs, frozen
@@ -372,9 +371,8 @@ def test_a_run_hears_the_noise_of_its_own_rates():
     for noise in (1.0, 0.0):
         hparams = study.chunk.runs.hparams._replace(noise=jnp.array([[noise, 0.0]], jnp.float32))
         chunk = study.chunk._replace(runs=study.chunk.runs._replace(hparams=hparams))
-        numbers = jnp.asarray(1, jnp.int32), jnp.asarray(1, jnp.int32)
         states = jax.tree.map(jnp.copy, start)  # which are used up
-        states, _ = epoch.train_epoch(states, chunk, study.shared, order(study, 1), *numbers, network=network)
+        states, _ = epoch.train_part(*arguments(study, chunk, states, 1, network.recipe), network=network)
         params[noise] = states.params
     jax.tree.map(lambda x, y: assert_array_equal(x[0, 1], y[0, 1]), params[1.0], params[0.0])
     jax.tree.map(lambda x: assert_array_equal(x[0, 0], x[0, 1]), params[0.0])

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +18,10 @@ from sejax.data.order import epoch_order
 from sejax.data.types import Data, Scale, Stream
 from sejax.engine import epoch
 from sejax.engine.augment import RATES, Augment
-from sejax.engine.devices import compile_lowered
+from sejax.engine.devices import compile_side_by_side
 from sejax.engine.epoch import Chunk, Shared
 from sejax.engine.runs import RunKey, Setting, hparams_of, lay_out, run_sharding
-from sejax.engine.step import Frozen, Network, Recipe, Run, Steps
+from sejax.engine.step import Frozen, Network, Recipe, Run, StepMetrics, Steps
 from sejax.engine.tasks import TASKS
 from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, StreamSpec, Trunk
@@ -163,7 +163,7 @@ def joint_model(study: Study) -> JointModel:
 
 
 class Epoch:
-    """A compiled epoch of stacked runs. Each call trains one epoch and continues from the last one.
+    """A compiled epoch of stacked runs. Each call trains one epoch and continues from `states`, those of each program.
 
     Args:
       slots: runs that are trained side by side, shared by the devices.
@@ -203,12 +203,20 @@ class Epoch:
         network = Network(joint_model(study), recipe)
         by_run = run_sharding(jax.local_devices()[:devices])
         replicated = NamedSharding(by_run.mesh, PartitionSpec())
-        shared, order, number = jax.device_put((Shared(data, Frozen({}, {})), order, np.int32(1)), replicated)
+        turns = epoch.parts(order, together=jax.default_backend() == "cpu")
+        all_frames, parts, self._number = jax.device_put(
+            (Shared(data, Frozen({}, {})), [part for _, part in turns], np.int32(1)), replicated
+        )
+        self._shared, buckets = epoch.without_frames(all_frames), all_frames.data.buckets
+        self._parts = [
+            (numbers, tuple(buckets[n] for n in numbers), part) for (numbers, _), part in zip(turns, parts, strict=True)
+        ]
 
         programs = [[run] for run in range(n_runs)] if solo else [list(range(n_runs))]
         keys = run_keys(study, n_runs)
         layouts = [lay_out([keys[run] for run in members], slots=1 if solo else slots) for members in programs]
-        self._arguments, self._states = [], []
+        self._by_run = by_run
+        self._chunks, self.states = [], []
         for members, layout in zip(programs, layouts, strict=True):
             rows = np.array(members, np.int32)
             seed = jax.device_put(layout.seed.astype(np.int32), replicated)
@@ -216,20 +224,29 @@ class Epoch:
                 (jax.tree.map(lambda x, place=rows[layout.run]: x[place], runs), rows[layout.run]), by_run
             )
             chunk = Chunk(stacked, order_row, seed)
-            states = epoch.init_runs(chunk, shared, {}, network=network)
-            self._states.append(jax.device_put(states, by_run))
-            n_chunks = jax.device_put(np.int32(len(layout.seed)), replicated)
-            self._arguments.append((chunk, shared, order, number, n_chunks))
-        self._by_run = by_run
+            states = jax.device_put(epoch.init_runs(chunk, all_frames, {}, network=network), by_run)
+            shape = (*layout.run.shape, self.steps, len(recipe.tasks))
+            metrics = StepMetrics(*(jnp.zeros(shape, dtype) for dtype in (jnp.float32, jnp.float32, bool)))
+            self._metrics = jax.device_put(metrics, by_run)
+            self.states.append(states)
+            self._chunks.append((chunk, jax.device_put(np.int32(len(layout.seed)), replicated)))
         began = time.perf_counter()
-        lowered = epoch.train_epoch.lower(self._states[0], *self._arguments[0], network=network)
-        self._train_epoch = compile_lowered(lowered)
+        chunk, n_chunks = self._chunks[0]
+        lower = partial(epoch.train_part.lower, states, self._metrics, chunk, self._shared, network=network)
+        self._train_part = compile_side_by_side(
+            {numbers: partial(lower, buckets, part, self._number, n_chunks) for numbers, buckets, part in self._parts}
+        )
         self.compile_seconds = time.perf_counter() - began
 
     def __call__(self) -> None:
-        for place, arguments in enumerate(self._arguments):
-            states, _ = self._train_epoch(self._states[place], *arguments)
-            self._states[place] = jax.device_put(jax.block_until_ready(states), self._by_run)
+        for place, (chunk, n_chunks) in enumerate(self._chunks):
+            states, metrics = self.states[place], self._metrics
+            for numbers, buckets, part in self._parts:
+                states, metrics = self._train_part[numbers](
+                    states, metrics, chunk, self._shared, buckets, part, self._number, n_chunks
+                )
+                states, metrics = jax.device_put((states, metrics), self._by_run)
+            self.states[place] = jax.block_until_ready(states)
 
 
 def step_flops(study: Study, frames: Mapping[str, int]) -> float:
