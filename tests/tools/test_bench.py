@@ -12,11 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
 import pytest
 from tiny_study import ROOT, environment
 
 from sejax.models.joint import Rates
-from tools.benchmarks import growth, mkl
+from tools.benchmarks import growth, mkl, sides
 from tools.benchmarks.random_study import STATISTICS, Study, default_options, joint_model, step_flops
 from tools.benchmarks.ssl import backbone_of, make_batches, matmul_flops
 
@@ -67,6 +68,36 @@ def test_mkl_is_told_only_where_it_helps(tmp_path: Path):
         assert variables == {}
     else:
         assert ctypes.CDLL(variables["LD_PRELOAD"]).mkl_serv_intel_cpu_true() == 1
+
+
+def test_it_says_what_another_environment_lacks(capsys: pytest.CaptureFixture[str]):
+    ours = {"jax": sides.Process("ssl", "jax", {})}
+    found = dict(ours)
+    sides.add_other(found, {"torch": sides.Process("ssl", "torch", {})}, ("jax", "none_such", "nor_this"), "sejax is")
+    assert found == ours
+    assert capsys.readouterr().err == f"{sys.executable} has no none_such, nor_this: sejax is measured alone\n"
+    other = {"torch": sides.Process("ssl", "torch", {})}
+    sides.add_other(found, other, ("jax", "numpy"), "sejax is")
+    assert found == ours | other
+    with pytest.raises(SystemExit, match=r"^no-such-python does not run: No such file or directory$"):
+        sides.add_other(found, {"torch": sides.Process("ssl", "torch", {}, "no-such-python")}, ("jax",), "sejax is")
+
+
+def test_sides_end_with_the_tool(tmp_path: Path):
+    """Also if it is killed while a side computes."""
+    program = (
+        "import subprocess, sys; from tools.benchmarks import sides; "
+        "side = \"import sys; sys.path.insert(0, '.'); from tools.benchmarks import sides; import time; "
+        "sides.serve(lambda: (print(__import__('os').getpid(), flush=True), time.sleep(600)))\"; "
+        "subprocess.run([sys.executable, '-c', side])"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True) as tool:
+        assert tool.stdout is not None
+        side = psutil.Process(int(tool.stdout.readline()))
+        assert side.is_running()
+        tool.kill()
+    _, alive = psutil.wait_procs([side], timeout=20)
+    assert not alive
 
 
 def test_ssl_prints_a_table_and_writes_json(tmp_path: Path):
@@ -120,7 +151,7 @@ def test_weighting_prints_ratios_to_constant_weights(tmp_path: Path):
 
 
 def test_train_compares_stacked_with_solo_runs(tmp_path: Path):
-    result, done = run_bench(tmp_path, "train --streams ssl --utterances 40 --runs 2 --rounds 2")
+    result, done = run_bench(tmp_path, "train --streams ssl --utterances 40 --runs 2 --rounds 2 --prepare-at-once")
     for name in ("stacked", "solo"):
         side = result["sides"][name]
         assert side["visits_per_second"] > 0

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sejax.corpora.schema import SAMPLING_RATE
-from tools.benchmarks.sides import Facts, Measured, Process, Side, has_packages, measure_in_turn, ratio
+from tools.benchmarks.sides import Facts, Measured, Process, Side, add_other, measure_in_turn, ratio
 
 COMPARED = ("mfcc", "mel", "stf")  # with the libraries
 STREAMS = (*COMPARED, "prosody", "voice", "auditory")
@@ -144,11 +144,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         sides[f"sejax {LIKE_PYAUDIOANALYSIS}"] = frames("sejax", "stf", {"variant": "pyaudioanalysis"})
         sides["sejax all"] = Process("features", "all", {"paths": some}, environment=ONE_THREAD)
         sides |= {f"librosa {feature}": frames("librosa", feature, {}) for feature in ("mfcc", "mel")}
-        python = arguments.pyaudioanalysis_python
-        if has_packages(python, "pyAudioAnalysis"):
-            sides["pyAudioAnalysis stf"] = frames("pyAudioAnalysis", "stf", {}, python)
-        else:
-            print(f"{python} has no pyAudioAnalysis: our short-term features are measured alone", file=sys.stderr)
+        other = {"pyAudioAnalysis stf": frames("pyAudioAnalysis", "stf", {}, arguments.pyaudioanalysis_python)}
+        add_other(sides, other, ("pyAudioAnalysis",), "our short-term features are")
         measured = measure_in_turn(sides, arguments.rounds)
         build = Process("features", "build", {"folder": corpus_folder})
         built = measure_in_turn({"build": build}, arguments.build_rounds)["build"]

@@ -10,8 +10,9 @@ import platform
 import statistics
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -63,13 +64,21 @@ class Measured:
         return {**self.facts, "seconds": seconds, "peak_bytes": self.peak_bytes}
 
 
-def measure_in_turn(sides: Mapping[str, Process], rounds: int) -> dict[str, Measured]:
-    """Measures all sides `rounds` times, one after the other."""
+def measure_in_turn(sides: Mapping[str, Process], rounds: int, *, prepare_at_once: bool = False) -> dict[str, Measured]:
+    """Measures all sides `rounds` times, one after the other.
+
+    Args:
+      prepare_at_once: whether the sides are prepared side by side, and so compiled: sooner on a machine with many
+        cores, but the times of preparation then say less.
+    """
     processes: dict[str, subprocess.Popen[str]] = {}
     measured: dict[str, Measured] = {}
     try:
+        if prepare_at_once:
+            processes |= {name: side.start() for name, side in sides.items()}
         for name, side in sides.items():
-            processes[name] = side.start()
+            if not prepare_at_once:
+                processes[name] = side.start()
             measured[name] = Measured(_answer(name, processes[name]))
             _tell(f"{name}: prepared and run once in {measured[name].facts['first_seconds']:.1f} s")
         for _ in range(rounds):
@@ -108,6 +117,7 @@ def _answer(name: str, process: subprocess.Popen[str]) -> Facts:
 
 def serve(side: Side) -> None:
     """Serves a side in its own process: prints its facts, then times one call for every line read."""
+    _end_with_parent()
     began = time.perf_counter()
     run, facts = side()
     run()
@@ -118,6 +128,18 @@ def serve(side: Side) -> None:
         began = time.perf_counter()
         run()
         print(json.dumps({"seconds": time.perf_counter() - began, "peak_bytes": _peak_bytes()}), flush=True)
+
+
+def _end_with_parent() -> None:
+    """Ends this process, whatever it computes, as soon as the one that started it has ended."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _peak_bytes() -> int:
@@ -145,10 +167,25 @@ def _version(package: str) -> str | None:
         return None
 
 
-def has_packages(python: str, *packages: str) -> bool:
-    """Returns whether an interpreter can import the packages."""
-    probe = "import importlib.util as u, sys; sys.exit(not all(u.find_spec(name) for name in sys.argv[1:]))"
-    return subprocess.run([python, "-c", probe, *packages], check=False).returncode == 0
+def add_other(sides: dict[str, Process], others: Mapping[str, Process], packages: Sequence[str], alone: str) -> None:
+    """Adds sides of another environment, or says what it lacks.
+
+    Args:
+      packages: that the sides import.
+      alone: what is then measured alone.
+    """
+    python = next(iter(others.values())).python
+    probe = "import importlib.util as u, sys; print(*(name for name in sys.argv[1:] if not u.find_spec(name)))"
+    try:
+        done = subprocess.run([python, "-c", probe, *packages], check=False, capture_output=True, text=True)
+    except OSError as error:
+        sys.exit(f"{python} does not run: {error.strerror}")
+    if done.returncode:
+        sys.exit(f"{python} does not run: {done.stderr.strip()}")
+    if lacking := done.stdout.split():
+        print(f"{python} has no {', '.join(lacking)}: {alone} measured alone", file=sys.stderr)
+    else:
+        sides |= others
 
 
 def matmul_peak() -> tuple[Callable[[], None], Facts]:

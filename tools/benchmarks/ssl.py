@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarks.sides import Facts, Process, Side, has_packages, matmul_peak, measure_in_turn, ratio
+from tools.benchmarks.sides import Facts, Process, Side, add_other, matmul_peak, measure_in_turn, ratio
 
 SAMPLING_RATE = 16_000
 SIZES: dict[str, dict[str, Any]] = {
@@ -149,10 +149,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     batches = make_batches(arguments.seconds, arguments.batch_seconds)
     options = {"family": arguments.family, "size": arguments.size, "batches": batches}
     sides = {name: Process("ssl", name, options) for name in ("jax", "matmul")}
-    if has_packages(arguments.torch_python, "torch", "transformers"):
-        sides["torch"] = Process("ssl", "torch", options, arguments.torch_python)
-    else:
-        print(f"{arguments.torch_python} has no torch and transformers: sejax is measured alone", file=sys.stderr)
+    torch = {"torch": Process("ssl", "torch", options, arguments.torch_python)}
+    add_other(sides, torch, ("torch", "transformers", "numpy"), "sejax is")
     measured = measure_in_turn(sides, arguments.rounds)
     audio = sum(sum(batch) for batch in batches) / SAMPLING_RATE
     summaries = {

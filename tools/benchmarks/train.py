@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.benchmarks import mkl
-from tools.benchmarks.sides import Facts, Process, Side, has_packages, matmul_peak, measure_in_turn, ratio
+from tools.benchmarks.sides import Facts, Process, Side, add_other, matmul_peak, measure_in_turn, ratio
 
 STREAMS = ("mfcc", "stf", "mel")
 
@@ -102,6 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--torch-compile", action="store_true", help="PyTorch through torch.compile")
     parser.add_argument("--torch-python", default=sys.executable, help="interpreter that has torch")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--prepare-at-once", action="store_true", help="compile all sides side by side: many cores")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -112,13 +113,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     options["study"] = default_options(streams=arguments.streams)
     sides = {name: Process("train", name, options) for name in ("stacked", "solo", "matmul")}
     with tempfile.TemporaryDirectory() as folder:
-        if has_packages(arguments.torch_python, "torch", "jax"):
-            sides["torch"] = Process("train", "torch", options, arguments.torch_python)
-            if variables := mkl.environment(Path(folder)):
-                sides["torch_mkl"] = Process("train", "torch", options, arguments.torch_python, variables)
-        else:
-            print(f"{arguments.torch_python} has no torch: sejax is measured alone", file=sys.stderr)
-        measured = measure_in_turn(sides, arguments.rounds)
+        torch = {"torch": Process("train", "torch", options, arguments.torch_python)}
+        if variables := mkl.environment(Path(folder)):
+            torch["torch_mkl"] = Process("train", "torch", options, arguments.torch_python, variables)
+        add_other(sides, torch, ("torch", "jax", "flax", "optax", "numpy", "jaxtyping"), "sejax is")
+        measured = measure_in_turn(sides, arguments.rounds, prepare_at_once=arguments.prepare_at_once)
     visits = arguments.utterances * arguments.runs
     possible = measured["matmul"].facts["flops"] / measured["matmul"].median
     summaries = {}
@@ -132,6 +131,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "streams": list(arguments.streams),
         "utterances": arguments.utterances,
         "runs": arguments.runs,
+        "prepared_at_once": arguments.prepare_at_once,
         "matmul_flops_per_second": possible,
         "sides": summaries,
         "stacked_over_solo": ratio(measured["solo"], measured["stacked"]),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarks.sides import Facts, Process, Side, has_packages, measure_in_turn, ratio
+from tools.benchmarks.sides import Facts, Process, Side, add_other, measure_in_turn, ratio
 
 SAMPLING_RATE = 16_000
 OURS = ("padded", "utterance")
@@ -103,10 +103,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         stored = {"JAX_COMPILATION_CACHE_DIR": cache, "TF_CPP_MIN_LOG_LEVEL": "3"}
         sides = {name: Process("whisper", name, options, environment=stored) for name in OURS}
         compiled = measure_in_turn(sides, 1)
-        if has_packages(arguments.torch_python, "torch", "transformers"):
-            sides["torch"] = Process("whisper", "torch", options, arguments.torch_python)
-        else:
-            print(f"{arguments.torch_python} has no torch and transformers: sejax is measured alone", file=sys.stderr)
+        other = {"torch": Process("whisper", "torch", options, arguments.torch_python)}
+        add_other(sides, other, ("torch", "transformers", "numpy"), "sejax is")
         measured = measure_in_turn(sides, arguments.rounds)
     audio = sum(arguments.seconds)
     result: dict[str, Any] = {
