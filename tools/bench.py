@@ -7,6 +7,7 @@
     python tools/bench.py whisper --torch-python PYTHON --out FILE.json
     python tools/bench.py predict --model BUNDLE --audio FOLDER --out FILE.json
     python tools/bench.py weighting --tasks 4 --gradients-at parameters --out FILE.json
+    python tools/bench.py recurrence --out FILE.json
 
 Each subcommand is a module of `tools/benchmarks`, whose docstring describes the measurement. `--help` after a
 subcommand shows its options.
@@ -22,10 +23,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tools.benchmarks import features, growth, predict, sides, ssl, train, weighting, whisper
+from tools.benchmarks import features, growth, predict, recurrence, sides, ssl, train, weighting, whisper
 
 WITH_SIDES = {"train": train, "features": features, "ssl": ssl, "whisper": whisper}
-BENCHMARKS = {**WITH_SIDES, "growth": growth, "predict": predict, "weighting": weighting}
+BENCHMARKS = {**WITH_SIDES, "growth": growth, "predict": predict, "weighting": weighting, "recurrence": recurrence}
 
 
 def main(words: Sequence[str] | None = None) -> None:

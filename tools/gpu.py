@@ -9,7 +9,7 @@ CPU computes in a few minutes.
 
 The parts: "correctness" compares an epoch of two runs and a pretrained model with the same on this machine's CPU, and
 an epoch that is resumed with one that is not; "train" is `bench.py train` at IEMOCAP's size, "ssl" a pretrained base
-model; "weighting" and "growth" are those of `bench.py`.
+model; "recurrence", "weighting" and "growth" are those of `bench.py`.
 """
 
 import argparse
@@ -60,17 +60,24 @@ PARTS = (
         ["--utterances", "5531", "--rounds", "2"],
         ["--streams", "ssl", "--utterances", "55", "--runs", "2", "--rounds", "1"],
     ),
-    Part("ssl", 100, [BENCH, "ssl"], ["--rounds", "3"], ["--size", "tiny", "--seconds", "0.3", "--rounds", "1"]),
+    Part(
+        "recurrence",
+        40,
+        [BENCH, "recurrence"],
+        ["--rounds", "20"],
+        ["--frames", "5", "--runs", "2", "--batch", "3", "--rounds", "1"],
+    ),
+    Part("ssl", 90, [BENCH, "ssl"], ["--rounds", "3"], ["--size", "tiny", "--seconds", "0.3", "--rounds", "1"]),
     Part(
         "weighting",
-        60,
+        50,
         [BENCH, "weighting", "--schemes", "static", "dynamic", "joint", "cagrad"],
         ["--rounds", "3"],
         ["--streams", "ssl", "--runs", "1", "--utterances", "32", "--rounds", "1"],
     ),
     Part(
         "growth",
-        60,
+        50,
         [BENCH, "growth"],
         ["--rounds", "1"],
         ["--streams", "ssl", "--runs", "1", "2", "--utterances", "40", "--seconds", "0.5", "--rounds", "1"],

@@ -171,6 +171,15 @@ def test_growth_finds_the_exponent(tmp_path: Path):
         assert "exponent" not in axes[axis]
 
 
+def test_the_recurrence_in_one_kernel_is_that_of_the_loop(tmp_path: Path):
+    """Outputs and gradients, with utterances and features that do not fill the kernel's blocks."""
+    result, done = run_bench(tmp_path, "recurrence --frames 7 1 --runs 2 --batch 5 --features 12 --rounds 1")
+    assert result["interpreted"]
+    assert [point["frames"] for point in result["points"]] == [7, 1]
+    assert max(point["most_apart"] for point in result["points"]) < 1e-5
+    assert "kernel ms" in done.stdout
+
+
 def test_the_exponent_is_the_slope_and_prices_are_relative():
     points = [{"flops": work, "epoch_seconds": 2 * work**1.5} for work in (1.0, 4.0, 16.0)]
     assert growth.growth_of(points) == pytest.approx({"exponent": 1.5, "last_over_first": 4.0, "most_over_first": 4.0})
