@@ -3,7 +3,7 @@
     python tools/gpu.py --out FOLDER
 
 Each part writes its JSON to the folder before the next begins, the most telling first; a part whose JSON is there is
-left out. What the machine lacks of optax, absl-py, ml_collections and jaxtyping is installed into `.site` from wheels
+left out. What the machine lacks of optax, absl-py and jaxtyping is installed into `.site` from wheels
 in `.whl`, all of them pure Python. PyTorch is measured beside us where it is installed. `--rehearse` takes sizes that a
 CPU computes in a few minutes.
 
@@ -29,10 +29,9 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-NEEDED = ("optax", "absl", "ml_collections", "jaxtyping")
+NEEDED = ("optax", "absl", "jaxtyping")
 WHEELS = (
-    "python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 -d .whl optax==0.2.8 absl-py "
-    "ml_collections jaxtyping"
+    "python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 -d .whl optax==0.2.8 absl-py jaxtyping"
 )
 SITE, WHL = ROOT / ".site", ROOT / ".whl"
 BENCH = str(ROOT / "tools" / "bench.py")

@@ -16,9 +16,10 @@ import psutil
 import pytest
 from tiny_study import ROOT, environment
 
+from sejax.config import default_config
 from sejax.models.joint import Rates
 from tools.benchmarks import growth, mkl, sides
-from tools.benchmarks.random_study import STATISTICS, Study, default_options, joint_model, step_flops
+from tools.benchmarks.random_study import OPTIONS, STATISTICS, Study, default_options, joint_model, step_flops
 from tools.benchmarks.ssl import backbone_of, make_batches, matmul_flops
 
 
@@ -98,6 +99,11 @@ def test_sides_end_with_the_tool(tmp_path: Path):
         tool.kill()
     _, alive = psutil.wait_procs([side], timeout=20)
     assert not alive
+
+
+def test_the_options_of_benchmarks_are_the_default_ones():
+    expected = json.loads(default_config().to_json())
+    assert default_options() == expected, f"write this to {OPTIONS}:\n{json.dumps(expected, indent=1)}"
 
 
 def test_ssl_prints_a_table_and_writes_json(tmp_path: Path):
