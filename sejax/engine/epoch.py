@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int
 
 from sejax.data.order import take_batch
@@ -100,12 +101,15 @@ class Best(NamedTuple):
     epoch: Int[Array, "chunk slot"]
 
 
-@partial(jax.jit, static_argnames="network")
-def init_runs(chunk: Chunk, shared: Shared, start: Any, *, network: Network) -> State:
+@partial(jax.jit, static_argnames=("network", "by_run"))
+def init_runs(
+    chunk: Chunk, shared: Shared, start: Any, *, network: Network, by_run: NamedSharding | None = None
+) -> State:
     """Returns the states of all runs before the first step, `[chunk, slot, ...]`; runs of one seed start alike.
 
     Args:
       start: pretrained values of trained parameters, by stream; each run gets a copy.
+      by_run: how the states lie on the devices. Without it, each may get the states of all runs.
     """
     batch = first_batch(shared.data)
 
@@ -113,7 +117,8 @@ def init_runs(chunk: Chunk, shared: Shared, start: Any, *, network: Network) -> 
         key = jax.random.key(chunk.seed)
         return jax.vmap(lambda run: init_state(network, shared.frozen, start, run, batch, key))(chunk.runs)
 
-    return jax.lax.map(init_chunk, chunk)
+    states = jax.lax.map(init_chunk, chunk)
+    return states if by_run is None else jax.lax.with_sharding_constraint(states, by_run)
 
 
 def first_batch(data: Data) -> Batch:

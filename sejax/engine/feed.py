@@ -126,7 +126,8 @@ class Feed(ABC):
         one = np.zeros(1, np.int32), np.ones((1, 1), bool), 1
         first = self.replicate((take_rows(self.program.data.buckets[0], *one),))
         shared = self.shared._replace(data=self.shared.data._replace(buckets=first))
-        states = epoch.init_runs(self.chunk, shared, self.program.start, network=self.network)
+        by_run = self.placed.by_run
+        states = epoch.init_runs(self.chunk, shared, self.program.start, network=self.network, by_run=by_run)
         return self.put_runs(states)  # placed as a step takes them
 
     def init_best(self, states: State) -> Best:

@@ -322,6 +322,18 @@ def test_the_step_is_traced_once_per_bucket_and_each_part_compiled_once(raw, mon
     assert len(compiled) == epoch.train_part._cache_size() - entries == (1 if together else 2)
 
 
+def test_the_first_states_are_computed_where_they_lie(raw):
+    """No device gets the states of the others' runs, not even for a moment."""
+    study = make_study(raw, devices=2)
+    arguments = study.chunk, study.shared, {}
+    lowered = epoch.init_runs.lower(*arguments, network=NETWORK, by_run=study.by_run)
+    states = epoch.init_runs(*arguments, network=NETWORK, by_run=study.by_run)
+    memory = lowered.compile().memory_analysis()
+    assert memory.output_size_in_bytes < 0.6 * sum(x.nbytes for x in jax.tree.leaves(states))
+    assert all(x.sharding.is_equivalent_to(study.by_run, x.ndim) for x in jax.tree.leaves(states))
+    assert_equal_trees(states, epoch.init_runs(*arguments, network=NETWORK))
+
+
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("steps", [(3,), (2, 1), (1, 0, 2)], ids=str)
 def test_parts_take_the_steps_of_an_epoch_in_turn(steps, together):
