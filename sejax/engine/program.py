@@ -157,6 +157,4 @@ class Placed:
     def no_metrics(self) -> StepMetrics:
         """Returns the metrics of an epoch that has not begun, `[chunk, slot, step, task]`."""
         recipe = self.program.network.recipe
-        shape = (*self.layout.run.shape, recipe.steps.epoch, len(recipe.tasks))
-        zeros: Any = [np.zeros(shape, dtype) for dtype in (np.float32, np.float32, bool)]
-        return StepMetrics(*zeros)
+        return StepMetrics.none(*self.layout.run.shape, recipe.steps.epoch, len(recipe.tasks))

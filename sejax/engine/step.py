@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -94,9 +95,14 @@ class State(NamedTuple):
 
 
 class StepMetrics(NamedTuple):
-    losses: Float[Array, " task"]
-    weights: Float[Array, " task"]
-    present: Bool[Array, " task"]
+    losses: Float[AnyArray, " task"]
+    weights: Float[AnyArray, " task"]
+    present: Bool[AnyArray, " task"]
+
+    @classmethod
+    def none(cls, *shape: int) -> "StepMetrics":
+        """Returns the metrics of steps that are not taken yet, on the host: zeros, and no task present."""
+        return cls(np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, bool))
 
 
 @dataclass(frozen=True)

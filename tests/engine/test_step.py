@@ -170,8 +170,7 @@ def make_study(
 
 def no_metrics(study, recipe):
     shape = (*study.chunk.runs.trained.shape[:2], recipe.steps.epoch, len(recipe.tasks))
-    metrics = StepMetrics(*(np.zeros(shape, dtype) for dtype in (np.float32, np.float32, bool)))
-    return jax.device_put(metrics, study.by_run)
+    return jax.device_put(StepMetrics.none(*shape), study.by_run)
 
 
 def train_epoch(states, study, number, *, network):

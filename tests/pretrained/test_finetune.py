@@ -133,8 +133,8 @@ def arguments(study: Study, chunk: Chunk, states: Any, number: int, recipe: Reci
     )
     ((_, part),) = epoch.parts(order, together=True)
     shape = (*chunk.runs.trained.shape[:2], part.number[0].size, len(recipe.tasks))
-    metrics = StepMetrics(*(jnp.zeros(shape, dtype) for dtype in (jnp.float32, jnp.float32, bool)))
-    part, numbers = jax.tree.map(jnp.asarray, (part, (np.int32(number), np.int32(len(chunk.seed)))))
+    on_host = StepMetrics.none(*shape), part, (np.int32(number), np.int32(len(chunk.seed)))
+    metrics, part, numbers = jax.tree.map(jnp.asarray, on_host)
     return states, metrics, chunk, epoch.without_frames(study.shared), study.shared.data.buckets, part, *numbers
 
 
