@@ -1,10 +1,11 @@
-"""Measures what only a GPU shows, in under nine minutes, on a machine that has jax, flax, numpy and little else.
+"""Measures what only a GPU shows, in under ten minutes, on a machine that has jax, flax, numpy and little else.
 
     python tools/gpu.py --out FOLDER
 
 Each part writes its JSON to the folder before the next begins, the most telling first; a part whose JSON is there is
-left out. What the machine lacks of optax, absl-py and jaxtyping is installed into `.site` from wheels
-in `.whl`, all of them pure Python. PyTorch is measured beside us where it is installed. `--rehearse` takes sizes that a
+left out. A part that takes too long is stopped; no GPU has said yet what each needs, and `--parts` names those of a
+second call. What the machine lacks of optax, absl-py and jaxtyping is installed into `.site` from wheels in `.whl`,
+all of them pure Python. PyTorch is measured beside us where it is installed. `--rehearse` takes sizes that a
 CPU computes in a few minutes.
 
 The parts: "correctness" compares an epoch of two runs and a pretrained model with the same on this machine's CPU, and
