@@ -179,10 +179,10 @@ def config_file(folder: Path, function: str) -> str:
     return str(path)
 
 
-def write_voice(path: Path, *, seed: int, sampling_rate: int = 16_000, channels: int = 1) -> None:
-    """Writes half a second of a noisy tone in the format of the suffix. The pitch depends on the seed."""
+def write_voice(path: Path, *, seed: int, sampling_rate: int = 16_000, channels: int = 1, seconds: float = 0.5) -> None:
+    """Writes a noisy tone in the format of the suffix. The pitch depends on the seed."""
     random = np.random.default_rng(seed)
-    time = np.arange(sampling_rate // 2) / sampling_rate
+    time = np.arange(int(seconds * sampling_rate)) / sampling_rate
     tone = 0.3 * np.sin(2 * np.pi * (100 + 20 * seed) * time)
     samples = tone[:, None] + 0.05 * random.standard_normal((len(time), channels))
     soundfile.write(path, samples, sampling_rate)
