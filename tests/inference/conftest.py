@@ -49,6 +49,8 @@ def tuned_bundle(cache_dir: str, shared_folder: Path) -> Path:
         config.streams = ("mfcc", "wavlm")
         config.model.encoder.wavlm = "finetune"
         config.finetune.mode = "lora"
+        config.model.self_attention = False  # the encoded study has it
+        config.max_seconds = 1.6  # three utterances are shorter; each length compiles a program
         return _train(config, shared_folder / "tuned-study")
 
     return _export(shared_folder / "tuned-bundle", train)
@@ -62,6 +64,7 @@ def probe_bundle(cache_dir: str, shared_folder: Path) -> Path:
         config = tiny_config(cache_dir)
         config.streams = ("whisper",)
         config.features.ssl.whisper.layers = "last"
+        config.features.ssl.whisper.max_seconds = 3.0  # fewer lengths: each compiles a program
         return _train(config, shared_folder / "probe-study")
 
     return _export(shared_folder / "probe-bundle", train)
