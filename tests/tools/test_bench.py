@@ -157,7 +157,7 @@ def test_weighting_prints_ratios_to_constant_weights(tmp_path: Path):
 
 
 def test_train_compares_stacked_with_solo_runs(tmp_path: Path):
-    result, done = run_bench(tmp_path, "train --streams ssl --utterances 40 --runs 2 --rounds 2 --prepare-at-once")
+    result, done = run_bench(tmp_path, "train --streams mel --utterances 32 --runs 2 --rounds 1 --prepare-at-once")
     for name in ("stacked", "solo"):
         side = result["sides"][name]
         assert side["visits_per_second"] > 0
@@ -168,7 +168,8 @@ def test_train_compares_stacked_with_solo_runs(tmp_path: Path):
 
 
 def test_growth_finds_the_exponent(tmp_path: Path):
-    words = "growth --streams ssl --runs 1 2 --utterances 40 --seconds 0.5 --rounds 1 --full-seconds 0"
+    # The sizes of the other axes are one program: two runs, 64 utterances, a second each.
+    words = "growth --streams mel --runs 1 2 --utterances 64 --seconds 1 --rounds 1 --full-seconds 0"
     result, _ = run_bench(tmp_path, words)
     axes = result["axes"]
     assert axes["runs"]["points"][1]["flops"] == 2 * axes["runs"]["points"][0]["flops"]
