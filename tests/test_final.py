@@ -276,7 +276,7 @@ def test_a_final_run_that_diverges_is_left_out(
         states = init_states(self)
         if self.program.final:
             return states
-        return states._replace(averaged=jax.tree.map(lambda x: x.at[0, 1].set(np.nan), states.averaged))
+        return states._replace(averaged=states.averaged.at[0, 1].set(np.nan))
 
     monkeypatch.setattr(Feed, "init_states", broken)
     train_and_evaluate(config, str(workdir))

@@ -128,7 +128,10 @@ def compute(out: Path) -> None:
     epoch()
     again = jax.device_get(epoch.states)
     same = all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (first, again)), strict=True))
-    arrays = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(first[0].params)}
+    arrays = {
+        jax.tree_util.keystr(path): x
+        for path, x in jax.tree_util.tree_leaves_with_path(epoch.leaves.split(first[0].params))
+    }
 
     model, random = backbone_of("hubert", "tiny").module(Section(dtype=jnp.float32)), np.random.default_rng(0)
     n = jnp.array([8000, 5000], jnp.int32)

@@ -127,6 +127,12 @@ class Checkpoints:
         self, epoch: int, saved: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]
     ) -> None:
         wrong = sorted(name for name in saved.keys() | expected.keys() if saved.get(name) != expected.get(name))
+        apart = {name for name in expected if any(other.startswith(f"{name}/") for other in saved)}
+        if apart:
+            raise InputError(
+                f"{self.folder / str(epoch)} is a checkpoint of an older sejax (each array of {min(apart)} is apart "
+                "there), expected a vector of all; finish the study with that version, or take another --workdir"
+            )
         if wrong:
             first = wrong[0]
             raise InputError(

@@ -32,8 +32,11 @@ def describe(devices: Sequence[jax.Device]) -> str:
     return f"{len(devices)} x {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
 
 
-COMPILER_OPTIONS: dict[str, dict[str, Any]] = {"cpu": {"xla_cpu_prefer_vector_width": 512}}
-"""By backend. XLA by itself takes vectors half as wide: an epoch is then 6 to 10 % slower on a CPU with AVX-512."""
+COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
+    "cpu": {"xla_cpu_prefer_vector_width": 512, "xla_cpu_enable_concurrency_optimized_scheduler": False}
+}
+"""By backend. XLA by itself takes vectors half as wide: an epoch is then 6 to 10 % slower on a CPU with AVX-512. And it
+orders operations for many threads, not for the cache: a step of one run is then 6 % slower."""
 
 
 def compile_side_by_side(programs: Mapping[Any, Callable[[], Lowered]]) -> dict[Any, Compiled]:

@@ -14,12 +14,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from sejax.data.order import take_batch
 from sejax.data.types import AnyArray, Batch, Bucket, Data, Order
-from sejax.engine.step import Frozen, Network, Run, State, StepMetrics, init_state, predict_step, train_step
+from sejax.engine.leaves import Leaves
+from sejax.engine.step import (
+    Frozen,
+    Network,
+    Run,
+    State,
+    StepMetrics,
+    init_params,
+    init_state,
+    predict_step,
+    train_step,
+)
 from sejax.models.joint import JointModel
+from sejax.nn.generator import HASH
 
 
 class Shared(NamedTuple):
@@ -96,9 +108,19 @@ class EpochMetrics(NamedTuple):
 class Best(NamedTuple):
     """The best epoch of each run so far, by its score on validation."""
 
-    params: Any  # [chunk, slot, ...]
+    params: Float[Array, "chunk slot parameter"]
     score: Float[Array, "chunk slot"]
     epoch: Int[Array, "chunk slot"]
+
+
+def leaves_of(chunk: Chunk, shared: Shared, start: Any, *, network: Network) -> Leaves:
+    """Returns the places of a run's parameters in their vector; arguments as for `init_runs`, or their shapes."""
+
+    def params(chunk: Chunk, shared: Shared, start: Any) -> Any:
+        run = jax.tree.map(lambda x: x[0, 0], chunk.runs)
+        return init_params(network, shared.frozen, start, run, first_batch(shared.data), jax.random.key(0))
+
+    return Leaves.of(jax.eval_shape(params, chunk, shared, start))
 
 
 @partial(jax.jit, static_argnames=("network", "by_run"))
@@ -148,11 +170,12 @@ def train_part(
       metrics: of the epoch so far, `[chunk, slot, step, task]`.
       shared: the buckets of its data are not read.
       buckets: those of the part.
+      network: with its leaves.
     """
 
     def train_chunk(state, metrics, of_chunk):
         run, order_row, seed, n_rounds = of_chunk
-        key = jax.random.fold_in(jax.random.key(seed), epoch)
+        key = jax.random.fold_in(jax.random.key(seed, impl=HASH), epoch)
 
         def of_runs(x):  # [round, step, slot, ...], or [round, step, ...] if the runs share their batches
             return x[order_row] if order_row.ndim == 0 else jnp.moveaxis(x[order_row], 0, 2)
@@ -208,10 +231,21 @@ def _train_chunks(train_chunk: Callable[..., Any], states: State, metrics: Any, 
     return jax.lax.fori_loop(0, n_chunks, on_chunk, (states, metrics))
 
 
-def _train_slots(network: Network, shared: Shared, bucket: Bucket, state: State, run: Run, rows, view, key, number):
+def _train_slots(
+    network: Network,
+    shared: Shared,
+    bucket: Bucket,
+    state: State,
+    run: Run,
+    rows: Int[Array, "*slot batch"],
+    view: Int[Array, "*slot batch"],
+    key: Key[Array, ""],
+    number: Int[Array, "*slot_or_none"],
+) -> tuple[State, StepMetrics]:
     """Trains a chunk's runs for one step.
 
     Args:
+      state: as a step takes it, `[slot, ...]`.
       rows, view: `[slot, batch]`, or `[batch]` if the runs share a batch.
       key: of the epoch.
       number: of the step in its epoch; `[slot]` where it differs, -1 for a run that stays as it is, without metrics.
@@ -255,14 +289,15 @@ def _over_steps(metrics: StepMetrics) -> EpochMetrics:
     return EpochMetrics(mean(metrics.losses), mean(metrics.weights), lowest, highest)
 
 
-@partial(jax.jit, static_argnames="model")
+@partial(jax.jit, static_argnames=("model", "leaves"))
 def predict(
-    params: Any,
+    params: Float[Array, "chunk slot parameter"],
     runs: Run,
     shared: Shared,
     rows: tuple[Int[Array, "chunk slot _n_batch _batch"], ...],
     *,
     model: JointModel,
+    leaves: Leaves,
 ) -> tuple[Float[Array, "chunk slot column class"], Float[Array, "chunk slot column dim"]]:
     """Returns class probabilities and dimensions (half scales) of each run's rows, bucket after bucket."""
 
@@ -273,7 +308,7 @@ def predict(
             outputs = []
             for bucket, of_bucket in zip(shared.data.buckets, rows, strict=True):
                 if of_bucket.size:
-                    on_batch = partial(_predict_run, model, shared, bucket, params, run)
+                    on_batch = partial(_predict_run, model, leaves, shared, bucket, params, run)
                     outputs.append(jax.lax.map(on_batch, of_bucket))
             flat = [jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), out) for out in outputs]
             return tuple(jnp.concatenate(parts) for parts in zip(*flat, strict=True))
@@ -283,18 +318,25 @@ def predict(
     return jax.lax.map(predict_chunk, (params, runs, rows))
 
 
-@partial(jax.jit, static_argnames="model")
+@partial(jax.jit, static_argnames=("model", "leaves"))
 def predict_batch(
-    params: Any, runs: Run, shared: Shared, bucket: Bucket, rows: Int[Array, "chunk slot batch"], *, model: JointModel
+    params: Float[Array, "chunk slot parameter"],
+    runs: Run,
+    shared: Shared,
+    bucket: Bucket,
+    rows: Int[Array, "chunk slot batch"],
+    *,
+    model: JointModel,
+    leaves: Leaves,
 ) -> tuple[Float[Array, "chunk slot batch class"], Float[Array, "chunk slot batch dim"]]:
     """Returns one batch of `predict`, whose frames are in `bucket`; the buckets of the shared data are not read."""
-    predict_slots = jax.vmap(partial(_predict_run, model, shared, bucket))
+    predict_slots = jax.vmap(partial(_predict_run, model, leaves, shared, bucket))
     return jax.lax.map(lambda args: predict_slots(*args), (params, runs, rows))
 
 
-def _predict_run(model: JointModel, shared: Shared, bucket: Bucket, params: Any, run: Run, rows):
+def _predict_run(model: JointModel, leaves: Leaves, shared: Shared, bucket: Bucket, params: Any, run: Run, rows):
     batch = jax.lax.optimization_barrier(take_batch(shared.data, bucket, rows, jnp.zeros_like(rows)))
-    logits, vad = predict_step(model, shared.frozen, params, run, batch)
+    logits, vad = predict_step(model, shared.frozen, leaves.split(params), run, batch)
     return jax.nn.softmax(logits), vad
 
 
@@ -306,11 +348,13 @@ def rearrange(tree: Any, place: Int[Array, " place"]) -> Any:
 
 @partial(jax.jit, donate_argnames="best")
 def keep_best(
-    best: Best, params: Any, score: Float[Array, "chunk slot"], improved: Bool[Array, "chunk slot"], epoch
+    best: Best,
+    params: Float[Array, "chunk slot parameter"],
+    score: Float[Array, "chunk slot"],
+    improved: Bool[Array, "chunk slot"],
+    epoch,
 ) -> Best:
     """Takes over the parameters of the runs that improved."""
 
-    def choose(new, old):
-        return jnp.where(improved.reshape(improved.shape + (1,) * (new.ndim - 2)), new, old)
-
-    return Best(jax.tree.map(choose, params, best.params), choose(score, best.score), choose(epoch, best.epoch))
+    params = jnp.where(improved[..., None], params, best.params)
+    return Best(params, jnp.where(improved, score, best.score), jnp.where(improved, epoch, best.epoch))

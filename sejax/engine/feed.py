@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from sejax.data.buckets import take_rows
 from sejax.data.prefetch import Blocks, read_ahead, visits_of_epoch, visits_of_prediction
@@ -59,7 +59,7 @@ class Feed(ABC):
           shared: those that all runs read, if they are there.
         """
         self.plan, self.placed, self.program = plan, plan.placed, plan.placed.program
-        self.layout, self.network = plan.placed.layout, plan.placed.program.network
+        self.layout, self.network, self.leaves = plan.placed.layout, plan.placed.program.network, plan.leaves
         self.shared = self.replicate(Shared(self.data(), self.program.frozen)) if shared is None else shared
         parts = zip(self.placed.chunk, self.placed.chunk_sharding, strict=True)
         self.chunk = Chunk(*(devices.put(part, sharding) for part, sharding in parts))
@@ -118,7 +118,7 @@ class Feed(ABC):
         return states, epoch.over_epoch(metrics)
 
     @abstractmethod
-    def predict(self, params: Any, split: str) -> Any:
+    def predict(self, params: Float[Array, "chunk slot parameter"], split: str) -> Any:
         """Returns `epoch.predict` of each run's utterances of a split."""
 
     def init_states(self) -> State:
@@ -135,7 +135,7 @@ class Feed(ABC):
         runs = len(self.program.runs)
         score, number = np.full(runs, -np.inf, np.float32), np.zeros(runs, np.int32)
         best = self.put_runs((self.layout.scatter(score), self.layout.scatter(number)))
-        return Best(jax.tree.map(jnp.copy, states.averaged), *best)
+        return Best(jnp.copy(states.averaged), *best)
 
     def keep_best(
         self,
@@ -153,7 +153,7 @@ class Feed(ABC):
         """Predicts the held-out utterances of each run at its best epoch."""
         splits = tuple(self.program.rows)
         outputs = [self.predict(best.params, split) for split in splits]
-        mixing = mixing_scores(self.network.model.streams, best.params)
+        mixing = mixing_scores(self.network.model.streams, self.leaves.split(best.params))
         outputs, mixing = self.layout.collect((outputs, mixing))
         prob, vad = (np.concatenate(parts, axis=1) for parts in zip(*outputs, strict=True))
         columns = np.concatenate([self.program.columns[split] for split in splits], axis=1)
@@ -180,8 +180,9 @@ class Resident(Feed):
         for (numbers, _), part in zip(turns, on_devices, strict=True):
             yield numbers, tuple(self.shared.data.buckets[n] for n in numbers), part
 
-    def predict(self, params: Any, split: str) -> Any:
-        return epoch.predict(params, self.chunk.runs, self.shared, self.rows[split], model=self.network.model)
+    def predict(self, params: Float[Array, "chunk slot parameter"], split: str) -> Any:
+        arguments = self.chunk.runs, self.shared, self.rows[split]
+        return epoch.predict(params, *arguments, model=self.network.model, leaves=self.leaves)
 
 
 class Streamed(Feed):
@@ -200,7 +201,7 @@ class Streamed(Feed):
             part = Part((rows,), (view,), (np.array([[i]], np.int32),), own, np.array([visit.round], np.int32))
             yield (visit.bucket,), *self.replicate(((block.bucket,), part))
 
-    def predict(self, params: Any, split: str) -> Any:
+    def predict(self, params: Float[Array, "chunk slot parameter"], split: str) -> Any:
         program, model = self.program, self.network.model
         outputs: list[Any] = []
         visits = visits_of_prediction(program.rows[split])
@@ -208,7 +209,8 @@ class Streamed(Feed):
         for block in read_ahead(blocks):
             bucket = self.replicate(block.bucket)
             rows = self.put_runs(block.rows[self.placed.fold])
-            outputs.append(epoch.predict_batch(params, self.chunk.runs, self.shared, bucket, rows, model=model))
+            arguments = self.chunk.runs, self.shared, bucket, rows
+            outputs.append(epoch.predict_batch(params, *arguments, model=model, leaves=self.leaves))
             jax.block_until_ready(outputs[-2:-1])
         return tuple(jnp.concatenate(parts, axis=2) for parts in zip(*outputs, strict=True))
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from sejax.data.one_length import OneLength
 from sejax.data.order import even_batches
@@ -52,7 +52,9 @@ class Permuted(NamedTuple):
     vad: Float[np.ndarray, "variant run column dim"]  # half scales
 
 
-def predict_permuted(feed: Feed, params: Any, parts: Sequence[Part], *, split: str, repeats: int) -> Permuted:
+def predict_permuted(
+    feed: Feed, params: Float[Array, "chunk slot parameter"], parts: Sequence[Part], *, split: str, repeats: int
+) -> Permuted:
     """Predicts the utterances of a split of each run's fold, with parts of their input exchanged among them.
 
     All parts, and all runs of a fold, have the same permutations. Frames are padded to one length, so that one
@@ -92,7 +94,7 @@ def predict_permuted(feed: Feed, params: Any, parts: Sequence[Part], *, split: s
         )
         data, bucket = feed.replicate((data, bucket))
         shared = feed.shared._replace(data=data)
-        return predict_batch(params, feed.chunk.runs, shared, bucket, rows, model=model)
+        return predict_batch(params, feed.chunk.runs, shared, bucket, rows, model=model, leaves=feed.leaves)
 
     batches = []
     for begin in range(0, utterance.shape[1], size):

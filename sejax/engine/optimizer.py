@@ -1,8 +1,6 @@
 """AdamW with a warm-up and a cosine to zero, whose rates may be traced: every run of a stack has its own."""
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,34 +10,33 @@ from jaxtyping import Array, Float, Int
 
 def adamw(
     learning_rate: Float[Array, ""] | float,
-    weight_decay: Float[Array, ""] | float,
+    weight_decay: Float[Array, "*parameter"] | float,
     *,
     warmup_steps: int | Int[Array, ""],
     total_steps: int | Int[Array, ""],
     clip_norm: float,
-    factors: Callable[[optax.Params], Any] | None = None,
+    factors: Float[Array, " parameter"] | None = None,
 ) -> optax.GradientTransformation:
-    """Returns AdamW (Loshchilov & Hutter, 2019) behind a clip of the global gradient norm.
+    """Returns AdamW (Loshchilov & Hutter, 2019) behind a clip of the global gradient norm, for a vector of parameters.
 
-    The schedule has a peak of 1 and multiplies a traced learning rate: optax's schedules refuse traced numbers. Only
-    kernels decay, not biases and norms.
+    The schedule has a peak of 1 and multiplies a traced learning rate: optax's schedules refuse traced numbers.
 
     Args:
       learning_rate: peak learning rate, possibly traced.
-      weight_decay: decoupled decay per unit of learning rate, possibly traced.
+      weight_decay: decoupled decay per unit of learning rate, possibly traced; of all parameters, or of each.
       warmup_steps: steps of linear rise from 0, possibly traced.
       total_steps: length of the run, possibly traced; the rate is 0 after it.
       clip_norm: largest global norm of the gradient; 0 or less switches clipping off.
-      factors: gives, for the parameters, the factor on the learning rate of each.
+      factors: on the learning rate of each parameter.
     """
     schedule = partial(warmup_and_cosine, warmup_steps=warmup_steps, total_steps=total_steps)
     return optax.chain(
         optax.clip_by_global_norm(clip_norm) if clip_norm > 0 else optax.identity(),
         optax.scale_by_adam(),
-        optax.add_decayed_weights(weight_decay, mask=is_kernel),
+        optax.add_decayed_weights(weight_decay),
         optax.scale_by_schedule(schedule),
         optax.scale(-learning_rate),
-        optax.identity() if factors is None else _scale_by(factors),
+        optax.identity() if factors is None else optax.stateless(lambda updates, _: updates * factors),
     )
 
 
@@ -57,15 +54,8 @@ def warmup_and_cosine(
     return jnp.where(step < warmup_steps, risen, fallen)
 
 
-def _scale_by(factors: Callable[[optax.Params], Any]) -> optax.GradientTransformation:
-    def update(updates, params):
-        return jax.tree.map(lambda u, f: u * f, updates, factors(params))
-
-    return optax.stateless(update)
-
-
 def is_kernel(params: optax.Params) -> optax.Params:
-    """Returns True for every leaf that is a kernel, by its name."""
+    """Returns True for every leaf that is a kernel, by its name: kernels decay, biases and norms do not."""
 
     def named_kernel(path, _):
         return path[-1].key.endswith("kernel")

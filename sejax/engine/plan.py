@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding
 from sejax.engine import epoch
 from sejax.engine.devices import compile_side_by_side, smallest
 from sejax.engine.epoch import Chunk, Shared
+from sejax.engine.leaves import Leaves
 from sejax.engine.program import Placed, Program
 from sejax.engine.runs import RunKey, even_slots, lay_out, run_sharding, runs_per_seed, written
 from sejax.errors import InputError
@@ -29,7 +30,7 @@ class Planned:
     frames_on: str  # "device", or "host": streamed
     compiled: Mapping[tuple[int, ...], Any]  # `epoch.train_part`, by the numbers of the buckets of a part
     block_rows: Mapping[str, dict[int, int]]  # of streamed blocks: `Program.block_rows`; empty if none is streamed
-    parameters: Any  # the shapes of one run's
+    leaves: Leaves  # the parameters of one run
     needed: int  # bytes per device
     free: int  # bytes per device
 
@@ -192,6 +193,8 @@ def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
         # The next block is on the device beside the one of a step.
         in_common = max(map(nbytes, (*buckets.values(), *predicted)))
         beside = dict.fromkeys(parts, in_common)
+    leaves = epoch.leaves_of(chunk, shared, program.start, network=network)
+    network = replace(network, leaves=leaves)
     lower = partial(epoch.train_part.lower, states, metrics, chunk, epoch.without_frames(shared), network=network)
     compiled = compile_side_by_side(
         {
@@ -203,13 +206,12 @@ def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
     needed += nbytes(states.params) // by_run.mesh.size  # of the best epoch
     if by_run.mesh.devices.flat[0].platform == "cpu":
         needed -= in_common * (by_run.mesh.size - 1) // by_run.mesh.size  # cores share one copy
-    parameters = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), states.params)
     return Planned(
         placed=placed,
         frames_on=frames_on,
         compiled=compiled,
         block_rows=block_rows,
-        parameters=parameters,
+        leaves=leaves,
         needed=needed,
         free=free,
     )
@@ -253,13 +255,12 @@ def format_plan(planned: Sequence[Planned]) -> str:
     for number, plan in enumerate(planned, 1):
         program = plan.placed.program
         chunks, slots = plan.placed.layout.run.shape
-        parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(plan.parameters))
         streamed = ", streamed" * (plan.frames_on == "host")
         buckets = count(len(program.data.buckets), "length bucket")
         what = ", ".join(f"{name}={written(value)}" for name, value in program.structure.items())
         lines += [
             f"program {number} of {len(planned)}{': ' * bool(what)}{what}",
-            f"  {count(len(program.runs), 'run')} of {parameters:,} parameters, "
+            f"  {count(len(program.runs), 'run')} of {plan.leaves.size:,} parameters, "
             f"{slots} side by side in {count(chunks, 'chunk')}",
             f"  {program.network.recipe.steps.epoch} steps per epoch, {buckets}",
             f"  {_gigabytes(nbytes(program.data))} of data{streamed}; needs {_gigabytes(plan.needed)} of "

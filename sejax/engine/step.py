@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from sejax import weighting
 from sejax.data.types import AnyArray, Batch, Scale
 from sejax.engine.augment import RATES, Augment, Seen, corrupt_audio, mixup, spec_augment
+from sejax.engine.leaves import Leaves
 from sejax.engine.losses import cross_entropy, dimensions_present, vad_loss
 from sejax.engine.optimizer import adamw
 from sejax.engine.tasks import Task
@@ -85,10 +86,10 @@ class Frozen(NamedTuple):
 
 
 class State(NamedTuple):
-    """The part of a run that training changes."""
+    """The part of a run that training changes. Parameters, and what an optimizer keeps of each, are vectors."""
 
-    params: Any
-    averaged: Any  # exponential moving average of params, which is evaluated
+    params: Float[Array, " parameter"]  # see `Leaves`
+    averaged: Float[Array, " parameter"]  # exponential moving average of params, which is evaluated
     optimizer: Any
     weighting: Any
     step: Int[Array, ""]
@@ -126,15 +127,16 @@ class Network:
 
     model: JointModel
     recipe: Recipe
+    leaves: Leaves | None = None  # of the parameters of a run; None: their shapes are not known yet
 
 
-def init_state(network: Network, frozen: Frozen, start: Any, run: Run, batch: Batch, key: Key[Array, ""]) -> State:
-    """Returns the state of a run before its first step. Runs of one seed start from equal parameters.
+def init_params(network: Network, frozen: Frozen, start: Any, run: Run, batch: Batch, key: Key[Array, ""]) -> Any:
+    """Returns the parameters of a run before its first step, equal for all runs of one seed.
 
     Args:
       start: pretrained values of trained parameters, by stream.
     """
-    model, recipe = network.model, network.recipe
+    model = network.model
     batch = frozen_forward(model, frozen, batch, None)
     frames, masks, statistics = visible_inputs(batch, run, jnp.ones_like(batch.utterance, bool))
     rates = Rates(run.hparams.dropout, run.hparams.statistics_dropout)
@@ -144,10 +146,18 @@ def init_state(network: Network, frozen: Frozen, start: Any, run: Run, batch: Ba
         if upper := params["trunk"].pop(tuned_name(name), None):
             trained = finetune.merge(finetune.trained(upper, tuning), start.get(name, {}))
             params["trunk"] |= {tuned_name(name): trained} if trained else {}
+    return params
+
+
+def init_state(network: Network, frozen: Frozen, start: Any, run: Run, batch: Batch, key: Key[Array, ""]) -> State:
+    """Returns the state of a run before its first step; arguments as for `init_params`."""
+    params = init_params(network, frozen, start, run, batch, key)
+    leaves, recipe = Leaves.of(params), network.recipe
+    vector = leaves.join(params)
     return State(
-        params=params,
-        averaged=params,
-        optimizer=_optimizer(model, run, recipe).init(params),
+        params=vector,
+        averaged=vector,
+        optimizer=_optimizer(network.model, run, recipe, leaves).init(vector),
         weighting=_weighting(run, recipe, jax.random.randint(key, (), 0, 2**31 - 1)).init(params),
         step=jnp.zeros((), jnp.int32),
     )
@@ -162,8 +172,13 @@ def train_step(
     utterances are zeroed after it. The trunk then needs one forward and one backward pass: each task's gradient is
     taken at the fused representation, where the weighting combines them; the heads, which are small, get theirs
     from the same pass. With gradients at the parameters the trunk needs one backward pass per task.
+
+    Args:
+      network: with its leaves.
     """
-    model, recipe = network.model, network.recipe
+    model, recipe, leaves = network.model, network.recipe, network.leaves
+    assert leaves is not None
+    params = leaves.split(state.params)
     mask_key, dropout_key = jax.random.split(key)
     batch = batch._replace(frames=spec_augment(model, batch, recipe.augment, mask_key))
     if {"noise", "gain"} & set(recipe.augment.used):  # the frozen pass is then of each run
@@ -209,8 +224,8 @@ def train_step(
         losses_vad = [vad_loss(recipe.vad_loss, *_columns(task, vad, vad_target, counts)) for task in recipe.tasks[1:]]
         return jnp.stack([loss_class, *losses_vad])
 
-    fused, trunk_backward = jax.vjp(represent, state.params["trunk"])
-    losses, heads_backward = jax.vjp(task_losses, state.params["head"], fused)
+    fused, trunk_backward = jax.vjp(represent, params["trunk"])
+    losses, heads_backward = jax.vjp(task_losses, params["head"], fused)
     head_grads, fused_grads = jax.vmap(heads_backward)(jnp.eye(len(losses), dtype=losses.dtype))
     rated = [dimensions_present(recipe.vad_loss, *_columns(task, counts)).any() for task in recipe.tasks[1:]]
     present = jnp.stack([(labelled > 0).any(), *rated])
@@ -224,13 +239,13 @@ def train_step(
         (trunk_grad,) = trunk_backward(fused_grad)
     head_grad = weighting.combine(head_grads, weighting_state.head_weights)
 
+    grad = leaves.join({"trunk": trunk_grad, "head": head_grad})
     with jax.numpy_dtype_promotion("standard"):  # optax raises floats to its integer counters
-        updates, optimizer_state = _optimizer(model, run, recipe).update(
-            {"trunk": trunk_grad, "head": head_grad}, state.optimizer, state.params
-        )
-    params = optax.apply_updates(state.params, updates)
-    averaged = _moving_average(state.averaged, params, state.step, recipe.averaging)
-    state = State(params, averaged, optimizer_state, weighting_state, state.step + 1)
+        optimizer = _optimizer(model, run, recipe, leaves)
+        updates, optimizer_state = optimizer.update(grad, state.optimizer, state.params)
+    vector = optax.apply_updates(state.params, updates)
+    averaged = _moving_average(state.averaged, vector, state.step, recipe.averaging)
+    state = State(vector, averaged, optimizer_state, weighting_state, state.step + 1)
     return state, StepMetrics(losses, weighting_state.weights, present)
 
 
@@ -312,26 +327,27 @@ def visible_inputs(batch: Batch, run: Run, weight: Bool[Array, " batch"]):
     return frames, masks, statistics
 
 
-def _optimizer(model: JointModel, run: Run, recipe: Recipe) -> optax.GradientTransformation:
+def _optimizer(model: JointModel, run: Run, recipe: Recipe, leaves: Leaves) -> optax.GradientTransformation:
     steps = run.steps or recipe.steps
-
-    def factors(params):
-        ones = jax.tree.map(lambda x: jnp.ones((), jnp.float32), params)
-        tuned = {tuned_name(name): tuning for name, tuning in _tuned(model).items()}
-        trunk = {
-            name: finetune.learning_rates(part, tuned[name]) if name in tuned else ones["trunk"][name]
-            for name, part in params["trunk"].items()
-        }
-        return {**ones, "trunk": trunk}
-
     return adamw(
         run.hparams.learning_rate,
-        run.hparams.weight_decay,
+        jnp.where(leaves.decaying, run.hparams.weight_decay, 0.0),
         warmup_steps=steps.warmup,
         total_steps=steps.total,
         clip_norm=recipe.clip_norm,
-        factors=factors if _tuned(model) else None,
+        factors=_rate_factors(model, leaves) if _tuned(model) else None,
     )
+
+
+def _rate_factors(model: JointModel, leaves: Leaves) -> Float[Array, " parameter"]:
+    """Returns the factor on the learning rate of each parameter: tuned models have their own."""
+    tuned = {tuned_name(name): tuning for name, tuning in _tuned(model).items()}
+    trunk = {
+        name: finetune.learning_rates(part, tuned[name]) if name in tuned else jax.tree.map(lambda x: 1.0, part)
+        for name, part in leaves.tree["trunk"].items()
+    }
+    factors = {**jax.tree.map(lambda x: 1.0, leaves.tree), "trunk": trunk}
+    return leaves.join(jax.tree.map(lambda x, factor: jnp.broadcast_to(factor, x.shape), leaves.tree, factors))
 
 
 def _weighting(run: Run, recipe: Recipe, seed: int | Int[Array, ""] = 0) -> optax.GradientTransformationExtraArgs:
@@ -354,4 +370,4 @@ def _moving_average(averaged, params, step, decay: float):
     """Moves the average towards params by `1 - decay`, and faster in the first steps, so that it forgets the start."""
     t = step.astype(jnp.float32)
     d = jnp.minimum(decay, (1.0 + t) / (10.0 + t))
-    return jax.tree.map(lambda a, p: d * a + (1.0 - d) * p, averaged, params)
+    return d * averaged + (1.0 - d) * params

@@ -298,7 +298,7 @@ def write_plan(workdir: str, planned: Sequence[Planned], begun: Sequence[Mapping
     """Writes parameters.txt, the arrays of a run of each program; and plan.json unless the workdir has it."""
     if not begun:
         write_json(Path(workdir, PLAN), describe(planned))
-    overviews = [parameter_overview.get_parameter_overview(p.parameters, include_stats=False) for p in planned]
+    overviews = [parameter_overview.get_parameter_overview(p.leaves.tree, include_stats=False) for p in planned]
     with atomic_write(Path(workdir, PARAMETERS)) as file:
         file.write("\n\n".join(overviews) + "\n")
 

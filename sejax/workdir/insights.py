@@ -56,7 +56,7 @@ class Insights:
             for name, given in study.inputs[number - 1].items()
         }
         parts = parts_of(program.network.model, groups)
-        params = feed.put_runs(jax.tree.map(feed.layout.scatter, learned.params))
+        params = feed.put_runs(feed.layout.scatter(np.asarray(feed.leaves.join(learned.params))))
         permuted = predict_permuted(feed, params, parts, split="val", repeats=study.importance)
         untrained = {run.number for run, epoch in zip(program.runs, learned.epochs, strict=True) if not epoch}
         found = importance_of(program, parts, permuted, np.array(study.corpus.label_numbers()))

@@ -108,7 +108,7 @@ def train_runs(study: Study, feed: Feed, workdir: str, number: int, train: bool)
             if logs:
                 logs.close()
     checkpoints.close()
-    learned = Part(program, outcome.best_epoch, feed.layout.collect(best.params))
+    learned = Part(program, outcome.best_epoch, feed.leaves.split(feed.layout.collect(best.params)))
     return Trained(feed.test(best), outcome, learned)
 
 
@@ -213,7 +213,7 @@ def train_again(
                 bar.close()
     checkpoints.close()
 
-    params = feed.layout.collect(best.params)
+    params = feed.leaves.split(feed.layout.collect(best.params))
     whole = np.all([np.isfinite(x).reshape(len(runs), -1).all(axis=1) for x in jax.tree.leaves(params)], axis=0)
     for run, epoch, is_whole in zip(runs, epochs, whole, strict=True):
         if not is_whole or (kind == "final" and not epoch):  # that a fold diverged is told where it is tested

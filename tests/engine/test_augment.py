@@ -1,5 +1,6 @@
 """Augmentation on the device: mixup of what a run may see, noise and gain of raw audio."""
 
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from tiny_study import hparams, recipe
 from sejax.data.types import Batch, Scale
 from sejax.engine import step
 from sejax.engine.augment import Augment, Seen, corrupt_audio, mixing_partners, mixup
+from sejax.engine.leaves import Leaves
 from sejax.engine.step import Frozen, Network, Run
 from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, StreamSpec, Trunk
@@ -128,10 +130,13 @@ def test_without_mixup_a_run_beside_mixed_ones_sees_what_it_is_given():
 def compiled(*used: str):
     """Returns init and step of a run, of a program that holds these augmentations."""
     network = Network(MODEL, recipe(steps=step.Steps(1, 0, 10), augment=Augment(1, 4, 1, 0.4, used=used)))
-    return tuple(jax.jit(partial(f, network, NOTHING_FROZEN, *more)) for f, more in _STEPS)
 
+    def advance(state: step.State, run: Run, batch: Batch, key: Any) -> Any:
+        params = jax.eval_shape(partial(step.init_params, network, NOTHING_FROZEN, {}), run, batch, key)
+        known = replace(network, leaves=Leaves.of(params))
+        return step.train_step(known, NOTHING_FROZEN, state, run, batch, key)
 
-_STEPS: Any = ((step.init_state, [{}]), (step.train_step, []))
+    return jax.jit(partial(step.init_state, network, NOTHING_FROZEN, {})), jax.jit(advance)
 
 
 def learned(batch: Batch, run: Run, *used: str):

@@ -69,6 +69,14 @@ def test_the_two_newest_are_kept(saved):
     checkpoints.close()
 
 
+def test_a_checkpoint_of_an_older_version_is_named(saved):
+    checkpoints = Checkpoints(saved, study="s")
+    vector = make_state()._replace(params=jnp.ones((1, 2, 15)), averaged=jnp.ones((1, 2, 15)))
+    with pytest.raises(InputError, match=r"15 is a checkpoint of an older sejax \(each array of 0/averaged is apart"):
+        checkpoints.restore(15, (vector, {"score": jnp.ones((1, 2))}))
+    checkpoints.close()
+
+
 def test_another_model_is_refused_in_one_sentence(saved):
     checkpoints = Checkpoints(saved, study="s")
     with pytest.raises(InputError) as error:

@@ -1,5 +1,6 @@
 """One step, and one epoch of many runs, on a toy corpus: 4 speakers, 24 utterances, 2 classes, 2 streams."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from sejax.engine import epoch, losses, step
 from sejax.engine.augment import Augment, spec_augment
 from sejax.engine.epoch import Chunk, Shared
 from sejax.engine.imbalance import class_weight
+from sejax.engine.leaves import Leaves
 from sejax.engine.optimizer import adamw, is_kernel
 from sejax.engine.runs import (
     batch_orders,
@@ -180,9 +182,14 @@ def train_epoch(states, study, number, *, network):
     for numbers, part in study.parts(number):
         buckets = tuple(study.shared.data.buckets[n] for n in numbers)
         arguments = study.chunk, shared, buckets, part, on_device, study.n_chunks
-        states, metrics = epoch.train_part(states, metrics, *arguments, network=network)
+        known = replace(network, leaves=leaves_of(study, network.model))
+        states, metrics = epoch.train_part(states, metrics, *arguments, network=known)
         states, metrics = jax.device_put((states, metrics), study.by_run)
     return states, epoch.over_epoch(metrics)
+
+
+def leaves_of(study, model=MODEL):
+    return epoch.leaves_of(study.chunk, study.shared, {}, network=Network(model, RECIPE))
 
 
 def train(study, epochs, *, model=MODEL):
@@ -404,7 +411,7 @@ def test_a_prior_of_zero_leaves_that_tasks_head_where_it_began(raw):
     before = epoch.init_runs(study.chunk, study.shared, {}, network=NETWORK)
     states, _ = train(study, 1)
     for number, (still, moved) in {0: ("label", "vad"), 2: ("vad", "label")}.items():
-        own, first = (of_run(study, s.params["head"], number) for s in (states, before))
+        own, first = (leaves_of(study).split(of_run(study, s.params, number))["head"] for s in (states, before))
         assert_equal_trees(own[still], first[still])
         assert np.abs(own[moved]["kernel"] - first[moved]["kernel"]).max() > 1e-3
 
@@ -422,7 +429,7 @@ def test_it_learns_what_can_be_learned(raw, model):
     rows, columns = prediction_rows(study.shared.data, [np.flatnonzero(rows) for rows in TRAINED], 64)
     fold = study.layout.scatter(np.array([0, 1, 0, 1]))
     rows = jax.device_put(tuple(r[fold] for r in rows), study.by_run)
-    outputs = epoch.predict(states.averaged, study.chunk.runs, study.shared, rows, model=model)
+    outputs = epoch.predict(states.averaged, study.chunk.runs, study.shared, rows, model=model, leaves=leaves_of(study))
     prob, vad = study.layout.collect(outputs)
     assert_allclose(prob.sum(axis=-1), 1.0, rtol=1e-5)
     for number in range(4):
@@ -435,7 +442,7 @@ def test_it_learns_what_can_be_learned(raw, model):
 
 def test_the_best_parameters_are_those_of_the_best_epoch():
     def params(value):
-        return {"kernel": jnp.full((1, 2, 3), value)}
+        return jnp.full((1, 2, 3), value)
 
     best = epoch.Best(params(0.0), jnp.full((1, 2), -jnp.inf), jnp.zeros((1, 2), jnp.int32))
     for number, (score, improved) in enumerate([((0.5, 0.9), (1, 1)), ((0.7, 0.8), (1, 0))], 1):
@@ -444,7 +451,7 @@ def test_the_best_parameters_are_those_of_the_best_epoch():
         )
     assert_array_equal(best.epoch, [[2, 1]])
     assert_allclose(best.score, [[0.7, 0.9]])
-    assert_array_equal(best.params["kernel"][0, :, 0], [2, 1])
+    assert_array_equal(best.params[0, :, 0], [2, 1])
 
 
 # -------------------------------------------------------------------------------------------------- one step
@@ -471,8 +478,16 @@ def single():
         {name: Scale(jnp.zeros(6), jnp.ones(6)) for name in "ab"},
     )
     state = jax.jit(partial(step.init_state, Network(MODEL, plain), NOTHING_FROZEN, {}))(run, batch, jax.random.key(0))
-    advance = jax.jit(partial(step.train_step, Network(MODEL, plain), NOTHING_FROZEN))
+    leaves = leaves_of_run(run, batch)
+    advance = jax.jit(partial(step.train_step, Network(MODEL, plain, leaves), NOTHING_FROZEN))
     return state, run, batch, advance
+
+
+def leaves_of_run(run, batch):
+    network = Network(MODEL, plain_recipe())
+    return Leaves.of(
+        jax.eval_shape(partial(step.init_params, network, NOTHING_FROZEN, {}), run, batch, jax.random.key(0))
+    )
 
 
 def test_a_step_follows_the_gradient_of_the_weighted_losses(single):
@@ -496,12 +511,13 @@ def test_a_step_follows_the_gradient_of_the_weighted_losses(single):
         loss_vad = losses.vad_loss("ccc", vad, batch.vad[used], rated)
         return 2 * 0.3 * loss_class + 2 * 0.7 * loss_vad, jnp.stack([loss_class, loss_vad])
 
-    grads, both = jax.jit(gradient)(state.params)
+    leaves = leaves_of_run(run, batch)
+    grads, both = jax.jit(gradient)(leaves.split(state.params))
     assert_allclose(metrics.losses, both, rtol=1e-5)
     assert_allclose(metrics.weights, [0.6, 1.4], rtol=1e-6)
     assert metrics.present.all()
     adam = next(s for s in after.optimizer if isinstance(s, optax.ScaleByAdamState))
-    for ours, theirs in zip(jax.tree.leaves(adam.mu), jax.tree.leaves(grads), strict=True):
+    for ours, theirs in zip(jax.tree.leaves(leaves.split(adam.mu)), jax.tree.leaves(grads), strict=True):
         assert_allclose(ours, 0.1 * theirs, rtol=1e-3, atol=1e-7)
 
 
@@ -511,9 +527,9 @@ def first_moments(single, **changes):
     changed = plain_recipe(**changes)
     own = step.init_state(Network(MODEL, changed), NOTHING_FROZEN, {}, run, batch, jax.random.key(0))
     assert_equal_trees(own.params, state.params)
-    after, metrics = jax.jit(partial(step.train_step, Network(MODEL, changed), NOTHING_FROZEN))(
-        own, run, batch, jax.random.key(1)
-    )
+    after, metrics = jax.jit(
+        partial(step.train_step, Network(MODEL, changed, leaves_of_run(run, batch)), NOTHING_FROZEN)
+    )(own, run, batch, jax.random.key(1))
     adam = next(s for s in after.optimizer if isinstance(s, optax.ScaleByAdamState))
     return adam.mu, metrics
 
@@ -541,7 +557,8 @@ def test_gradients_at_the_parameters_are_each_tasks_own(single, tasks):
     _, found = first_moments(single, tasks=tasks, gradients_at="parameters", schemes=("joint",))
     _, other = first_moments(single, tasks=tasks, schemes=("joint",))
     state, run, batch, _ = single
-    norms = [trunk_gradient_norm(tasks, state.params, run, batch, k) for k in range(len(tasks))]
+    params = leaves_of_run(run, batch).split(state.params)
+    norms = [trunk_gradient_norm(tasks, params, run, batch, k) for k in range(len(tasks))]
     prior = np.array([0.3, *[0.7 / (len(tasks) - 1)] * (len(tasks) - 1)])
     expected = prior / np.array(norms)
     assert_allclose(found.weights, len(tasks) * expected / expected.sum(), rtol=1e-3)
@@ -573,13 +590,12 @@ def test_the_average_follows_the_parameters_faster_at_first(single):
     for t in range(3):
         state, _ = advance(state, run, batch, jax.random.key(t))
         decay = min(0.9, (1 + t) / (10 + t))
-        average = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * p, average, state.params)
-        for ours, theirs in zip(jax.tree.leaves(state.averaged), jax.tree.leaves(average), strict=True):
-            assert_allclose(ours, theirs, atol=1e-6)
-    late = step._moving_average({"w": jnp.zeros(1)}, {"w": jnp.ones(1)}, jnp.int32(10_000), 0.9)
-    assert_allclose(late["w"], 0.1, rtol=1e-5)
-    none = step._moving_average({"w": jnp.zeros(1)}, {"w": jnp.ones(1)}, jnp.int32(10_000), 0.0)
-    assert_array_equal(none["w"], 1.0)
+        average = decay * average + (1 - decay) * state.params
+        assert_allclose(state.averaged, average, atol=1e-6)
+    late = step._moving_average(jnp.zeros(1), jnp.ones(1), jnp.int32(10_000), 0.9)
+    assert_allclose(late, 0.1, rtol=1e-5)
+    none = step._moving_average(jnp.zeros(1), jnp.ones(1), jnp.int32(10_000), 0.0)
+    assert_array_equal(none, 1.0)
 
 
 def test_features_far_out_are_clipped_and_what_is_not_finite_is_the_mean(single):
@@ -609,10 +625,12 @@ def test_only_kernels_decay():
     params["lstm"] = {"recurrent_kernel": jnp.ones(2)}
     decayed = {"dense": {"kernel": True, "bias": False}, "norm": {"scale": False}, "lstm": {"recurrent_kernel": True}}
     assert is_kernel(params) == decayed
-    optimizer = adamw(0.1, 0.5, warmup_steps=0, total_steps=10, clip_norm=1.0)
-    updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+    leaves = Leaves.of(params)
+    vector = leaves.join(params)
+    optimizer = adamw(0.1, jnp.where(leaves.decaying, 0.5, 0.0), warmup_steps=0, total_steps=10, clip_norm=1.0)
+    updates, _ = optimizer.update(jnp.zeros_like(vector), optimizer.init(vector), vector)
     expected = jax.tree.map(lambda kernel: np.full(2, -0.05 if kernel else 0.0), decayed)
-    for ours, theirs in zip(jax.tree.leaves(updates), jax.tree.leaves(expected), strict=True):
+    for ours, theirs in zip(jax.tree.leaves(leaves.split(updates)), jax.tree.leaves(expected), strict=True):
         assert_allclose(ours, theirs, rtol=1e-6)
 
 

@@ -10,9 +10,10 @@ from flax import linen as nn
 from numpy.testing import assert_allclose, assert_array_equal
 from tiny_models import shake, shapes, wide
 
-from sejax.nn.layers import LSTM, Conv, Dense, Dropout, LayerMix, LayerNorm, mask_frames, random_24_bits, stack_frames
+from sejax.nn.generator import HASH
+from sejax.nn.layers import LSTM, Conv, Dense, Dropout, LayerMix, LayerNorm, mask_frames, stack_frames
 
-KEY = jax.random.key(0)
+KEY = jax.random.key(0, impl=HASH)
 DTYPES = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 
 
@@ -154,14 +155,17 @@ def test_dropout_keeps_every_element_equally_often(rate):
 def test_what_dropout_keeps_is_uncorrelated(rate):
     """Between neighbours along and across rows, and between keys, those that differ in one word among them.
 
-    Keys come from threefry: each word is random.
+    Keys are derived from one, are those of seeds, or have a random word.
     """
     n, rows, columns = 400, 64, 48
-    bits = jax.jit(jax.vmap(lambda key: random_24_bits(key, (rows, columns))))
+    bits = jax.jit(jax.vmap(lambda key: jax.random.bits(key, (rows, columns))))
     words = jax.random.bits(KEY, (n, 2))
     steps = jax.vmap(partial(jax.random.fold_in, KEY))(jnp.arange(n))
-    for keys in (steps, *(jax.random.wrap_key_data(words.at[:, word].set(7)) for word in range(2))):
-        found = ((np.asarray(bits(keys)) >= rate * 2**24) - (1 - rate)) / np.sqrt(rate * (1 - rate))
+    split = jax.random.split(jax.random.key(1, impl=HASH), n)
+    seeds = jax.vmap(partial(jax.random.key, impl=HASH))(jnp.arange(n))
+    wrapped = (jax.random.wrap_key_data(words.at[:, word].set(7), impl=HASH) for word in range(2))
+    for keys in (steps, split, seeds, *wrapped):
+        found = ((np.asarray(bits(keys)) >= rate * 2**32) - (1 - rate)) / np.sqrt(rate * (1 - rate))
         flat = found.reshape(n, -1)
         pairs = {
             "along": flat[:, 1:] * flat[:, :-1],

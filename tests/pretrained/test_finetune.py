@@ -18,6 +18,7 @@ from sejax.data.types import Stream
 from sejax.engine import epoch
 from sejax.engine.augment import Augment
 from sejax.engine.epoch import Chunk, Shared
+from sejax.engine.leaves import Leaves
 from sejax.engine.runs import enumerate_runs, hparams_of, lay_out
 from sejax.engine.search import expand_grid
 from sejax.engine.step import Frozen, Network, Recipe, Run, StepMetrics, Steps
@@ -138,18 +139,28 @@ def arguments(study: Study, chunk: Chunk, states: Any, number: int, recipe: Reci
     return states, metrics, chunk, epoch.without_frames(study.shared), study.shared.data.buckets, part, *numbers
 
 
+def leaves_of(study: Study, model: JointModel) -> Leaves:
+    return epoch.leaves_of(study.chunk, study.shared, study.start, network=Network(model, RECIPE))
+
+
+def params_of(study: Study, model: JointModel, states: Any) -> Any:
+    return leaves_of(study, model).split(states.params)
+
+
 def train(study: Study, model: JointModel, epochs: int):
     network = Network(model, RECIPE)
     states = epoch.init_runs(study.chunk, study.shared, study.start, network=network)
     metrics = None
     for number in range(1, epochs + 1):
-        states, metrics = epoch.train_part(*arguments(study, study.chunk, states, number, RECIPE), network=network)
+        own = arguments(study, study.chunk, states, number, RECIPE)
+        states, metrics = epoch.train_part(*own, network=replace(network, leaves=leaves_of(study, model)))
     return states, metrics if metrics is None else epoch.over_epoch(metrics)
 
 
 def predict(study: Study, model: JointModel, params):
     rows = (jnp.broadcast_to(jnp.arange(N, dtype=jnp.int32), (*study.chunk.runs.trained.shape[:2], 1, N)),)
-    return epoch.predict(params, study.chunk.runs, study.shared, rows, model=model)
+    leaves = leaves_of(study, model)
+    return epoch.predict(leaves.join(params), study.chunk.runs, study.shared, rows, model=model, leaves=leaves)
 
 
 # ------------------------------------------------------------------------------------------------ the cut
@@ -188,7 +199,7 @@ def test_a_run_trains_what_its_mode_says():
     for name in ("frozen", "lora", "lora above 1", "full", "full above 2"):
         model, study = joint_model(TUNINGS[name]), make_study(TUNINGS[name])
         states, _ = train(study, model, 0)
-        trees[name] = states.params["trunk"].get("wavlm_ssl")
+        trees[name] = params_of(study, model, states)["trunk"].get("wavlm_ssl")
     assert trees["frozen"] is None
     leaves = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(trees["lora"])}
     assert leaves == {
@@ -223,10 +234,10 @@ def test_layers_that_do_not_exist_cannot_be_frozen():
 def test_training_learns_and_moves_what_is_trained(name: str):
     model, study = joint_model(TUNINGS[name]), make_study(TUNINGS[name])
     before, first = train(study, model, 1)
-    before = jax.tree.map(np.asarray, before.params["trunk"]["wavlm_ssl"])
+    before = jax.tree.map(np.asarray, params_of(study, model, before)["trunk"]["wavlm_ssl"])
     after, last = train(study, model, 12)
     assert np.all(np.asarray(last.loss) < 0.8 * np.asarray(first.loss))
-    for path, x in jax.tree_util.tree_leaves_with_path(after.params["trunk"]["wavlm_ssl"]):
+    for path, x in jax.tree_util.tree_leaves_with_path(params_of(study, model, after)["trunk"]["wavlm_ssl"]):
         if path[0].key != "mask_embedding" and path[-2].key != "k_proj":  # a key's bias has no gradient
             old = before
             for key in path:
@@ -240,7 +251,7 @@ def test_adapters_start_as_nothing():
     for name, model in (("frozen", frozen), ("lora", lora)):
         study = make_study(TUNINGS[name])
         states, _ = train(study, model, 0)
-        params = jax.tree.map(lambda x: x, states.params)
+        params = params_of(study, model, states)
         outputs.append((study, model, params))
     (study, model, params), (lora_study, lora_model, lora_params) = outputs
     shared = {
@@ -305,7 +316,8 @@ def compiled_epoch(name: str, folds: tuple[int, ...]) -> tuple[Any, int, int]:
     study = make_study(model.streams[0].tuning, folds=folds)
     network = Network(model, RECIPE)
     states = epoch.init_runs(study.chunk, study.shared, study.start, network=network)
-    compiled = epoch.train_part.lower(*arguments(study, study.chunk, states, 1, RECIPE), network=network).compile()
+    own = arguments(study, study.chunk, states, 1, RECIPE)
+    compiled = epoch.train_part.lower(*own, network=replace(network, leaves=leaves_of(study, model))).compile()
     of_runs = sum(x.nbytes for x in jax.tree.leaves((states, study.chunk.runs)))
     frozen = sum(x.nbytes for x in jax.tree.leaves(study.shared.frozen))
     return compiled, of_runs, frozen
@@ -354,8 +366,9 @@ def test_learning_rates_fall_from_the_top_down():
 
 def test_a_learning_rate_of_nothing_moves_nothing():
     tuning = replace(TUNINGS["full above 2"], learning_rate=0.0)
-    states, _ = train(make_study(tuning), joint_model(tuning), 2)
-    for path, x in jax.tree_util.tree_leaves_with_path(states.params["trunk"]["wavlm_ssl"]):
+    model, study = joint_model(tuning), make_study(tuning)
+    states, _ = train(study, model, 2)
+    for path, x in jax.tree_util.tree_leaves_with_path(params_of(study, model, states)["trunk"]["wavlm_ssl"]):
         start: Any = divide(CHECKPOINT.params, tuning).start
         for key in path:
             start = start[key.key]
@@ -368,12 +381,14 @@ def test_a_run_hears_the_noise_of_its_own_rates():
     network = Network(joint_model(tuning), replace(RECIPE, augment=Augment(0, 0, 0, 0.0, used=("noise", "gain"))))
     study, params = make_study(tuning, folds=(0, 0)), {}
     start = epoch.init_runs(study.chunk, study.shared, study.start, network=network)
+    leaves = leaves_of(study, network.model)
+    network = replace(network, leaves=leaves)
     for noise in (1.0, 0.0):
         hparams = study.chunk.runs.hparams._replace(noise=jnp.array([[noise, 0.0]], jnp.float32))
         chunk = study.chunk._replace(runs=study.chunk.runs._replace(hparams=hparams))
         states = jax.tree.map(jnp.copy, start)  # which are used up
         states, _ = epoch.train_part(*arguments(study, chunk, states, 1, network.recipe), network=network)
-        params[noise] = states.params
+        params[noise] = leaves.split(states.params)
     jax.tree.map(lambda x, y: assert_array_equal(x[0, 1], y[0, 1]), params[1.0], params[0.0])
     jax.tree.map(lambda x: assert_array_equal(x[0, 0], x[0, 1]), params[0.0])
     changed = [bool((x[0, 0] != x[0, 1]).any()) for x in jax.tree.leaves(params[1.0])]

@@ -18,6 +18,7 @@ from sejax.data.order import take_batch
 from sejax.data.scales import fold_scales
 from sejax.data.types import Data, Scale, Stream
 from sejax.engine.augment import Augment
+from sejax.engine.leaves import Leaves
 from sejax.engine.losses import cross_entropy, vad_loss
 from sejax.engine.step import Frozen, Network, Run, Steps, init_state, train_step
 from sejax.models.heads import Heads
@@ -280,10 +281,10 @@ def test_steps_are_those_of_the_jax_side(params: Any, study: Study):
     rows_of_buckets = [np.flatnonzero(study.trained[fold][bucket.utterance]) for bucket in study.data.buckets]
     batches = [(1, random.permutation(rows_of_buckets[1])[:BATCH]) for _ in range(STEPS)]
     state = init_state(Network(MODEL, step_recipe), frozen, {}, run, batch_of(*batches[0]), key)
-    state = state._replace(params=params, averaged=params)
-    state = jax.tree.map(jnp.asarray, state)
+    leaves = Leaves.of(params)
+    state = state._replace(params=leaves.join(params), averaged=leaves.join(params))
     # Without dropout's key the layers are the identity; the rates are 0 in any case.
-    step = jax.jit(lambda state, batch: train_step(Network(MODEL, step_recipe), frozen, state, run, batch, key))
+    step = jax.jit(lambda state, batch: train_step(Network(MODEL, step_recipe, leaves), frozen, state, run, batch, key))
 
     corpus = corpus_of(study)
     scales = jax.tree.map(lambda x: torch.from_numpy(np.array(x)), (frame_scale, statistic_scale))
@@ -295,8 +296,8 @@ def test_steps_are_those_of_the_jax_side(params: Any, study: Study):
         other.train_step(corpus, *place)
     averages = dict(zip(other.params, other.averaged, strict=True))
     for found, expected in (
-        (torch_weights.to_flax(other.model), state.params),
-        (torch_weights.to_flax(other.model, lambda p: averages[p]), state.averaged),
+        (torch_weights.to_flax(other.model), leaves.split(state.params)),
+        (torch_weights.to_flax(other.model, lambda p: averages[p]), leaves.split(state.averaged)),
     ):
         moved = []
         for path, wanted in flat(expected).items():

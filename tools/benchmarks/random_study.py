@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -230,6 +230,8 @@ class Epoch:
             self._chunks.append((chunk, jax.device_put(np.int32(len(layout.seed)), replicated)))
         began = time.perf_counter()
         chunk, n_chunks = self._chunks[0]
+        self.leaves = epoch.leaves_of(chunk, all_frames, {}, network=network)
+        network = replace(network, leaves=self.leaves)
         lower = partial(epoch.train_part.lower, states, self._metrics, chunk, self._shared, network=network)
         self._train_part = compile_side_by_side(
             {numbers: partial(lower, buckets, part, self._number, n_chunks) for numbers, buckets, part in self._parts}
