@@ -13,14 +13,14 @@ from ml_collections import ConfigDict
 
 from sejax import build
 from sejax.engine import devices
-from sejax.engine.feed import Outcome, Tested, open_feed
-from sejax.engine.plan import format_plan, plan_programs
+from sejax.engine.feed import Outcome, Tested
+from sejax.engine.plan import format_plan
 from sejax.evaluation.tables import describe_final, format_table
+from sejax.jobs.engines import Engine, open_engine
 from sejax.report.page import write_data_page, write_report
 from sejax.workdir import files
 from sejax.workdir.insights import Insights
 from sejax.workdir.logs import history_of
-from sejax.workdir.train import train_again, train_runs
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) -> dict[str, Any]:
@@ -40,8 +40,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str, *, train: bool = True) 
     cache_dir = os.path.expanduser(config.cache_dir)
     jax.config.update("jax_compilation_cache_dir", os.path.join(cache_dir, "xla"))
     files.check_workdir(workdir, options, must_exist=not train)
-    with files.only_here(workdir) if devices.leads() else nullcontext():
-        return _train_and_evaluate(config, options, workdir, train)
+    with open_engine(config.jobs) as engine, files.only_here(workdir) if devices.leads() else nullcontext():
+        return _train_and_evaluate(config, options, workdir, train, engine)
 
 
 def show_data(config: ConfigDict, workdir: str | None) -> None:
@@ -65,7 +65,9 @@ def show_data(config: ConfigDict, workdir: str | None) -> None:
     preview.corpus.require_usable(config.max_bad_fraction)
 
 
-def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: str, train: bool) -> dict[str, Any]:
+def _train_and_evaluate(
+    config: ConfigDict, options: dict[str, Any], workdir: str, train: bool, engine: Engine
+) -> dict[str, Any]:
     # ------------------------------------------------------------------ corpus, features, folds, audit, programs
     study = build.build(config, check_corpus=partial(files.check_table, workdir, options))
     if devices.leads():
@@ -80,46 +82,29 @@ def _train_and_evaluate(config: ConfigDict, options: dict[str, Any], workdir: st
 
     # ------------------------------------------------------------------ plan: stacks, memory, compiled programs
     began = time.perf_counter()
-    used = jax.devices()[: study.n_devices or None]
-    planned = plan_programs(study.programs, used, study.placement, begun)
+    plans = engine.plan(study, workdir, begun)
     if devices.leads():
-        files.write_plan(workdir, planned, begun)
+        files.write_plan(workdir, plans, begun)
         seconds = time.perf_counter() - began
-        print(f"{format_plan(planned)}\ncompiled in {seconds:.0f} s on {devices.describe(used)}", flush=True)
+        print(f"{format_plan(study.programs, plans)}\ncompiled in {seconds:.0f} s on {engine}", flush=True)
 
     # ------------------------------------------------------------------ train and test, program by program
     tested: dict[int, Tested] = {}
     outcomes: dict[int, Outcome] = {}
     final_runs = []  # with their epochs
     insights = Insights(study)
-    for number, plan in enumerate(planned, 1):
-        program = plan.placed.program
-        feed = open_feed(plan)  # data, once for all runs
-        trained = train_runs(study, feed, workdir, number, train)
-        of_runs, best_epoch, learned = trained.tested, trained.outcome.best_epoch, [trained.learned]
-        insights.measure(number, feed, trained.learned)
-
-        # Each run again, on its validation speakers too. Only these runs are tested then.
-        if program.refit:
-            again = feed.of(program.refit).arranged(best_epoch > 0)
-            refit = train_again(study, again, workdir, number, "refit", best_epoch, train)
-            of_runs = [run.tested_by(other) for run, other in zip(of_runs, refit.tested, strict=True)]
-            learned = [refit.learned]
-        insights.explain(number, of_runs, learned[0])
-
-        # The same settings and seeds on every speaker. No number below is of them.
-        if program.final:
-            epochs = program.final_epochs(best_epoch)
-            final = train_again(study, feed.of(program.final), workdir, number, "final", epochs, train)
+    for number, done, final in engine.train(train):
+        learned = [done.learned]
+        insights.add_importance(done.importance)
+        insights.explain(number, done.tested, done.learned)
+        if final:
             final_runs += final.trained
             learned += [final.learned] * (final.learned.params is not None)
-
-        numbers = [run.number for run in program.runs]
-        tested |= dict(zip(numbers, of_runs, strict=True))
-        outcomes |= dict(zip(numbers, map(Outcome._make, zip(*trained.outcome, strict=True)), strict=True))
+        numbers = [run.number for run in done.learned.program.runs]
+        tested |= dict(zip(numbers, done.tested, strict=True))
+        outcomes |= dict(zip(numbers, map(Outcome._make, zip(*done.outcome, strict=True)), strict=True))
         if devices.leads():
             files.write_trained(workdir, study, number, learned)
-        del feed  # the next program's data take its place
 
     # ------------------------------------------------------------------ baselines, predictions, metrics, report
     if not devices.leads():

@@ -31,6 +31,7 @@ from sejax.host.atomic import atomic_write
 from sejax.pretrained import STREAMS
 from sejax.pretrained.convert import find_pretrained
 from sejax.workdir import files
+from sejax.workdir.job import HISTORY
 
 JOINED, MIXED, CHOSEN = "joined", "mixed", "chosen on validation"
 
@@ -50,7 +51,7 @@ def readings(config: ConfigDict, stream: str, layers: int) -> dict[str, ConfigDi
 def best_validation(workdir: Path) -> dict[tuple[str, int], float]:
     """Returns the best validation score of each run, by fold and seed."""
     best: dict[tuple[str, int], float] = {}
-    for row in read_history(str(workdir / files.HISTORY)):
+    for row in read_history(str(workdir / HISTORY)):
         key = row["fold"], row["seed"]
         best[key] = max(best.get(key, -np.inf), row["score"])
     return best

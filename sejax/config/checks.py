@@ -200,6 +200,7 @@ CHECKS: Mapping[str, Check] = {
     "settings": _texts("OPTION=VALUE with blanks between several, of options that a grid may vary"),
     "runs_per_chunk": whole(0, 100_000, "as many as memory holds"),
     "frames_on": one_of(("auto", "device", "host")),
+    "jobs": one_of(("serial", "ray")),
     "devices": whole(0, 65_536, "all"),
     "memory_fraction": number(0.01, 1),
     "checkpoint_every": whole(1, 100_000),

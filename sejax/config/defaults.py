@@ -258,7 +258,10 @@ def _set_training(config: ConfigDict) -> None:
     config.final = False  # also trains each setting and seed on every speaker, for the median of its folds' epochs
     config.runs_per_chunk = 0  # runs vmapped together; 0: on a CPU one per device, else as many as memory holds
     config.frames_on = "auto"  # where frames are kept: device, host (streamed batch by batch), auto (host if too many)
-    config.devices = 0  # devices that share the runs; 0: all (on a CPU each core is one)
+    # serial: the programs of a study one after the other in this process; ray: programs (and folds of full fine-tuning)
+    # side by side as tasks of a Ray cluster (extra `ray`).
+    config.jobs = "serial"
+    config.devices = 0  # that share the runs; 0: all (on a CPU each core is one), of Ray one for each job
     config.memory_fraction = 0.9  # of a device's free memory that a program may need
     config.checkpoint_every = 5  # epochs
     config.tensorboard = True

@@ -48,6 +48,7 @@ CHANGEABLE = (
     "data_dir",
     "corpora",  # their names and labels are in the data, which is compared
     "feature_files",  # so are the vectors that streams have
+    "jobs",
     "devices",
     "frames_on",
     "memory_fraction",

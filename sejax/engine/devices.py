@@ -11,6 +11,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 from jax.stages import Compiled, Lowered
 
+from sejax.host.wording import count, first_line
+
 
 def start(*, distributed: bool) -> None:
     """Makes every core of a CPU a device, and joins the other processes. It runs before jax is used.
@@ -19,12 +21,51 @@ def start(*, distributed: bool) -> None:
       distributed: whether this is one of several processes of one study. jax finds them by itself on Slurm, Open MPI
         and Cloud TPU; elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them.
     """
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    if not _sets_cpu_devices():
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     if distributed:
         numbers = [os.environ.get(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")]
         processes, number = (None if text is None else int(text) for text in numbers)
         jax.distributed.initialize(os.environ.get("JAX_COORDINATOR_ADDRESS"), processes, number)
+
+
+def take(platform: str, n: int) -> list[jax.Device]:
+    """Takes the devices that were given to this process, and no others. It runs before jax is used.
+
+    Args:
+      platform: as jax calls it: cuda, tpu; cpu, of which each device is a core.
+      n: number of devices.
+
+    Raises:
+      DeviceTaken: they are not there, or another process uses them.
+    """
+    jax.config.update("jax_platforms", platform)  # jax falls back to the CPU if nothing is said
+    if platform == "cpu":
+        os.environ["PJRT_NPROC"] = str(n)  # threads
+        if not _sets_cpu_devices():
+            jax.config.update("jax_num_cpu_devices", n)
+    try:
+        found = jax.local_devices()[:n]
+        for device in found:
+            if stats := device.memory_stats():
+                # A device whose memory another process holds can be opened; its memory cannot be had.
+                jax.device_put(np.zeros(stats["bytes_limit"] // 2, np.uint8), device).block_until_ready()
+    except RuntimeError as error:
+        raise DeviceTaken(
+            f"{count(n, f'{platform} device')} cannot be taken ({first_line(error)}), expected devices that no other "
+            "process uses, and jax with their plugin"
+        ) from error
+    if len(found) < n:
+        raise DeviceTaken(f"there are {len(found)} {platform} devices, expected the {n} that this process was given")
+    return found
+
+
+class DeviceTaken(RuntimeError):
+    """A device that was given to this process cannot be used: on another host, or later, one may be free."""
+
+
+def _sets_cpu_devices() -> bool:
+    return "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
 
 
 def describe(devices: Sequence[jax.Device]) -> str:

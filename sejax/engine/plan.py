@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,6 +20,8 @@ from sejax.engine.program import Placed, Program
 from sejax.engine.runs import RunKey, even_slots, lay_out, run_sharding, runs_per_seed, written
 from sejax.errors import InputError
 from sejax.host.wording import count
+
+APART = "folds_apart"  # in an entry of plan.json: whether each fold of the program is a job of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,26 +61,24 @@ def plan_programs(
     Raises:
       InputError: see `used_devices`.
     """
-    planned = []
-    for number, program in enumerate(programs):
-        slots, how = 0, placement
-        if begun:
-            slots = begun[number]["slots"]
-            if placement.frames_on == "auto":
-                how = replace(placement, frames_on=begun[number]["frames_on"])
-        planned.append(plan_program(program, devices, how, slots=slots))
-    return planned
+    entries = begun if begun else [None] * len(programs)
+    return [plan_program(program, devices, placement, tree) for program, tree in zip(programs, entries, strict=True)]
 
 
-def plan_program(program: Program, devices: Sequence[jax.Device], placement: Placement, *, slots: int) -> Planned:
+def plan_program(
+    program: Program, devices: Sequence[jax.Device], placement: Placement, begun: Mapping[str, Any] | None
+) -> Planned:
     """Compiles a program for as many runs side by side as the devices' memory holds, the rest in equal chunks.
 
     Args:
-      slots: number of slots in the checkpoint being resumed, which is kept; 0 without a checkpoint.
+      begun: the program's entry in plan.json, see `plan_programs`.
 
     Raises:
       InputError: see `used_devices`.
     """
+    slots = begun["slots"] if begun else 0
+    if begun and placement.frames_on == "auto":
+        placement = replace(placement, frames_on=begun["frames_on"])
     devices = used_devices(program.runs, devices, slots)
     free = smallest(int(placement.memory_fraction * free_memory(devices)))
     even = partial(even_slots, program.runs, devices=len(devices))
@@ -225,9 +225,22 @@ def _bytes(compiled: Any) -> int:
     return arguments_and_results + memory.temp_size_in_bytes
 
 
-def describe(planned: Sequence[Planned]) -> list[dict[str, Any]]:
-    """Returns the tree of plan.json: how the runs of each program are stacked, and what it needs (bytes per device)."""
-    return [
+class Description(NamedTuple):
+    """What is known of a planned program without its devices."""
+
+    tree: dict[str, Any]  # its entry in plan.json: how its runs are stacked, and what it needs (bytes per device)
+    parameters: Any  # the shapes of one run's
+
+    def of_every_fold(self, program: Program) -> "Description":
+        """Returns the description of a program whose folds train apart; this one is of the runs of a fold."""
+        folds = len(set(program.fold.tolist()))
+        runs, chunks = [run.number for run in program.runs], folds * self.tree["chunks"]
+        return self._replace(tree={**self.tree, "runs": runs, "chunks": chunks, APART: True})
+
+
+def describe(plan: Planned) -> Description:
+    """Returns what is known of a planned program without its devices."""
+    return Description(
         {
             "structure": {name: written(value) for name, value in plan.placed.program.structure.items()},
             "runs": [run.number for run in plan.placed.program.runs],
@@ -239,9 +252,9 @@ def describe(planned: Sequence[Planned]) -> list[dict[str, Any]]:
             "data_bytes": nbytes(plan.placed.program.data),
             "needed_bytes": plan.needed,
             "free_bytes": plan.free,
-        }
-        for plan in planned
-    ]
+        },
+        plan.leaves.tree,
+    )
 
 
 def nbytes(tree: Any) -> int:
@@ -249,28 +262,32 @@ def nbytes(tree: Any) -> int:
     return sum(math.prod(np.shape(x)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def format_plan(planned: Sequence[Planned]) -> str:
+def format_plan(programs: Sequence[Program], plans: Sequence[Description]) -> str:
     """Returns the plan for the terminal: the programs, the runs and steps of each, memory."""
     lines = []
-    for number, plan in enumerate(planned, 1):
-        program = plan.placed.program
-        chunks, slots = plan.placed.layout.run.shape
-        streamed = ", streamed" * (plan.frames_on == "host")
+    for number, (program, (tree, shapes)) in enumerate(zip(programs, plans, strict=True), 1):
+        parameters = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+        streamed = ", streamed" * (tree["frames_on"] == "host")
         buckets = count(len(program.data.buckets), "length bucket")
         what = ", ".join(f"{name}={written(value)}" for name, value in program.structure.items())
         lines += [
-            f"program {number} of {len(planned)}{': ' * bool(what)}{what}",
-            f"  {count(len(program.runs), 'run')} of {plan.leaves.size:,} parameters, "
-            f"{slots} side by side in {count(chunks, 'chunk')}",
-            f"  {program.network.recipe.steps.epoch} steps per epoch, {buckets}",
-            f"  {_gigabytes(nbytes(program.data))} of data{streamed}; needs {_gigabytes(plan.needed)} of "
-            f"{_gigabytes(plan.free)} per device",
+            f"program {number} of {len(programs)}{': ' * bool(what)}{what}",
+            f"  {count(len(program.runs), 'run')} of {parameters:,} parameters, "
+            f"{tree['slots']} side by side in {count(tree['chunks'], 'chunk')}{', fold by fold' * is_apart(tree)}",
+            f"  {tree['steps_per_epoch']} steps per epoch, {buckets}",
+            f"  {_gigabytes(tree['data_bytes'])} of data{streamed}; needs {_gigabytes(tree['needed_bytes'])} of "
+            f"{_gigabytes(tree['free_bytes'])} per device",
         ]
     return "\n".join(lines)
 
 
 def _gigabytes(n: int) -> str:
     return f"{n / 1e9:.2f} GB"
+
+
+def is_apart(tree: Mapping[str, Any]) -> bool:
+    """Returns whether an entry of plan.json is of a program whose folds train apart."""
+    return bool(tree.get(APART))
 
 
 def is_plan_of(tree: Any, programs: Sequence[Program]) -> bool:
@@ -288,4 +305,6 @@ def _plans(entry: Any, program: Program) -> bool:
     chunks, slots = entry.get("chunks"), entry.get("slots")
     if not isinstance(chunks, int) or not isinstance(slots, int) or chunks < 1 or slots < 1:
         return False
-    return 0 <= chunks * slots - len(program.runs) < slots and entry.get("frames_on") in ("device", "host")
+    # Runs of several seeds share no chunk, nor do runs of folds that train apart.
+    parts = len({(run.seed, run.fold * is_apart(entry)) for run in program.runs})
+    return 0 <= chunks * slots - len(program.runs) < slots * parts and entry.get("frames_on") in ("device", "host")

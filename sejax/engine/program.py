@@ -47,6 +47,27 @@ class Program:
         """The number of each run's fold."""
         return np.array([run.fold for run in self.runs])
 
+    @property
+    def tunes_whole_models(self) -> bool:
+        """Whether a run trains all layers of a pretrained model, so that no others have room beside it."""
+        return any(stream.tuning and stream.tuning.mode == "full" for stream in self.network.model.trunk.streams)
+
+    def of_fold(self, fold: int) -> "Program":
+        """Returns the runs of one fold, on the same batches. Those of every fold are arrays of the same shapes."""
+        own = np.flatnonzero(self.fold == fold)
+
+        def cut(of_runs: Any) -> Any:
+            return jax.tree.map(lambda x: x[own], of_runs)
+
+        return replace(
+            self,
+            runs=[self.runs[place] for place in own.tolist()],
+            per_run=cut(self.per_run),
+            order_of_run=cut(self.order_of_run),
+            rounds=cut(self.rounds),
+            refit=self.refit and self.refit.of_fold(fold),
+        )
+
     def final_epochs(self, best_epoch: Int[np.ndarray, " run"]) -> Int[np.ndarray, " final"]:
         """Returns how long each final run trains, given the epochs that the runs chose; 0: all folds diverged."""
         return median_epochs(self.final.runs, self.runs, best_epoch) if self.final else np.zeros(0, int)

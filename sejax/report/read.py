@@ -22,8 +22,9 @@ from sejax.evaluation.tables import COLUMNS, Column, describe_choice, remarks
 from sejax.host.json_files import read_json
 from sejax.host.wording import count
 from sejax.workdir.data import digest
-from sejax.workdir.files import CONFIG, DATA, HISTORY, LAYER_WEIGHTS, PREDICTIONS, RUNS
+from sejax.workdir.files import CONFIG, DATA, LAYER_WEIGHTS, PREDICTIONS, RUNS
 from sejax.workdir.insights import EXPLANATIONS, IMPORTANCE
+from sejax.workdir.job import HISTORY
 from sejax.workdir.trained import METRICS
 
 FILES = (CONFIG, RUNS, PREDICTIONS, METRICS)

@@ -25,7 +25,7 @@ from sejax.corpora.schema import SPLITS, Corpus
 from sejax.engine import devices
 from sejax.engine.checkpoint import Checkpoints
 from sejax.engine.feed import Outcome, Tested
-from sejax.engine.plan import Planned, describe, is_plan_of
+from sejax.engine.plan import Description, is_plan_of
 from sejax.engine.program import Program
 from sejax.engine.runs import RunKey, written
 from sejax.errors import InputError
@@ -36,19 +36,17 @@ from sejax.host.json_files import read_json, write_json
 from sejax.workdir import data
 from sejax.workdir.data import CONFIG, RUNS
 from sejax.workdir.gather import Part, gather_trained
+from sejax.workdir.job import CHECKPOINTS, Job
 from sejax.workdir.submissions import write_submissions
 from sejax.workdir.trained import METRICS, TRAINED
 
 PLAN = "plan.json"
 PARAMETERS = "parameters.txt"
-HISTORY = "history.jsonl"
 PREDICTIONS = "predictions.csv"
 LAYER_WEIGHTS = "layer_weights.csv"
 REPORT = "report.html"
 DATA = "data.json"
 DATA_PAGE = "data.html"
-TENSORBOARD = "tensorboard"
-CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 
 PACKAGES = (
@@ -98,15 +96,19 @@ def check_workdir(workdir: str, options: Mapping[str, Any], *, must_exist: bool)
 
 
 @contextlib.contextmanager
-def only_here(workdir: str) -> Iterator[None]:
+def only_here(workdir: str | Path, *, seconds: float = 0) -> Iterator[None]:
     """Keeps other processes from training or evaluating in the workdir; the lock of a killed process is free.
+
+    Args:
+      workdir: or the folder of a job.
+      seconds: for which to wait until another process has ended.
 
     Raises:
       InputError: another process works there.
     """
     lock = FileLock(Path(workdir, LOCK))
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=seconds)
     except Timeout as error:
         raise InputError(
             f"{workdir} is in use: another process trains or evaluates there now, expected one at a time; wait until "
@@ -229,50 +231,37 @@ def _git_revision() -> str | None:
         return None
 
 
-def checkpoint_folder(workdir: str, number: int, *, of: int, kind: str = "") -> Path:
-    """Returns the folder of a program's checkpoints; programs are numbered from 1.
-
-    Args:
-      number: of the program.
-      of: the number of programs.
-      kind: "refit" or "final", if those of runs that train again are meant.
-    """
-    return Path(workdir, CHECKPOINTS, *([kind] if kind else []), *([f"program-{number}"] if of > 1 else []))
-
-
-def program_identity(workdir: str, program: Program, again: Mapping[str, Sequence[int]] | None = None) -> str:
-    """Returns a digest of what a program is trained on: the options, data and pretrained models of config.json.
+def job_identity(job: Job, program: Program, again: Mapping[str, Sequence[int]] | None = None) -> str:
+    """Returns a digest of what a job is trained on: the options, data and pretrained models of config.json.
 
     It stays the same when the workdir is continued by a newer version, with other options of `CHANGEABLE`.
 
     Args:
+      program: of the job.
       again: the epochs of the runs that train again, by their kind, if these are meant.
     """
-    begun = _read_config(workdir) or {}
+    begun = _read_config(job.workdir) or {}
     return data.digest(
         {
             "config": unchangeable(begun["config"]),
             "data": {name: begun["data"][name] for name in ("digests", "classes", "vad_scale")},
             "pretrained": begun.get("pretrained", {}),
             "structure": program.structure,
+            **({} if job.fold is None else {"fold": job.fold}),
             **(again or {}),
         }
     )
 
 
-def open_checkpoints(
-    workdir: str, program: Program, number: int, *, of: int, again: tuple[str, Sequence[int]] | None = None
-) -> Checkpoints:
-    """Opens the checkpoints of a program, or of its runs that train again.
+def open_checkpoints(job: Job, program: Program, again: tuple[str, Sequence[int]] | None = None) -> Checkpoints:
+    """Opens the checkpoints of a job, or of its runs that train again.
 
     Args:
-      number: of the program, from 1.
-      of: the number of programs.
+      program: of the job.
       again: "refit" or "final", and the epochs of these runs.
     """
     kind, epochs = again or ("", ())
-    identity = program_identity(workdir, program, {kind: epochs} if again else None)
-    return Checkpoints(checkpoint_folder(workdir, number, of=of, kind=kind), study=identity)
+    return Checkpoints(job.checkpoints(kind), study=job_identity(job, program, {kind: epochs} if again else None))
 
 
 # The plan
@@ -294,11 +283,11 @@ def read_plan(workdir: str, programs: Sequence[Program]) -> list[dict[str, Any]]
     return plan
 
 
-def write_plan(workdir: str, planned: Sequence[Planned], begun: Sequence[Mapping[str, Any]] | None) -> None:
+def write_plan(workdir: str, plans: Sequence[Description], begun: Sequence[Mapping[str, Any]] | None) -> None:
     """Writes parameters.txt, the arrays of a run of each program; and plan.json unless the workdir has it."""
     if not begun:
-        write_json(Path(workdir, PLAN), describe(planned))
-    overviews = [parameter_overview.get_parameter_overview(p.leaves.tree, include_stats=False) for p in planned]
+        write_json(Path(workdir, PLAN), [plan.tree for plan in plans])
+    overviews = [parameter_overview.get_parameter_overview(p.parameters, include_stats=False) for p in plans]
     with atomic_write(Path(workdir, PARAMETERS)) as file:
         file.write("\n\n".join(overviews) + "\n")
 

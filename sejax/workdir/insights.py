@@ -24,10 +24,41 @@ from sejax.evaluation.selection import trained_outputs
 from sejax.features.audio import load_audio
 from sejax.host.atomic import atomic_write
 from sejax.host.json_files import write_json
+from sejax.pretrained.base import Backbone
 from sejax.workdir.gather import Part
 
 EXPLANATIONS = "explanations.json"
 IMPORTANCE = "importance.csv"
+
+
+def measure_importance(study: Study, number: int, feed: Feed, learned: Part) -> list[Importance]:
+    """Returns the importance of the inputs of runs, if the study asks for it.
+
+    Args:
+      number: of their program, from 1.
+      feed: of the runs.
+      learned: their parameters, on the host: of those that have not trained on their validation speakers.
+    """
+    if not study.importance:
+        return []
+    program = learned.program
+    sizes = {name: x.shape[-1] for name, x in program.data.statistics.items()}
+    backbones = _backbones(study)
+    groups = {
+        name: given.statistic_groups(sizes[name], backbones.get(name))
+        for name, given in study.inputs[number - 1].items()
+    }
+    parts = parts_of(program.network.model, groups)
+    params = feed.put_runs(feed.layout.scatter(np.asarray(feed.leaves.join(learned.params))))
+    permuted = predict_permuted(feed, params, parts, split="val", repeats=study.importance)
+    untrained = {run.number for run, epoch in zip(program.runs, learned.epochs, strict=True) if not epoch}
+    found = importance_of(program, parts, permuted, np.array(study.corpus.label_numbers()))
+    return [each for each in found if each.run not in untrained]
+
+
+def _backbones(study: Study) -> dict[str, Backbone]:
+    """Returns the pretrained models of a study, by stream."""
+    return {name: checkpoint.backbone for name, checkpoint in study.checkpoints.items()}
 
 
 class Insights:
@@ -35,32 +66,12 @@ class Insights:
 
     def __init__(self, study: Study) -> None:
         self._study = study
-        self._backbones = {name: checkpoint.backbone for name, checkpoint in study.checkpoints.items()}
         self._explanations: list[dict[str, Any]] = []
         self._importance: list[Importance] = []
 
-    def measure(self, number: int, feed: Feed, learned: Part) -> None:
-        """Measures the importance of the inputs of a program's runs, if the study asks for it.
-
-        Args:
-          number: of the program, from 1.
-          feed: of its runs.
-          learned: their parameters, on the host: of those that have not trained on their validation speakers.
-        """
-        program, study = learned.program, self._study
-        if not study.importance:
-            return
-        sizes = {name: x.shape[-1] for name, x in program.data.statistics.items()}
-        groups = {
-            name: given.statistic_groups(sizes[name], self._backbones.get(name))
-            for name, given in study.inputs[number - 1].items()
-        }
-        parts = parts_of(program.network.model, groups)
-        params = feed.put_runs(feed.layout.scatter(np.asarray(feed.leaves.join(learned.params))))
-        permuted = predict_permuted(feed, params, parts, split="val", repeats=study.importance)
-        untrained = {run.number for run, epoch in zip(program.runs, learned.epochs, strict=True) if not epoch}
-        found = importance_of(program, parts, permuted, np.array(study.corpus.label_numbers()))
-        self._importance += [each for each in found if each.run not in untrained]
+    def add_importance(self, measured: Sequence[Importance]) -> None:
+        """Takes the importance of the inputs of a program's runs."""
+        self._importance += measured
 
     def explain(self, number: int, tested: Sequence[Tested], learned: Part) -> None:
         """Explains test utterances of a program, if the study asks for it.
@@ -72,7 +83,7 @@ class Insights:
         """
         program, study = learned.program, self._study
         if study.explain and devices.leads():
-            reader = Reader(program.network.model, study.inputs[number - 1], self._backbones)
+            reader = Reader(program.network.model, study.inputs[number - 1], _backbones(study))
             for setting in dict.fromkeys(run.setting.name for run in program.runs):
                 for chosen in _chosen(study, program, tested, learned, setting):
                     self._explanations.append(_explained(study, learned, reader, chosen))

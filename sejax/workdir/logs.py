@@ -1,4 +1,4 @@
-"""The log of a program: history.jsonl, TensorBoard scalars, a progress bar, and what is read of the history later."""
+"""The log of a job: history.jsonl, TensorBoard scalars, a progress bar, and what is read of the history later."""
 
 import json
 import math
@@ -18,21 +18,22 @@ from sejax.engine.program import Program
 from sejax.engine.tasks import Task
 from sejax.errors import InputError
 from sejax.evaluation.selection import check_rows, read_history
+from sejax.host.atomic import atomic_write
 from sejax.host.progress import progress_bar
 from sejax.host.wording import count
-from sejax.workdir.files import HISTORY, TENSORBOARD
+from sejax.workdir.job import HISTORY, JOBS, Job
 
 _IDENTITY = ("epoch", "run", "fold", "seed", "setting")
 
 
 class Logs:
-    """The log of one program, from the epoch after `done` on."""
+    """The log of one job, from the epoch after `done` on."""
 
-    def __init__(self, workdir: str, study: Study, program: Program, done: int) -> None:
+    def __init__(self, job: Job, study: Study, program: Program, done: int) -> None:
         self._runs, self._folds, self._tasks = program.runs, study.folds, program.labelled_tasks
         self._learnable = program.learnable
-        self._history = History(workdir, runs={run.number for run in program.runs}, epoch=done)
-        self._board = TensorBoard(workdir) if study.schedule.tensorboard else None
+        self._history = History(job.history, runs={run.number for run in program.runs}, epoch=done)
+        self._board = TensorBoard(job.tensorboard) if study.schedule.tensorboard else None
         self._progress = Progress(
             self._tasks,
             vad_loss=program.network.recipe.vad_loss,
@@ -83,14 +84,11 @@ class Logs:
 class History:
     """history.jsonl while it is written: a row per epoch and run."""
 
-    def __init__(self, workdir: str, *, runs: Collection[int], epoch: int) -> None:
+    def __init__(self, path: Path, *, runs: Collection[int], epoch: int) -> None:
         """Opens the file for these runs' epochs after `epoch`; it removes later rows, which a killed process left."""
-        self._path = Path(workdir, HISTORY)
-        kept: list[str] = []
-        if self._path.exists():
-            rows = read_history(str(self._path))
-            kept = [json.dumps(row) + "\n" for row in rows if row["epoch"] <= epoch or row["run"] not in runs]
-        self._path.write_text("".join(kept))
+        self._path = path
+        rows = read_history(str(path)) if path.exists() else []
+        _write(path, [row for row in rows if row["epoch"] <= epoch or row["run"] not in runs])
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Appends rows; floats keep six significant digits, and one that is not finite is null."""
@@ -104,7 +102,7 @@ def _short(value: float) -> float | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def check_history(workdir: str, study: Study, program: Program, outcome: Outcome) -> None:
+def check_history(path: Path, study: Study, program: Program, outcome: Outcome) -> None:
     """Checks that history.jsonl has the rows of a program's epochs that its checkpoint has; a note counts missing ones.
 
     Args:
@@ -113,8 +111,7 @@ def check_history(workdir: str, study: Study, program: Program, outcome: Outcome
     Raises:
       InputError: a row is none of this study, or has another score than the checkpoint.
     """
-    rows = {(row["run"], row["epoch"]): row for row in _read(workdir, study)}
-    path = Path(workdir, HISTORY)
+    rows = {(row["run"], row["epoch"]): row for row in _read(path, study)}
     for place, run in enumerate(program.runs):
         epoch, score = int(outcome.best_epoch[place]), float(outcome.best_score[place])
         row = rows.get((run.number, epoch))
@@ -132,17 +129,51 @@ def check_history(workdir: str, study: Study, program: Program, outcome: Outcome
         print(f"note: {path} {lacks}: the curves have gaps, and no run is told that diverged there", file=sys.stderr)
 
 
+def divide_history(workdir: str, study: Study, jobs: Iterable[Job]) -> None:
+    """Gives each job that trains apart the rows of its runs, as its own history.
+
+    Raises:
+      InputError: a row is none of this study.
+    """
+    rows = _read(Path(workdir, HISTORY), study)
+    for job in jobs:
+        runs = {run.number for run in job.runs_of(study.programs[job.number - 1]).runs}
+        job.folder.mkdir(parents=True, exist_ok=True)
+        _write(job.history, [row for row in rows if row["run"] in runs])
+
+
+def unite_history(workdir: str, study: Study) -> None:
+    """Puts the rows of jobs that train apart, if there are any, into history.jsonl, in the order of a single process.
+
+    Raises:
+      InputError: a row is none of this study.
+    """
+    own = sorted(Path(workdir, JOBS).glob(f"*/{HISTORY}"))
+    if not own:
+        return
+    paths = (Path(workdir, HISTORY), *own)  # of a row that two have the job's own is the later one
+    rows = {(row["run"], row["epoch"]): row for path in paths for row in _read(path, study)}
+    program_of = {run.number: number for number, program in enumerate(study.programs) for run in program.runs}
+    _write(paths[0], sorted(rows.values(), key=lambda row: (program_of[row["run"]], row["epoch"], row["run"])))
+    for path in own:
+        path.unlink()
+
+
+def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with atomic_write(path) as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
 def history_of(workdir: str, study: Study, outcome: Outcome) -> list[dict[str, Any]]:
     """Returns the rows of the epochs that the runs have trained.
 
     Raises:
       InputError: see `check_history`.
     """
-    return [row for row in _read(workdir, study) if row["epoch"] <= outcome.trained[row["run"]]]
+    return [row for row in _read(Path(workdir, HISTORY), study) if row["epoch"] <= outcome.trained[row["run"]]]
 
 
-def _read(workdir: str, study: Study) -> list[dict[str, Any]]:
-    path = Path(workdir, HISTORY)
+def _read(path: Path, study: Study) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = read_history(str(path))
@@ -152,10 +183,10 @@ def _read(workdir: str, study: Study) -> list[dict[str, Any]]:
 
 
 class TensorBoard:
-    """Scalars per setting, averaged over its folds and seeds, under `<workdir>/tensorboard`."""
+    """Scalars per setting, averaged over its folds and seeds."""
 
-    def __init__(self, workdir: str) -> None:
-        self._writer = _summary_writer()(str(Path(workdir, TENSORBOARD)), flush_secs=10)
+    def __init__(self, folder: Path) -> None:
+        self._writer = _summary_writer()(str(folder), flush_secs=10)
 
     def write(self, epoch: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Adds one epoch's rows of history.jsonl."""

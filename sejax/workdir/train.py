@@ -1,5 +1,5 @@
-"""Trains the runs of a program and chooses their epochs, and trains runs again (`sejax.engine.again`), with checkpoints
-and logs in the workdir.
+"""Trains the runs of a job and chooses their epochs, and trains runs again (`sejax.engine.again`), with checkpoints and
+logs in the workdir.
 """
 
 import sys
@@ -22,26 +22,27 @@ from sejax.errors import InputError
 from sejax.evaluation.selection import validate_runs
 from sejax.workdir import files
 from sejax.workdir.gather import Part
+from sejax.workdir.job import Job
 from sejax.workdir.logs import Logs, again_bar, check_history
 
 
 class Trained(NamedTuple):
-    """The results of a program, in the order of its runs."""
+    """The results of a job, in the order of its runs."""
 
     tested: list[Tested]
     outcome: Outcome
     learned: Part
 
 
-def train_runs(study: Study, feed: Feed, workdir: str, number: int, train: bool) -> Trained:
-    """Trains the runs of one program from its newest checkpoint on, and tests each at its best or its last epoch."""
+def train_runs(study: Study, feed: Feed, job: Job, train: bool) -> Trained:
+    """Trains the runs of a job from its newest checkpoint on, and tests each at its best or its last epoch."""
     program, schedule = feed.program, study.schedule
     runs, target, vad = program.runs, np.asarray(program.data.target), np.asarray(program.data.vad)
     label, patience = np.array(study.corpus.label_numbers()), schedule.stops_after
     kept_after = rungs(runs, epochs=schedule.epochs, factor=schedule.halving)
     stopped = np.zeros(len(runs), np.int32)  # the epoch after which halving has stopped each run; 0: it trains
 
-    checkpoints = files.open_checkpoints(workdir, program, number, of=len(study.programs))
+    checkpoints = files.open_checkpoints(job, program)
     states = feed.init_states()
     best = feed.init_best(states)
     done = checkpoints.latest(evaluate=not train)
@@ -56,10 +57,10 @@ def train_runs(study: Study, feed: Feed, workdir: str, number: int, train: bool)
 
     outcome = _outcome(schedule, done, best_epoch, best_score, stopped)
     if devices.leads():
-        check_history(workdir, study, program, outcome)
+        check_history(job.history, study, program, outcome)
 
     if train and not outcome.finished.all():
-        logs = Logs(workdir, study, program, done) if devices.leads() else None
+        logs = Logs(job, study, program, done) if devices.leads() else None
         with checkpoints.before_sigterm():
             for epoch in range(done + 1, schedule.epochs + 1):
                 # The guard forbids every transfer that is not explicit.
@@ -156,17 +157,15 @@ class Again(NamedTuple):
 def train_again(
     study: Study,
     feed: Feed,
-    workdir: str,
-    number: int,
+    job: Job,
     kind: str,
     epochs: Int[np.ndarray, " run"],
     train: bool,
 ) -> Again:
-    """Trains runs of one program again, from their newest checkpoint on, and tests those that hold out speakers.
+    """Trains runs of a job again, from their newest checkpoint on, and tests those that hold out speakers.
 
     Args:
       feed: of these runs.
-      number: of the program.
       kind: "refit" or "final".
       epochs: how long each run trains; 0 if the runs that choose it diverged, or halving stopped them.
       train: whether to train; else their last checkpoint is taken.
@@ -176,17 +175,14 @@ def train_again(
     """
     program, runs, last = feed.program, feed.program.runs, int(epochs.max())
     lost = "diverged or were stopped by halving" if study.schedule.halving else "diverged"
-    folder = files.checkpoint_folder(workdir, number, of=len(study.programs), kind=kind)
-    if not last or (not train and last not in saved_epochs(folder)):
+    if not last or (not train and last not in saved_epochs(job.checkpoints(kind))):
         why = f"has no {kind} runs: {'--mode train trains them' if last else f'all folds {lost}'}"
         if kind == "refit" and last:
-            raise InputError(f"{workdir} {why}, expected those that are tested (or --config.refit=False)")
-        _note(f"{workdir} {why}")
+            raise InputError(f"{job.workdir} {why}, expected those that are tested (or --config.refit=False)")
+        _note(f"{job.workdir} {why}")
         if kind == "final":
             return Again([], Part(program, np.zeros_like(epochs), None))
-    checkpoints = files.open_checkpoints(
-        workdir, program, number, of=len(study.programs), again=(kind, epochs.tolist())
-    )
+    checkpoints = files.open_checkpoints(job, program, again=(kind, epochs.tolist()))
     states = feed.init_states()
     best = feed.init_best(states)
     done = checkpoints.latest(evaluate=not train) if last else 0

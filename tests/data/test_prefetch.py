@@ -322,7 +322,7 @@ def test_frames_are_streamed_where_they_do_not_fit(tmp_path: Path, cache_dir: st
     resident = plan_study(study, "auto")
     assert resident.frames_on == "device"
     workdir = str(tmp_path)
-    files.write_plan(workdir, [resident], None)
+    files.write_plan(workdir, [plan.describe(resident)], None)
     begun = files.read_plan(workdir, study.programs)
     assert planned_on(1, "auto", begun) == "device"  # as it was begun
     assert planned_on(1 << 40, "host", begun) == "host"  # unless something else is asked for

@@ -25,7 +25,7 @@ from sejax.protocols.audit import audit
 from sejax.protocols.registry import make_folds
 from sejax.report.page import write_report
 from sejax.report.read import FILES
-from sejax.workdir.files import HISTORY
+from sejax.workdir.job import HISTORY
 
 VOID = {"meta", "br", "hr", "link", "img", "col"}
 EPOCHS = 4

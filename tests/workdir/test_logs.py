@@ -63,7 +63,7 @@ def test_the_bar_counts_diverged_runs_and_shows_the_means_of_the_others(bar: Bar
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_history_is_json(tmp_path: Path, value: float):
     row: dict[str, Any] = {"epoch": 1, "run": 0, "setting": "a", "loss_class": value, "score": 0.123456789}
-    history = History(str(tmp_path), runs={0}, epoch=0)
+    history = History(tmp_path / "history.jsonl", runs={0}, epoch=0)
     history.write([row])
     (line,) = (tmp_path / "history.jsonl").read_text().splitlines()
     assert json.loads(line, parse_constant=pytest.fail) == {**row, "loss_class": None, "score": 0.123457}
