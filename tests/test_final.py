@@ -25,7 +25,7 @@ from tiny_study import (
     write_table,
 )
 
-import sejax.study
+import sejax.jobs.job
 from sejax import build, resolve
 from sejax.engine import epoch as compiled
 from sejax.engine.feed import Feed
@@ -43,7 +43,7 @@ SENTENCE = re.compile(
 def trained_runs() -> Iterator[list[Any]]:
     """Yields a list to which each program's final runs are added: their epochs and parameters."""
     found: list[Any] = []
-    train = sejax.study.train_again
+    train = sejax.jobs.job.train_again
 
     def kept(*arguments: Any) -> Any:
         again = train(*arguments)
@@ -51,7 +51,7 @@ def trained_runs() -> Iterator[list[Any]]:
         return again
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sejax.study, "train_again", kept)
+        patch.setattr(sejax.jobs.job, "train_again", kept)
         yield found
 
 

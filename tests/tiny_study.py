@@ -172,10 +172,10 @@ def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=120)
 
 
-def config_file(folder: Path, function: str) -> str:
-    """Writes a config file whose `get_config` is a function of this module, and returns its path."""
+def config_file(folder: Path, function: str, module: str = "tiny_study") -> str:
+    """Writes a config file whose `get_config` is a function of a module, this one by default, and returns its path."""
     path = folder / f"{function}.py"
-    path.write_text(f"from tiny_study import {function} as get_config\n")
+    path.write_text(f"from {module} import {function} as get_config\n")
     return str(path)
 
 

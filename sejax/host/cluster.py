@@ -40,7 +40,7 @@ class Cluster:
         Raises:
           InputError: Ray is not installed, or the cluster cannot be reached.
         """
-        for name, value in _ENVIRONMENT.items():
+        for name, value in {**_ENVIRONMENT, "RAY_COLOR_PREFIX": str(int(sys.stderr.isatty()))}.items():
             os.environ.setdefault(name, value)
         try:
             import ray
@@ -49,7 +49,7 @@ class Cluster:
         self._ray = ray
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            ray.init(include_dashboard=False, logging_level="error")
+            ray.init(include_dashboard=False, logging_level="error", runtime_env={"env_vars": _of_compiler()})
         except (ConnectionError, RuntimeError, ValueError) as error:
             address = os.environ.get("RAY_ADDRESS", "")
             where = f"the Ray cluster {address}" if address else "a Ray cluster on this machine"
@@ -148,6 +148,12 @@ class Cluster:
             ) from error
         again = f"it continues from its checkpoint, attempt {tries + 1} of {ATTEMPTS}"
         print(f"note: {name} has failed ({what}): {again}", file=sys.stderr, flush=True)
+
+
+def _of_compiler() -> dict[str, str]:
+    """Returns the variables of this process that change what jax compiles or prints: those of tasks are the same."""
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"}  # jax's own level shows false alarms
+    return quiet | {name: value for name, value in os.environ.items() if name.startswith(("JAX_", "XLA_"))}
 
 
 def _only_cpu() -> bool:

@@ -6,10 +6,12 @@ checkpoint in the same stacks, to the same bytes.
 """
 
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,7 +29,7 @@ from sejax.host.wording import count
 from sejax.jobs.job import Done, do_final, do_job, unite
 from sejax.workdir import files
 from sejax.workdir.gather import Part
-from sejax.workdir.job import Job
+from sejax.workdir.job import JOBS, Job
 from sejax.workdir.logs import divide_history, unite_history
 from sejax.workdir.train import Again
 
@@ -103,6 +105,7 @@ class OnRay:
         finals = {n: self._jobs(n, apart=False)[0] for n, program in programs.items() if program.final}
         calls = {job: (trees[n], done[n].outcome.best_epoch, train) for n, job in finals.items()}
         learned = self._run(_train_final, calls)
+        shutil.rmtree(Path(self._workdir, JOBS))
         for n, program in programs.items():
             yield n, done[n], Again([], Part(program.final, *learned[finals[n]])) if program.final else None
 

@@ -236,7 +236,7 @@ class Progress:
         shown = [f"{title} {value:.3f}" for title, value in means.items()]
         if diverged := sum(not math.isfinite(row["score"]) for row in rows):
             shown.append(f"{count(diverged, 'run')} diverged")
-        self._bar.set_postfix_str(", ".join(shown))
+        self._bar.set_postfix_str(", ".join(shown), refresh=False)  # `update` shows it, unless it just has
         self._bar.update()
 
     def close(self) -> None:

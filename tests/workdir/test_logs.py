@@ -18,7 +18,7 @@ class Bar:
     def __init__(self) -> None:
         self.text = ""
 
-    def set_postfix_str(self, text: str) -> None:
+    def set_postfix_str(self, text: str, refresh: bool = True) -> None:
         self.text = text
 
     def update(self) -> None:
