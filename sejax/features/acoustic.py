@@ -19,6 +19,7 @@ from jaxtyping import Float32
 
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.features.settings import Settings
+from sejax.features.shared import shared
 
 
 def mfcc(
@@ -46,6 +47,7 @@ def mfcc(
     return np.ascontiguousarray(scipy.fft.dct(decibel, type=2, norm="ortho")[:, :n_mfcc])
 
 
+@shared
 def log_mel(
     samples: Float32[np.ndarray, " samples"],
     *,

@@ -18,6 +18,7 @@ from sejax.features.audioprint import audioprint
 from sejax.features.corrupt import Corruption, corrupt
 from sejax.features.registry import FEATURES
 from sejax.features.settings import Settings
+from sejax.features.shared import sharing
 
 
 class Segment(NamedTuple):
@@ -145,21 +146,23 @@ def do_with(audio: Audio, path: str, tasks: Sequence[Task]) -> list[Extraction |
         samples = change_speed(audio.samples, perturbation.speed)
         return corrupt(samples, perturbation.corruption, digest) if perturbation.corruption else samples
 
-    done: list[Extraction | Loaded] = []
-    for task in tasks:
+    def do(task: Task) -> Extraction | Loaded:
         samples = perturbed(task.perturbation)
+        if len(samples) < task.window:
+            changed = f" and {task.perturbation}" if str(task.perturbation) else ""
+            error = InputError(
+                f"{path}: has {len(samples)} samples at {SAMPLING_RATE} Hz{changed}, "
+                f"expected at least one window of {task.window}"
+            )
+            return bad_file(error, task.size, task.dtype)
+        loaded = Loaded(path, samples, digest, audio.note, len(audio.samples) / SAMPLING_RATE)
         try:
-            if len(samples) < task.window:
-                changed = f" and {task.perturbation}" if str(task.perturbation) else ""
-                raise InputError(
-                    f"{path}: has {len(samples)} samples at {SAMPLING_RATE} Hz{changed}, "
-                    f"expected at least one window of {task.window}"
-                )
-            loaded = Loaded(path, samples, digest, audio.note, len(audio.samples) / SAMPLING_RATE)
-            done.append(task.compute(loaded) if task.compute else loaded)
+            return task.compute(loaded) if task.compute else loaded
         except InputError as error:
-            done.append(bad_file(error, task.size, task.dtype))
-    return done
+            return bad_file(error, task.size, task.dtype)
+
+    with sharing():
+        return list(map(do, tasks))
 
 
 def extract_loaded(loaded: Loaded, *, name: str, settings: Settings) -> Extraction:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.features.settings import Settings
+from sejax.features.shared import shared
 
 LOWEST, HIGHEST = 20, 2000  # Hz, of the range that may be searched
 _PERIODS = 3  # of the lowest pitch, in a window
@@ -73,6 +74,7 @@ def check_pitch(settings: Settings) -> dict[str, str]:
     return {"fmin": f"below fmax ({fmax} Hz)"} if fmin >= fmax else {}
 
 
+@shared
 def track_pitch(
     samples: Float32[np.ndarray, " samples"],
     *,

@@ -9,6 +9,7 @@ from jaxtyping import Float, Float32
 
 from sejax.corpora.schema import SAMPLING_RATE
 from sejax.features.pitch import centred_frames, hann
+from sejax.features.shared import shared
 
 WINDOW = 400  # samples, 25 ms
 N_FFT = 512
@@ -42,6 +43,7 @@ def mel_bands() -> Bands:
     return Bands(filters.astype(np.float32), HERTZ @ filters / filters.sum(axis=0))
 
 
+@shared
 def power_spectrum(
     samples: Float32[np.ndarray, " samples"], hop_length: int, *, win_length: int = WINDOW, n_fft: int = N_FFT
 ) -> Float32[np.ndarray, "frames bins"]:
