@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
@@ -81,13 +81,13 @@ def build_features(
     workers = workers or os.cpu_count() or 1
     try:
         os.makedirs(cache_dir, exist_ok=True)
-        fingerprints = fingerprint_audio(corpus.utterances, cache_dir, workers=workers)
+        audio = _identity_of_audio(corpus, fingerprint_audio(corpus.utterances, cache_dir, workers=workers))
         folders = {
             folder: fingerprint_folder(folder, cache_dir, workers=workers)
             for each in wanted
             for folder in (each.corruption.folders if each.corruption else ())
         }
-        datasets = [_dataset(corpus.name, fingerprints, each, folders) for each in wanted]
+        datasets = [_dataset(corpus.name, audio, each, folders) for each in wanted]
         with silent_tfds():
             stored = {dataset.name: _stored(cache_dir, dataset, corpus.utterances) for dataset in datasets}
             found = {name: features for name, features in stored.items() if features}
@@ -114,16 +114,29 @@ def build_features(
     return features
 
 
-def _dataset(corpus: str, fingerprints: Sequence[Any], wanted: Wanted, folders: Mapping[str, str]) -> Dataset:
+def _identity_of_audio(corpus: Corpus, fingerprints: Iterable[Sequence[Any]]) -> hashlib.blake2b:
+    """Returns the hash of what all datasets of a corpus have in common, to be continued by each.
+
+    Args:
+      fingerprints: see `fingerprint_audio`. They are not held: those of a million utterances are 200 MB of JSON.
+    """
+    identity = hashlib.blake2b(f'{{"corpus": {json.dumps(corpus.name)}, "utterances": ['.encode(), digest_size=8)
+    for number, fingerprint in enumerate(fingerprints):
+        identity.update(f"{', ' if number else ''}{json.dumps(fingerprint)}".encode())
+    identity.update(b"], ")
+    return identity
+
+
+def _dataset(corpus: str, audio: hashlib.blake2b, wanted: Wanted, folders: Mapping[str, str]) -> Dataset:
     """Returns a dataset, whose name has a hash over everything that changes its features.
 
     Args:
+      corpus: its name.
+      audio: see `_identity_of_audio`.
       folders: digests of the folders that corruptions draw from.
     """
     contents, corruption = wanted.contents, wanted.corruption
     identity = {
-        "corpus": corpus,
-        "utterances": fingerprints,
         "stream": contents.feature,
         "settings": dict(sorted(contents.identity.items())),
         "speed": wanted.speed,
@@ -131,9 +144,10 @@ def _dataset(corpus: str, fingerprints: Sequence[Any], wanted: Wanted, folders: 
         "version": FEATURES_VERSION,
         **({"corruption": [corruption.drawn_by, *(folders[x] for x in corruption.folders)]} if corruption else {}),
     }
-    digest = hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).hexdigest()
+    whole = audio.copy()
+    whole.update(json.dumps(identity)[1:].encode())
     metadata = {"features_version": FEATURES_VERSION, **({"corruption": str(corruption)} if corruption else {})}
-    return Dataset(f"{corpus}_{contents.feature}_{digest}", corpus, contents, wanted.speed, metadata)
+    return Dataset(f"{corpus}_{contents.feature}_{whole.hexdigest()}", corpus, contents, wanted.speed, metadata)
 
 
 def _stored(

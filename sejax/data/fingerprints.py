@@ -10,8 +10,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Generator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,20 @@ from sejax.errors import InputError
 from sejax.features.corrupt import files_of
 from sejax.host.archives import split_archive
 from sejax.host.atomic import atomic_write
+from sejax.host.processes import map_in_threads
 
 REMEMBERED = "audio_digests.json"
 # A file that has changed so lately could change again without another time: clocks of file systems are coarse.
 _SETTLED_SECONDS = 2.0
+_AHEAD = 64  # files
 
 Known = dict[str, list[Any]]  # by path: what is equal while the file is unchanged, and the digest
 
 
-def fingerprint_audio(utterances: Sequence[Utterance], cache_dir: str, *, workers: int) -> list[list[Any]]:
-    """Returns for every utterance its id, the name and the digest of its file, and its cut.
+def fingerprint_audio(
+    utterances: Sequence[Utterance], cache_dir: str, *, workers: int
+) -> Generator[list[Any], None, None]:
+    """Yields for every utterance its id, the name and the digest of its file, and its cut.
 
     They differ if its audio has changed. The folder of a file is left out: a corpus may be moved.
 
@@ -39,12 +42,12 @@ def fingerprint_audio(utterances: Sequence[Utterance], cache_dir: str, *, worker
       cache_dir: Where the digests are remembered, if it can be written.
       workers: Number of threads that read files.
     """
-    digests = _digest_files([split_archive(utterance.path)[0] for utterance in utterances], cache_dir, workers=workers)
-    fingerprints = []
-    for utterance, digest in zip(utterances, digests, strict=True):
+    digests = _digest_files(
+        dict.fromkeys(split_archive(utterance.path)[0] for utterance in utterances), cache_dir, workers=workers
+    )
+    for utterance in utterances:
         file, member = split_archive(utterance.path)
-        fingerprints.append([utterance.id, member or os.path.basename(file), digest, utterance.start, utterance.end])
-    return fingerprints
+        yield [utterance.id, member or os.path.basename(file), digests[file], utterance.start, utterance.end]
 
 
 def fingerprint_folder(folder: str, cache_dir: str, *, workers: int) -> str:
@@ -60,22 +63,24 @@ def fingerprint_folder(folder: str, cache_dir: str, *, workers: int) -> str:
     """
     files = files_of(folder)
     digests = _digest_files(files, cache_dir, workers=workers)
-    names = [os.path.relpath(file, os.path.expanduser(folder)) for file in files]
-    return hashlib.blake2b(json.dumps([*zip(names, digests, strict=True)]).encode(), digest_size=16).hexdigest()
+    names = [(os.path.relpath(file, os.path.expanduser(folder)), digests[file]) for file in files]
+    return hashlib.blake2b(json.dumps(names).encode(), digest_size=16).hexdigest()
 
 
-def _digest_files(files: Sequence[str], cache_dir: str, *, workers: int) -> list[str]:
+def _digest_files(files: Collection[str], cache_dir: str, *, workers: int) -> dict[str, str]:
     """Returns the digest of each file, and remembers those that are new."""
     remembered = Path(cache_dir, REMEMBERED)
-    known = _read_known(remembered)
-    paths = [os.path.abspath(file) for file in files]
-    distinct = list(dict.fromkeys(paths))
-    with ThreadPoolExecutor(workers) as threads:
-        found = dict(zip(distinct, threads.map(partial(_digest, known), distinct), strict=True))
-    settled = {path: entry for path, (entry, settled) in found.items() if settled}
-    if any(known.get(path) != entry for path, entry in settled.items()):
-        _write_known(remembered, known | settled)
-    return [found[path][0][-1] for path in paths]
+    known, changed = _read_known(remembered), False
+    digests = {}
+    found = map_in_threads(partial(_digest, known), map(os.path.abspath, files), threads=workers, ahead=_AHEAD)
+    for file, (entry, settled) in zip(files, found, strict=True):
+        digests[file] = entry[-1]
+        path = os.path.abspath(file)
+        if settled and known.get(path) != entry:
+            known[path], changed = entry, True
+    if changed:
+        _write_known(remembered, known)
+    return digests
 
 
 def _digest(known: Known, path: str) -> tuple[list[Any], bool]:

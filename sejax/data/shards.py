@@ -1,18 +1,19 @@
-"""The shards of one dataset of features: TFDS with array_record, written shard by shard and read record by record.
+"""One dataset of features: a folder that TFDS reads, of files of records (see `sejax.data.shard_files`).
 
 A dataset is written in a folder of its own, which is renamed when it is complete; what is there is therefore whole.
-Shards that an interrupted build has written stay, and the next one goes on behind them; if settings or audio change
-before, nobody takes them up, and the folder may be deleted.
+Files that an interrupted build has completed stay, and the next one goes on behind them; if settings or audio change
+before, nobody takes them up, and the folder may be deleted. Files may also come from other processes: a build takes
+up whatever is there.
 """
 
 import contextlib
-import functools
 import io
 import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,23 @@ import tensorflow_datasets as tfds
 from jaxtyping import Float, Num
 
 from sejax.corpora.schema import SAMPLING_RATE
+from sejax.data.shard_files import (
+    DATASETS,
+    FORMAT,
+    SPLIT,
+    TEMPLATE,
+    FileWriter,
+    Records,
+    file_name,
+    files_in,
+    find_records,
+    record_features,
+)
 from sejax.data.stored import Stored
 from sejax.features.extract import Contents, Extraction, statistics_dtype
 
-# TFDS calls the folder in the cache and the files after it. It is older than this module, and caches keep it.
-DATASETS = "acoustic_features"
-SPLIT = "utterances"
 _VERSION = "1.0.0"
 _INCOMPLETE = "incomplete"
-# Frames of all layers of a large model: 64 utterances of 30 s are 5 GB.
-BUFFER_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -66,12 +74,17 @@ class Dataset:
         """Returns its folder: below it is one for the version, and one for a build that is not complete."""
         return Path(cache_dir, DATASETS, self.name)
 
+    def file(self, cache_dir: str, number: int) -> FileWriter:
+        """Begins a file of a build that is not complete; its number may leave a gap."""
+        folder = self.folder(cache_dir) / _INCOMPLETE
+        return FileWriter(folder / file_name(number), self.contents.size, self.contents.dtype)
+
 
 class Writer:
-    """Writes a dataset. It holds no more than the records of one shard, and not much more than `BUFFER_BYTES`."""
+    """Writes a dataset, file by file. It holds what `Found` says of the records, and no features."""
 
     def __init__(self, cache_dir: str, dataset: Dataset, *, per_shard: int) -> None:
-        """Takes up the shards that an interrupted build has left, or begins.
+        """Takes up the files that an interrupted build, or other processes, have completed.
 
         Args:
           cache_dir: folder of all datasets.
@@ -82,55 +95,77 @@ class Writer:
           OSError: the folder cannot be written.
         """
         self.there: dict[str, str] = {}  # the error, "" for none, of each utterance that has been written
-        self.seconds = 0.0  # of good audio that was added
+        self.seconds = 0.0  # of good audio
+        self._dataset, self._cache_dir, self._per_shard = dataset, cache_dir, per_shard
         self._folder = dataset.folder(cache_dir)
-        self._per_shard = per_shard
-        self._waiting: list[dict[str, Any]] = []
-        self._waiting_bytes = 0
-        parts = self._folder / _INCOMPLETE
+        self._lengths: list[int] = []  # of the complete files, in records
+        self._bytes = 0
+        self._file: FileWriter | None = None
         shutil.rmtree(self._folder / _VERSION, ignore_errors=True)  # it is damaged, or nobody would write
-        try:
-            source = _open(parts)
-            for place in range(len(source)):
-                record = source[place]
-                self.there[_text(record["id"])] = _text(record["error"])
-        except Exception:  # none, or a damaged one, which can raise anything in TFDS and array_record
-            self.there = {}
-        if not self.there:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            parts.mkdir(parents=True)
-        # TFDS reads it before it writes it again, and a killed process may have left it empty.
-        (parts / "metadata.json").unlink(missing_ok=True)
-        info = _info(dataset, parts)
-        self._writer = tfds.core.SequentialWriter(
-            info, max_examples_per_shard=per_shard, overwrite=not self.there, file_format="array_record"
-        )
-        if not self.there:
-            self._writer.initialize_splits([SPLIT])
+        (self._folder / _INCOMPLETE).mkdir(parents=True, exist_ok=True)
+        self._take_up(self._folder / _INCOMPLETE)
 
     def add(self, utterance: str, extraction: Extraction) -> None:
-        """Takes a record, and writes all that wait if they fill a shard or the buffer."""
+        """Writes a record, and completes a file that has enough of them."""
+        self._file = self._file or self._dataset.file(self._cache_dir, len(self._lengths))
+        self._file.add(utterance, extraction)
         self.there[utterance] = extraction.error
         self.seconds += extraction.seconds
-        self._waiting.append({"id": utterance, **vars(extraction)})
-        self._waiting_bytes += extraction.frames.nbytes + extraction.statistics.nbytes
-        if len(self._waiting) == self._per_shard or self._waiting_bytes > BUFFER_BYTES:
-            self._write()
+        if self._file.records == self._per_shard:
+            self._complete()
 
     def close(self) -> None:
-        """Writes what waits and makes the dataset one that is read."""
-        self._write()
-        self._writer.close_all()
-        os.replace(self._folder / _INCOMPLETE, self._folder / _VERSION)
+        """Completes the last file, and makes the dataset one that is read."""
+        self._complete()
+        folder = self._folder / _INCOMPLETE
+        info = _info(self._dataset, folder)
+        info.set_file_format(FORMAT)
+        template = tfds.core.ShardedFileTemplate(
+            dataset_name=info.name, data_dir=folder, split=SPLIT, filetype_suffix=FORMAT, template=TEMPLATE
+        )
+        split = tfds.core.SplitInfo(
+            name=SPLIT, shard_lengths=self._lengths, num_bytes=self._bytes, filename_template=template
+        )
+        info.set_splits(tfds.core.splits.SplitDict([split]))
+        info.write_to_directory(folder)
+        os.replace(folder, self._folder / _VERSION)
 
     def discard(self) -> None:
         """Deletes everything that was written."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _write(self) -> None:
-        if self._waiting:
-            self._writer.add_examples({SPLIT: self._waiting})
-            self._waiting, self._waiting_bytes = [], 0
+    def _complete(self) -> None:
+        if self._file:
+            self._file.close()
+            self._lengths.append(self._file.records)
+            self._bytes += self._file.bytes
+            self._file = None
+
+    def _take_up(self, folder: Path) -> None:
+        """Reads what the complete files hold, numbers them anew without gaps, and deletes everything else."""
+        files = files_in(folder)
+        for path in set(folder.iterdir()).difference(files):
+            _delete(path)
+        for path in files:
+            try:
+                found = list(find_records(path))
+            except Exception:  # a damaged file can raise anything in TFDS and array_record
+                found = []
+            if not found or any(record.utterance in self.there for record in found):
+                _delete(path)
+                continue
+            path.rename(folder / file_name(len(self._lengths)))
+            self._lengths.append(len(found))
+            self._bytes += sum(record.bytes for record in found)
+            self.seconds += sum(record.seconds for record in found)
+            self.there.update((record.utterance, record.error) for record in found)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def is_stored(cache_dir: str, dataset: Dataset) -> bool:
@@ -150,20 +185,28 @@ def read_shards(cache_dir: str, dataset: Dataset, utterances: Sequence[str]) -> 
       ValueError: the records are not one for each utterance, or of another size or type.
       Exception: whatever TFDS and array_record raise about damaged files.
     """
-    source = _open(dataset.folder(cache_dir) / _VERSION)
-    found = [_without_frames(source, place, dataset.contents) for place in range(len(source))]
-    found.sort(key=lambda record: record["id"])
-    if [record["id"] for record in found] != sorted(utterances):
-        raise ValueError(f"{len(found)} records of other utterances than the corpus has")
-    good = [record for record in found if not record["error"]]
-    return StreamFeatures(
-        frames={record["id"]: record["frames"] for record in good},
-        statistics={record["id"]: record["statistics"] for record in good},
-        digest={record["id"]: record["digest"] for record in good},
-        errors={record["id"]: record["error"] for record in found if record["error"]},
-        notes={record["id"]: record["note"] for record in good if record["note"]},
-        seconds={record["id"]: float(record["seconds"]) for record in good},
-    )
+    records = _open(dataset.folder(cache_dir) / _VERSION, dataset.contents)
+    own = {utterance: utterance for utterance in utterances}  # all datasets share the caller's strings
+    found = StreamFeatures({}, {}, {}, {}, {}, {})
+    for place, record in enumerate(records):
+        _check_types(record, dataset.contents)
+        utterance = own.pop(record["id"], None)
+        if utterance is None:
+            raise ValueError(f"a second record of {record['id']}, or one of an utterance that the corpus lacks")
+        if record["error"]:
+            found.errors[utterance] = record["error"]
+            continue
+        frames = record["frames"]
+        found.frames[utterance] = Stored(frames.shape, frames.dtype, partial(_frames, records, place))
+        # A copy: that of the record is a view of all its bytes.
+        found.statistics[utterance] = record["statistics"].copy()
+        found.digest[utterance] = record["digest"]
+        found.seconds[utterance] = float(record["seconds"])
+        if record["note"]:
+            found.notes[utterance] = record["note"]
+    if own:
+        raise ValueError(f"no record of {len(own)} of the corpus's utterances")
+    return StreamFeatures(**{field.name: dict(sorted(getattr(found, field.name).items())) for field in fields(found)})
 
 
 @contextlib.contextmanager
@@ -183,7 +226,6 @@ def silent_tfds() -> Iterator[None]:
 
 def _info(dataset: Dataset, folder: Path) -> tfds.core.DatasetInfo:
     contents = dataset.contents
-    statistics = statistics_dtype(contents.dtype)
     return tfds.core.DatasetInfo(
         builder=tfds.core.dataset_info.DatasetIdentity(
             name=DATASETS,
@@ -193,18 +235,7 @@ def _info(dataset: Dataset, folder: Path) -> tfds.core.DatasetInfo:
             config_name=dataset.name,
         ),
         description=f"{contents.feature} of {dataset.corpus}, one record per utterance.",
-        features=tfds.features.FeaturesDict(
-            {
-                "id": tfds.features.Text(),
-                # Raw bytes: a list of floats is read seven times slower.
-                "frames": tfds.features.Tensor(shape=(None, contents.size), dtype=contents.dtype, encoding="bytes"),
-                "statistics": tfds.features.Tensor(shape=(None,), dtype=statistics, encoding="bytes"),
-                "digest": tfds.features.Text(),
-                "error": tfds.features.Text(),
-                "note": tfds.features.Text(),
-                "seconds": tfds.features.Scalar(np.float32),
-            }
-        ),
+        features=record_features(contents.size, contents.dtype),
         metadata=tfds.core.MetadataDict(
             corpus=dataset.corpus,
             feature=contents.feature,
@@ -217,30 +248,28 @@ def _info(dataset: Dataset, folder: Path) -> tfds.core.DatasetInfo:
     )
 
 
-def _open(folder: Path) -> Any:
-    """Returns the records of a folder as a sequence; each is read when it is asked for."""
-    return tfds.builder_from_directory(os.fspath(folder)).as_data_source(split=SPLIT)
-
-
-def _without_frames(source: Any, place: int, contents: Contents) -> dict[str, Any]:
-    """Returns a record whose frames stay on disk.
+def _open(folder: Path, contents: Contents) -> Records:
+    """Returns the records of a folder, of which TFDS knows the files.
 
     Raises:
-      ValueError: it is of another size or type than the contents.
+      Exception: whatever TFDS raises about a damaged folder.
     """
-    record = source[place]
+    files = tfds.builder_from_directory(os.fspath(folder)).info.splits[SPLIT].file_instructions
+    lengths = {os.fspath(file.filename): file.examples_in_shard for file in files}
+    return Records(lengths, record_features(contents.size, contents.dtype))
+
+
+def _check_types(record: Mapping[str, Any], contents: Contents) -> None:
+    """Checks that a record is of the size and the type of the contents.
+
+    Raises:
+      ValueError: it is not.
+    """
     frames, statistics = record["frames"], record["statistics"]
     types = frames.dtype, statistics.dtype
     if types != (contents.dtype, statistics_dtype(contents.dtype)) or frames.shape[1:] != (contents.size,):
         raise ValueError(f"records of {types[0]} {frames.shape} and {types[1]}, expected others")
-    text = {name: _text(record[name]) for name in ("id", "digest", "error", "note")}
-    return record | text | {"frames": Stored(frames.shape, frames.dtype, functools.partial(_frames, source, place))}
 
 
-def _text(value: str | bytes) -> str:
-    """TFDS returns text as bytes."""
-    return value.decode() if isinstance(value, bytes) else value
-
-
-def _frames(source: Sequence[Mapping[str, Any]], place: int) -> Num[np.ndarray, "_frames _feature"]:
-    return source[place]["frames"]
+def _frames(records: Records, place: int) -> Num[np.ndarray, "_frames _feature"]:
+    return records[place]["frames"]

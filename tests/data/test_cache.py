@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 from filelock import FileLock
@@ -22,7 +23,7 @@ from filelock import FileLock
 from sejax.corpora.schema import Corpus, Utterance
 from sejax.data import cache as builder
 from sejax.data import compute as computing
-from sejax.data import shards
+from sejax.data import shard_files
 from sejax.data.cache import Wanted, build_features
 from sejax.data.compute import contents
 from sejax.data.fingerprints import REMEMBERED
@@ -676,12 +677,33 @@ def test_a_file_is_decoded_once_for_all_features_and_speeds(tmp_path: Path, monk
     assert len(decoded) == 5
 
 
-def test_a_full_buffer_is_written_before_the_shard_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    corpus = write_corpus(tmp_path / "corpus")
-    whole = build(corpus, tmp_path / "whole")
-    monkeypatch.setattr(shards, "BUFFER_BYTES", 1)
+def test_a_build_takes_up_whatever_files_are_whole(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of any numbers, by any process; and deletes the others."""
+    corpus = write_corpus(tmp_path / "corpus", 9)
+    whole = build(corpus, tmp_path / "whole", per_shard=2)
+    build(corpus, tmp_path / "cache", per_shard=2)
+    (folder,) = (tmp_path / "cache" / "acoustic_features").iterdir()
+    (folder / "1.0.0").rename(folder / "incomplete")
+    name = "acoustic_features-utterances.array_record-"
+    files = [folder / "incomplete" / f"{name}{i:05d}" for i in range(5)]
+    shutil.copy(files[1], files[0].with_name(f"{name}00007"))  # of the same utterances
+    files[1].rename(files[1].with_name(f"{name}100012"))
+    files[3].rename(files[3].with_name(f"{name}00003.4711"))  # not complete
     assert_equal(build(corpus, tmp_path / "cache", per_shard=2), whole)
-    assert len(list((tmp_path / "cache").rglob("*.array_record*"))) == 3
+    assert "9 utterances: 7 records of an interrupted build are there" in capfd.readouterr().err
+    left = os.listdir(folder / "1.0.0")
+    assert sorted(file for file in left if file.startswith(name)) == [f"{name}{i:05d}" for i in range(5)]
+    assert len(left) == 5 + 3  # what TFDS knows of it
+
+
+def test_more_files_are_read_than_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_files, "_OPEN", 2)
+    corpus = write_corpus(tmp_path / "corpus", 9)
+    features = build(corpus, tmp_path / "cache", per_shard=1)
+    for _ in range(2):
+        assert [len(np.asarray(frames)) for frames in features.frames.values()] == [11 + i for i in range(9)]
+    opened = [file.path for file in psutil.Process().open_files()]
+    assert 1 <= len([path for path in opened if path.startswith(str(tmp_path))]) <= 2
 
 
 def test_a_corrupted_view_is_a_dataset_that_knows_its_folders_contents(tmp_path: Path) -> None:
