@@ -171,8 +171,8 @@ def _sane_tuple(name: str, value: tuple[Any, ...]) -> bool:
     if name == "speeds":
         numbers = all(isinstance(x, int | float) and not isinstance(x, bool) and 0.1 <= x <= 10 for x in value)
         return numbers and value[:1] == (1.0,) and len(set(value)) == len(value)
-    # No odd value is `reader:path`, `OPTION=VALUE`, `name=path` or `<stream>_svm`.
-    if name in ("corpora", "settings", "feature_files", "baselines"):
+    # No odd value is `reader:path`, `OPTION=VALUE`, `name=path`, `<stream>_svm` or `--OPTION`.
+    if name in ("corpora", "settings", "feature_files", "baselines", "beam_options"):
         return not value
     if name == "corruptions" and value == ():
         return True

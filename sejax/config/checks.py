@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from sejax.config.defaults import ACOUSTIC, BASELINE, COMPUTED, LARGEST_SEED
 from sejax.corpora.read import CORPORA
+from sejax.data.engines import ENGINES
 from sejax.engine.augment import AUGMENTATIONS
 from sejax.engine.imbalance import CLASS_PRIORS, CLASS_WEIGHTS
 from sejax.engine.losses import VAD_LOSSES
@@ -84,6 +85,11 @@ CHECKS: Mapping[str, Check] = {
     "synthetic.seed": whole(0, LARGEST_SEED),
     "cache_dir": WORDS,
     "workers": whole(0, 1024, "one per core"),
+    "compute": one_of(ENGINES),
+    "beam_options": Check(
+        lambda texts: isinstance(texts, tuple) and all(WORDS.holds(text) and text.startswith("--") for text in texts),
+        "a tuple of texts, each --OPTION=VALUE",
+    ),
     "max_bad_fraction": SHARE,
     "allow_duplicates": FLAG,
     "find_copies": FLAG,

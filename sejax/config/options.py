@@ -23,6 +23,7 @@ from sejax.config.defaults import (
 from sejax.config.listed import read_settings
 from sejax.corpora.join import parse_sources
 from sejax.corpora.schema import SAMPLING_RATE
+from sejax.data.engines import ENGINES
 from sejax.data.feature_files import parse_feature_files
 from sejax.engine.losses import VAD_LOSSES
 from sejax.engine.runs import CLASS_TEMPERATURE, CORRUPTED, Setting
@@ -36,6 +37,8 @@ from sejax.protocols.registry import PROTOCOLS
 CHANGEABLE = (
     "cache_dir",
     "workers",
+    "compute",
+    "beam_options",
     "tensorboard",
     "checkpoint_every",
     "bootstrap",
@@ -170,6 +173,10 @@ def check_config(config: ConfigDict) -> None:
     _check_feature_files(config)
     _check_corruptions(config)
     _check_imbalance(config)
+    for name, row in ENGINES.items():
+        if row and name != config.compute:
+            given = config[row.options]
+            _expect(row.options, given, not given, f"() unless config.compute is {name}")
     width, heads = config.model.width, config.model.heads
     _expect("model.width", width, width % (2 * heads) == 0, f"a multiple of 2 * model.heads = {2 * heads}")
     most = LARGEST_SEED + 1 - config.seed

@@ -19,7 +19,9 @@ from filelock import FileLock, Timeout
 
 from sejax.corpora.schema import SAMPLING_RATE, Corpus, Utterance
 from sejax.data.compute import compute
+from sejax.data.engines import Engine
 from sejax.data.fingerprints import fingerprint_audio, fingerprint_folder
+from sejax.data.parts import Compute, compute_in_parts
 from sejax.data.shards import Dataset, StreamFeatures, Writer, is_stored, read_shards, silent_tfds
 from sejax.errors import InputError
 from sejax.features.audio import check_speed
@@ -54,6 +56,7 @@ def build_features(
     workers: int | None = None,
     max_bad_fraction: float,
     per_shard: int = PER_SHARD,
+    engine: Engine | None = None,
 ) -> list[StreamFeatures]:
     """Reads features of a corpus from the cache; computes those that are not stored there first, in one pass.
 
@@ -66,6 +69,7 @@ def build_features(
       max_bad_fraction: Share of the utterances that may be lost for their audio, those that the reader of the corpus
         has dropped among them; see `Corpus.require_usable`.
       per_shard: Number of utterances in one file.
+      engine: What computes; None: this process and its workers.
 
     Raises:
       InputError: a wrong speed or number of workers, no utterances, a pretrained model that cannot be loaded, a cache
@@ -94,7 +98,15 @@ def build_features(
             lacking = [pair for pair in zip(wanted, datasets, strict=True) if pair[1].name not in found]
             if lacking:
                 with _lock(cache_dir):
-                    _build(cache_dir, corpus, lacking, workers=workers, check_bad=check_bad, per_shard=per_shard)
+                    _build(
+                        cache_dir,
+                        corpus,
+                        lacking,
+                        workers=workers,
+                        check_bad=check_bad,
+                        per_shard=per_shard,
+                        engine=engine,
+                    )
                 ids = [utterance.id for utterance in corpus.utterances]
                 found |= {dataset.name: read_shards(cache_dir, dataset, ids) for _, dataset in lacking}
     except InputError:
@@ -176,6 +188,7 @@ def _build(
     workers: int,
     check_bad: CheckBad,
     per_shard: int,
+    engine: Engine | None,
 ) -> None:
     """Computes features and writes the shards, but those that another process has written meanwhile."""
     absent: dict[str, tuple[Wanted, Dataset]] = {}
@@ -185,43 +198,42 @@ def _build(
     if not absent:
         return
     title = _title(corpus, [each for each, dataset in wanted if dataset.name in absent])
-    writers = [Writer(cache_dir, dataset, per_shard=per_shard) for _, dataset in absent.values()]
+    datasets = [dataset for _, dataset in absent.values()]
+    computed = [(each.contents, Perturbation(each.speed, each.corruption)) for each, _ in absent.values()]
+    writers = [Writer(cache_dir, dataset, per_shard=per_shard) for dataset in datasets]
+    before = [writer.seconds for writer in writers]
+    if there := sum(len(writer.there) for writer in writers):
+        print(f"{title}: {count(there, 'record')} of an interrupted build are there", file=sys.stderr)
     began = time.monotonic()
-    _fill(writers, corpus, [each for each, _ in absent.values()], title, workers=workers, check_bad=check_bad)
+    if engine and (jobs := _lacking(writers, corpus)):
+        first = max(writer.files for writer in writers)
+        compute_in_parts(engine, Compute(cache_dir, computed, datasets), jobs, first=first, per_part=per_shard)
+        writers = [Writer(cache_dir, dataset, per_shard=per_shard) for dataset in datasets]
+    _fill(writers, corpus, computed, title, workers=workers, check_bad=check_bad)
     for writer in writers:
         writer.close()
     took = time.monotonic() - began
-    seconds = max(writer.seconds for writer in writers)
+    seconds = max(writer.seconds - had for writer, had in zip(writers, before, strict=True))
     print(f"{title} computed in {took:.1f} s, {seconds / took:.1f} s of audio per second", file=sys.stderr)
 
 
 def _fill(
     writers: Sequence[Writer],
     corpus: Corpus,
-    wanted: Sequence[Wanted],
+    wanted: Sequence[tuple[Contents, Perturbation]],
     title: str,
     *,
     workers: int,
     check_bad: CheckBad,
 ) -> None:
     """Gives each writer the utterances that it lacks. With more bad files than allowed nothing stays."""
-    jobs = [
-        (utterance.id, Job(Segment(utterance.path, utterance.start, utterance.end), lacking))
-        for utterance in corpus.utterances
-        if (lacking := [number for number, writer in enumerate(writers) if utterance.id not in writer.there])
-    ]
+    jobs = _lacking(writers, corpus)
     errors = [{utterance: error for utterance, error in writer.there.items() if error} for writer in writers]
     for found in errors:
         check_bad(found)  # fewer may be allowed now than when they were found
-    if there := sum(len(writer.there) for writer in writers):
-        print(f"{title}: {count(there, 'record')} of an interrupted build are there", file=sys.stderr)
     if not jobs:
         return
-    computed = compute(
-        [(each.contents, Perturbation(each.speed, each.corruption)) for each in wanted],
-        [job for _, job in jobs],
-        workers=workers,
-    )
+    computed = compute(wanted, [job for _, job in jobs], workers=workers)
     with (
         progress_bar(sum(len(job.tasks) for _, job in jobs), title) as bar,
         contextlib.closing(computed),
@@ -238,6 +250,15 @@ def _fill(
                     raise
             writers[task].add(utterance, extraction)
             bar.update()
+
+
+def _lacking(writers: Sequence[Writer], corpus: Corpus) -> list[tuple[str, Job]]:
+    """Returns the utterances that some writers lack, by id: which of these it is wanted for."""
+    return [
+        (utterance.id, Job(Segment(utterance.path, utterance.start, utterance.end), lacking))
+        for utterance in corpus.utterances
+        if (lacking := [number for number, writer in enumerate(writers) if utterance.id not in writer.there])
+    ]
 
 
 def _title(corpus: Corpus, wanted: Sequence[Wanted]) -> str:

@@ -116,6 +116,7 @@ def compute(
     jobs: Sequence[Job],
     *,
     workers: int,
+    collectors: dict[int, Collector] | None = None,
 ) -> Generator[tuple[int, int, Extraction], None, None]:
     """Yields the features of utterances, in any order, each with its number in `wanted` and its number in `jobs`.
 
@@ -125,9 +126,10 @@ def compute(
       wanted: contents, and what makes a view of the utterance. The same contents of several views are one object.
       jobs: utterances, and which of `wanted` each is for; one or more.
       workers: number of processes that decode and compute, or of threads where they hardly do more than decode.
+      collectors: those of an earlier call with the same `wanted`, to which new ones are added.
     """
     makers = {id(each): each.collect for each, _ in wanted if each.collect}
-    collectors: dict[int, Collector] = {}
+    collectors = {} if collectors is None else collectors
     with closing(decode(wanted, jobs, workers=workers)) as results:
         for number, done in enumerate(results):
             for task, result in zip(jobs[number].tasks, done, strict=True):

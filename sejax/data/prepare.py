@@ -14,6 +14,7 @@ from sejax.corpora.schema import Corpus
 from sejax.data.cache import Wanted, build_features
 from sejax.data.compute import contents
 from sejax.data.copies import find_copies
+from sejax.data.engines import Engine
 from sejax.data.feature_files import FeatureFile
 from sejax.data.fingerprints import fingerprint_folder
 from sejax.data.shards import StreamFeatures
@@ -52,6 +53,7 @@ def prepare(
     workers: int | None,
     max_bad_fraction: float,
     search_copies: bool = True,
+    engine: Engine | None = None,
 ) -> Prepared:
     """Reads the features of all streams, builds missing ones first, and moves bad utterances to `corpus.dropped`.
 
@@ -68,6 +70,7 @@ def prepare(
       workers: See `build_features`.
       max_bad_fraction: See `build_features`.
       search_copies: Whether recordings in other samples are searched for.
+      engine: See `build_features`.
 
     Raises:
       InputError: see `build_features`, `Corpus.require_usable`, `sejax.data.compute.contents` and `FeatureFile.of`.
@@ -80,7 +83,14 @@ def prepare(
         wanted.append(Wanted("audioprint", contents("audioprint", {})))
     # Each corpus has its own datasets in the cache, whatever others it is joined with.
     built_of = {
-        prefix: build_features(member, wanted, cache_dir=cache_dir, workers=workers, max_bad_fraction=max_bad_fraction)
+        prefix: build_features(
+            member,
+            wanted,
+            cache_dir=cache_dir,
+            workers=workers,
+            max_bad_fraction=max_bad_fraction,
+            engine=engine,
+        )
         for prefix, member in members(corpus).items()
     }
     unions = [_union(built_of.keys(), parts) for parts in zip(*built_of.values(), strict=True)]

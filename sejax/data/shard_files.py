@@ -5,11 +5,12 @@ Each file is written record by record, and has its name only when it is complete
 
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -76,7 +77,7 @@ class FileWriter:
           dtype: of the frames.
         """
         self.records = self.bytes = 0
-        self._path, self._unfinished = path, path.with_name(f"{path.name}.{os.getpid()}")
+        self._path, self._unfinished = path, path.with_name(f"{path.name}.{uuid4().hex}")
         self._features = record_features(size, dtype)
         self._serializer = tfds.core.example_serializer.ExampleSerializer(self._features.get_serialized_info())
         # In groups of one record, any record is read without others.
@@ -96,7 +97,7 @@ class FileWriter:
         os.replace(self._unfinished, self._path)
 
 
-class Records(Sequence[dict[str, Any]]):
+class Records:
     """The records of several files, each read when it is asked for, by any thread."""
 
     def __init__(self, files: Mapping[str, int], features: tfds.features.FeaturesDict) -> None:
@@ -114,7 +115,10 @@ class Records(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return self._ends[-1]
 
-    def __getitem__(self, place: Any) -> dict[str, Any]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
         file = bisect_right(self._ends, place) - 1
         (serialized,) = self._open(self._paths[file]).read([place - self._ends[file]])
         record = self._features.deserialize_example_np(serialized)

@@ -107,7 +107,7 @@ class Writer:
 
     def add(self, utterance: str, extraction: Extraction) -> None:
         """Writes a record, and completes a file that has enough of them."""
-        self._file = self._file or self._dataset.file(self._cache_dir, len(self._lengths))
+        self._file = self._file or self._dataset.file(self._cache_dir, self.files)
         self._file.add(utterance, extraction)
         self.there[utterance] = extraction.error
         self.seconds += extraction.seconds
@@ -129,6 +129,11 @@ class Writer:
         info.set_splits(tfds.core.splits.SplitDict([split]))
         info.write_to_directory(folder)
         os.replace(folder, self._folder / _VERSION)
+
+    @property
+    def files(self) -> int:
+        """The number of complete files, which is that of the next one."""
+        return len(self._lengths)
 
     def discard(self) -> None:
         """Deletes everything that was written."""
@@ -154,7 +159,7 @@ class Writer:
             if not found or any(record.utterance in self.there for record in found):
                 _delete(path)
                 continue
-            path.rename(folder / file_name(len(self._lengths)))
+            path.rename(folder / file_name(self.files))
             self._lengths.append(len(found))
             self._bytes += sum(record.bytes for record in found)
             self.seconds += sum(record.seconds for record in found)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Num
@@ -60,8 +60,9 @@ class Extraction:
     seconds: float
 
 
+@runtime_checkable
 class Collector(Protocol):
-    """Computes one feature of many utterances at a time."""
+    """Computes one feature of many utterances at a time. It may be filled again when it was closed."""
 
     def add(self, key: Hashable, loaded: Loaded) -> Iterator[tuple[Any, Extraction]]:
         """Takes an utterance, and yields the features of those that are done, with the key that each was given."""

@@ -12,6 +12,7 @@ from sejax.config import feature_files, values_of
 from sejax.corpora.join import read_corpora
 from sejax.corpora.read import CORPORA, read_corpus
 from sejax.corpora.schema import Corpus
+from sejax.data.engines import ENGINES
 from sejax.data.feature_files import FeatureFile, read_feature_file
 from sejax.data.prepare import Prepared, prepare
 from sejax.errors import InputError
@@ -55,6 +56,7 @@ def prepare_corpus(
         pretrained = stream in config.features.ssl
         features[name] = "ssl" if pretrained else stream
         settings[name] = pooled_settings(config, stream) if pretrained else dict(config.features[stream])
+    row = ENGINES[config.compute]
     return prepare(
         corpus,
         streams=computed,
@@ -68,6 +70,7 @@ def prepare_corpus(
         workers=config.workers or None,
         max_bad_fraction=config.max_bad_fraction,
         search_copies=config.find_copies,
+        engine=partial(row.run, options=config[row.options]) if row else None,
     )
 
 
