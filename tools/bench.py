@@ -2,6 +2,7 @@
 
     python tools/bench.py train --torch-python PYTHON --out FILE.json
     python tools/bench.py growth --out FILE.json
+    python tools/bench.py corpus --out FILE.json
     python tools/bench.py features --pyaudioanalysis-python PYTHON --out FILE.json
     python tools/bench.py ssl --torch-python PYTHON --out FILE.json
     python tools/bench.py whisper --torch-python PYTHON --out FILE.json
@@ -23,10 +24,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tools.benchmarks import features, growth, predict, recurrence, sides, ssl, train, weighting, whisper
+from tools.benchmarks import corpus, features, growth, predict, recurrence, sides, ssl, train, weighting, whisper
 
 WITH_SIDES = {"train": train, "features": features, "ssl": ssl, "whisper": whisper}
-BENCHMARKS = {**WITH_SIDES, "growth": growth, "predict": predict, "weighting": weighting, "recurrence": recurrence}
+BENCHMARKS = {
+    **WITH_SIDES,
+    "corpus": corpus,
+    "growth": growth,
+    "predict": predict,
+    "weighting": weighting,
+    "recurrence": recurrence,
+}
 
 
 def main(words: Sequence[str] | None = None) -> None:

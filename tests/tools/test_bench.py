@@ -18,7 +18,7 @@ from tiny_study import ROOT, environment
 
 from sejax.config import default_config
 from sejax.models.joint import Rates
-from tools.benchmarks import growth, mkl, sides
+from tools.benchmarks import corpus, growth, mkl, sides
 from tools.benchmarks.random_study import OPTIONS, STATISTICS, Study, default_options, joint_model, step_flops
 from tools.benchmarks.ssl import backbone_of, make_batches, matmul_flops
 
@@ -142,8 +142,17 @@ def test_features_prints_ratios_to_the_libraries_and_what_a_build_takes(tmp_path
         assert result["speed_over"][f"librosa: {feature}"] > 0
     assert result["build"]["audio_seconds_per_second"] > 1
     assert "times as fast as librosa: mel" in done.stdout
+    assert "times as fast as librosa's pyin, of pitch alone: prosody" in done.stdout
     if "pyAudioAnalysis stf" not in sides:
         assert "measured alone" in done.stderr
+
+
+def test_corpus_plans_rows_of_which_it_builds_some(tmp_path: Path):
+    table = corpus.write_table(tmp_path, 200)
+    planned = corpus.step("plan", {"table": table, "cache_dir": str(tmp_path / "cache")})
+    assert (planned["rows"], planned["files"]) == (200, 4)
+    built = corpus.step("build", {"table": table, "cache_dir": str(tmp_path / "cache"), "rows": 70})
+    assert (built["rows"], built["frames_bytes"]) == (70, 70 * 64_000)
 
 
 def test_weighting_prints_ratios_to_constant_weights(tmp_path: Path):

@@ -1,14 +1,15 @@
-"""Seconds of audio per second: MFCC, mel and short-term features (STF), here and by the libraries they come from; and
-prosody, voice and auditory, here alone.
+"""Seconds of audio per second: MFCC, mel, short-term features (STF) and prosody, here and by the libraries that have
+them; and voice and auditory, here alone.
 
 On one core: each side is a process with one thread and has the same samples in memory. librosa computes file by file
 with our settings (`feature.mfcc`; `feature.melspectrogram` and `power_to_db`), pyAudioAnalysis with the same windows
-(`ShortTermFeatures.feature_extraction`). pyAudioAnalysis needs packages of its own (see tools/golden_stf.py):
+(`ShortTermFeatures.feature_extraction`). All of prosody is compared with the pitch alone by librosa (`pyin`, the same
+range and hop), on a part of the files. pyAudioAnalysis needs packages of its own (see tools/golden_stf.py):
 `--pyaudioanalysis-python` is an interpreter that has them; without it our STF are measured alone. "All" is the work of
-a worker process in a study: it reads the file for each of the first three features and adds the statistics of their
-frames, which the libraries do not do.
+a worker process in a study: it reads each file once for MFCC, mel and STF and adds the statistics of their frames,
+which the libraries do not do.
 
-On all cores: `build_features` of these three, from audio files to the arrays that a study trains on.
+On all cores: `build_features` of these three and of prosody, from audio files to the arrays that a study trains on.
 
 The audio is that of the synthetic corpus, which has IEMOCAP's durations; `--fraction 1` is as much audio.
 """
@@ -24,9 +25,13 @@ from typing import Any
 from sejax.corpora.schema import SAMPLING_RATE
 from tools.benchmarks.sides import Facts, Measured, Process, Side, add_other, measure_in_turn, ratio
 
-COMPARED = ("mfcc", "mel", "stf")  # with the libraries
+COMPARED = ("mfcc", "mel", "stf")  # with the libraries, all of it
+BUILT = (*COMPARED, "prosody")
 STREAMS = (*COMPARED, "prosody", "voice", "auditory")
 IEMOCAP_SECONDS = 7.17 * 3600  # of the usual four classes
+# pYIN is slow: it and prosody are compared on every eighth of the files.
+PITCH = {"sejax prosody, fewer files": "sejax", "librosa pyin, fewer files": "librosa"}
+FEWER = 8
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 LIKE_PYAUDIOANALYSIS = "stf, pyaudioanalysis"  # the variant that has that library's numbers
 
@@ -49,6 +54,8 @@ def frames_by(library: str, feature: str, settings: Mapping[str, Any]) -> Callab
     import librosa
 
     options = {"sr": SAMPLING_RATE, **settings}
+    if feature == "prosody":
+        return lambda samples: librosa.pyin(samples / np.float32(32768), **options)[2]
     if feature == "mfcc":
         return lambda samples: librosa.feature.mfcc(y=samples / np.float32(32768), **options).T
     return lambda samples: (
@@ -91,7 +98,7 @@ def all_side(paths: Sequence[str]) -> tuple[Callable[[], None], Facts]:
 
 
 def build_side(folder: str) -> tuple[Callable[[], None], Facts]:
-    """Builds the compared features of the corpus in an empty cache and reads it, by the default number of processes."""
+    """Builds the features `BUILT` of the corpus in an empty cache and reads it, by the default number of processes."""
     from sejax.corpora.read import read_corpus
     from sejax.data.cache import Wanted, build_features
     from sejax.data.compute import contents
@@ -100,7 +107,7 @@ def build_side(folder: str) -> tuple[Callable[[], None], Facts]:
 
     def run() -> None:
         with tempfile.TemporaryDirectory() as cache:
-            wanted = [Wanted(stream, contents(stream, {})) for stream in COMPARED]
+            wanted = [Wanted(stream, contents(stream, {})) for stream in BUILT]
             build_features(corpus, wanted, cache_dir=cache, max_bad_fraction=0.0)
 
     return run, {}
@@ -136,26 +143,35 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         # Spread over the speakers.
         some = every[:: max(1, len(every) // arguments.files)][: arguments.files]
 
-        def frames(library: str, feature: str, changed: dict[str, Any], python: str = sys.executable) -> Process:
-            options = {"library": library, "feature": feature, "settings": settings[feature] | changed, "paths": some}
+        def frames(
+            library: str,
+            feature: str,
+            changed: dict[str, Any],
+            python: str = sys.executable,
+            paths: Sequence[str] = some,
+        ) -> Process:
+            options = {"library": library, "feature": feature, "settings": settings[feature] | changed, "paths": paths}
             return Process("features", "frames", options, python, ONE_THREAD)
 
         sides = {f"sejax {stream}": frames("sejax", stream, {}) for stream in STREAMS}
         sides[f"sejax {LIKE_PYAUDIOANALYSIS}"] = frames("sejax", "stf", {"variant": "pyaudioanalysis"})
         sides["sejax all"] = Process("features", "all", {"paths": some}, environment=ONE_THREAD)
         sides |= {f"librosa {feature}": frames("librosa", feature, {}) for feature in ("mfcc", "mel")}
+        few = some[::FEWER]
+        sides |= {name: frames(library, "prosody", {}, paths=few) for name, library in PITCH.items()}
         other = {"pyAudioAnalysis stf": frames("pyAudioAnalysis", "stf", {}, arguments.pyaudioanalysis_python)}
         add_other(sides, other, ("pyAudioAnalysis",), "our short-term features are")
         measured = measure_in_turn(sides, arguments.rounds)
         build = Process("features", "build", {"folder": corpus_folder})
         built = measure_in_turn({"build": build}, arguments.build_rounds)["build"]
-        seconds, all_seconds = _seconds(some), _seconds(every)
+        seconds, few_seconds, all_seconds = _seconds(some), _seconds(few), _seconds(every)
     return {
         "audio": "synthetic corpus",
         "files": len(some),
         "audio_seconds": seconds,
         "sides": {
-            name: times.summary() | {"audio_seconds_per_second": seconds / times.median}
+            name: times.summary()
+            | {"audio_seconds_per_second": (few_seconds if name in PITCH else seconds) / times.median}
             for name, times in measured.items()
         },
         "speed_over": _ratios(measured),
@@ -171,7 +187,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _ratios(measured: Mapping[str, Measured]) -> dict[str, float]:
     """Returns how many times faster ours are, by comparison."""
-    over = {f"librosa: {name}": ratio(measured[f"librosa {name}"], measured[f"sejax {name}"]) for name in COMPARED[:2]}
+    prosody, pitch = PITCH
+    over = {"librosa's pyin, of pitch alone: prosody": ratio(measured[pitch], measured[prosody])}
+    over |= {f"librosa: {name}": ratio(measured[f"librosa {name}"], measured[f"sejax {name}"]) for name in COMPARED[:2]}
     if "pyAudioAnalysis stf" in measured:
         theirs = measured["pyAudioAnalysis stf"]
         for name in ("stf", LIKE_PYAUDIOANALYSIS):
@@ -200,7 +218,7 @@ def show(result: dict[str, Any]) -> None:
         print(f"{speed:.1f} times as fast as {name}")
     build = result["build"]
     print(
-        f"build_features, all three: {build['files']} files, {build['audio_seconds']:.0f} s of audio, at "
+        f"build_features, {', '.join(BUILT)}: {build['files']} files, {build['audio_seconds']:.0f} s of audio, at "
         f"{build['audio_seconds_per_second']:.0f} audio s / s; IEMOCAP's {IEMOCAP_SECONDS / 3600:.2f} hours at that "
         f"speed: {build['iemocap_minutes']:.1f} minutes"
     )
