@@ -105,7 +105,8 @@ def _build(corpus: Any, cache_dir: str, **options: Any) -> Any:
 def step(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """Does one step in this process, and returns its facts."""
     began = time.perf_counter()
-    facts = {"plan": plan, "build": build}[name](**options)
+    do: dict[str, Callable[..., dict[str, Any]]] = {"plan": plan, "build": build}
+    facts = do[name](**options)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return facts | {"seconds": time.perf_counter() - began, "peak_bytes": peak}
 
