@@ -160,7 +160,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         few = some[::FEWER]
         sides |= {name: frames(library, "prosody", {}, paths=few) for name, library in PITCH.items()}
         other = {"pyAudioAnalysis stf": frames("pyAudioAnalysis", "stf", {}, arguments.pyaudioanalysis_python)}
-        add_other(sides, other, ("pyAudioAnalysis",), "our short-term features are")
+        add_other(sides, other, ("pyAudioAnalysis", "jax"), "our short-term features are")
         measured = measure_in_turn(sides, arguments.rounds)
         build = Process("features", "build", {"folder": corpus_folder})
         built = measure_in_turn({"build": build}, arguments.build_rounds)["build"]
