@@ -46,6 +46,11 @@ def _parse(argv: list[str]) -> list[str]:
         positional = parse_flags(flags.FLAGS, argv, expected=_EXPECTED)
         if _MODE.value == "data" and _DISTRIBUTED.value:
             raise InputError("--distributed is given with --mode data, expected one process: nothing is computed")
+        if _CONFIG.value.jobs == "ray" and _DISTRIBUTED.value:
+            raise InputError(
+                "--distributed is given with config.jobs=ray, expected one of them: processes that share the runs of a "
+                "program, or jobs on a cluster that this process asks for"
+            )
         if flags.FLAGS.workdir is None:
             if _MODE.value != "data":
                 raise InputError(f"--workdir is missing, {_EXPECTED}")
@@ -125,8 +130,9 @@ def _last_words(workdir: str | None) -> str:
 
 def _newest(checkpoints: Path) -> int:
     """Returns the newest epoch of any program in a folder of checkpoints, 0 if there is none."""
-    folders = (*checkpoints.glob("[0-9]*"), *checkpoints.glob("program-*/[0-9]*"))
-    return max((int(folder.name) for folder in folders if re.fullmatch("[1-9][0-9]*", folder.name)), default=0)
+    places = ("", "program-*/", "fold-*/", "program-*/fold-*/")
+    names = [folder.name for place in places for folder in checkpoints.glob(f"{place}[0-9]*")]
+    return max((int(name) for name in names if re.fullmatch("[1-9][0-9]*", name)), default=0)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ def _problem(config: ConfigDict, workdir: Path, *, train: bool = True) -> str:
         (["--workdir="], "--workdir is empty, expected a folder"),
         (["--mode=test"], "train|evaluate|data"),
         (["--mode=data", "--distributed"], "--distributed is given with --mode data, expected one process"),
+        (["--distributed", "--config.jobs=ray"], "--distributed is given with config.jobs=ray, expected one of them"),
         (["--wrkdir=x"], "Did you mean: workdir"),
         (["stray"], "'stray'"),
         (["--config=configs/demo.py"], "--config is given more than once, expected one file; its options are changed"),

@@ -50,9 +50,10 @@ def take(platform: str, n: int) -> list[jax.Device]:
             if stats := device.memory_stats():
                 # A device whose memory another process holds can be opened; its memory cannot be had.
                 jax.device_put(np.zeros(stats["bytes_limit"] // 2, np.uint8), device).block_until_ready()
-    except RuntimeError as error:
+    except (AssertionError, RuntimeError) as error:  # jax asserts that there is a plugin
+        why = first_line(error) if str(error) else f"jax has no plugin for {platform}"
         raise DeviceTaken(
-            f"{count(n, f'{platform} device')} cannot be taken ({first_line(error)}), expected devices that no other "
+            f"{count(n, f'{platform} device')} cannot be taken ({why}), expected devices that no other "
             "process uses, and jax with their plugin"
         ) from error
     if len(found) < n:

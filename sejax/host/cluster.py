@@ -45,7 +45,9 @@ class Cluster:
         try:
             import ray
         except ImportError as error:
-            raise InputError("config.jobs is 'ray', but Ray is not installed; pip install 'sejax[ray]'") from error
+            raise InputError(
+                "config.jobs is 'ray', but Ray is not installed, expected the extra: pip install 'sejax[ray]'"
+            ) from error
         self._ray = ray
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -124,6 +124,7 @@ def test_whole_models_train_in_turn(tmp_path: Path, cache_dir: str):
     assert np.isfinite(found["settings"][0]["metrics"]["ua"]["pooled"])
     assert "trunk/wav2vec2_ssl/layers/attention/q_proj/kernel" in (tmp_path / "parameters.txt").read_text()
     assert not (tmp_path / "layer_weights.csv").exists()
+    assert [program.tunes_whole_models for program in build(config).programs] == [True]
 
 
 @pytest.mark.parametrize(
