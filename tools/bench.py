@@ -9,6 +9,7 @@
     python tools/bench.py predict --model BUNDLE --audio FOLDER --out FILE.json
     python tools/bench.py weighting --tasks 4 --gradients-at parameters --out FILE.json
     python tools/bench.py recurrence --out FILE.json
+    python tools/bench.py plan --out FILE.json
 
 Each subcommand is a module of `tools/benchmarks`, whose docstring describes the measurement. `--help` after a
 subcommand shows its options.
@@ -24,7 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tools.benchmarks import corpus, features, growth, predict, recurrence, sides, ssl, train, weighting, whisper
+from tools.benchmarks import corpus, features, growth, plan, predict, recurrence, sides, ssl, train, weighting, whisper
 
 WITH_SIDES = {"train": train, "features": features, "ssl": ssl, "whisper": whisper}
 BENCHMARKS = {
@@ -34,6 +35,7 @@ BENCHMARKS = {
     "predict": predict,
     "weighting": weighting,
     "recurrence": recurrence,
+    "plan": plan,
 }
 
 

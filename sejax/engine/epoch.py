@@ -183,7 +183,7 @@ def train_part(
         def on_step(bucket, state, inputs):
             rows, view, number, own = inputs
             number = number if own is None else own
-            return _train_slots(network, shared, bucket, state, run, rows, view, key, number)
+            return train_slots(network, shared, bucket, state, run, rows, view, key, number)
 
         def on_round(state, inputs):
             of_buckets, _ = inputs
@@ -231,7 +231,7 @@ def _train_chunks(train_chunk: Callable[..., Any], states: State, metrics: Any, 
     return jax.lax.fori_loop(0, n_chunks, on_chunk, (states, metrics))
 
 
-def _train_slots(
+def train_slots(
     network: Network,
     shared: Shared,
     bucket: Bucket,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,30 +81,53 @@ def plan_program(
         placement = replace(placement, frames_on=begun["frames_on"])
     devices = used_devices(program.runs, devices, slots)
     free = smallest(int(placement.memory_fraction * free_memory(devices)))
-    even = partial(even_slots, program.runs, devices=len(devices))
-    most = placement.runs_per_chunk or (len(devices) if devices[0].platform == "cpu" else 0)
 
-    def plan(frames_on: str) -> Planned:
-        planned: dict[int, Planned] = {}
+    @cache
+    def compiled(slots: int, frames_on: str) -> Planned:
+        placed = Placed(program=program, layout=lay_out(program.runs, slots=slots), by_run=run_sharding(devices))
+        return _compile(placed, frames_on, free)
 
-        def needs(slots: int) -> int:
-            placed = Placed(program=program, layout=lay_out(program.runs, slots=slots), by_run=run_sharding(devices))
-            planned[slots] = _compile(placed, frames_on, free)
-            return planned[slots].needed
+    chosen = choose_stack(
+        program,
+        placement,
+        Room(len(devices), free, in_turn=devices[0].platform == "cpu"),
+        lambda slots, frames_on: compiled(slots, frames_on).needed,
+        slots=slots,
+    )
+    return compiled(*chosen)
 
+
+class Room(NamedTuple):
+    """What devices have for a program, whether they are here or not."""
+
+    devices: int  # that it uses
+    free: int  # bytes that it may need on each
+    in_turn: bool  # whether each trains one run at a time, because more are not faster: cores of a CPU
+
+
+def choose_stack(
+    program: Program, placement: Placement, room: Room, needs: Callable[[int, str], int], *, slots: int
+) -> tuple[int, str]:
+    """Returns how many runs train side by side, and where frames lie ("device" or "host").
+
+    Args:
+      needs: returns the bytes per device of so many slots with frames there.
+      slots: as of `plan_program`.
+    """
+    even = partial(even_slots, program.runs, devices=room.devices)
+    most = placement.runs_per_chunk or (room.devices if room.in_turn else 0)
+
+    def stack(frames_on: str) -> tuple[int, str]:
         if slots or most:
-            chosen = slots or even(most=most)
-            needs(chosen)
-        else:
-            chosen = largest_stack(even, free, needs)
-        return planned[chosen]
+            return slots or even(most=most), frames_on
+        return largest_stack(even, room.free, lambda n: needs(n, frames_on)), frames_on
 
     if placement.frames_on != "auto":
-        return plan(placement.frames_on)
-    if nbytes(program.data) > free:
-        return plan("host")
-    resident = plan("device")
-    return resident if resident.needed <= free else min(resident, plan("host"), key=lambda planned: planned.needed)
+        return stack(placement.frames_on)
+    if nbytes(program.data) > room.free:
+        return stack("host")
+    resident = stack("device")
+    return resident if needs(*resident) <= room.free else min(resident, stack("host"), key=lambda how: needs(*how))
 
 
 def used_devices(runs: Sequence[RunKey], devices: Sequence[jax.Device], slots: int) -> Sequence[jax.Device]:

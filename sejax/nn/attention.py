@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from sejax.nn.backend import on_cpu
 from sejax.nn.cpu_attention import attend_on_cpu
 from sejax.nn.layers import Dense, Dropout, LayerNorm
 
@@ -87,7 +88,7 @@ def attend(
       by_hand: whether `attend_on_cpu` is used; None decides by the backend, unless `attention_of_jax` is around.
     """
     by_hand = _BY_HAND.get() if by_hand is None else by_hand
-    if jax.default_backend() == "cpu" if by_hand is None else by_hand:
+    if on_cpu() if by_hand is None else by_hand:
         q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
         scale = jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
         return attend_on_cpu(q * scale, k, v, mask).transpose(0, 2, 1, 3)

@@ -15,6 +15,8 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from sejax.nn.backend import on_cpu
+
 LAYER_WEIGHTS = "layer_weights"
 """The name of the scores among the parameters of a `LayerMix`."""
 
@@ -175,7 +177,7 @@ class Conv(nn.Module):
             "kernel", nn.initializers.lecun_normal(in_axis=(0, 1)), (self.width, x.shape[-1], self.features)
         )
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        unfold = jax.default_backend() == "cpu" if self.unfold is None else self.unfold
+        unfold = on_cpu() if self.unfold is None else self.unfold
         x = x.astype(self.dtype)
         if unfold:
             n_out = -(-x.shape[1] // self.stride)

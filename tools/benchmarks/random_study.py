@@ -94,6 +94,11 @@ def durations(n: int) -> np.ndarray:
 
 def random_data(study: Study) -> Data:
     """Returns the arrays of the corpus, on the host. Speakers take turns."""
+    return jax.tree.map(np.asarray, padded_data(study))
+
+
+def padded_data(study: Study) -> Data:
+    """Returns `random_data` whose frames are not read yet."""
     random = np.random.default_rng(0)
     n = study.utterances
     seconds = np.full(n, study.seconds) if study.seconds else random.permutation(durations(n))
@@ -123,7 +128,7 @@ def random_data(study: Study) -> Data:
         hop_seconds={name: stream.hop_seconds for name, stream in study.streams.items()},
         frames_dtype=jnp.dtype(options["frames_dtype"]),
     )
-    return jax.tree.map(np.asarray, data)
+    return data
 
 
 def random_runs(study: Study, n_runs: int) -> Run:
@@ -161,6 +166,24 @@ def joint_model(study: Study) -> JointModel:
     return JointModel(trunk, Heads(classes=CLASSES, dimensions=DIMENSIONS))
 
 
+def random_network(study: Study, steps: int) -> Network:
+    """Returns the model of the study and the recipe that trains it, for so many steps per epoch."""
+    options = study.options
+    recipe = Recipe(
+        steps=Steps(
+            epoch=steps, warmup=int(options["warmup"] * options["epochs"] * steps), total=options["epochs"] * steps
+        ),
+        clip_norm=options["clip_norm"],
+        vad_loss=options["loss"]["vad"],
+        averaging=options["averaging"],
+        augment=Augment.of(options["augment"]),
+        tasks=TASKS[tuple(options["tasks"])],
+        schemes=(options["weighting"],),
+        gradients_at=options["gradients_at"],
+    )
+    return Network(joint_model(study), recipe)
+
+
 class Epoch:
     """A compiled epoch of stacked runs. Each call trains one epoch and continues from `states`, those of each program.
 
@@ -185,21 +208,7 @@ class Epoch:
             rows.shape[1] * rows.shape[2] * step_flops(study, {s: x.shape[2] for s, x in bucket.frames.items()})
             for bucket, rows in zip(data.buckets, order.rows, strict=True)
         )
-        recipe = Recipe(
-            steps=Steps(
-                epoch=self.steps,
-                warmup=int(options["warmup"] * options["epochs"] * self.steps),
-                total=options["epochs"] * self.steps,
-            ),
-            clip_norm=options["clip_norm"],
-            vad_loss=options["loss"]["vad"],
-            averaging=options["averaging"],
-            augment=Augment.of(options["augment"]),
-            tasks=TASKS[tuple(options["tasks"])],
-            schemes=(options["weighting"],),
-            gradients_at=options["gradients_at"],
-        )
-        network = Network(joint_model(study), recipe)
+        network = random_network(study, self.steps)
         by_run = run_sharding(jax.local_devices()[:devices])
         replicated = NamedSharding(by_run.mesh, PartitionSpec())
         turns = epoch.parts(order, together=jax.default_backend() == "cpu")
@@ -224,7 +233,7 @@ class Epoch:
             )
             chunk = Chunk(stacked, order_row, seed)
             states = jax.device_put(epoch.init_runs(chunk, all_frames, {}, network=network), by_run)
-            no_metrics = StepMetrics.none(*layout.run.shape, self.steps, len(recipe.tasks))
+            no_metrics = StepMetrics.none(*layout.run.shape, self.steps, len(network.recipe.tasks))
             self._metrics = jax.device_put(no_metrics, by_run)
             self.states.append(states)
             self._chunks.append((chunk, jax.device_put(np.int32(len(layout.seed)), replicated)))
