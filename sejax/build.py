@@ -14,7 +14,8 @@ from sejax.corpora.schema import SPLITS, Corpus
 from sejax.data.durations import measure
 from sejax.data.feature_files import digest
 from sejax.data.inputs import Input
-from sejax.data.scales import normalise_by_group
+from sejax.data.scales import fold_scales, normalise_by_group, unit_scales
+from sejax.data.types import Stream
 from sejax.engine import devices
 from sejax.engine.again import final_runs
 from sejax.engine.plan import Placement
@@ -32,7 +33,7 @@ from sejax.pretrained.convert import Pretrained
 from sejax.protocols.audit import audit
 from sejax.protocols.folds import Fold, everyone
 from sejax.resolve.baselines import Baselines, make_baselines, stream_of
-from sejax.resolve.corpus import corpus_of, folds_of, prepare_corpus, protocol_of, read_vectors
+from sejax.resolve.corpus import corpus_of, expect_corpus, folds_of, prepare_corpus, protocol_of, read_vectors
 from sejax.resolve.program import assemble_data, make_program
 from sejax.resolve.streams import check_streams, feature_of, find_checkpoints, inputs_of
 
@@ -106,6 +107,17 @@ class Study:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outline:
+    """What of a study can be planned before its features are computed."""
+
+    corpus: Corpus  # utterances whose files can be used, by their headers
+    programs: Sequence[Program]  # whose features are shapes alone
+    placement: Placement
+    epochs: int
+    n_devices: int  # that share the runs; 0: all
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preview:
     """The data that a study would have, before its features are computed."""
 
@@ -152,11 +164,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
     """
     check_config(config)
     settings, seeds = settings_of(config), range(config.seed, config.seed + config.seeds)
-    of_one_fold = group_by_structure(enumerate_runs(1, settings, seeds[:1]), STRUCTURAL)
-    structures = [with_structure(config, structure) for structure, _ in of_one_fold]
-    streams = tuple(dict.fromkeys(name for structure in structures for name in structure.streams))
-    checkpoints = find_checkpoints(config, streams)
-    check_streams(structures, checkpoints)
+    structures, streams, checkpoints = _structures(config)
     of_baselines = find_checkpoints(config, map(stream_of, config.baselines))
 
     prepared = devices.leader_first(lambda: prepare_corpus(config, streams, check_corpus), "features")
@@ -180,23 +188,10 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         features = {name: normalise_by_group(stream, groups) for name, stream in features.items()}
 
     runs = enumerate_runs(len(folds), settings, seeds)
-    every_final = final_runs(len(folds), settings, seeds)
-    final = every_final if config.final else []
-    programs, inputs, n_cut = [], [], 0
-    for resolved, (structure, runs_of_program) in zip(structures, group_by_structure(runs, STRUCTURAL), strict=True):
-        data, cut = assemble_data(resolved, corpus, features, checkpoints)
-        names = {run.setting.name for run in runs_of_program}
-        own = [run for run in final if run.setting.name in names]
-        programs.append(make_program(resolved, structure, runs_of_program, own, folds, corpus, data, checkpoints))
-        inputs.append(inputs_of(resolved, prepared.contents, checkpoints))
-        n_cut = max(n_cut, cut)
+    programs, n_cut = _programs(config, structures, corpus, features, folds, checkpoints)
     if n_cut:
         audited["notes"][f"only the first {config.max_seconds:g} s encoded"] = n_cut
 
-    # A run that trains a whole pretrained model leaves no room for others beside it: the folds train in turn.
-    full_finetuning = config.finetune.mode == "full" and any(
-        feature_of(config, name) == "raw" for name in config.streams
-    )
     return Study(
         corpus=corpus,
         audio_digests=prepared.digests,
@@ -205,7 +200,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
         seeds=seeds,
         runs=runs,
         programs=programs,
-        inputs=inputs,
+        inputs=[inputs_of(structure, prepared.contents, checkpoints) for structure in structures],
         schedule=Schedule(
             epochs=config.epochs,
             patience=config.patience,
@@ -215,11 +210,7 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
             checkpoint_every=config.checkpoint_every,
             tensorboard=config.tensorboard,
         ),
-        placement=Placement(
-            frames_on=config.frames_on,
-            runs_per_chunk=config.runs_per_chunk or int(full_finetuning),
-            memory_fraction=config.memory_fraction,
-        ),
+        placement=_placement(config),
         n_devices=config.devices,
         checkpoints=checkpoints,
         protocol=protocol_of(config, folds, audited),
@@ -246,10 +237,72 @@ def build(config: ConfigDict, *, check_corpus: Callable[[Corpus], None] | None =
             features,
             of_baselines,
             folds,
-            first=len(runs) + len(every_final),
+            first=len(runs) + len(final_runs(len(folds), settings, seeds)),
             workers=config.workers or os.cpu_count() or 1,
         ),
         licences=licences(given.feature for given in prepared.contents.values()),
+    )
+
+
+def outline(config: ConfigDict) -> Outline:
+    """Resolves a config up to its programs, without computing features: nothing that they hold may be read.
+
+    Raises:
+      InputError: an option makes no sense, or the corpus or a pretrained model's description cannot be used.
+    """
+    check_config(config)
+    structures, streams, checkpoints = _structures(config)
+    corpus, features = expect_corpus(config, streams)
+    folds = folds_of(config, corpus)
+    programs, _ = _programs(config, structures, corpus, features, folds, checkpoints, unit_scales)
+    return Outline(
+        corpus=corpus, programs=programs, placement=_placement(config), epochs=config.epochs, n_devices=config.devices
+    )
+
+
+def _structures(config: ConfigDict) -> tuple[list[ConfigDict], tuple[str, ...], dict[str, Pretrained]]:
+    """Returns the config of each program, the streams of all, and their pretrained models, which fit them."""
+    of_one_fold = group_by_structure(enumerate_runs(1, settings_of(config), [config.seed]), STRUCTURAL)
+    structures = [with_structure(config, structure) for structure, _ in of_one_fold]
+    streams = tuple(dict.fromkeys(name for structure in structures for name in structure.streams))
+    checkpoints = find_checkpoints(config, streams)
+    check_streams(structures, checkpoints)
+    return structures, streams, checkpoints
+
+
+def _programs(
+    config: ConfigDict,
+    structures: Sequence[ConfigDict],
+    corpus: Corpus,
+    features: Mapping[str, Stream],
+    folds: Sequence[Fold],
+    checkpoints: Mapping[str, Pretrained],
+    scales: Callable[..., Any] = fold_scales,
+) -> tuple[list[Program], int]:
+    """Returns the programs of the structures, and how many utterances are cut."""
+    grid = len(folds), settings_of(config), range(config.seed, config.seed + config.seeds)
+    final = final_runs(*grid) if config.final else []
+    programs, n_cut = [], 0
+    for resolved, (structure, runs) in zip(
+        structures, group_by_structure(enumerate_runs(*grid), STRUCTURAL), strict=True
+    ):
+        data, cut = assemble_data(resolved, corpus, features, checkpoints)
+        names = {run.setting.name for run in runs}
+        own = [run for run in final if run.setting.name in names]
+        programs.append(make_program(resolved, structure, runs, own, folds, corpus, data, checkpoints, scales))
+        n_cut = max(n_cut, cut)
+    return programs, n_cut
+
+
+def _placement(config: ConfigDict) -> Placement:
+    # A run that trains a whole pretrained model leaves no room for others beside it: the folds train in turn.
+    full_finetuning = config.finetune.mode == "full" and any(
+        feature_of(config, name) == "raw" for name in config.streams
+    )
+    return Placement(
+        frames_on=config.frames_on,
+        runs_per_chunk=config.runs_per_chunk or int(full_finetuning),
+        memory_fraction=config.memory_fraction,
     )
 
 

@@ -118,7 +118,7 @@ def prepare(
             )
             for name, built_views in built.items()
         }
-        | {name: _statistics_alone(file.of(usable)) for name, file in vectors.items()},
+        | {name: statistics_alone(file.of(usable)) for name, file in vectors.items()},
         contents=made_of,
         digests=first.digest,
         copies=copies,
@@ -132,7 +132,7 @@ def prepare(
     )
 
 
-def _statistics_alone(vectors: Float32[np.ndarray, "utterance value"]) -> Stream:
+def statistics_alone(vectors: Float32[np.ndarray, "utterance value"]) -> Stream:
     """Returns a stream of the original recordings without frames."""
     return Stream([[vectors[0, :0, None]] * len(vectors)], vectors[:, None])
 

@@ -81,6 +81,25 @@ def fold_scales(
     return frame_scale, statistic_scale
 
 
+def unit_scales(
+    data: Data,
+    trained: Sequence[Bool[np.ndarray, " utterance"]],
+    *,
+    corruptions: int = 0,
+    corrupted: Sequence[float] = (),
+) -> tuple[dict[str, Scale], dict[str, Scale]]:
+    """Returns scales of the shapes of `fold_scales` that change nothing, of features that are not read."""
+
+    def unit(size: int) -> Scale:
+        return Scale(np.zeros((len(trained), size), np.float32), np.ones((len(trained), size), np.float32))
+
+    frames = {name: x for name, x in data.buckets[0].frames.items() if not np.issubdtype(x.dtype, np.integer)}
+    return (
+        {name: unit(x.shape[-1]) for name, x in frames.items()},
+        {name: unit(x.shape[-1]) for name, x in data.statistics.items()},
+    )
+
+
 Parts = Sequence[tuple[range, float]]
 """Views of which one is drawn, and the share of the utterances for which it is."""
 

@@ -1,7 +1,6 @@
 """How a program would be stacked on devices that are not here, what it would need of their memory, and its time."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -68,10 +67,10 @@ class Forecast:
     @property
     def limits(self) -> dict[str, float]:
         """The seconds of an epoch's training, by what limits the kernels."""
-        seconds: Counter[str] = Counter()
-        for step in self.steps:
-            seconds.update({name: self.chunks * step.steps * of_step for name, of_step in step.limits.items()})
-        return dict(seconds)
+        names = dict.fromkeys(name for step in self.steps for name in step.limits)
+        return {
+            name: self.chunks * sum(step.steps * step.limits.get(name, 0.0) for step in self.steps) for name in names
+        }
 
     @property
     def epoch_seconds(self) -> float:
@@ -224,12 +223,12 @@ def forecast(program: Program, machine: Machine, *, count: int, placement: Place
 
 def limits_of(work: Work, machine: Machine) -> dict[str, float]:
     """Returns the seconds of the kernels that each limit binds (`Machine.times`)."""
-    limits: Counter[str] = Counter()
+    limits = dict[str, float]()
     for kernel in work.kernels:
         times = machine.times(kernel)
         longest = max(times, key=times.__getitem__)
-        limits[longest] += kernel.times * times[longest]
-    return dict(limits)
+        limits[longest] = limits.get(longest, 0.0) + kernel.times * times[longest]
+    return limits
 
 
 def _frames(bucket: Bucket) -> int:

@@ -1,8 +1,8 @@
 """What a traced function makes a device do: kernels one after the other, with their operations and bytes, and memory.
 
 The jaxpr is read, so nothing is compiled and no device is needed. A kernel is what a compiler makes of operations that
-it fuses: a matrix product or a reduction with the arithmetic that leads to its operands, or arithmetic whose result
-something else has to read from memory. The body of a loop counts as often as it runs.
+it fuses: a reduction with the arithmetic that leads to its operand, a matrix product with the arithmetic on its result,
+or arithmetic whose result something else has to read from memory. The body of a loop counts as often as it runs.
 
 XLA's own analysis of a program (`Lowered.cost_analysis`) counts the body of a loop once, and knows no kernels before it
 has compiled.
@@ -93,7 +93,7 @@ def _nbytes(aval: Any) -> int:
     return math.prod(aval.shape) * size
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class _Value:
     """An array of the function, or what is left of it where fused kernels compute it anew."""
 
@@ -109,7 +109,7 @@ class _Value:
         return _nbytes(self.aval)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class _Step:
     """An equation whose calls are inlined."""
 
@@ -266,7 +266,7 @@ def _fused(steps: Sequence[_Step], results: set[_Value]) -> tuple[tuple[Kernel, 
         group.steps.update([step], *(x.way for x in step.inputs))
         made |= dict.fromkeys(written, joined)
         kernels[group.place] = kernels[group.place]._replace(
-            operations=sum(map(_operations, group.steps)),
+            operations=math.fsum(map(_operations, group.steps)),
             bytes=_moved(step) or sum(value.nbytes for value in group.reads | group.writes),
         )
     return tuple(kernels), _peak(steps, results, peak_in_loop)
@@ -277,7 +277,7 @@ def _operations(step: _Step) -> float:
     if step.name in _PRODUCTS:
         return 0.0
     elements = max(math.prod(aval.shape) for aval in (*step.operands, *step.results))
-    return _OPERATIONS.get(step.name, 1) * elements
+    return float(_OPERATIONS.get(step.name, 1) * elements)
 
 
 def _moved(step: _Step) -> int:

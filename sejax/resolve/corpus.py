@@ -12,9 +12,12 @@ from sejax.config import feature_files, values_of
 from sejax.corpora.join import read_corpora
 from sejax.corpora.read import CORPORA, read_corpus
 from sejax.corpora.schema import Corpus
+from sejax.data.durations import measure
 from sejax.data.engines import ENGINES
+from sejax.data.expected import expect_streams
 from sejax.data.feature_files import FeatureFile, read_feature_file
 from sejax.data.prepare import Prepared, prepare
+from sejax.data.types import Stream
 from sejax.errors import InputError
 from sejax.features.corrupt import parse_all
 from sejax.protocols.audit import require_labels
@@ -71,6 +74,23 @@ def prepare_corpus(
         max_bad_fraction=config.max_bad_fraction,
         search_copies=config.find_copies,
         engine=partial(row.run, options=config[row.options]) if row else None,
+    )
+
+
+def expect_corpus(config: ConfigDict, streams: Sequence[str]) -> tuple[Corpus, dict[str, Stream]]:
+    """Reads the corpus and the headers of its files, and returns it with the shapes that its streams would have."""
+    corpus, seconds = measure(corpus_of(config, None), workers=config.workers or os.cpu_count() or 1)
+    corpus.require_usable(config.max_bad_fraction)
+    corpus, files = read_vectors(config, corpus)
+    computed = [name for name in streams if name not in files]
+    return corpus, expect_streams(
+        corpus,
+        seconds,
+        features={name: feature_of(config, name) for name in computed},
+        settings={name: settings_of(config, name) for name in computed},
+        vectors={name: files[name] for name in streams if name in files},
+        speeds=config.speeds,
+        corruptions=len(config.corruptions),
     )
 
 

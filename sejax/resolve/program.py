@@ -1,7 +1,8 @@
 """The programs of a config: the arrays, the network and the runs of one structure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from sejax.corpora.schema import SAMPLING_RATE, Corpus
 from sejax.data.buckets import assemble, label_targets
 from sejax.data.order import Shuffle, prediction_rows
 from sejax.data.scales import fold_scales
-from sejax.data.types import Data, Stream
+from sejax.data.types import Data, Scale, Stream
 from sejax.engine.augment import Augment
 from sejax.engine.imbalance import class_terms
 from sejax.engine.program import Program
@@ -70,8 +71,13 @@ def make_program(
     corpus: Corpus,
     data: Data,
     checkpoints: Mapping[str, Pretrained],
+    scales: Callable[..., tuple[dict[str, Scale], dict[str, Scale]]] = fold_scales,
 ) -> Program:
-    """Returns the program that trains all runs of one structure: those of the folds, and those that train again."""
+    """Returns the program that trains all runs of one structure: those of the folds, and those that train again.
+
+    Args:
+      scales: `fold_scales`, or `unit_scales` where the features are not there.
+    """
     specs = tuple(stream_spec(config, checkpoints, name) for name in config.streams)
     tuned = {spec.name: spec.tuning for spec in specs if spec.tuning is not None}
     parts = {name: divide(load_checkpoint(str(checkpoints[name].folder)).params, tuned[name]) for name in tuned}
@@ -97,7 +103,9 @@ def make_program(
         """Returns what tells runs apart, which have the places from `first` on among all."""
         own = slice(first, first + len(runs))
         of_runs = None if steps.of_runs is None else jax.tree.map(lambda x: x[own], steps.of_runs)
-        per_run = _per_run(runs, folds, corpus, data, len(config.corruptions))._replace(steps=of_runs)
+        per_run = _per_run(runs, folds, corpus, data, partial(scales, corruptions=len(config.corruptions)))._replace(
+            steps=of_runs
+        )
         return {"per_run": per_run, "rounds": None if rounds is None else rounds[own]}
 
     program = Program(
@@ -172,7 +180,7 @@ def _per_run(
     folds: Sequence[Fold],
     corpus: Corpus,
     data: Data,
-    corruptions: int,
+    scales_of: Callable[..., tuple[dict[str, Scale], dict[str, Scale]]],
 ) -> Run:
     """Returns each run's hyperparameters, training utterances, normalisation by its fold's training speakers, and what
     their labels make of the class loss.
@@ -180,9 +188,7 @@ def _per_run(
     kinds = sorted({(run.fold, run.setting.corrupted) for run in runs})  # of runs whose features are scaled alike
     of_run = np.array([kinds.index((run.fold, run.setting.corrupted)) for run in runs])
     trained = [folds[fold].train for fold, _ in kinds]
-    frame_scale, statistic_scale = fold_scales(
-        data, trained, corruptions=corruptions, corrupted=[share for _, share in kinds]
-    )
+    frame_scale, statistic_scale = scales_of(data, trained, corrupted=[share for _, share in kinds])
     scales = {"frame_scale": frame_scale, "statistic_scale": statistic_scale}
     return Run(
         hparams_of(runs, schemes_of(runs)),
