@@ -26,7 +26,7 @@ def config(cache_dir: str) -> ConfigDict:
     config.streams = ("mfcc", "stf")
     config.model.encoder.mfcc = "linear"
     config.grid.alpha, config.seeds = (0.5, 1.0), 2
-    config.buckets = 2
+    config.buckets, config.max_seconds = 1, 30.0
     return config
 
 
@@ -85,6 +85,8 @@ def test_a_smaller_memory_has_smaller_stacks_and_then_streams(outline: build.Out
     assert tight.slots < roomy.slots and tight.chunks > roomy.chunks and tight.needed <= tight.free
     assert tight.epoch_seconds > roomy.epoch_seconds
     assert plan(roomy.data_bytes).frames_on == "host"
+    no_room_for_a_run = plan(1.2 * roomy.data_bytes / outline.placement.memory_fraction)
+    assert no_room_for_a_run.frames_on == "host" and no_room_for_a_run.slots == 1
     two = plan(1e12, count=2)
     assert two.devices == 2 and two.epoch_seconds < roomy.epoch_seconds and two.needed < roomy.needed
 
@@ -105,6 +107,7 @@ def test_a_mistake_is_a_sentence(words: list[str], sentence: str, capsys: pytest
 
 
 def test_the_benchmark_knows_every_measurement_and_predicts_one():
+    """If a step has become faster and was measured again, so have the rates of the table to be."""
     measured = {row.name: row for row in bench.measurements(bench.FOLDER)}
     assert measured.keys() > bench.CALIBRATION
     assert {row.device for row in measured.values()} >= {"cpu", "h200"}
