@@ -1,22 +1,24 @@
 """How a program would be stacked on devices that are not here, what it would need of their memory, and its time."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sejax.data.types import Bucket
 from sejax.engine import epoch
 from sejax.engine.epoch import Shared
+from sejax.engine.leaves import Leaves
 from sejax.engine.plan import Placement, Room, choose_stack, nbytes
 from sejax.engine.program import Program
 from sejax.engine.runs import lay_out, runs_per_seed, written
-from sejax.engine.step import Network, StepMetrics, Steps, init_state
+from sejax.engine.step import Network, StepMetrics, Steps, init_params, init_state
 from sejax.nn.backend import traced_for
+from sejax.nn.generator import HASH
 from sejax.planning.kernels import Work, work_of
 from sejax.planning.machines import Machine
 
@@ -106,9 +108,18 @@ class _Abstract:
         self.run = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), per_run)
 
     @cached_property
+    def leaves(self) -> Leaves:
+        """The parameters of a run."""
+        return _leaves(self.network, self.backend, *_hashable(self._of_a_run))
+
+    @cached_property
     def state(self) -> Any:
         """The state of one run."""
-        return _state(self.network, self.backend, *_hashable((self.run, self.shared, _shapes(self.program.start))))
+        return _state(self.network, self.backend, *_hashable(self._of_a_run))
+
+    @property
+    def _of_a_run(self) -> Any:
+        return self.run, self.shared, _shapes(self.program.start)
 
     def work(self, number: int, runs: int) -> Work:
         """Returns the work of a step of some runs on a bucket."""
@@ -117,7 +128,7 @@ class _Abstract:
         stacked = jax.tree.map(lambda x: jax.ShapeDtypeStruct((runs, *x.shape), x.dtype), (self.state, self.run))
         bucket = self.shared.data.buckets[number]
         arrays = (*stacked, rows, epoch.without_frames(self.shared), bucket)
-        return _work(self.network, self.backend, *_hashable(arrays))
+        return _work(replace(self.network, leaves=self.leaves), self.backend, *_hashable(arrays))
 
 
 def _hashable(tree: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -126,27 +137,38 @@ def _hashable(tree: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 @cache
-def _state(network: Network, backend: str, structure: Any, leaves: tuple[Any, ...]) -> Any:
+def _leaves(network: Network, backend: str, structure: Any, shapes: tuple[Any, ...]) -> Leaves:
+    """Returns the parameters of a run."""
+    return Leaves.of(_initial(init_params, network, backend, *jax.tree.unflatten(structure, shapes)))
+
+
+@cache
+def _state(network: Network, backend: str, structure: Any, shapes: tuple[Any, ...]) -> Any:
     """Returns the shapes of a run's state before its first step."""
-    run, shared, start = jax.tree.unflatten(structure, leaves)
+    return _initial(init_state, network, backend, *jax.tree.unflatten(structure, shapes))
+
+
+def _initial(function: Callable[..., Any], network: Network, backend: str, run: Any, shared: Any, start: Any) -> Any:
+    """Returns the shapes of `init_params` or `init_state`."""
 
     def init(run, shared, start, seed):
         batch = epoch.first_batch(shared.data)
-        return init_state(network, shared.frozen, start, run, batch, jax.random.key(seed))
+        return function(network, shared.frozen, start, run, batch, jax.random.key(seed))
 
     with traced_for(backend):
         return jax.eval_shape(init, run, shared, start, np.int32(0))
 
 
 @cache
-def _work(network: Network, backend: str, structure: Any, leaves: tuple[Any, ...]) -> Work:
+def _work(network: Network, backend: str, structure: Any, shapes: tuple[Any, ...]) -> Work:
     """Returns the work of a step of stacked runs."""
 
     def step(state, run, rows, shared, bucket):
-        return epoch.train_slots(network, shared, bucket, state, run, rows, rows, jax.random.key(0), np.int32(0))
+        key = jax.random.key(0, impl=HASH)
+        return epoch.train_slots(network, shared, bucket, state, run, rows, rows, key, jnp.int32(0))
 
     with traced_for(backend):
-        return work_of(step, *jax.tree.unflatten(structure, leaves))
+        return work_of(step, *jax.tree.unflatten(structure, shapes))
 
 
 def _shapes(tree: Any) -> Any:
@@ -203,7 +225,7 @@ def forecast(program: Program, machine: Machine, *, count: int, placement: Place
     return Forecast(
         structure={name: written(value) for name, value in program.structure.items()},
         runs=len(program.runs),
-        parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(arrays.state.params)),
+        parameters=arrays.leaves.size,
         slots=slots,
         chunks=chunks,
         devices=devices,

@@ -64,6 +64,7 @@ def work_of(function: Callable[..., Any], *arguments: Any) -> Work:
 
 _OPERATIONS = {
     **dict.fromkeys(("exp", "exp2", "log", "log1p", "expm1", "tanh", "logistic", "sin", "cos", "erf", "pow"), 10),
+    "random_bits": 12,  # a hash (sejax.nn.generator)
     **dict.fromkeys(("div", "sqrt", "rsqrt", "rem", "integer_pow"), 4),
     **dict.fromkeys(("broadcast_in_dim", "convert_element_type", "iota", "slice", "split", "transpose", "select_n"), 0),
     **dict.fromkeys(("concatenate", "pad", "rev", "dynamic_slice", "dynamic_update_slice", "gather"), 0),
@@ -103,10 +104,16 @@ class _Value:
     stored: bool = False
     leaves: "frozenset[_Value]" = frozenset()  # stored values that it is computed from; itself, if it is stored
     way: "frozenset[_Step]" = frozenset()  # the steps from these; none, if it is stored
+    part_of: "_Value | None" = None  # the stored value that it is a slice of, which takes no kernel and no memory
 
     @property
     def nbytes(self) -> int:
         return _nbytes(self.aval)
+
+    @property
+    def whole(self) -> "_Value":
+        """The value whose memory it lies in."""
+        return self.part_of or self
 
 
 @dataclass(eq=False, repr=False)
@@ -213,6 +220,9 @@ def _decide(steps: Sequence[_Step], results: set[_Value]) -> None:
     for step in steps:
         inputs = list(dict.fromkeys(step.inputs))
         for value in step.outputs:
+            if step.name in ("slice", "split") and inputs[0].stored and value not in results:
+                value.stored, value.leaves, value.part_of = True, frozenset([value]), inputs[0].whole
+                continue
             leaves = frozenset[_Value]().union(*(x.leaves for x in inputs))
             again = sum(leaf.nbytes for leaf in leaves)
             n = len(value.readers)
@@ -249,7 +259,7 @@ def _fused(steps: Sequence[_Step], results: set[_Value]) -> tuple[tuple[Kernel, 
             peak_in_loop[step.place] = loop.temporary
             made |= dict.fromkeys(step.outputs, len(groups))
             continue
-        written = [value for value in step.outputs if value.stored]
+        written = [value for value in step.outputs if value.stored and not value.part_of]
         if not written:
             continue
         reads = set[_Value]().union(*(x.leaves for x in step.inputs))
@@ -293,7 +303,7 @@ def _joined(
     groups: Sequence[_Group], candidates: Sequence[int], made: dict[_Value, int], reads: set[_Value]
 ) -> int | None:
     """Returns the newest kernel of this shape that also reads some of these values, and begins after the others."""
-    ready = max((made[value] for value in reads if value in made), default=-1)
+    ready = max((made[value.whole] for value in reads if value.whole in made), default=-1)
     for place in reversed(candidates):
         group = groups[place]
         if place < ready:
@@ -337,14 +347,16 @@ def _peak(steps: Sequence[_Step], results: set[_Value], inside: dict[int, int]) 
     last: dict[_Value, int] = {}
     for step in steps:
         if any(value.stored for value in step.outputs):
-            last |= dict.fromkeys(set[_Value]().union(*(value.leaves for value in step.inputs)), step.place)
+            leaves = set[_Value]().union(*(value.leaves for value in step.inputs))
+            last |= dict.fromkeys((leaf.whole for leaf in leaves), step.place)
     freed: dict[int, int] = defaultdict(int)
     for value, place in last.items():
         if value.by is not None and value not in results:
             freed[place] += value.nbytes
     alive, most = 0, 0
     for step in steps:
-        alive += sum(value.nbytes for value in step.outputs if value.stored and value not in results)
+        born = (value for value in step.outputs if value.stored and value not in results and not value.part_of)
+        alive += sum(value.nbytes for value in born)
         most = max(most, alive + inside.get(step.place, 0))
         alive -= freed[step.place]
     return most
