@@ -156,8 +156,8 @@ class Trunk(nn.Module):
                     continue
                 x = statistics[stream.name]
                 if stream.name in mix:
+                    x = x if self.deviations else _means(x, stream.mixed)
                     x = x if self.joined_states else mix[stream.name](x)
-                    x = x if self.deviations else _means(x, stream.mixed if self.joined_states else 1)
                 fusion.append(Dropout()(x, rates.statistics))
         joined = jnp.concatenate([x.astype(self.dtype) for x in fusion], axis=-1)
         fused = Dense(self.fused, dtype=self.dtype, name="fusion")(joined).astype(jnp.float32)

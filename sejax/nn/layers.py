@@ -48,22 +48,20 @@ def product(subscripts: str, x: Float[Array, "..."], kernel: Float[Array, "..."]
     Returns:
       The product, in the dtype of `x`.
     """
-    if x.dtype == kernel.dtype:
-        return jnp.einsum(subscripts, x, kernel)
-    return _narrow_product(subscripts, x, kernel)
+    return _product(subscripts, x, kernel)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _narrow_product(subscripts: str, x: Float[Array, "..."], kernel: Float[Array, "..."]) -> Float[Array, "..."]:
+def _product(subscripts: str, x: Float[Array, "..."], kernel: Float[Array, "..."]) -> Float[Array, "..."]:
     y = jnp.einsum(subscripts, x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
     return y.astype(x.dtype)
 
 
-def _narrow_product_forward(subscripts, x, kernel):
-    return _narrow_product(subscripts, x, kernel), (x, kernel)
+def _product_forward(subscripts, x, kernel):
+    return _product(subscripts, x, kernel), (x, kernel)
 
 
-def _narrow_product_backward(subscripts, kept, dy):
+def _product_backward(subscripts, kept, dy):
     x, kernel = kept
     of_x, of_kernel, of_y = re.split(",|->", subscripts)
     dx = jnp.einsum(f"{of_y},{of_kernel}->{of_x}", dy, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
@@ -71,7 +69,7 @@ def _narrow_product_backward(subscripts, kept, dy):
     return dx.astype(x.dtype), dkernel
 
 
-_narrow_product.defvjp(_narrow_product_forward, _narrow_product_backward)
+_product.defvjp(_product_forward, _product_backward)
 
 
 class Dense(nn.Module):
@@ -151,8 +149,13 @@ class LayerMix(nn.Module):
     def __call__(self, x: Float[Array, "*batch feature"]) -> Float[Array, "*batch feature_out"]:
         score = self.param(LAYER_WEIGHTS, nn.initializers.zeros, (self.layers,))
         states = x.reshape(*x.shape[:-1], self.layers, -1)
-        weight = jax.nn.softmax(score).reshape(*[1] * (states.ndim - 2), -1, 1)
-        return (states * weight).sum(axis=-2)  # not a matrix product: this fuses with the computation of x
+        weight = jax.nn.softmax(score)
+        if x.ndim == 2:
+            # Statistics: a product for each utterance, whose gradient is one too. Runs that share a batch read it once.
+            weight = jnp.broadcast_to(weight[None], states.shape[:2])
+            return jnp.einsum("bl,blf->bf", weight, states)
+        weight = weight.reshape(*[1] * (x.ndim - 1), -1, 1)
+        return (states * weight).sum(axis=-2)  # frames, which are many: this fuses with the computation of x
 
 
 class Conv(nn.Module):
