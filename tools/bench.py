@@ -1,6 +1,7 @@
 """Measures speed and memory as ratios between sides that run in turn on one machine.
 
     python tools/bench.py train --torch-python PYTHON --out FILE.json
+    python tools/bench.py probe --torch-python PYTHON --out FILE.json
     python tools/bench.py growth --out FILE.json
     python tools/bench.py corpus --out FILE.json
     python tools/bench.py features --pyaudioanalysis-python PYTHON --out FILE.json
@@ -25,9 +26,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tools.benchmarks import corpus, features, growth, plan, predict, recurrence, sides, ssl, train, weighting, whisper
+from tools.benchmarks import (
+    corpus,
+    features,
+    growth,
+    plan,
+    predict,
+    probe,
+    recurrence,
+    sides,
+    ssl,
+    train,
+    weighting,
+    whisper,
+)
 
-WITH_SIDES = {"train": train, "features": features, "ssl": ssl, "whisper": whisper}
+WITH_SIDES = {"train": train, "probe": probe, "features": features, "ssl": ssl, "whisper": whisper}
 BENCHMARKS = {
     **WITH_SIDES,
     "corpus": corpus,

@@ -10,7 +10,7 @@ CPU computes in a few minutes.
 
 The parts: "correctness" compares an epoch of two runs and a pretrained model with the same on this machine's CPU, and
 an epoch that is resumed with one that is not; "train" is `bench.py train` at IEMOCAP's size, "ssl" a pretrained base
-model; "recurrence", "weighting" and "growth" are those of `bench.py`.
+model, "probe" the study of a frozen probe; "recurrence", "weighting" and "growth" are those of `bench.py`.
 """
 
 import argparse
@@ -55,14 +55,14 @@ PARTS = (
     Part("correctness", 90, [str(Path(__file__)), "--side", "both"]),
     Part(
         "train",
-        260,
+        230,
         [BENCH, "train", "--prepare-at-once"],
         ["--utterances", "5531", "--rounds", "2"],
         ["--streams", "ssl", "--utterances", "55", "--runs", "2", "--rounds", "1"],
     ),
     Part(
         "recurrence",
-        40,
+        30,
         [BENCH, "recurrence"],
         ["--rounds", "20"],
         ["--frames", "5", "--runs", "2", "--batch", "3", "--rounds", "1"],
@@ -70,14 +70,24 @@ PARTS = (
     Part("ssl", 90, [BENCH, "ssl"], ["--rounds", "3"], ["--size", "tiny", "--seconds", "0.3", "--rounds", "1"]),
     Part(
         "weighting",
-        50,
+        40,
         [BENCH, "weighting", "--schemes", "static", "dynamic", "joint", "cagrad"],
         ["--rounds", "3"],
         ["--streams", "ssl", "--runs", "1", "--utterances", "32", "--rounds", "1"],
     ),
     Part(
+        "probe",
+        75,
+        [BENCH, "probe", "--prepare-at-once"],
+        ["--rounds", "2"],
+        [
+            *("--utterances", "55", "--states", "3", "--size", "32", "--folds", "3", "--seeds", "1"),
+            *("--frames", "8", "--frame-steps", "1", "--rounds", "1"),
+        ],
+    ),
+    Part(
         "growth",
-        50,
+        40,
         [BENCH, "growth"],
         ["--rounds", "1"],
         ["--streams", "ssl", "--runs", "1", "2", "--utterances", "40", "--seconds", "0.5", "--rounds", "1"],

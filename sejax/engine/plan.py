@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import psutil
 from jax.sharding import NamedSharding
 
 from sejax.engine import epoch
@@ -175,6 +174,8 @@ def free_memory(devices: Sequence[jax.Device]) -> int:
     local = [device for device in devices if device.process_index == jax.process_index()]
     if stats := local[0].memory_stats():
         return stats["bytes_limit"] - stats["bytes_in_use"]
+    import psutil  # which a machine with a GPU need not have
+
     available = psutil.virtual_memory().available
     container = Path("/sys/fs/cgroup")
     if (container / "memory.max").exists() and (limit := (container / "memory.max").read_text().strip()).isdigit():

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sejax.engine import plan
 from sejax.engine.plan import free_memory, largest_stack, used_devices
 from sejax.engine.runs import Setting, enumerate_runs, even_slots
 from sejax.errors import InputError
@@ -64,5 +63,5 @@ def test_devices_without_runs_are_not_used(monkeypatch: pytest.MonkeyPatch):
 
 def test_free_memory_of_cores_is_shared(monkeypatch: pytest.MonkeyPatch):
     devices = jax.local_devices()[:2]
-    monkeypatch.setattr(plan.psutil, "virtual_memory", lambda: SimpleNamespace(available=10**6))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10**6))
     assert free_memory(devices) == 500_000
