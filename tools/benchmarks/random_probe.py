@@ -203,7 +203,7 @@ class Epoch:
     def __init__(self, probe: Probe, devices: Sequence[jax.Device]) -> None:
         program, placement = probe.program, Placement(frames_on="device", runs_per_chunk=0, memory_fraction=0.9)
         began = time.perf_counter()
-        plan = plan_program(program, devices, placement, slots=0)
+        plan = plan_program(program, devices, placement, None)
         self.compile_seconds = time.perf_counter() - began
         self.probe, self.program, self.feed = probe, program, open_feed(plan)
         self.states = self.feed.init_states()
@@ -237,7 +237,7 @@ def start_of(probe: Probe) -> dict[str, np.ndarray]:
     few = probe.folds * 2 * probe.options["batch_size"]
     small = Probe(few, probe.states, probe.size, probe.folds, 1, probe.learning_rates[:1], probe.options)
     epoch = Epoch(small, jax.local_devices()[:1])
-    params: Any = jax.tree.map(lambda x: np.array(x[0, 0]), epoch.states.params)
+    params: Any = jax.tree.map(lambda x: np.array(x[0, 0]), epoch.feed.leaves.split(epoch.states.params))
     return {
         "scores": params["trunk"][f"{STREAM}_mix"]["layer_weights"],
         "kernel": params["trunk"]["fusion"]["kernel"],
