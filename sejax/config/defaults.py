@@ -95,7 +95,7 @@ def _set_data(config: ConfigDict) -> None:
     config.synthetic = ConfigDict({"fraction": 0.2, "seed": 0})  # 1.0: IEMOCAP's 5,531 utterances
     config.cache_dir = "~/.cache/sejax"  # computed features and compiled programs
     config.workers = 0  # processes that compute features; 0: one per core
-    config.compute = "processes"  # what computes features, a row of ENGINES: processes, beam (Apache Beam)
+    config.compute = "processes"  # what computes features, a row of ENGINES: processes, beam (Apache Beam), ray
     config.beam_options = ()  # of Beam's pipeline: "--runner=FlinkRunner", ...
     config.max_bad_fraction = 0.01  # largest share of unusable audio files that is dropped without an error
     config.find_copies = True  # recordings under two names: resampled, cut, compressed; False: equal samples alone

@@ -174,7 +174,7 @@ def check_config(config: ConfigDict) -> None:
     _check_corruptions(config)
     _check_imbalance(config)
     for name, row in ENGINES.items():
-        if row and name != config.compute:
+        if row and row.options and name != config.compute:
             given = config[row.options]
             _expect(row.options, given, not given, f"() unless config.compute is {name}")
     width, heads = config.model.width, config.model.heads

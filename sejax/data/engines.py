@@ -7,13 +7,29 @@ write files, which the build takes up (see `sejax.data.parts`): an engine carrie
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from contextlib import closing, contextmanager
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from sejax.errors import InputError
+from sejax.host.cluster import Cluster
+from sejax.host.progress import progress_bar
+from sejax.host.wording import count
 
-Do = Callable[[str], None]
-"""Computes a part, given its file. It is picklable, and may be called twice for a part."""
+_TASKS_PER_DEVICE = 4  # so that none waits long for the last one
+
+
+@runtime_checkable
+class Do(Protocol):
+    """Computes a part, given its file. It is picklable, and may be called twice for a part."""
+
+    @property
+    def on_accelerator(self) -> bool:
+        """Whether a pretrained model computes."""
+        ...
+
+    def __call__(self, part: str) -> None: ...
+
+
 Engine = Callable[[Do, Sequence[str]], None]
 """Calls `Do` of all parts."""
 
@@ -47,6 +63,39 @@ def beam(do: Do, parts: Sequence[str], *, options: Sequence[str]) -> None:
     # Parts that follow each other are not computed by one worker alone.
     with _lost_process_raised(), apache_beam.Pipeline(options=parsed) as pipeline:
         _ = pipeline | apache_beam.Create(parts) | apache_beam.Reshuffle() | apache_beam.Map(do)
+
+
+def on_ray(do: Do, parts: Sequence[str], *, options: Sequence[str]) -> None:
+    """Runs tasks of a Ray cluster, each on an accelerator if a pretrained model computes, else on a core.
+
+    Args:
+      do: called by the tasks.
+      parts: each task computes several, in a process of its own.
+      options: none.
+
+    Raises:
+      InputError: see `sejax.host.cluster.Cluster`.
+    """
+    with closing(Cluster("config.compute")) as cluster:
+        tasks = min(len(parts), _TASKS_PER_DEVICE * cluster.width(accelerated=do.on_accelerator))
+        platform = cluster.platform if do.on_accelerator else ""
+        calls = {f"features {n + 1} of {tasks}": (do, parts[n::tasks], platform) for n in range(tasks)}
+        with (
+            closing(cluster.run(_do_each, calls, devices=1, accelerated=do.on_accelerator)) as results,
+            progress_bar(tasks, f"{count(len(parts), 'part')} of features as tasks of Ray") as bar,
+        ):
+            for _ in results:
+                bar.update()
+
+
+def _do_each(do: Do, parts: Sequence[str], platform: str) -> None:
+    """Computes parts, on the accelerator of this process if it was given one."""
+    if platform:
+        from sejax.host.accelerators import take  # imports jax, which acoustic features do without
+
+        take(platform, 1)
+    for part in parts:
+        do(part)
 
 
 @contextmanager
@@ -87,11 +136,12 @@ class Row(NamedTuple):
     """One engine. With its options, `run` is an `Engine`."""
 
     run: Callable[..., None]
-    options: str  # the option of a config that holds them
+    options: str  # the option of a config that holds them; "": it has none
 
 
 ENGINES: Mapping[str, Row | None] = {
     "processes": None,  # this process and its workers: see `sejax.data.compute`
     "beam": Row(beam, "beam_options"),
+    "ray": Row(on_ray, ""),
 }
 """By the value of `config.compute`."""

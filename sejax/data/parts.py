@@ -30,6 +30,11 @@ class Compute:
     # Pretrained models that are loaded: a process computes many parts.
     _collectors: dict[int, Collector] = field(default_factory=dict, init=False)
 
+    @property
+    def on_accelerator(self) -> bool:
+        """Whether a pretrained model computes."""
+        return any(contents.collect for contents, _ in self.wanted)
+
     def __call__(self, part: str) -> None:
         """Writes a file for each dataset that a part lacks, or beside the part why nothing can be computed.
 

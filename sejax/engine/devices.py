@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 from jax.stages import Compiled, Lowered
 
-from sejax.host.wording import count, first_line
+from sejax.host.accelerators import sets_cpu_devices
 
 
 def start(*, distributed: bool) -> None:
@@ -21,52 +21,12 @@ def start(*, distributed: bool) -> None:
       distributed: whether this is one of several processes of one study. jax finds them by itself on Slurm, Open MPI
         and Cloud TPU; elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them.
     """
-    if not _sets_cpu_devices():
+    if not sets_cpu_devices():
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
     if distributed:
         numbers = [os.environ.get(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")]
         processes, number = (None if text is None else int(text) for text in numbers)
         jax.distributed.initialize(os.environ.get("JAX_COORDINATOR_ADDRESS"), processes, number)
-
-
-def take(platform: str, n: int) -> list[jax.Device]:
-    """Takes the devices that were given to this process, and no others. It runs before jax is used.
-
-    Args:
-      platform: as jax calls it: cuda, tpu; cpu, of which each device is a core.
-      n: number of devices.
-
-    Raises:
-      DeviceTaken: they are not there, or another process uses them.
-    """
-    jax.config.update("jax_platforms", platform)  # jax falls back to the CPU if nothing is said
-    if platform == "cpu":
-        os.environ["PJRT_NPROC"] = str(n)  # threads
-        if not _sets_cpu_devices():
-            jax.config.update("jax_num_cpu_devices", n)
-    try:
-        found = jax.local_devices()[:n]
-        for device in found:
-            if stats := device.memory_stats():
-                # A device whose memory another process holds can be opened; its memory cannot be had.
-                jax.device_put(np.zeros(stats["bytes_limit"] // 2, np.uint8), device).block_until_ready()
-    except (AssertionError, RuntimeError) as error:  # jax asserts that there is a plugin
-        why = first_line(error) if str(error) else f"jax has no plugin for {platform}"
-        raise DeviceTaken(
-            f"{count(n, f'{platform} device')} cannot be taken ({why}), expected devices that no other "
-            "process uses, and jax with their plugin"
-        ) from error
-    if len(found) < n:
-        raise DeviceTaken(f"there are {len(found)} {platform} devices, expected the {n} that this process was given")
-    return found
-
-
-class DeviceTaken(RuntimeError):
-    """A device that was given to this process cannot be used: on another host, or later, one may be free."""
-
-
-def _sets_cpu_devices() -> bool:
-    return "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
 
 
 def describe(devices: Sequence[jax.Device]) -> str:

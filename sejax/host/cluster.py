@@ -13,10 +13,14 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from sejax.errors import InputError
+from sejax.host import stopping
 from sejax.host.wording import count, first_line
 
 ATTEMPTS = 4
 """How often a task is begun before its failure ends everything."""
+
+SECONDS_BETWEEN = 1.0
+"""Between looks at whether this process is asked to end."""
 
 PLATFORMS = {"GPU": "cuda", "TPU": "tpu"}
 """What jax calls the accelerators that Ray counts."""
@@ -34,8 +38,11 @@ _ENVIRONMENT = {
 class Cluster:
     """A connection to a Ray cluster."""
 
-    def __init__(self) -> None:
-        """Connects to a cluster, or starts one.
+    def __init__(self, option: str) -> None:
+        """Connects to a cluster, or starts one, unless this process has done so.
+
+        Args:
+          option: of the config, that asks for it.
 
         Raises:
           InputError: Ray is not installed, or the cluster cannot be reached.
@@ -46,9 +53,16 @@ class Cluster:
             import ray
         except ImportError as error:
             raise InputError(
-                "config.jobs is 'ray', but Ray is not installed, expected the extra: pip install 'sejax[ray]'"
+                f"{option} is 'ray', but Ray is not installed, expected the extra: pip install 'sejax[ray]'"
             ) from error
-        self._ray = ray
+        self._ray, self._is_own = ray, not ray.is_initialized()
+        if self._is_own:
+            self._connect()
+        total = ray.cluster_resources()
+        self._accelerator = "" if _only_cpu() else next((name for name in PLATFORMS if total.get(name)), "")
+
+    def _connect(self) -> None:
+        ray = self._ray
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             ray.init(include_dashboard=False, logging_level="error", runtime_env={"env_vars": _of_compiler()})
@@ -62,20 +76,28 @@ class Cluster:
             if threading.current_thread() is threading.main_thread():
                 for number, handler in handlers.items():  # Ray answers SIGTERM itself
                     signal.signal(number, handler)
-        total = ray.cluster_resources()
-        self._accelerator = "" if _only_cpu() else next((name for name in PLATFORMS if total.get(name)), "")
 
     @property
     def platform(self) -> str:
         """The devices of tasks, as jax calls them."""
         return PLATFORMS.get(self._accelerator, "cpu")
 
+    def width(self, *, accelerated: bool = True) -> int:
+        """Returns how many tasks of one device run side by side at most; see `run`."""
+        kind = self._accelerator if accelerated and self._accelerator else "CPU"
+        return max(1, int(self._ray.cluster_resources().get(kind, 0)))
+
     def share(self, value: Any) -> Any:
         """Returns a stand-in for an argument of many tasks, which each machine receives once."""
         return self._ray.put(value)
 
     def run(
-        self, function: Callable[..., Any], calls: Mapping[str, tuple[Any, ...]], *, devices: int
+        self,
+        function: Callable[..., Any],
+        calls: Mapping[str, tuple[Any, ...]],
+        *,
+        devices: int,
+        accelerated: bool = True,
     ) -> Generator[tuple[str, Any], None, None]:
         """Yields the name and the result of each call as soon as it is done, each computed by a process of its own.
 
@@ -86,11 +108,13 @@ class Cluster:
           function: of an importable module.
           calls: the arguments of each call, by its name, which begins the lines that it prints.
           devices: that each call needs: accelerators where the cluster has some, else cores.
+          accelerated: whether accelerators are any use to it; else it needs cores.
 
         Raises:
           InputError: no machine of the cluster has so many devices, a call raised it, or a call has failed too often.
+          Terminated: SIGTERM has asked this process to end.
         """
-        resources = self._resources(devices)
+        resources = self._resources(devices, self._accelerator if accelerated else "")
         running: dict[Any, str] = {}
         begun: Counter[str] = Counter()
 
@@ -103,35 +127,38 @@ class Cluster:
         try:
             for name in calls:
                 begin(name)
-            while running:
-                (done, *_), _ = self._ray.wait(list(running))
-                name = running.pop(done)
-                try:
-                    result = self._ray.get(done)
-                except self._ray.exceptions.RayError as error:
-                    self._require_another(name, error, begun[name])
-                    begin(name)
-                else:
-                    yield name, result
+            with stopping.finish_first():  # Ray drops what SIGTERM raises while it waits
+                while running and not stopping.is_requested():
+                    done, _ = self._ray.wait(list(running), timeout=SECONDS_BETWEEN)
+                    for task in done:
+                        name = running.pop(task)
+                        try:
+                            result = self._ray.get(task)
+                        except self._ray.exceptions.RayError as error:
+                            self._require_another(name, error, begun[name])
+                            begin(name)
+                        else:
+                            yield name, result
         finally:
             for task in running:
                 self._ray.cancel(task, force=True)
 
     def close(self) -> None:
         """Leaves the cluster; one that was started here ends."""
-        self._ray.shutdown()
+        if self._is_own:
+            self._ray.shutdown()
 
-    def _resources(self, devices: int) -> dict[str, Any]:
-        kind = self._accelerator or "CPU"
+    def _resources(self, devices: int, accelerator: str) -> dict[str, Any]:
+        kind = accelerator or "CPU"
         most = max(int(node["Resources"].get(kind, 0)) for node in self._ray.nodes() if node["Alive"])
         if devices > most:
             raise InputError(
                 f"each job needs {count(devices, kind)} (config.devices), expected at most {most}: no machine of the "
                 "Ray cluster has more"
             )
-        if self._accelerator == "GPU":
+        if accelerator == "GPU":
             return {"num_cpus": 1, "num_gpus": devices}
-        return {"num_cpus": 1, "resources": {"TPU": devices}} if self._accelerator else {"num_cpus": devices}
+        return {"num_cpus": 1, "resources": {"TPU": devices}} if accelerator else {"num_cpus": devices}
 
     def _require_another(self, name: str, error: Exception, tries: int) -> None:
         """Tells that a call is begun again.

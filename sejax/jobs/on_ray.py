@@ -19,10 +19,11 @@ import numpy as np
 from jaxtyping import Int
 
 from sejax.build import Study
-from sejax.engine import checkpoint, devices
+from sejax.engine import checkpoint
 from sejax.engine.feed import Feed, Outcome, Tested, open_feed
 from sejax.engine.plan import Description, Planned, describe, is_apart, plan_program
 from sejax.evaluation.importance import Importance
+from sejax.host import accelerators
 from sejax.host.cluster import Cluster
 from sejax.host.progress import show_lines
 from sejax.host.wording import count
@@ -55,7 +56,7 @@ class OnRay:
         Raises:
           InputError: see `Cluster`.
         """
-        self._cluster = Cluster()
+        self._cluster = Cluster("config.jobs")
         jax.config.update("jax_platforms", "cpu")
 
     def __str__(self) -> str:
@@ -172,7 +173,7 @@ def _planned(study: Study, place: Place, job: Job, begun: Mapping[str, Any] | No
     checkpoint.hide_late_complaints()
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache entry")
     jax.config.update("jax_compilation_cache_dir", place.programs)
-    own = devices.take(place.platform, place.devices)
+    own = accelerators.take(place.platform, place.devices)
     placement = study.placement
     if place.platform == "cpu":  # other jobs share the memory of the machine
         share = place.devices / max(place.devices, len(os.sched_getaffinity(0)))

@@ -73,7 +73,7 @@ def prepare_corpus(
         workers=config.workers or None,
         max_bad_fraction=config.max_bad_fraction,
         search_copies=config.find_copies,
-        engine=partial(row.run, options=config[row.options]) if row else None,
+        engine=partial(row.run, options=config[row.options] if row.options else ()) if row else None,
     )
 
 

@@ -13,11 +13,13 @@ import numpy as np
 import psutil
 import pytest
 import soundfile
+from tiny_study import ROOT, environment
 
 from sejax.corpora.schema import Corpus, Utterance
 from sejax.data.cache import Wanted, build_features
 from sejax.data.compute import contents
 from sejax.data.engines import Do, Engine, beam
+from sejax.data.parts import Compute
 from sejax.data.shards import StreamFeatures
 from sejax.errors import InputError
 from sejax.features.corrupt import parse
@@ -105,7 +107,7 @@ def test_a_mistake_in_a_part_is_one_sentence(tmp_path: Path) -> None:
 def test_without_beam_one_sentence_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(InputError, match=r"^config\.compute is beam, which needs .* pip install 'sejax\[beam\]'$"):
-        beam(print, ["part"], options=())
+        beam(Compute("", [], []), ["part"], options=())
 
 
 BUILD_WITH_BEAM = """
@@ -162,3 +164,30 @@ def test_beam_computes_the_same_and_goes_on_after_a_killed_worker(tmp_path: Path
     assert_same_bytes(build(corpus, tmp_path / "here", partial(beam, options=())), build(corpus, tmp_path / "whole"))
     with pytest.raises(InputError, match=r"^config\.beam_options is"):
         build(corpus, tmp_path / "other", partial(beam, options=("--direct_num_workers=two",)))
+
+
+def test_a_killed_task_of_ray_is_begun_again(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    corpus = write_corpus(tmp_path / "corpus", 8)
+    script = (
+        "import sys\nfrom functools import partial\nfrom pathlib import Path\n"
+        "from test_engines import build, corpus_of\nfrom sejax.data.engines import on_ray\n"
+        "build(corpus_of(Path(sys.argv[1])), Path(sys.argv[2]), partial(on_ray, options=()))"
+    )
+    words = [sys.executable, "-c", script, str(tmp_path / "corpus"), str(tmp_path / "cache")]
+    environ = environment(str(Path(__file__).parent)) | {"RAY_ADDRESS": "local"}
+    process = subprocess.Popen(words, cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True)
+    try:
+        killed, end = False, time.monotonic() + 100
+        while not killed and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+            for child in psutil.Process(process.pid).children(recursive=True):
+                if child.name().startswith("ray::features 1"):
+                    child.kill()
+                    killed = True
+        _, said = process.communicate(timeout=100)
+    finally:
+        process.kill()
+    assert killed and process.returncode == 0, said
+    assert "note: features 1 of 2 has failed (WorkerCrashedError" in said
+    assert_same_bytes(build(corpus, tmp_path / "cache"), build(corpus, tmp_path / "whole"))

@@ -43,7 +43,7 @@ def attempt(cluster, *hows, devices=1):
 if __name__ == "__main__":
     from tasks import work  # as workers import it
 
-    cluster = Cluster()
+    cluster = Cluster("config.jobs")
     attempt(cluster, "once", "twice")
     attempt(cluster, "wrong")
     attempt(cluster, "never")
@@ -79,7 +79,7 @@ def test_without_ray_the_extra_is_named():
     script = (
         "import sys; sys.modules['ray'] = None\n"
         "from sejax.errors import InputError\nfrom sejax.host.cluster import Cluster\n"
-        "try:\n    Cluster()\nexcept InputError as error:\n    print(error)"
+        "try:\n    Cluster('config.jobs')\nexcept InputError as error:\n    print(error)"
     )
     said = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, env=environment(), capture_output=True, text=True, check=True

@@ -6,10 +6,10 @@ import sys
 from tiny_study import ROOT, environment
 
 TAKE = """
-from sejax.engine import devices
+from sejax.host import accelerators
 try:
-    print(devices.take({platform!r}, {n}))
-except devices.DeviceTaken as error:
+    print(accelerators.take({platform!r}, {n}))
+except accelerators.DeviceTaken as error:
     print("taken:", error)
 """
 

@@ -1,0 +1,49 @@
+"""The devices that a process was given, and no others. Nothing falls back to a CPU."""
+
+import os
+
+import jax
+import numpy as np
+
+from sejax.host.wording import count, first_line
+
+
+def take(platform: str, n: int) -> list[jax.Device]:
+    """Takes the devices that were given to this process, and no others. It runs before jax is used.
+
+    Args:
+      platform: as jax calls it: cuda, tpu; cpu, of which each device is a core.
+      n: number of devices.
+
+    Raises:
+      DeviceTaken: they are not there, or another process uses them.
+    """
+    jax.config.update("jax_platforms", platform)  # jax falls back to the CPU if nothing is said
+    if platform == "cpu":
+        os.environ["PJRT_NPROC"] = str(n)  # threads
+        if not sets_cpu_devices():
+            jax.config.update("jax_num_cpu_devices", n)
+    try:
+        found = jax.local_devices()[:n]
+        for device in found:
+            if stats := device.memory_stats():
+                # A device whose memory another process holds can be opened; its memory cannot be had.
+                jax.device_put(np.zeros(stats["bytes_limit"] // 2, np.uint8), device).block_until_ready()
+    except (AssertionError, RuntimeError) as error:  # jax asserts that there is a plugin
+        why = first_line(error) if str(error) else f"jax has no plugin for {platform}"
+        raise DeviceTaken(
+            f"{count(n, f'{platform} device')} cannot be taken ({why}), expected devices that no other "
+            "process uses, and jax with their plugin"
+        ) from error
+    if len(found) < n:
+        raise DeviceTaken(f"there are {len(found)} {platform} devices, expected the {n} that this process was given")
+    return found
+
+
+class DeviceTaken(RuntimeError):
+    """A device that was given to this process cannot be used: on another host, or later, one may be free."""
+
+
+def sets_cpu_devices() -> bool:
+    """Returns whether the environment says how many devices a CPU has."""
+    return "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
