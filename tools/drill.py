@@ -1,6 +1,7 @@
 """Disturbs sejax in every way that its users meet, and counts what held.
 
     python tools/drill.py kill --kills 200
+    python tools/drill.py jobs --cases 20
     python tools/drill.py damage
     python tools/drill.py fuzz --cases 200000
     python tools/drill.py options --runs 30
@@ -23,10 +24,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tools.drills import damage, fuzz, kill, odd, options, serve
+from tools.drills import damage, fuzz, jobs, kill, odd, options, serve
 from tools.drills.tally import circumstances, show
 
-DRILLS = {"kill": kill, "damage": damage, "fuzz": fuzz, "options": options, "odd": odd, "serve": serve}
+DRILLS = {"kill": kill, "jobs": jobs, "damage": damage, "fuzz": fuzz, "options": options, "odd": odd, "serve": serve}
 
 
 def main(words: Sequence[str] | None = None) -> int:

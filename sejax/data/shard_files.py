@@ -107,10 +107,13 @@ class Records:
           files: the number of records in each.
           features: see `record_features`.
         """
+        self._files, self._features = dict(files), features
         self._paths, self._ends = list(files), [0, *accumulate(files.values())]
-        self._features = features
         # A reader that is dropped closes its file when the last thread is done with it.
         self._open = lru_cache(maxsize=_OPEN)(ArrayRecordReader)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Records, (self._files, self._features)  # another process opens the files itself
 
     def __len__(self) -> int:
         return self._ends[-1]

@@ -3,9 +3,11 @@
 import os
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from sejax.host.wording import count, first_line
+
+_PIECE = 1 << 30  # bytes
 
 
 def take(platform: str, n: int) -> list[jax.Device]:
@@ -28,7 +30,8 @@ def take(platform: str, n: int) -> list[jax.Device]:
         for device in found:
             if stats := device.memory_stats():
                 # A device whose memory another process holds can be opened; its memory cannot be had.
-                jax.device_put(np.zeros(stats["bytes_limit"] // 2, np.uint8), device).block_until_ready()
+                pieces = range(stats["bytes_limit"] // 2 // _PIECE)
+                jax.block_until_ready([jnp.zeros(_PIECE, jnp.uint8, device=device) for _ in pieces])
     except (AssertionError, RuntimeError) as error:  # jax asserts that there is a plugin
         why = first_line(error) if str(error) else f"jax has no plugin for {platform}"
         raise DeviceTaken(
