@@ -7,7 +7,7 @@ GPU need not have what `sejax.config` imports. A test compares the network and t
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -17,11 +17,12 @@ from jaxtyping import Bool, Int
 from sejax.data.order import Shuffle, prediction_rows
 from sejax.data.types import Bucket, Data, Scale
 from sejax.engine.augment import RATES, Augment
+from sejax.engine.epoch import first_batch
 from sejax.engine.feed import open_feed
 from sejax.engine.plan import Placement, plan_program
 from sejax.engine.program import Program
 from sejax.engine.runs import RunKey, Setting, batch_orders, count_steps, enumerate_runs, hparams_of, selection_rows
-from sejax.engine.step import Frozen, Network, Recipe, Run
+from sejax.engine.step import Frozen, Network, Recipe, Run, init_params
 from sejax.engine.tasks import TASKS
 from sejax.evaluation.selection import validate_runs
 from sejax.models.heads import Heads
@@ -121,9 +122,10 @@ class Probe:
         random = np.random.default_rng(0)
         n = self.utterances
         label = random.integers(0, CLASSES, n)
-        statistics = random.standard_normal((n, 1, self.states, 2, self.size), np.float32)
+        noise = random.standard_normal((n, 1, self.states, self.size), np.float32)
         # The classes are a part of every state, so that there is something to learn.
-        statistics[:, 0, :, 0] += 0.3 * random.standard_normal((CLASSES, self.states, self.size), np.float32)[label]
+        of_class = 0.3 * random.standard_normal((CLASSES, 1, self.states, self.size), np.float32)
+        statistics = np.stack([noise + of_class[label], noise], axis=3)
         return Data(
             (Bucket(np.arange(n, dtype=np.int32), {}, {}),),
             {STREAM: statistics.reshape(n, 1, -1)},
@@ -234,10 +236,11 @@ class Epoch:
 
 def start_of(probe: Probe) -> dict[str, np.ndarray]:
     """Returns the parameters that a run of the first seed starts from, for PyTorch. They do not depend on the data."""
-    few = probe.folds * 2 * probe.options["batch_size"]
-    small = Probe(few, probe.states, probe.size, probe.folds, 1, probe.learning_rates[:1], probe.options)
-    epoch = Epoch(small, jax.local_devices()[:1])
-    params: Any = jax.tree.map(lambda x: np.array(x[0, 0]), epoch.feed.leaves.split(epoch.states.params))
+    small = Probe(2 * probe.folds, probe.states, probe.size, probe.folds, 1, probe.learning_rates[:1], probe.options)
+    program = small.program
+    run, batch = jax.tree.map(lambda x: x[0], program.per_run), first_batch(program.data)
+    start = jax.jit(partial(init_params, program.network, program.frozen, program.start))
+    params = jax.device_get(start(run, batch, jax.random.key(0)))
     return {
         "scores": params["trunk"][f"{STREAM}_mix"]["layer_weights"],
         "kernel": params["trunk"]["fusion"]["kernel"],
