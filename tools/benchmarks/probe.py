@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.benchmarks import mkl
-from tools.benchmarks.sides import Facts, Measured, Process, Side, add_other, matmul_peak, measure_in_turn
+from tools.benchmarks.sides import Facts, Process, Side, add_other, matmul_peak, measure_in_turn, ratio
 
 TORCH = ("pooled", "chained", "frames")
 
@@ -152,18 +152,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "products_bound": ours.facts["flops"] / possible / ours.median,
         "memory_bound": ours.facts["state_bytes"] / bandwidth / ours.median,
         "sides": {
-            name: side.summary() | {"epoch_seconds": _whole(side)}
+            name: side.summary() | {"epoch_seconds": side.median / side.facts["share"]}
             for name, side in measured.items()
             if name not in ("matmul", "memory")
         },
     }
-    result["ours_over"] = {name: _whole(measured[name]) / ours.median for name in torch if name in measured}
+    others = {name: measured[name] for name in torch if name in measured}
+    result["ours_over"] = {name: ratio(side, ours) / side.facts["share"] for name, side in others.items()}
     return result
-
-
-def _whole(side: Measured) -> float:
-    """Returns the seconds of an epoch of all runs."""
-    return side.median / side.facts["share"]
 
 
 def show(result: dict[str, Any]) -> None:
