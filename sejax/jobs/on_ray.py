@@ -130,7 +130,7 @@ class OnRay:
         self, job: Job, tested: list[Tested], outcome: Outcome, importance: list[Importance], *learned: Any
     ) -> Done:
         program = job.runs_of(self._study.programs[job.number - 1])
-        return Done(tested, outcome, Part(program.refit or program, *learned), importance)
+        return Done(tested, outcome, Part(program, *learned), importance)
 
 
 # What a task does. The study comes from the memory of the cluster; results go back without it.
