@@ -86,7 +86,7 @@ def main(argv: list[str]) -> None:
             show_data(_CONFIG.value, workdir)
         else:
             checkpoint.hide_late_complaints()
-            devices.start(distributed=_DISTRIBUTED.value)
+            devices.start(distributed=_DISTRIBUTED.value, used=_CONFIG.value.devices)
             train_and_evaluate(_CONFIG.value, workdir, train=_MODE.value == "train")
         sys.stdout.flush()
     except InputError as error:

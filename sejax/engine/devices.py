@@ -11,18 +11,19 @@ from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 from jax.stages import Compiled, Lowered
 
-from sejax.host.accelerators import sets_cpu_devices
+from sejax.host.accelerators import use_cores
 
 
-def start(*, distributed: bool) -> None:
-    """Makes every core of a CPU a device, and joins the other processes. It runs before jax is used.
+def start(*, distributed: bool, used: int = 0) -> None:
+    """Makes cores of a CPU devices, and joins the other processes. It runs before jax is used.
 
     Args:
+      used: devices that the study uses; 0: all.
       distributed: whether this is one of several processes of one study. jax finds them by itself on Slurm, Open MPI
         and Cloud TPU; elsewhere JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID name them.
     """
-    if not sets_cpu_devices():
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0))
+    use_cores(min(used or cores, cores) if not distributed else cores)
     if distributed:
         numbers = [os.environ.get(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")]
         processes, number = (None if text is None else int(text) for text in numbers)

@@ -22,9 +22,7 @@ def take(platform: str, n: int) -> list[jax.Device]:
     """
     jax.config.update("jax_platforms", platform)  # jax falls back to the CPU if nothing is said
     if platform == "cpu":
-        os.environ["PJRT_NPROC"] = str(n)  # threads
-        if not sets_cpu_devices():
-            jax.config.update("jax_num_cpu_devices", n)
+        use_cores(n)
     try:
         found = jax.local_devices()[:n]
         for device in found:
@@ -47,6 +45,11 @@ class DeviceTaken(RuntimeError):
     """A device that was given to this process cannot be used: on another host, or later, one may be free."""
 
 
-def sets_cpu_devices() -> bool:
-    """Returns whether the environment says how many devices a CPU has."""
-    return "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+def use_cores(n: int) -> None:
+    """Makes so many cores of a CPU devices, unless the environment says how many there are, and uses as many threads.
+
+    It runs before jax is used. Large products are cut by the number of threads, and are rounded accordingly.
+    """
+    os.environ["PJRT_NPROC"] = str(n)
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", n)
