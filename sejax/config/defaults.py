@@ -263,9 +263,8 @@ def _set_training(config: ConfigDict) -> None:
     # serial: the programs of a study one after the other in this process; ray: programs (and folds of full fine-tuning)
     # side by side as tasks of a Ray cluster (extra `ray`).
     config.jobs = "serial"
-    config.devices = (
-        0  # that share the runs; 0: all (on a CPU each core is one, and no others are used); of Ray one a job
-    )
+    # That share the runs; 0: all, of Ray one for each job. On a CPU each core is one, and no others are used.
+    config.devices = 0
     config.memory_fraction = 0.9  # of a device's free memory that a program may need
     config.checkpoint_every = 5  # epochs
     config.tensorboard = True
