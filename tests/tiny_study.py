@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import psutil
 import pytest
 import soundfile
 from ml_collections import ConfigDict
@@ -216,3 +218,13 @@ def read_history(workdir: Path) -> list[dict[str, Any]]:
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def ray_worker(driver: int, job: str) -> psutil.Process | None:
+    """Returns the process of a job, which Ray gives its name; Ray's processes may end while they are looked at."""
+    with suppress(psutil.Error):
+        for process in psutil.Process(driver).children(recursive=True):
+            with suppress(psutil.Error):
+                if " ".join(process.cmdline()).startswith(f"ray::{job}"):
+                    return process
+    return None

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 import soundfile
-from tiny_study import ROOT, environment
+from tiny_study import ROOT, environment, ray_worker
 
 from sejax.corpora.schema import Corpus, Utterance
 from sejax.data.cache import Wanted, build_features
@@ -176,18 +176,17 @@ def test_a_killed_task_of_ray_is_begun_again(tmp_path: Path) -> None:
     )
     words = [sys.executable, "-c", script, str(tmp_path / "corpus"), str(tmp_path / "cache")]
     environ = environment(str(Path(__file__).parent)) | {"RAY_ADDRESS": "local"}
-    process = subprocess.Popen(words, cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True)
-    try:
-        killed, end = False, time.monotonic() + 100
-        while not killed and process.poll() is None and time.monotonic() < end:
-            time.sleep(0.02)
-            for child in psutil.Process(process.pid).children(recursive=True):
-                if child.name().startswith("ray::features 1"):
-                    child.kill()
-                    killed = True
-        _, said = process.communicate(timeout=100)
-    finally:
-        process.kill()
-    assert killed and process.returncode == 0, said
+    with subprocess.Popen(words, cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            victim, end = None, time.monotonic() + 100
+            while victim is None and process.poll() is None and time.monotonic() < end:
+                time.sleep(0.02)
+                victim = ray_worker(process.pid, "features 1")
+            assert victim is not None
+            victim.kill()
+            _, said = process.communicate(timeout=100)
+        finally:
+            process.kill()
+    assert process.returncode == 0, said
     assert "note: features 1 of 2 has failed (WorkerCrashedError" in said
     assert_same_bytes(build(corpus, tmp_path / "cache"), build(corpus, tmp_path / "whole"))

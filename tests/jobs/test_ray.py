@@ -6,10 +6,9 @@ import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from ml_collections import ConfigDict
-from tiny_study import ROOT, command, config_file, environment, tiny_config
+from tiny_study import ROOT, command, config_file, environment, ray_worker, tiny_config
 
 pytest.importorskip("ray")
 
@@ -27,17 +26,6 @@ def two_programs(cache_dir: str) -> ConfigDict:
     return config
 
 
-def _worker(driver: psutil.Process, job: str) -> psutil.Process | None:
-    """Returns the process of a job, which Ray gives its name."""
-    for process in driver.children(recursive=True):
-        try:
-            if " ".join(process.cmdline()).startswith(f"ray::{job}"):
-                return process
-        except psutil.Error:
-            continue
-    return None
-
-
 def test_a_killed_worker_continues_to_the_bytes_of_a_single_process(tmp_path: Path, cache_dir: str):
     file, workdir, single = config_file(tmp_path, "two_programs", "test_ray"), tmp_path / "workdir", tmp_path / "single"
     words = command("--config", f"{file}:{cache_dir}", "--config.jobs=ray", "--workdir", str(workdir))
@@ -49,7 +37,7 @@ def test_a_killed_worker_continues_to_the_bytes_of_a_single_process(tmp_path: Pa
         while victim is None and study.poll() is None and time.monotonic() < end:
             time.sleep(0.02)
             if (workdir / "checkpoints" / "program-2" / "2").exists():
-                victim = _worker(psutil.Process(study.pid), "program 2 of 2")
+                victim = ray_worker(study.pid, "program 2 of 2")
         assert victim is not None, log.read_text()
         victim.send_signal(signal.SIGKILL)
         assert study.wait(SECONDS) == 0, log.read_text()
