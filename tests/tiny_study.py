@@ -220,6 +220,20 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def run_bench(folder: Path, words: str) -> tuple[dict[str, Any], subprocess.CompletedProcess[str]]:
+    """Returns the JSON that `tools/bench.py` writes, and its finished process."""
+    out = folder / "bench.json"
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "bench.py"), *words.split(), "--out", str(out)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text()), done
+
+
 def ray_worker(driver: int, job: str) -> psutil.Process | None:
     """Returns the process of a job, which Ray gives its name; Ray's processes may end while they are looked at."""
     with suppress(psutil.Error):

@@ -33,6 +33,7 @@ def mask_frames(
     return jnp.where(mask[..., None], x, jnp.zeros((), x.dtype))
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def product(subscripts: str, x: Float[Array, "..."], kernel: Float[Array, "..."]) -> Float[Array, "..."]:
     """Computes an einsum in the dtype of `x`, whose sums are float32, and so is the kernel's gradient.
 
@@ -48,17 +49,12 @@ def product(subscripts: str, x: Float[Array, "..."], kernel: Float[Array, "..."]
     Returns:
       The product, in the dtype of `x`.
     """
-    return _product(subscripts, x, kernel)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _product(subscripts: str, x: Float[Array, "..."], kernel: Float[Array, "..."]) -> Float[Array, "..."]:
     y = jnp.einsum(subscripts, x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
     return y.astype(x.dtype)
 
 
 def _product_forward(subscripts, x, kernel):
-    return _product(subscripts, x, kernel), (x, kernel)
+    return product(subscripts, x, kernel), (x, kernel)
 
 
 def _product_backward(subscripts, kept, dy):
@@ -69,7 +65,7 @@ def _product_backward(subscripts, kept, dy):
     return dx.astype(x.dtype), dkernel
 
 
-_product.defvjp(_product_forward, _product_backward)
+product.defvjp(_product_forward, _product_backward)
 
 
 class Dense(nn.Module):

@@ -7,34 +7,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import psutil
 import pytest
-from tiny_study import ROOT, environment
+from tiny_study import ROOT, run_bench
 
 from sejax.config import default_config
 from sejax.models.joint import Rates
 from tools.benchmarks import corpus, growth, mkl, sides
 from tools.benchmarks.random_study import OPTIONS, STATISTICS, Study, default_options, joint_model, step_flops
 from tools.benchmarks.ssl import backbone_of, make_batches, matmul_flops
-
-
-def run_bench(folder: Path, words: str) -> tuple[dict[str, Any], subprocess.CompletedProcess[str]]:
-    """Returns the JSON that the tool writes, and its finished process."""
-    out = folder / "bench.json"
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "bench.py"), *words.split(), "--out", str(out)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(out.read_text()), done
 
 
 def test_batches_hold_all_utterances_and_no_more_than_they_may():

@@ -1,15 +1,13 @@
 """The benchmark of the frozen probe: its study is that of the config, and PyTorch's sides train the same."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from tiny_study import ROOT, environment
+from tiny_study import run_bench
 
 from configs.probe import get_config
 from tools.benchmarks.random_probe import Epoch, Framed, Pooled, Probe, probe_options
@@ -69,17 +67,8 @@ def test_pytorch_on_frames_has_the_same_losses(probe: Probe, losses: np.ndarray)
 
 
 def test_probe_prints_a_table_and_writes_json(tmp_path: Path):
-    out = tmp_path / "bench.json"
     words = "probe --utterances 55 --states 3 --size 32 --folds 3 --seeds 1 --frames 8 --frame-steps 1 --rounds 1"
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "bench.py"), *words.split(), "--out", str(out)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(out.read_text())
+    result, done = run_bench(tmp_path, words)
     assert result["sides"]["ours"]["runs"] == 15
     assert result["sides"]["ours"]["share"] == 1
     assert result["products_bound"] > 0

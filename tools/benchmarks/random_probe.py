@@ -1,7 +1,7 @@
 """A study of the frozen probe on random hidden states: SUPERB's, by `configs/probe.py`, at IEMOCAP's size.
 
 The options are those of the configuration; its programs are made here, of the engine's parts, because a machine with a
-GPU need not have what `sejax.config` imports. A test compares the network and the runs with those of the configuration.
+GPU need not have what `sejax.config` imports. A test compares the options.
 """
 
 import time
@@ -16,19 +16,18 @@ from jaxtyping import Bool, Int
 
 from sejax.data.order import Shuffle, prediction_rows
 from sejax.data.types import Bucket, Data, Scale
-from sejax.engine.augment import RATES, Augment
+from sejax.engine.augment import RATES
 from sejax.engine.epoch import first_batch
 from sejax.engine.feed import open_feed
 from sejax.engine.plan import Placement, plan_program
 from sejax.engine.program import Program
 from sejax.engine.runs import RunKey, Setting, batch_orders, count_steps, enumerate_runs, hparams_of, selection_rows
-from sejax.engine.step import Frozen, Network, Recipe, Run, init_params
-from sejax.engine.tasks import TASKS
+from sejax.engine.step import Frozen, Network, Run, init_params
 from sejax.evaluation.selection import validate_runs
 from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, StreamSpec, Trunk
 from sejax.protocols.folds import Fold
-from tools.benchmarks.random_study import CLASSES, DIMENSIONS, SPEAKERS, default_options, durations
+from tools.benchmarks.random_study import CLASSES, DIMENSIONS, SPEAKERS, default_options, durations, recipe_of
 
 STREAM = "hubert"
 PREDICT_BATCH = 64
@@ -157,20 +156,10 @@ class Probe:
         trunk = Trunk(
             streams=(StreamSpec(STREAM, "none", 1, 2, self.states),), **{name: options["model"][name] for name in names}
         )
-        recipe = Recipe(
-            steps=steps.most,
-            clip_norm=options["clip_norm"],
-            vad_loss=options["loss"]["vad"],
-            averaging=options["averaging"],
-            augment=Augment.of(options["augment"]),
-            tasks=TASKS[tuple(options["tasks"])],
-            schemes=(options["weighting"],),
-            gradients_at=options["gradients_at"],
-        )
         return Program(
             structure={},
             runs=runs,
-            network=Network(JointModel(trunk, Heads(CLASSES, DIMENSIONS)), recipe),
+            network=Network(JointModel(trunk, Heads(CLASSES, DIMENSIONS)), recipe_of(options, steps.most)),
             data=data,
             frozen=Frozen({}, {}),
             start={},

@@ -169,10 +169,14 @@ def joint_model(study: Study) -> JointModel:
 def random_network(study: Study, steps: int) -> Network:
     """Returns the model of the study and the recipe that trains it, for so many steps per epoch."""
     options = study.options
-    recipe = Recipe(
-        steps=Steps(
-            epoch=steps, warmup=int(options["warmup"] * options["epochs"] * steps), total=options["epochs"] * steps
-        ),
+    warmup = int(options["warmup"] * options["epochs"] * steps)
+    return Network(joint_model(study), recipe_of(options, Steps(steps, warmup, options["epochs"] * steps)))
+
+
+def recipe_of(options: Mapping[str, Any], steps: Steps) -> Recipe:
+    """Returns the recipe of a study's options, all of whose runs have one weighting scheme."""
+    return Recipe(
+        steps=steps,
         clip_norm=options["clip_norm"],
         vad_loss=options["loss"]["vad"],
         averaging=options["averaging"],
@@ -181,7 +185,6 @@ def random_network(study: Study, steps: int) -> Network:
         schemes=(options["weighting"],),
         gradients_at=options["gradients_at"],
     )
-    return Network(joint_model(study), recipe)
 
 
 class Epoch:
