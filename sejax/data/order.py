@@ -14,24 +14,20 @@ from sejax.data.types import AnyArray, Batch, Bucket, Data, Order
 PREDICTION_BYTES = 1 << 30  # largest frames of a batch of all folds, which is on the device at once
 
 
-def plan_rounds(n_batches: Sequence[int], *, most_extra: float = 0.1) -> tuple[int, list[int]]:
-    """Spreads the batches of each bucket evenly over rounds, so that short and long utterances alternate.
+def plan_rounds(n_batches: Sequence[int]) -> tuple[int, list[int]]:
+    """Spreads the batches of each bucket over rounds, so that short and long utterances alternate.
 
     Buckets take fixed turns because a branch on the bucket inside the compiled loop costs up to three times the step
     on a CPU.
 
     Args:
       n_batches: Number of batches of each bucket.
-      most_extra: Largest share of steps that rounding up may add.
 
     Returns:
-      The number of rounds, and the steps of each bucket in one round.
+      The number of rounds, and the room for steps of each bucket in one round.
     """
-    for rounds in range(max(1, min(n for n in n_batches if n)), 0, -1):
-        steps = [-(-n // rounds) for n in n_batches]
-        if rounds * sum(steps) <= (1 + most_extra) * sum(n_batches):
-            break
-    return rounds, steps
+    rounds = min(n for n in n_batches if n)
+    return rounds, [-(-n // rounds) for n in n_batches]
 
 
 class Pool(NamedTuple):
@@ -88,7 +84,7 @@ def epoch_order(
     visits: Float[np.ndarray, " utterance"] | None = None,
     class_temperature: Sequence[float] = (),
     label: Int[np.ndarray, " utterance"] | None = None,
-    numbered: bool = False,
+    counted: bool = False,
 ) -> Order:
     """Shuffles one epoch of each order: every visited utterance once, each batch from one bucket.
 
@@ -116,14 +112,12 @@ def epoch_order(
       visits: How often an utterance is visited, 1 or more; without, all once.
       class_temperature: How evenly each order visits the classes; 1, or without, as they are.
       label: The class of each utterance, -1 without one. An order reads those of the utterances that it visits.
-      numbered: Whether the steps have numbers though all orders have all of them.
+      counted: Whether each order has a count of its steps though all have as many.
     """
     pools = pools or [_EVERYONE] * len(orders)
     needed = n_batches or batches_of_pools(utterances, orders=orders, pools=pools, batch_size=batch_size, visits=visits)
     rounds, steps = plan_rounds([max(of_bucket) for of_bucket in zip(*needed.values(), strict=True)])
-    shapes = [(rounds, n) for n in steps]
-    numbered |= len(needed) > 1
-    numbers = {name: _numbers(n, shapes) if numbered else None for name, n in needed.items()}
+    spread = {name: _spread(n, rounds, steps) for name, n in needed.items()}
     per_order = []
     for number_of_order, ((seed, visited), pool) in enumerate(zip(orders, pools, strict=True)):
         rng = np.random.default_rng([seed, epoch])
@@ -142,28 +136,29 @@ def epoch_order(
         kept = [shuffle[visited[np.asarray(u)[shuffle]]] for shuffle, u in zip(shuffles, utterances, strict=True)]
         if visits is not None:
             kept = [_repeated(r, visits[np.asarray(u)[r]], rng) for r, u in zip(kept, utterances, strict=True)]
-        number = numbers[pool.name] or [np.zeros(shape, int) for shape in shapes]
+        taken = spread[pool.name]
         if label is not None and (temperature := class_temperature[number_of_order]) != 1:
             of_class = [label[np.asarray(u)[r]] for r, u in zip(kept, utterances, strict=True)]
-            places = [int((of_bucket >= 0).sum()) * batch_size for of_bucket in number]
+            places = [int(of_bucket.sum()) * batch_size for of_bucket in taken]
             kept = balance_classes(kept, of_class, places, temperature, rng)
-        rows = [_in_batches(r, of_bucket >= 0, batch_size) for r, of_bucket in zip(kept, number, strict=True)]
-        per_order.append((rows, [view[r] for view, r in zip(drawn, rows, strict=True)], number))
-    of_rows, of_views, of_numbers = (
+        rows = [_in_batches(r, n, most, batch_size) for r, n, most in zip(kept, taken, steps, strict=True)]
+        per_order.append((rows, [view[r] for view, r in zip(drawn, rows, strict=True)], taken))
+    of_rows, of_views, of_steps = (
         tuple(np.stack(x).astype(np.int32) for x in zip(*part, strict=True)) for part in zip(*per_order, strict=True)
     )
-    return Order(of_rows, of_views, of_numbers if numbered else None)
+    apart = counted or len(needed) > 1
+    return Order(of_rows, of_views, of_steps if apart else tuple(of_bucket[0] for of_bucket in of_steps))
 
 
 def _in_batches(
-    rows: Int[np.ndarray, " _row"], active: Bool[np.ndarray, "round step"], batch_size: int
+    rows: Int[np.ndarray, " _row"], taken: Int[np.ndarray, " round"], steps: int, batch_size: int
 ) -> Int[np.ndarray, "round step batch"]:
-    """Returns rows as the batches of the active steps, repeated from their start where they do not fill them.
+    """Returns rows as the batches of the first `taken` steps of each round, repeated where they do not fill them.
 
     Where an order visits nothing of a bucket, row 0 fills it, which no run of that order is trained on.
     """
-    batches = np.zeros((*active.shape, batch_size), int)
-    batches[active] = np.resize(rows if len(rows) else 0, (int(active.sum()), batch_size))
+    batches = np.zeros((len(taken), steps, batch_size), int)
+    batches[np.arange(steps) < taken[:, None]] = np.resize(rows if len(rows) else 0, (int(taken.sum()), batch_size))
     return batches
 
 
@@ -182,7 +177,7 @@ class Shuffle:
     visits: Float[np.ndarray, " utterance"] | None = None
     class_temperature: Sequence[float] = ()
     label: Int[np.ndarray, " utterance"] | None = None
-    numbered: bool = False
+    counted: bool = False
 
     def __call__(self, epoch: int) -> Order:
         """Returns the batches of an epoch."""
@@ -217,24 +212,21 @@ class Shuffle:
             class_temperature=[class_temperature[place] for place in places],
             n_batches=n_batches,
             pools=self.pools if pooled else None,
-            numbered=self.numbered or len({pool.name for pool in own}) > 1,
+            counted=self.counted or len({pool.name for pool in own}) > 1,
         )
 
 
-def _numbers(n_batches: Sequence[int], shapes: Sequence[tuple[int, int]]) -> list[Int[np.ndarray, "round _step"]]:
-    """Returns, per bucket, the number of each step of a pool, -1 where it has none.
+def _spread(n_batches: Sequence[int], rounds: int, steps: Sequence[int]) -> list[Int[np.ndarray, " round"]]:
+    """Returns, per bucket, how many batches of a pool each round has.
 
     The pool has the first rounds, as few as its batches fit into; over these each bucket's batches are spread evenly.
+
+    Args:
+      steps: the room in a round for those of each bucket.
     """
-    rounds = max(-(-n // steps) for n, (_, steps) in zip(n_batches, shapes, strict=True) if steps)
-    taken = []
-    for n, (all_rounds, steps) in zip(n_batches, shapes, strict=True):
-        active = np.zeros(all_rounds * steps, bool)
-        active[np.arange(n) * rounds * steps // max(n, 1)] = True
-        taken.append(active.reshape(all_rounds, steps))
-    together = np.concatenate(taken, axis=1)
-    counted = np.where(together, np.cumsum(together).reshape(together.shape) - 1, -1)
-    return np.split(counted, np.cumsum([steps for _, steps in shapes])[:-1], axis=1)
+    own = max(1, *(-(-n // most) for n, most in zip(n_batches, steps, strict=True) if most))
+    ends = np.minimum(np.arange(rounds + 1), own)
+    return [np.diff(n * ends // own) for n in n_batches]
 
 
 def _count_visits(utterance: Int[np.ndarray, " _row"], visits: Float[np.ndarray, " utterance"] | None) -> int:

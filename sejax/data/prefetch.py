@@ -20,8 +20,7 @@ class Visit(NamedTuple):
     bucket: int
     rows: Int[np.ndarray, "order batch"]  # of the bucket
     view: Int[np.ndarray, "order batch"]
-    round: int = 0
-    number: Int[np.ndarray, " order"] | None = None  # of the step in each order, see `Order`
+    number: Int[np.ndarray, "*order_or_none"] | None = None  # of the step in the epoch, -1 for orders without it
 
 
 class Block(NamedTuple):
@@ -33,18 +32,13 @@ class Block(NamedTuple):
 
 
 def visits_of_epoch(order: Order) -> list[Visit]:
-    """Returns the steps of an epoch, in order."""
+    """Returns the steps of an epoch that some order takes, in turn."""
+    buckets = list(zip(order.rows, order.view, order.taken, order.first, strict=True))
     return [
-        Visit(
-            number,
-            rows[:, i, step],
-            order.view[number][:, i, step],
-            i,
-            None if order.number is None else order.number[number][:, i, step],
-        )
+        Visit(bucket, rows[:, i, step], view[:, i, step], np.where(step < taken[..., i], first[..., i] + step, -1))
         for i in range(order.rows[0].shape[1])
-        for number, rows in enumerate(order.rows)
-        for step in range(rows.shape[2])
+        for bucket, (rows, view, taken, first) in enumerate(buckets)
+        for step in range(taken[..., i].max())
     ]
 
 

@@ -47,13 +47,21 @@ class Data(NamedTuple):
 class Order(NamedTuple):
     """The batches of one epoch. There are several orders; each round takes some steps on every bucket in turn.
 
-    Orders may have fewer steps than there is room for: `number` then counts the steps of each, and is -1 where it has
-    none. Where all orders have all steps, it is None.
+    An order takes the first `taken` of the steps that there is room for. Where all orders take as many, they share one
+    count.
     """
 
     rows: tuple[Int[AnyArray, "order round _step batch"], ...]  # per bucket, rows of that bucket
     view: tuple[Int[AnyArray, "order round _step batch"], ...]
-    number: tuple[Int[AnyArray, "order round _step"], ...] | None = None  # per bucket
+    taken: tuple[Int[AnyArray, "*order_or_none round"], ...]  # per bucket
+
+    @property
+    def first(self) -> tuple[Int[np.ndarray, "*order_or_none round"], ...]:
+        """The number in the epoch of the first step of each round, per bucket."""
+        counts = np.stack(self.taken, axis=-1)
+        flat = counts.reshape(*counts.shape[:-2], -1)
+        first = (np.cumsum(flat, axis=-1) - flat).reshape(counts.shape).astype(np.int32)
+        return tuple(first[..., bucket] for bucket in range(len(self.taken)))
 
 
 class Stream(NamedTuple):

@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from sejax.data.order import take_batch
+from sejax.data.prefetch import Visit
 from sejax.data.types import AnyArray, Batch, Bucket, Data, Order
 from sejax.engine.leaves import Leaves
 from sejax.engine.step import (
@@ -56,7 +57,7 @@ class Chunk(NamedTuple):
     runs: Run
     order_row: Int[AnyArray, "chunk slot"] | Int[AnyArray, " chunk"]
     seed: Int[AnyArray, " chunk"]
-    rounds: Int[AnyArray, " chunk"] | None = None  # that a run of the chunk has steps in; None: all have all
+    orders: Int[AnyArray, "chunk slot"] | Int[AnyArray, " chunk"]  # `order_row`, on every device
 
 
 class Part(NamedTuple):
@@ -64,9 +65,19 @@ class Part(NamedTuple):
 
     rows: tuple[Int[AnyArray, "order round _step batch"], ...]  # per bucket, rows of that bucket
     view: tuple[Int[AnyArray, "order round _step batch"], ...]
-    number: tuple[Int[AnyArray, "round _step"], ...]  # in the epoch
-    own_number: tuple[Int[AnyArray, "order round _step"], ...] | None  # in each order, -1 for none; None: `number`
-    round: Int[AnyArray, " round"]
+    first: tuple[Int[AnyArray, "*order_or_none round"], ...]  # number in the epoch of the first step of each round
+    taken: tuple[Int[AnyArray, "*order_or_none round"], ...]  # steps of each round that are taken, see `Order`
+
+
+def one_step(visit: Visit, rows: Int[np.ndarray, "order batch"]) -> Part:
+    """Returns a step of an epoch as a part of its own.
+
+    Args:
+      rows: those of the visit, in the block that its frames are in.
+    """
+    number = np.asarray(visit.number, np.int32)[..., None]
+    rows, view = rows[:, None, None], visit.view[:, None, None]
+    return Part((rows,), (view,), (number,), ((number >= 0).astype(np.int32),))
 
 
 def parts(order: Order, *, together: bool) -> list[tuple[tuple[int, ...], Part]]:
@@ -75,25 +86,22 @@ def parts(order: Order, *, together: bool) -> list[tuple[tuple[int, ...], Part]]
     Args:
       together: whether the epoch is one part. If not, each round has a part for each bucket, unless there is only one.
     """
-    rounds, steps = order.rows[0].shape[1], [rows.shape[2] for rows in order.rows]
-    filled = tuple(bucket for bucket, n in enumerate(steps) if n)
-    first = np.cumsum([0, *steps])
+    filled = tuple(bucket for bucket, rows in enumerate(order.rows) if rows.shape[2])
 
     def part(buckets: tuple[int, ...], of: slice) -> Part:
-        def cut(arrays):
-            return tuple(arrays[bucket][:, of] for bucket in buckets)
-
-        in_round = np.arange(rounds, dtype=np.int32)[of]
-        number = tuple(
-            (in_round[:, None] * first[-1] + first[bucket] + np.arange(steps[bucket])).astype(np.int32)
-            for bucket in buckets
-        )
-        own = None if order.number is None else cut(order.number)
-        return Part(cut(order.rows), cut(order.view), number, own, in_round)
+        batches = (tuple(x[bucket][:, of] for bucket in buckets) for x in (order.rows, order.view))
+        steps = (tuple(x[bucket][..., of] for bucket in buckets) for x in (order.first, order.taken))
+        return Part(*batches, *steps)
 
     if together or len(filled) == 1:
         return [(filled, part(filled, slice(None)))]
-    return [((bucket,), part((bucket,), slice(i, i + 1))) for i in range(rounds) for bucket in filled]
+    rounds = range(order.rows[0].shape[1])
+    return [
+        ((bucket,), part((bucket,), slice(i, i + 1)))
+        for i in rounds
+        for bucket in filled
+        if order.taken[bucket][..., i].any()
+    ]
 
 
 class EpochMetrics(NamedTuple):
@@ -174,43 +182,38 @@ def train_part(
     """
 
     def train_chunk(state, metrics, of_chunk):
-        run, order_row, seed, n_rounds = of_chunk
+        run, order_row, seed, orders = of_chunk
         key = jax.random.fold_in(jax.random.key(seed, impl=HASH), epoch)
 
         def of_runs(x):  # [round, step, slot, ...], or [round, step, ...] if the runs share their batches
             return x[order_row] if order_row.ndim == 0 else jnp.moveaxis(x[order_row], 0, 2)
 
-        def on_step(bucket, state, inputs):
-            rows, view, number, own = inputs
-            number = number if own is None else own
-            return train_slots(network, shared, bucket, state, run, rows, view, key, number)
+        def on_bucket(place, i, carry):
+            """Takes the steps of round `i` on a bucket: as many as the run with the most of them."""
+            (rows, view), first, taken = batches[place], part.first[place][..., i], part.taken[place][..., i]
+            alike = taken.ndim == 0
 
-        def on_round(state, inputs):
-            of_buckets, _ = inputs
-            found = []
-            for bucket, steps in zip(buckets, of_buckets, strict=True):
-                state, of_steps = jax.lax.scan(partial(on_step, bucket), state, steps)
-                found.append(of_steps)
-            return state, jax.tree.map(lambda *x: jnp.concatenate(x), *found)
+            def on_step(step, carry):
+                state, metrics = carry
+                number = first + step
+                own = number if alike else jnp.where(step < taken, number, -1)[order_row]
+                state, found = train_slots(
+                    network, shared, buckets[place], state, run, rows[i, step], view[i, step], key, own
+                )
+                # In every place, so that no array is cut at a number that differs between devices.
+                here = jnp.arange(n_steps) == own[..., None]
+                return state, jax.tree.map(lambda x, new: jnp.where(here[..., None], new[:, None], x), metrics, found)
 
-        def on_own_round(state, inputs):
-            if n_rounds is None:
-                return on_round(state, inputs)
-            return jax.lax.cond(inputs[1] < n_rounds, on_round, lambda state, _: (state, no_steps), state, inputs)
+            return jax.lax.fori_loop(0, taken if alike else taken[orders].max(), on_step, carry)
 
-        number = jnp.concatenate(part.number, axis=1)
-        no_steps = jax.tree.map(lambda x: jnp.zeros((number.shape[1], *x[:, 0].shape), x.dtype), metrics)
-        own_number = part.own_number or (None,) * len(buckets)
-        steps = jax.tree.map(of_runs, (part.rows, part.view, own_number))
-        of_buckets = [
-            (rows, view, n, own) for rows, view, n, own in zip(*steps[:2], part.number, steps[2], strict=True)
-        ]
-        state, found = jax.lax.scan(on_own_round, state, (of_buckets, part.round))
+        def on_round(i, carry):
+            for place in range(len(buckets)):
+                carry = on_bucket(place, i, carry)
+            return carry
 
-        def put(x, new):
-            return x.at[:, number.ravel()].set(jnp.moveaxis(new.reshape(number.size, *new.shape[2:]), 0, 1))
-
-        return state, jax.tree.map(put, metrics, found)
+        n_steps = metrics.losses.shape[1]
+        batches = [jax.tree.map(of_runs, of_bucket) for of_bucket in zip(part.rows, part.view, strict=True)]
+        return jax.lax.fori_loop(0, part.rows[0].shape[1], on_round, (state, metrics))
 
     return _train_chunks(train_chunk, states, metrics, chunk, n_chunks)
 

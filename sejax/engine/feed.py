@@ -194,12 +194,9 @@ class Streamed(Feed):
     def parts(self, number: int) -> Iterator[tuple[tuple[int, ...], tuple[Bucket, ...], Part]]:
         visits = visits_of_epoch(self.program.shuffle(number))
         blocks = Blocks(self.program.data.buckets, visits, self.plan.block_rows["train"], self.program.views)
-        for i, block in enumerate(read_ahead(blocks)):
-            visit = block.visit
-            own = None if visit.number is None else (visit.number[:, None, None],)
-            rows, view = block.rows[:, None, None], visit.view[:, None, None]
-            part = Part((rows,), (view,), (np.array([[i]], np.int32),), own, np.array([visit.round], np.int32))
-            yield (visit.bucket,), *self.replicate(((block.bucket,), part))
+        for block in read_ahead(blocks):
+            part = epoch.one_step(block.visit, block.rows)
+            yield (block.visit.bucket,), *self.replicate(((block.bucket,), part))
 
     def predict(self, params: Float[Array, "chunk slot parameter"], split: str) -> Any:
         program, model = self.program, self.network.model

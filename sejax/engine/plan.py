@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from sejax.data.prefetch import visits_of_epoch
 from sejax.engine import epoch
 from sejax.engine.devices import compile_side_by_side, smallest
 from sejax.engine.epoch import Chunk, Shared
@@ -211,8 +212,8 @@ def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
         buckets = {
             n: abstract(program.block(n, size, program.views), replicated) for n, size in block_rows["train"].items()
         }
-        one_step = jax.tree.map(lambda x: x[:, :1, :1], program.shuffle(1))
-        parts = dict(epoch.parts(one_step, together=False))
+        visits = visits_of_epoch(program.shuffle(1))
+        parts = {(visit.bucket,): epoch.one_step(visit, visit.rows) for visit in visits}
         predicted = [program.block(n, size, 1) for split in program.rows for n, size in block_rows[split].items()]
         # The next block is on the device beside the one of a step.
         in_common = max(map(nbytes, (*buckets.values(), *predicted)))

@@ -36,7 +36,6 @@ class Program:
     columns: Mapping[str, Int[np.ndarray, "fold column"]]
     order_of_run: Int[np.ndarray, " run"] | None  # None: by seed, shared by the runs of a chunk
     shuffle: Callable[[int], Order]  # of an epoch
-    rounds: Int[np.ndarray, " run"] | None = None  # in which each run has steps; None: all of an order's
     # Runs that train again, as arrays of the same shapes: these with validation speakers too, and these settings and
     # seeds on every speaker.
     refit: "Program | None" = None
@@ -64,7 +63,6 @@ class Program:
             runs=[self.runs[place] for place in own.tolist()],
             per_run=cut(self.per_run),
             order_of_run=cut(self.order_of_run),
-            rounds=cut(self.rounds),
             refit=self.refit and self.refit.of_fold(fold),
         )
 
@@ -145,9 +143,7 @@ class Placed:
             order_row = np.unique(self.layout.seed, return_inverse=True)[1].astype(np.int32)
         else:
             order_row = self.layout.scatter(order_of_run)
-        of_runs = self.program.rounds
-        rounds = None if of_runs is None else self.layout.scatter(of_runs).max(axis=1).astype(np.int32)
-        return Chunk(jax.tree.map(self.layout.scatter, self.program.per_run), order_row, seed, rounds)
+        return Chunk(jax.tree.map(self.layout.scatter, self.program.per_run), order_row, seed, order_row)
 
     @property
     def chunk_sharding(self) -> tuple[NamedSharding, NamedSharding, NamedSharding, NamedSharding]:

@@ -244,8 +244,8 @@ def count_steps(
     *,
     epochs: int,
     warmup: float,
-) -> tuple[RunSteps, Int[np.ndarray, " every_run"] | None]:
-    """Returns how many steps the runs take, and in how many rounds of an epoch (None: all in all).
+) -> RunSteps:
+    """Returns how many steps the runs take.
 
     Args:
       order: the batches of an epoch.
@@ -254,18 +254,13 @@ def count_steps(
       epochs: of the study.
       warmup: share of the steps in which the learning rate rises.
     """
-
-    most = sum(rows.shape[1] * rows.shape[2] for rows in order.rows)
+    taken = [count.sum(axis=-1) for count in order.taken]  # per bucket, of each order or of all
+    most = int(sum(of_bucket.max() for of_bucket in taken))
     fixed = Steps(most, int(warmup * most * epochs), most * epochs)
-    if order.number is None or order_of_run is None:
-        return RunSteps(fixed, None), None
-    taken = np.concatenate([number >= 0 for number in order.number], axis=2)  # [order, round, step]
-    own = taken.sum(axis=(1, 2))[order_of_run], taken.any(axis=2).sum(axis=1)[order_of_run]
-    epoch, rounds = (
-        np.r_[x, np.full(n_final, whole)].astype(np.int32) for x, whole in zip(own, (most, taken.shape[1]), strict=True)
-    )
-    of_runs = Steps(epoch, (warmup * epoch * epochs).astype(np.int32), epoch * np.int32(epochs))
-    return RunSteps(fixed, of_runs), rounds
+    if taken[0].ndim == 0 or order_of_run is None:
+        return RunSteps(fixed, None)
+    epoch = np.r_[np.sum(taken, axis=0)[order_of_run], np.full(n_final, most)].astype(np.int32)
+    return RunSteps(fixed, Steps(epoch, (warmup * epoch * epochs).astype(np.int32), epoch * np.int32(epochs)))
 
 
 def augmentation_of(runs: Sequence[RunKey]) -> tuple[str, ...]:

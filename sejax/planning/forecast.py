@@ -211,11 +211,11 @@ def forecast(program: Program, machine: Machine, *, count: int, placement: Place
     faster = 1 + (count / devices - 1) * (machine.threads - 1)
     steps = []
     for number in trained:
-        work, rows = arrays.work(number, slots // devices), arrays.order.rows[number]
+        work = arrays.work(number, slots // devices)
         steps.append(
             StepForecast(
                 frames={name: x.shape[2] for name, x in program.data.buckets[number].frames.items()},
-                steps=rows.shape[1] * rows.shape[2],
+                steps=int(arrays.order.taken[number].sum(axis=-1).max()),
                 work=work,
                 limits={name: seconds / faster for name, seconds in limits_of(work, machine).items()},
             )

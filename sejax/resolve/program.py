@@ -96,17 +96,15 @@ def make_program(
         class_temperature=orders.class_temperature,
         label=np.array(corpus.label_numbers()),
     )
-    steps, rounds = count_steps(shuffle(1), orders.of_run, len(final), epochs=config.epochs, warmup=config.warmup)
+    steps = count_steps(shuffle(1), orders.of_run, len(final), epochs=config.epochs, warmup=config.warmup)
     predicted = {split: prediction_rows(data, selection_rows(folds, split), PREDICT_BATCH) for split in ("val", "test")}
 
     def arrays_of(runs: Sequence[RunKey], folds: Sequence[Fold], first: int = 0) -> dict[str, Any]:
         """Returns what tells runs apart, which have the places from `first` on among all."""
         own = slice(first, first + len(runs))
         of_runs = None if steps.of_runs is None else jax.tree.map(lambda x: x[own], steps.of_runs)
-        per_run = _per_run(runs, folds, corpus, data, partial(scales, corruptions=len(config.corruptions)))._replace(
-            steps=of_runs
-        )
-        return {"per_run": per_run, "rounds": None if rounds is None else rounds[own]}
+        per_run = _per_run(runs, folds, corpus, data, partial(scales, corruptions=len(config.corruptions)))
+        return {"per_run": per_run._replace(steps=of_runs)}
 
     program = Program(
         structure=structure,

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sejax.corpora.schema import Corpus, Utterance
 from sejax.data.buckets import ROUND_FRAMES, assemble, label_targets, length_buckets
 from sejax.data.order import Pool, count_batches, epoch_order, plan_rounds, prediction_rows, take_batch
+from sejax.data.prefetch import visits_of_epoch
 from sejax.data.scales import fold_scales, normalise_by_group
 from sejax.data.types import Stream
 from sejax.features.registry import extract
@@ -225,16 +226,10 @@ def test_float16_rounds_features_by_a_small_part_of_their_deviation(feature):
 
 @settings(max_examples=100)
 @given(n_batches=st.lists(st.integers(0, 60), min_size=1, max_size=5).filter(any))
-def test_rounds_hold_all_batches_and_few_more(n_batches):
+def test_every_round_has_a_step_on_each_bucket(n_batches):
     rounds, steps = plan_rounds(n_batches)
-    assert 1 <= rounds <= max(1, min(n for n in n_batches if n))
-    assert all(rounds * own >= n for own, n in zip(steps, n_batches, strict=True))
-    assert rounds * sum(steps) <= 1.1 * sum(n_batches) + 1e-9
-
-
-def test_rounds_alternate_where_it_costs_nothing():
-    assert plan_rounds([10, 20, 30]) == (10, [1, 2, 3])
-    assert plan_rounds([7]) == (7, [1])
+    assert rounds == min(n for n in n_batches if n)
+    assert all((own - 1) * rounds < n <= own * rounds for own, n in zip(steps, n_batches, strict=True))
 
 
 def order_of(data, visited, **kwargs):
@@ -243,12 +238,21 @@ def order_of(data, visited, **kwargs):
     return epoch_order([b.utterance for b in data.buckets], orders=[(seed, visited) for seed in seeds], **arguments)
 
 
+def rows_in_turn(order, place):
+    """Returns, per bucket, the rows of the steps that an order takes."""
+    return [
+        rows[place][np.arange(rows.shape[2]) < (taken if taken.ndim == 1 else taken[place])[:, None]]
+        for rows, taken in zip(order.rows, order.taken, strict=True)
+    ]
+
+
 def test_order_visits_every_visited_utterance_and_no_other(data):
     visited = np.ones(N, bool)
     visited[[1, 5, 8]] = False
     order = order_of(data, visited)
     for seed in range(2):
-        seen = [bucket.utterance[rows[seed]].ravel() for bucket, rows in zip(data.buckets, order.rows, strict=True)]
+        rows = rows_in_turn(order, seed)
+        seen = [bucket.utterance[own].ravel() for bucket, own in zip(data.buckets, rows, strict=True)]
         seen, count = np.unique(np.concatenate(seen), return_counts=True)
         assert_array_equal(seen, np.flatnonzero(visited))
         assert count.max() <= 2
@@ -275,11 +279,13 @@ def test_orders_of_a_seed_are_what_each_visits_of_one_shuffle(data):
     order = epoch_order(
         [b.utterance for b in data.buckets], orders=[(0, own) for own in visited], epoch=1, batch_size=1, views=VIEWS
     )
-    for bucket, rows, view in zip(data.buckets, order.rows, order.view, strict=True):
-        everyone, some = (r.ravel() for r in rows)
+    views = [rows_in_turn(order._replace(rows=order.view), place) for place in range(2)]
+    rows = [rows_in_turn(order, place) for place in range(2)]
+    for bucket, *of_bucket in zip(data.buckets, *rows, *views, strict=True):
+        everyone, some, view, view_of_some = (x.ravel() for x in of_bucket)
         assert_array_equal(some[: visited[1][bucket.utterance].sum()], everyone[visited[1][bucket.utterance[everyone]]])
-        of_row = dict(zip(everyone, view[0].ravel(), strict=True))
-        assert view[1].ravel().tolist() == [of_row[row] for row in some]
+        of_row = dict(zip(everyone, view, strict=True))
+        assert view_of_some.tolist() == [of_row[row] for row in some]
 
 
 def test_an_order_with_fewer_places_than_utterances_visits_others_in_each_epoch(data):
@@ -292,7 +298,9 @@ def test_an_order_with_fewer_places_than_utterances_visits_others_in_each_epoch(
         shapes = [rows.shape[1:] for rows in order_of(data, some, seeds=[0], epoch=epoch, batch_size=1).rows]
         order = order_of(data, everyone, seeds=[0], epoch=epoch, batch_size=1, n_batches={"": n_batches})
         assert [rows.shape[1:] for rows in order.rows] == shapes
-        visits = [bucket.utterance[rows.ravel()] for bucket, rows in zip(data.buckets, order.rows, strict=True)]
+        visits = [
+            bucket.utterance[rows.ravel()] for bucket, rows in zip(data.buckets, rows_in_turn(order, 0), strict=True)
+        ]
         for own, of_bucket in zip(visits, utterances, strict=True):
             assert len(set(own)) == min(len(own), len(of_bucket))
         seen.append(set(np.concatenate(visits)))
@@ -322,9 +330,9 @@ def test_orders_of_different_utterances_have_equal_steps_and_their_own_rows(data
     )
     assert order.rows[0].shape[2] > 0
     for i, own in enumerate(visited):
-        for bucket, rows in zip(data.buckets, order.rows, strict=True):
+        for bucket, rows in zip(data.buckets, rows_in_turn(order, i), strict=True):
             wanted = bucket.utterance[own[bucket.utterance]]
-            seen = np.unique(bucket.utterance[rows[i]])
+            seen = np.unique(bucket.utterance[rows])
             # Where there is nothing to visit the gate shuts out what fills the batch.
             assert_array_equal(seen, wanted if len(wanted) else bucket.utterance[:1])
 
@@ -512,7 +520,8 @@ def test_orders_of_a_pool_are_what_they_are_without_the_other_pools(data):
         alone = epoch_order([own], orders=[(seed, visited)], **arguments)
         rows = np.searchsorted(own, own)  # the rows of a bucket that holds the pool alone
         steps = alone.rows[0].shape[1]
-        assert_array_equal(order.number[0][place].ravel(), [*range(steps), *[-1] * (order.rows[0].shape[1] - steps)])
+        assert_array_equal(order.taken[0][place], np.arange(order.rows[0].shape[1]) < steps)
+        assert_array_equal(order.first[0][place, :steps], np.arange(steps))
         assert_array_equal(order.rows[0][place, :steps], own[rows][alone.rows[0][0]])
         assert_array_equal(order.view[0][place, :steps], alone.view[0][0])
 
@@ -521,19 +530,33 @@ def test_a_pool_with_less_to_visit_has_fewer_steps(data):
     first = np.arange(N) < N // 3
     pools = [Pool("first", first), Pool("rest", ~first)]
     order = pooled(data, pools, [(0, first), (0, ~first)])
-    taken = np.concatenate([number >= 0 for number in order.number], axis=2)
+    counts = np.stack(order.taken, axis=-1)  # [order, round, bucket]
     needed = [sum(-(-int(own[bucket.utterance].sum()) // 2) for bucket in data.buckets) for own in (first, ~first)]
-    assert taken.sum(axis=(1, 2)).tolist() == needed
-    rounds = taken.any(axis=2)
-    assert all((np.diff(own.astype(int)) <= 0).all() for own in rounds)  # the first rounds, without a gap
+    assert counts.sum(axis=(1, 2)).tolist() == needed
+    assert all((np.diff(own.astype(int)) <= 0).all() for own in counts.any(axis=2))  # the first rounds, without a gap
     for place, own in enumerate((first, ~first)):
-        counted = np.concatenate([number[place] for number in order.number], axis=1).ravel()
-        assert_array_equal(counted[counted >= 0], np.arange(needed[place]))
         seen = [
-            bucket.utterance[rows[place][number[place] >= 0].ravel()]
-            for bucket, rows, number in zip(data.buckets, order.rows, order.number, strict=True)
+            bucket.utterance[rows.ravel()]
+            for bucket, rows in zip(data.buckets, rows_in_turn(order, place), strict=True)
         ]
         assert_array_equal(np.unique(np.concatenate(seen)), np.flatnonzero(own))
+
+
+@settings(max_examples=100)
+@given(n_batches=st.lists(st.integers(0, 60), min_size=1, max_size=5).filter(any), orders=st.integers(0, 2))
+def test_steps_are_as_many_as_batches_and_numbered_in_turn(n_batches, orders):
+    """No step repeats what an epoch has visited, but to fill a batch."""
+    utterances = np.split(np.arange(2 * sum(n_batches)), np.cumsum(2 * np.array(n_batches))[:-1])
+    visited = np.ones(2 * sum(n_batches), bool)
+    pools = [Pool(str(n), visited) for n in range(2)]
+    arguments = {"epoch": 1, "batch_size": 2, "views": 1, "pools": pools[:orders] if orders else None}
+    order = epoch_order(utterances, orders=[(0, visited)] * max(1, orders), **arguments)
+    assert [set(count.sum(axis=-1).ravel().tolist()) for count in order.taken] == [{n} for n in n_batches]
+    assert all(np.ptp(count, axis=-1).max() <= 1 for count in order.taken)  # evenly over the rounds
+    assert all(count.ndim == (2 if orders == 2 else 1) for count in order.taken)
+    numbers = [visit.number for visit in visits_of_epoch(order)]
+    expected = np.arange(sum(n_batches))
+    assert_array_equal(numbers, np.stack([expected] * 2, axis=1) if orders == 2 else expected)
 
 
 def test_small_corpora_are_visited_more_often(data):

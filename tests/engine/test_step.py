@@ -165,7 +165,7 @@ def make_study(
 
     chunks = layout.run.shape[0]
     seed = jnp.full(chunks, 3, jnp.int32)
-    chunk = Chunk(jax.device_put(stacked, by_run), jax.device_put(order_row, by_run), seed)
+    chunk = Chunk(jax.device_put(stacked, by_run), jax.device_put(order_row, by_run), seed, jnp.asarray(order_row))
     data = jax.device_put(jax.tree.map(np.asarray, data), shared)
     return Study(layout, chunk, Shared(data, NOTHING_FROZEN), parts, jnp.asarray(chunks, jnp.int32), by_run)
 
@@ -343,31 +343,26 @@ def test_the_first_states_are_computed_where_they_lie(raw):
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("steps", [(3,), (2, 1), (1, 0, 2)], ids=str)
 def test_parts_take_the_steps_of_an_epoch_in_turn(steps, together):
-    """Round by round, in each round bucket by bucket."""
+    """Round by round, in each round bucket by bucket; a part without steps is left out."""
     rng, rounds, orders = np.random.default_rng(0), 4, 3
-    rows, view, own = (
-        tuple(rng.integers(-1, 9, (orders, rounds, n, *more)) for n in steps) for more in ((5,), (5,), ())
-    )
+    rows, view = (tuple(rng.integers(0, 9, (orders, rounds, n, 5)) for n in steps) for _ in range(2))
+    count = tuple(rng.integers(0, n + 1, (orders, rounds)) for n in steps)
+    order = Order(rows, view, count)
     filled = [bucket for bucket, n in enumerate(steps) if n]
-    numbers, parts = zip(*epoch.parts(Order(rows, view, own), together=together), strict=True)
+    numbers, parts = zip(*epoch.parts(order, together=together), strict=True)
     if together or len(filled) == 1:
         assert numbers == (tuple(filled),)
+        rounds_of = [range(rounds)]
     else:
-        assert numbers == (*((bucket,) for bucket in filled),) * rounds
-    taken = [
-        (bucket, n, part.rows[place][:, i, at], part.view[place][:, i, at], part.own_number[place][:, i, at])
-        for buckets, part in zip(numbers, parts, strict=True)
-        for i, n in enumerate(part.round)
-        for place, bucket in enumerate(buckets)
-        for at in range(part.rows[place].shape[2])
-    ]
-    turns = [(bucket, i, at) for i in range(rounds) for bucket in filled for at in range(steps[bucket])]
-    for found, (bucket, i, at) in zip(taken, turns, strict=True):
-        assert found[:2] == (bucket, i)
-        for mine, theirs in zip(found[2:], (rows, view, own), strict=True):
-            assert_array_equal(mine, theirs[bucket][:, i, at])
-    places = [number[i] for part in parts for i in range(len(part.round)) for number in part.number]
-    assert_array_equal(np.concatenate(places), np.arange(rounds * sum(steps)))
+        turns = [(i, bucket) for i in range(rounds) for bucket in filled if count[bucket][:, i].any()]
+        assert numbers == tuple((bucket,) for _, bucket in turns)
+        rounds_of = [[i] for i, _ in turns]
+    for buckets, part, own in zip(numbers, parts, rounds_of, strict=True):
+        for place, bucket in enumerate(buckets):
+            assert_array_equal(part.rows[place], rows[bucket][:, own])
+            assert_array_equal(part.view[place], view[bucket][:, own])
+            assert_array_equal(part.taken[place], count[bucket][:, own])
+            assert_array_equal(part.first[place], order.first[bucket][:, own])
 
 
 def test_an_epoch_in_parts_equals_the_whole(raw):

@@ -119,7 +119,7 @@ def make_study(tuning: Tuning, *, garble: int | None = None, folds=(0, 1)) -> St
     chunks = layout.run.shape[0]
     shared_order = jnp.zeros(chunks, jnp.int32)
     data = put(jax.tree.map(np.asarray, data))
-    chunk = Chunk(put(stacked), shared_order, jnp.full(chunks, 3, jnp.int32))
+    chunk = Chunk(put(stacked), shared_order, jnp.full(chunks, 3, jnp.int32), shared_order)
     return Study(chunk, Shared(data, frozen), {"wavlm": part.start})
 
 
@@ -133,7 +133,7 @@ def arguments(study: Study, chunk: Chunk, states: Any, number: int, recipe: Reci
         views=1,
     )
     ((_, part),) = epoch.parts(order, together=True)
-    shape = (*chunk.runs.trained.shape[:2], part.number[0].size, len(recipe.tasks))
+    shape = (*chunk.runs.trained.shape[:2], int(np.sum(part.taken)), len(recipe.tasks))
     on_host = StepMetrics.none(*shape), part, (np.int32(number), np.int32(len(chunk.seed)))
     metrics, part, numbers = jax.tree.map(jnp.asarray, on_host)
     return states, metrics, chunk, epoch.without_frames(study.shared), study.shared.data.buckets, part, *numbers

@@ -144,7 +144,7 @@ class Probe:
             views=1,
             class_temperature=orders.class_temperature,
         )
-        steps, rounds = count_steps(shuffle(1), orders.of_run, 0, epochs=options["epochs"], warmup=options["warmup"])
+        steps = count_steps(shuffle(1), orders.of_run, 0, epochs=options["epochs"], warmup=options["warmup"])
         fold = np.array([run.fold for run in runs])
         trained = np.stack([fold.train for fold in self.divisions])
         scale = self._scale(trained)
@@ -175,7 +175,6 @@ class Probe:
             columns={split: columns for split, (_, columns) in predicted.items()},
             order_of_run=orders.of_run,
             shuffle=shuffle,
-            rounds=rounds,
         )
 
     def _scale(self, trained: Bool[np.ndarray, "fold utterance"]) -> Scale:

@@ -206,10 +206,10 @@ class Epoch:
             batch_size=options["batch_size"],
             views=1,
         )
-        self.steps = sum(rows.shape[1] * rows.shape[2] for rows in order.rows)
+        self.steps = int(np.sum(order.taken))
         self.flops = n_runs * sum(
-            rows.shape[1] * rows.shape[2] * step_flops(study, {s: x.shape[2] for s, x in bucket.frames.items()})
-            for bucket, rows in zip(data.buckets, order.rows, strict=True)
+            int(count.sum()) * step_flops(study, {s: x.shape[2] for s, x in bucket.frames.items()})
+            for bucket, count in zip(data.buckets, order.taken, strict=True)
         )
         network = random_network(study, self.steps)
         by_run = run_sharding(jax.local_devices()[:devices])
@@ -234,7 +234,7 @@ class Epoch:
             stacked, order_row = jax.device_put(
                 (jax.tree.map(lambda x, place=rows[layout.run]: x[place], runs), rows[layout.run]), by_run
             )
-            chunk = Chunk(stacked, order_row, seed)
+            chunk = Chunk(stacked, order_row, seed, jax.device_put(rows[layout.run], replicated))
             states = jax.device_put(epoch.init_runs(chunk, all_frames, {}, network=network), by_run)
             no_metrics = StepMetrics.none(*layout.run.shape, self.steps, len(network.recipe.tasks))
             self._metrics = jax.device_put(no_metrics, by_run)
