@@ -6,14 +6,13 @@ the steps of a round on one bucket, where one program for all buckets would take
 frames are streamed.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from sejax.data.order import take_batch
@@ -57,7 +56,6 @@ class Chunk(NamedTuple):
     runs: Run
     order_row: Int[AnyArray, "chunk slot"] | Int[AnyArray, " chunk"]
     seed: Int[AnyArray, " chunk"]
-    orders: Int[AnyArray, "chunk slot"] | Int[AnyArray, " chunk"]  # `order_row`, on every device
 
 
 class Part(NamedTuple):
@@ -157,7 +155,7 @@ def first_batch(data: Data) -> Batch:
     return take_batch(data, data.buckets[0], zero, zero)
 
 
-@partial(jax.jit, static_argnames="network", donate_argnames="states")
+@partial(jax.jit, static_argnames=("network", "by_run"), donate_argnames="states")
 def train_part(
     states: State,
     metrics: StepMetrics,
@@ -169,69 +167,97 @@ def train_part(
     n_chunks: Int[Array, ""],
     *,
     network: Network,
+    by_run: NamedSharding,
 ) -> tuple[State, StepMetrics]:
     """Trains the runs of the first `n_chunks` chunks for a part of an epoch; the states given are used up.
 
-    The runs of the other chunks stay as they are, and cost no time.
+    The runs of the other chunks stay as they are, and cost no time. Each device trains its own runs, and takes no part
+    in what the others do.
 
     Args:
       metrics: of the epoch so far, `[chunk, slot, step, task]`.
       shared: the buckets of its data are not read.
       buckets: those of the part.
       network: with its leaves.
+      by_run: how what a run has lies on the devices.
     """
-
-    def train_chunk(state, metrics, of_chunk):
-        run, order_row, seed, orders = of_chunk
-        key = jax.random.fold_in(jax.random.key(seed, impl=HASH), epoch)
-
-        def of_runs(x):  # [round, step, slot, ...], or [round, step, ...] if the runs share their batches
-            return x[order_row] if order_row.ndim == 0 else jnp.moveaxis(x[order_row], 0, 2)
-
-        def on_bucket(place, i, carry):
-            """Takes the steps of round `i` on a bucket: as many as the run with the most of them."""
-            (rows, view), first, taken = batches[place], part.first[place][..., i], part.taken[place][..., i]
-            alike = taken.ndim == 0
-
-            def on_step(step, carry):
-                state, metrics = carry
-                number = first + step
-                own = number if alike else jnp.where(step < taken, number, -1)[order_row]
-                state, found = train_slots(
-                    network, shared, buckets[place], state, run, rows[i, step], view[i, step], key, own
-                )
-                # In every place, so that no array is cut at a number that differs between devices.
-                here = jnp.arange(n_steps) == own[..., None]
-                return state, jax.tree.map(lambda x, new: jnp.where(here[..., None], new[:, None], x), metrics, found)
-
-            return jax.lax.fori_loop(0, taken if alike else taken[orders].max(), on_step, carry)
-
-        def on_round(i, carry):
-            for place in range(len(buckets)):
-                carry = on_bucket(place, i, carry)
-            return carry
-
-        n_steps = metrics.losses.shape[1]
-        batches = [jax.tree.map(of_runs, of_bucket) for of_bucket in zip(part.rows, part.view, strict=True)]
-        return jax.lax.fori_loop(0, part.rows[0].shape[1], on_round, (state, metrics))
-
-    return _train_chunks(train_chunk, states, metrics, chunk, n_chunks)
+    own, everywhere = by_run.spec, PartitionSpec()
+    order_row = everywhere if chunk.order_row.ndim == 1 else own
+    of_chunks = own, own, Chunk(own, order_row, everywhere)
+    train = jax.shard_map(
+        partial(_train_chunks, network),
+        mesh=by_run.mesh,
+        in_specs=(*of_chunks, everywhere, everywhere, everywhere, everywhere, everywhere),
+        out_specs=(own, own),
+        check_vma=False,  # a loop of as many turns as a device's runs need would not pass
+    )
+    return train(states, metrics, chunk, shared, buckets, part, epoch, n_chunks)
 
 
-def _train_chunks(train_chunk: Callable[..., Any], states: State, metrics: Any, chunk: Chunk, n_chunks) -> Any:
-    """Trains the first chunks in turn and in place: a loop of as many rounds as are asked for, in one program.
-
-    Args:
-      train_chunk: Returns state and metrics of a chunk, given both and its part of `chunk`.
-      metrics: `[chunk, ...]`.
-    """
+def _train_chunks(
+    network: Network,
+    states: State,
+    metrics: StepMetrics,
+    chunk: Chunk,
+    shared: Shared,
+    buckets: tuple[Bucket, ...],
+    part: Part,
+    epoch: Int[Array, ""],
+    n_chunks: Int[Array, ""],
+) -> tuple[State, StepMetrics]:
+    """Trains the first chunks of one device in turn and in place: a loop of as many turns, in one program."""
 
     def on_chunk(i, carry):
         own, of_chunk = jax.tree.map(partial(jax.lax.dynamic_index_in_dim, index=i, keepdims=False), (carry, chunk))
-        own = train_chunk(*own, of_chunk)
+        own = _train_chunk(network, *own, of_chunk, shared, buckets, part, epoch)
         return jax.tree.map(lambda x, new: jax.lax.dynamic_update_index_in_dim(x, new, i, 0), carry, own)
 
     return jax.lax.fori_loop(0, n_chunks, on_chunk, (states, metrics))
+
+
+def _train_chunk(
+    network: Network,
+    state: State,
+    metrics: StepMetrics,
+    chunk: Chunk,
+    shared: Shared,
+    buckets: tuple[Bucket, ...],
+    part: Part,
+    epoch: Int[Array, ""],
+) -> tuple[State, StepMetrics]:
+    """Trains a chunk's runs on one device; states, metrics and chunk are `[slot, ...]`."""
+    run, order_row, seed = chunk
+    key = jax.random.fold_in(jax.random.key(seed, impl=HASH), epoch)
+    n_steps = metrics.losses.shape[1]
+
+    def of_runs(x):  # [round, step, slot, ...], or [round, step, ...] if the runs share their batches
+        return x[order_row] if order_row.ndim == 0 else jnp.moveaxis(x[order_row], 0, 2)
+
+    batches = [jax.tree.map(of_runs, of_bucket) for of_bucket in zip(part.rows, part.view, strict=True)]
+
+    def on_bucket(place, i, carry):
+        """Takes the steps of round `i` on a bucket: as many as the run with the most of them."""
+        (rows, view), first, taken = batches[place], part.first[place][..., i], part.taken[place][..., i]
+        if taken.ndim:
+            first, taken = first[order_row], taken[order_row]
+
+        def on_step(step, carry):
+            state, metrics = carry
+            number = first + step if taken.ndim == 0 else jnp.where(step < taken, first + step, -1)
+            state, found = train_slots(
+                network, shared, buckets[place], state, run, rows[i, step], view[i, step], key, number
+            )
+            here = jnp.arange(n_steps) == number[..., None]
+            return state, jax.tree.map(lambda x, new: jnp.where(here[..., None], new[:, None], x), metrics, found)
+
+        return jax.lax.fori_loop(0, taken.max(), on_step, carry)
+
+    def on_round(i, carry):
+        for place in range(len(buckets)):
+            carry = on_bucket(place, i, carry)
+        return carry
+
+    return jax.lax.fori_loop(0, part.rows[0].shape[1], on_round, (state, metrics))
 
 
 def train_slots(

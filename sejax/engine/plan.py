@@ -220,7 +220,9 @@ def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
         beside = dict.fromkeys(parts, in_common)
     leaves = epoch.leaves_of(chunk, shared, program.start, network=network)
     network = replace(network, leaves=leaves)
-    lower = partial(epoch.train_part.lower, states, metrics, chunk, epoch.without_frames(shared), network=network)
+    lower = partial(
+        epoch.train_part.lower, states, metrics, chunk, epoch.without_frames(shared), network=network, by_run=by_run
+    )
     compiled = compile_side_by_side(
         {
             numbers: partial(lower, tuple(buckets[n] for n in numbers), abstract(part, replicated), number, number)

@@ -143,13 +143,13 @@ class Placed:
             order_row = np.unique(self.layout.seed, return_inverse=True)[1].astype(np.int32)
         else:
             order_row = self.layout.scatter(order_of_run)
-        return Chunk(jax.tree.map(self.layout.scatter, self.program.per_run), order_row, seed, order_row)
+        return Chunk(jax.tree.map(self.layout.scatter, self.program.per_run), order_row, seed)
 
     @property
-    def chunk_sharding(self) -> tuple[NamedSharding, NamedSharding, NamedSharding, NamedSharding]:
+    def chunk_sharding(self) -> tuple[NamedSharding, NamedSharding, NamedSharding]:
         """The sharding of each part of `chunk`."""
         shared_order = self.program.order_of_run is None
-        return self.by_run, self.replicated if shared_order else self.by_run, self.replicated, self.replicated
+        return self.by_run, self.replicated if shared_order else self.by_run, self.replicated
 
     @property
     def fold(self) -> Int[np.ndarray, "chunk slot"]:

@@ -165,7 +165,7 @@ def make_study(
 
     chunks = layout.run.shape[0]
     seed = jnp.full(chunks, 3, jnp.int32)
-    chunk = Chunk(jax.device_put(stacked, by_run), jax.device_put(order_row, by_run), seed, jnp.asarray(order_row))
+    chunk = Chunk(jax.device_put(stacked, by_run), jax.device_put(order_row, by_run), seed)
     data = jax.device_put(jax.tree.map(np.asarray, data), shared)
     return Study(layout, chunk, Shared(data, NOTHING_FROZEN), parts, jnp.asarray(chunks, jnp.int32), by_run)
 
@@ -183,7 +183,7 @@ def train_epoch(states, study, number, *, network):
         buckets = tuple(study.shared.data.buckets[n] for n in numbers)
         arguments = study.chunk, shared, buckets, part, on_device, study.n_chunks
         known = replace(network, leaves=leaves_of(study, network.model))
-        states, metrics = epoch.train_part(states, metrics, *arguments, network=known)
+        states, metrics = epoch.train_part(states, metrics, *arguments, network=known, by_run=study.by_run)
         states, metrics = jax.device_put((states, metrics), study.by_run)
     return states, epoch.over_epoch(metrics)
 

@@ -119,7 +119,7 @@ def make_study(tuning: Tuning, *, garble: int | None = None, folds=(0, 1)) -> St
     chunks = layout.run.shape[0]
     shared_order = jnp.zeros(chunks, jnp.int32)
     data = put(jax.tree.map(np.asarray, data))
-    chunk = Chunk(put(stacked), shared_order, jnp.full(chunks, 3, jnp.int32), shared_order)
+    chunk = Chunk(put(stacked), shared_order, jnp.full(chunks, 3, jnp.int32))
     return Study(chunk, Shared(data, frozen), {"wavlm": part.start})
 
 

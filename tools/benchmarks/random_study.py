@@ -234,7 +234,7 @@ class Epoch:
             stacked, order_row = jax.device_put(
                 (jax.tree.map(lambda x, place=rows[layout.run]: x[place], runs), rows[layout.run]), by_run
             )
-            chunk = Chunk(stacked, order_row, seed, jax.device_put(rows[layout.run], replicated))
+            chunk = Chunk(stacked, order_row, seed)
             states = jax.device_put(epoch.init_runs(chunk, all_frames, {}, network=network), by_run)
             no_metrics = StepMetrics.none(*layout.run.shape, self.steps, len(network.recipe.tasks))
             self._metrics = jax.device_put(no_metrics, by_run)
@@ -244,7 +244,9 @@ class Epoch:
         chunk, n_chunks = self._chunks[0]
         self.leaves = epoch.leaves_of(chunk, all_frames, {}, network=network)
         network = replace(network, leaves=self.leaves)
-        lower = partial(epoch.train_part.lower, states, self._metrics, chunk, self._shared, network=network)
+        lower = partial(
+            epoch.train_part.lower, states, self._metrics, chunk, self._shared, network=network, by_run=by_run
+        )
         self._train_part = compile_side_by_side(
             {numbers: partial(lower, buckets, part, self._number, n_chunks) for numbers, buckets, part in self._parts}
         )
