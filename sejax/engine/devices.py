@@ -1,15 +1,13 @@
 """The devices of a study, on one machine or on several: transfers to and from them, and the leading process."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Sharding
-from jax.stages import Compiled, Lowered
 
 from sejax.host.accelerators import use_cores
 
@@ -33,25 +31,6 @@ def start(*, distributed: bool, used: int = 0) -> None:
 def describe(devices: Sequence[jax.Device]) -> str:
     """Returns how many devices there are of which kind: `2 x cpu`."""
     return f"{len(devices)} x {devices[0].device_kind}" if len(devices) > 1 else devices[0].device_kind
-
-
-COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
-    "cpu": {"xla_cpu_prefer_vector_width": 512, "xla_cpu_enable_concurrency_optimized_scheduler": False}
-}
-"""By backend. XLA by itself takes vectors half as wide: an epoch is then 6 to 10 % slower on a CPU with AVX-512. And it
-orders operations for many threads, not for the cache: a step of one run is then 6 % slower."""
-
-
-def compile_side_by_side(programs: Mapping[Any, Callable[[], Lowered]]) -> dict[Any, Compiled]:
-    """Compiles programs with the options of the backend. While one is compiled, the next is lowered and compiled.
-
-    Args:
-      programs: how each is lowered.
-    """
-    compiler_options = COMPILER_OPTIONS.get(jax.default_backend())
-    with ThreadPoolExecutor(max(1, len(programs))) as pool:
-        jobs = {n: pool.submit(lower().compile, compiler_options=compiler_options) for n, lower in programs.items()}
-    return {n: job.result() for n, job in jobs.items()}
 
 
 def leads() -> bool:

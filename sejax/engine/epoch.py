@@ -183,7 +183,7 @@ def train_part(
     """
     own, everywhere = by_run.spec, PartitionSpec()
     order_row = everywhere if chunk.order_row.ndim == 1 else own
-    of_chunks = own, own, Chunk(own, order_row, everywhere)
+    of_chunks = own, own, Chunk._make((own, order_row, everywhere))
     train = jax.shard_map(
         partial(_train_chunks, network),
         mesh=by_run.mesh,
@@ -208,8 +208,9 @@ def _train_chunks(
     """Trains the first chunks of one device in turn and in place: a loop of as many turns, in one program."""
 
     def on_chunk(i, carry):
-        own, of_chunk = jax.tree.map(partial(jax.lax.dynamic_index_in_dim, index=i, keepdims=False), (carry, chunk))
-        own = _train_chunk(network, *own, of_chunk, shared, buckets, part, epoch)
+        at_i = partial(jax.lax.dynamic_index_in_dim, index=i, keepdims=False)
+        (state, of_steps), of_chunk = jax.tree.map(at_i, (carry, chunk))
+        own = _train_chunk(network, state, of_steps, of_chunk, shared, buckets, part, epoch)
         return jax.tree.map(lambda x, new: jax.lax.dynamic_update_index_in_dim(x, new, i, 0), carry, own)
 
     return jax.lax.fori_loop(0, n_chunks, on_chunk, (states, metrics))

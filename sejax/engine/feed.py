@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from sejax.data.buckets import take_rows
 from sejax.data.prefetch import Blocks, read_ahead, visits_of_epoch, visits_of_prediction
 from sejax.data.types import Bucket, Data
-from sejax.engine import devices, epoch
+from sejax.engine import compiled, devices, epoch
 from sejax.engine.epoch import Best, Chunk, EpochMetrics, Part, Shared, without_frames
 from sejax.engine.plan import Planned
 from sejax.engine.program import Program
@@ -182,7 +182,7 @@ class Resident(Feed):
 
     def predict(self, params: Float[Array, "chunk slot parameter"], split: str) -> Any:
         arguments = self.chunk.runs, self.shared, self.rows[split]
-        return epoch.predict(params, *arguments, model=self.network.model, leaves=self.leaves)
+        return compiled.call(epoch.predict, params, *arguments, model=self.network.model, leaves=self.leaves)
 
 
 class Streamed(Feed):
@@ -207,7 +207,7 @@ class Streamed(Feed):
             bucket = self.replicate(block.bucket)
             rows = self.put_runs(block.rows[self.placed.fold])
             arguments = self.chunk.runs, self.shared, bucket, rows
-            outputs.append(epoch.predict_batch(params, *arguments, model=model, leaves=self.leaves))
+            outputs.append(compiled.call(epoch.predict_batch, params, *arguments, model=model, leaves=self.leaves))
             jax.block_until_ready(outputs[-2:-1])
         return tuple(jnp.concatenate(parts, axis=2) for parts in zip(*outputs, strict=True))
 

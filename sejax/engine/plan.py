@@ -13,7 +13,8 @@ from jax.sharding import NamedSharding
 
 from sejax.data.prefetch import visits_of_epoch
 from sejax.engine import epoch
-from sejax.engine.devices import compile_side_by_side, smallest
+from sejax.engine.compiled import Wanted, compile_side_by_side
+from sejax.engine.devices import smallest
 from sejax.engine.epoch import Chunk, Shared
 from sejax.engine.leaves import Leaves
 from sejax.engine.program import Placed, Program
@@ -220,13 +221,15 @@ def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
         beside = dict.fromkeys(parts, in_common)
     leaves = epoch.leaves_of(chunk, shared, program.start, network=network)
     network = replace(network, leaves=leaves)
-    lower = partial(
-        epoch.train_part.lower, states, metrics, chunk, epoch.without_frames(shared), network=network, by_run=by_run
-    )
+    of_all = states, metrics, chunk, epoch.without_frames(shared)
+    of_parts = {
+        numbers: (tuple(buckets[n] for n in numbers), abstract(part, replicated)) for numbers, part in parts.items()
+    }
+    static = {"network": network, "by_run": by_run}
     compiled = compile_side_by_side(
         {
-            numbers: partial(lower, tuple(buckets[n] for n in numbers), abstract(part, replicated), number, number)
-            for numbers, part in parts.items()
+            numbers: Wanted(epoch.train_part, (*of_all, *of_part, number, number), static)
+            for numbers, of_part in of_parts.items()
         }
     )
     needed = max(_bytes(of_part) + beside[numbers] for numbers, of_part in compiled.items())

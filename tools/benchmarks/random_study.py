@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from sejax.data.order import epoch_order
 from sejax.data.types import Data, Scale, Stream
 from sejax.engine import epoch
 from sejax.engine.augment import RATES, Augment
-from sejax.engine.devices import compile_side_by_side
+from sejax.engine.compiled import Wanted, compile_side_by_side
 from sejax.engine.epoch import Chunk, Shared
 from sejax.engine.runs import RunKey, Setting, hparams_of, lay_out, run_sharding
 from sejax.engine.step import Frozen, Network, Recipe, Run, StepMetrics, Steps
@@ -244,11 +244,12 @@ class Epoch:
         chunk, n_chunks = self._chunks[0]
         self.leaves = epoch.leaves_of(chunk, all_frames, {}, network=network)
         network = replace(network, leaves=self.leaves)
-        lower = partial(
-            epoch.train_part.lower, states, self._metrics, chunk, self._shared, network=network, by_run=by_run
-        )
+        of_all, static = (states, self._metrics, chunk, self._shared), {"network": network, "by_run": by_run}
         self._train_part = compile_side_by_side(
-            {numbers: partial(lower, buckets, part, self._number, n_chunks) for numbers, buckets, part in self._parts}
+            {
+                numbers: Wanted(epoch.train_part, (*of_all, buckets, part, self._number, n_chunks), static)
+                for numbers, buckets, part in self._parts
+            }
         )
         self.compile_seconds = time.perf_counter() - began
 
