@@ -193,7 +193,7 @@ def test_nothing_is_compiled_for_them(config: Any):
     chunks = final.layout.run.shape[0]
     assert final.layout.filled == 4 < chunks  # three settings on two devices, and two seeds
     steps = np.asarray(states.step)
-    assert (steps[:4] == feed.network.recipe.steps.epoch).all() and not steps[4:].any()
+    assert (steps[:4] == feed.program.epoch_steps).all() and not steps[4:].any()
 
 
 @pytest.mark.parametrize("frames_on", ["device", "host"])

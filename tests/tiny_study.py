@@ -98,12 +98,15 @@ def hparams(**changes: Any) -> HParams:
     return HParams(**{**numbers, "weighting": np.int32(values["weighting"])})
 
 
-def recipe(*, epoch_steps: int = 1, **changes: Any) -> Recipe:
-    """Returns the recipe of the default study with so many steps per epoch, some of its fields changed."""
+def steps(epoch: int, warmup: int, total: int, *shape: int) -> Steps:
+    """Returns the steps of runs, `[*shape]`."""
+    return Steps(*(np.full(shape, n, np.int32) for n in (epoch, warmup, total)))
+
+
+def recipe(**changes: Any) -> Recipe:
+    """Returns the recipe of the default study, some of its fields changed."""
     config = default_config()
-    total_steps = config.epochs * epoch_steps
     default = Recipe(
-        steps=Steps(epoch_steps, int(config.warmup * total_steps), total_steps),
         clip_norm=config.clip_norm,
         vad_loss=config.loss.vad,
         averaging=config.averaging,

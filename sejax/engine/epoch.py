@@ -1,4 +1,4 @@
-"""Steps of single runs as programs over all runs: `jit(map over chunks(scan over steps(vmap over slots(step))))`.
+"""Steps of single runs as programs over all runs: `jit(loop over chunks(loop over steps(vmap over slots(step))))`.
 
 Runs are stacked as `[chunk, slot, ...]` (see `runs`). The data and the frozen pretrained models are arguments that
 all runs share; a fold is only the mask `Run.trained`. A program trains a part of an epoch (`train_part`): the whole;

@@ -278,7 +278,7 @@ def describe(plan: Planned) -> Description:
             "slots": plan.placed.layout.run.shape[1],
             "devices": plan.placed.by_run.mesh.size,
             "frames_on": plan.frames_on,
-            "steps_per_epoch": plan.placed.program.network.recipe.steps.epoch,
+            "steps_per_epoch": plan.placed.program.epoch_steps,
             "data_bytes": nbytes(plan.placed.program.data),
             "needed_bytes": plan.needed,
             "free_bytes": plan.free,

@@ -32,6 +32,8 @@ class Program:
     frozen: Frozen
     start: Mapping[str, Any]
     per_run: Run  # [run, ...]
+    epoch_steps: int  # steps of an epoch, of the run with the most of them
+    epochs: int
     rows: Mapping[str, Rows]  # by split ("val", "test"), per bucket
     columns: Mapping[str, Int[np.ndarray, "fold column"]]
     order_of_run: Int[np.ndarray, " run"] | None  # None: by seed, shared by the runs of a chunk
@@ -97,8 +99,7 @@ class Program:
     @cached_property
     def block_rows(self) -> dict[str, dict[int, int]]:
         """The utterances in the largest streamed block of each bucket: in training ("train"), and by split."""
-        recipe = self.network.recipe
-        epochs = range(1, recipe.steps.total // recipe.steps.epoch + 1)
+        epochs = range(1, self.epochs + 1)
         shuffles = [program.shuffle for program in (self, self.refit, self.final) if program]
         orders = (shuffle(epoch) for shuffle in shuffles for epoch in epochs)
         train = largest_blocks(visit for order in orders for visit in visits_of_epoch(order))
@@ -173,5 +174,5 @@ class Placed:
 
     def no_metrics(self) -> StepMetrics:
         """Returns the metrics of an epoch that has not begun, `[chunk, slot, step, task]`."""
-        recipe = self.program.network.recipe
-        return StepMetrics.none(*self.layout.run.shape, recipe.steps.epoch, len(recipe.tasks))
+        program = self.program
+        return StepMetrics.none(*self.layout.run.shape, program.epoch_steps, len(program.network.recipe.tasks))

@@ -230,37 +230,31 @@ def corpus_visits(utterances: Sequence[Utterance], temperature: float) -> Float[
     return np.array([visits[utterance.corpus] for utterance in utterances])
 
 
-class RunSteps(NamedTuple):
-    """The steps of a program's runs."""
-
-    most: Steps  # of the runs with the most of them
-    of_runs: Steps | None  # arrays `[run]`; None if all have as many
-
-
 def count_steps(
     order: Order,
     order_of_run: Int[np.ndarray, " run"] | None,
-    n_final: int,
     *,
+    runs: int,
+    final: int,
     epochs: int,
     warmup: float,
-) -> RunSteps:
-    """Returns how many steps the runs take.
+) -> tuple[int, Steps]:
+    """Returns the steps of an epoch of the run with the most of them, and those of each run, `[run + final]`.
 
     Args:
       order: the batches of an epoch.
       order_of_run: the order of each run that trains on a fold.
-      n_final: number of final runs, which come after those; they have all steps.
+      runs: number of these runs.
+      final: number of final runs, which come after those; they have all steps.
       epochs: of the study.
       warmup: share of the steps in which the learning rate rises.
     """
-    taken = [count.sum(axis=-1) for count in order.taken]  # per bucket, of each order or of all
+    taken = [of_bucket.sum(axis=-1) for of_bucket in order.taken]  # of each order, or of all
     most = int(sum(of_bucket.max() for of_bucket in taken))
-    fixed = Steps(most, int(warmup * most * epochs), most * epochs)
-    if taken[0].ndim == 0 or order_of_run is None:
-        return RunSteps(fixed, None)
-    epoch = np.r_[np.sum(taken, axis=0)[order_of_run], np.full(n_final, most)].astype(np.int32)
-    return RunSteps(fixed, Steps(epoch, (warmup * epoch * epochs).astype(np.int32), epoch * np.int32(epochs)))
+    apart = taken[0].ndim > 0 and order_of_run is not None
+    own = np.sum(taken, axis=0)[order_of_run] if apart else np.full(runs, most)
+    epoch = np.r_[own, np.full(final, most)].astype(np.int32)
+    return most, Steps(epoch, (warmup * epoch * epochs).astype(np.int32), epoch * np.int32(epochs))
 
 
 def augmentation_of(runs: Sequence[RunKey]) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ class Run(NamedTuple):
     class_weight: Float[AnyArray, " class"]
     frame_scale: dict[str, Scale]
     statistic_scale: dict[str, Scale]
-    steps: "Steps | None" = None  # where runs differ; else those of the recipe
+    steps: "Steps | None" = None  # None: the run is not trained
     prior: "ClassPrior | None" = None
     label_weight: Float[AnyArray, " utterance"] | None = None  # in the class loss; None: 1
 
@@ -71,11 +71,11 @@ class ClassPrior(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """How many steps a run takes: numbers of a recipe, or arrays where runs differ."""
+    """How many steps a run takes."""
 
-    epoch: int | Int[AnyArray, ""]
-    warmup: int | Int[AnyArray, ""]  # in which the learning rate rises
-    total: int | Int[AnyArray, ""]
+    epoch: Int[AnyArray, ""]
+    warmup: Int[AnyArray, ""]  # in which the learning rate rises
+    total: Int[AnyArray, ""]
 
 
 class Frozen(NamedTuple):
@@ -110,7 +110,6 @@ class StepMetrics(NamedTuple):
 class Recipe:
     """The choices that shape the program, equal for all runs stacked in it."""
 
-    steps: Steps  # of the runs with the most of them
     clip_norm: float
     vad_loss: str  # a key of `losses.VAD_LOSSES`
     averaging: float  # decay of the moving average of the parameters; 0: none
@@ -328,12 +327,12 @@ def visible_inputs(batch: Batch, run: Run, weight: Bool[Array, " batch"]):
 
 
 def _optimizer(model: JointModel, run: Run, recipe: Recipe, leaves: Leaves) -> optax.GradientTransformation:
-    steps = run.steps or recipe.steps
+    assert run.steps is not None
     return adamw(
         run.hparams.learning_rate,
         jnp.where(leaves.decaying, run.hparams.weight_decay, 0.0),
-        warmup_steps=steps.warmup,
-        total_steps=steps.total,
+        warmup_steps=run.steps.warmup,
+        total_steps=run.steps.total,
         clip_norm=recipe.clip_norm,
         factors=_rate_factors(model, leaves) if _tuned(model) else None,
     )
@@ -356,7 +355,8 @@ def _weighting(run: Run, recipe: Recipe, seed: int | Int[Array, ""] = 0) -> opta
     Args:
       seed: of the schemes that draw; only `init` reads it.
     """
-    hparams, steps = run.hparams, run.steps or recipe.steps
+    hparams, steps = run.hparams, run.steps
+    assert steps is not None
     class_share, rest = weighting.pair(hparams.alpha)
     n = len(recipe.tasks) - 1
     prior = jnp.append(class_share, jnp.full(n, rest / n))

@@ -16,7 +16,7 @@ from sejax.engine.leaves import Leaves
 from sejax.engine.plan import Placement, Room, choose_stack, nbytes
 from sejax.engine.program import Program
 from sejax.engine.runs import lay_out, runs_per_seed, written
-from sejax.engine.step import Network, StepMetrics, Steps, init_params, init_state
+from sejax.engine.step import Network, StepMetrics, init_params, init_state
 from sejax.nn.backend import traced_for
 from sejax.nn.generator import HASH
 from sejax.planning.kernels import Work, work_of
@@ -91,8 +91,7 @@ class _Abstract:
     def __init__(self, program: Program, backend: str):
         self.program, self.backend = program, backend
         self.order = program.shuffle(1)
-        recipe = replace(program.network.recipe, steps=Steps(1, 1, 1))
-        self.network = replace(program.network, recipe=recipe)
+        self.network = program.network
         n = len(program.data.target)
 
         def of_one(x: Any, axis: int) -> jax.ShapeDtypeStruct:
@@ -194,7 +193,7 @@ def forecast(program: Program, machine: Machine, *, count: int, placement: Place
     def memory(slots: int) -> tuple[int, int]:
         """Returns the bytes of the states and of what a step computes meanwhile."""
         layout = lay_out(program.runs, slots=slots).run
-        metrics = StepMetrics.none(program.network.recipe.steps.epoch, len(program.network.recipe.tasks))
+        metrics = StepMetrics.none(program.epoch_steps, len(program.network.recipe.tasks))
         own = nbytes((metrics, jax.tree.map(lambda x: x[0], program.per_run)))
         # A chunk's states are taken out of all and put back; the best epoch's parameters are kept.
         states = (layout.size + 2 * slots) * nbytes(arrays.state) + layout.size * (own + nbytes(arrays.state.params))

@@ -96,20 +96,28 @@ def make_program(
         class_temperature=orders.class_temperature,
         label=np.array(corpus.label_numbers()),
     )
-    steps = count_steps(shuffle(1), orders.of_run, len(final), epochs=config.epochs, warmup=config.warmup)
+    epoch_steps, steps = count_steps(
+        shuffle(1),
+        orders.of_run,
+        runs=len(runs),
+        final=len(final),
+        epochs=config.epochs,
+        warmup=config.warmup,
+    )
     predicted = {split: prediction_rows(data, selection_rows(folds, split), PREDICT_BATCH) for split in ("val", "test")}
 
     def arrays_of(runs: Sequence[RunKey], folds: Sequence[Fold], first: int = 0) -> dict[str, Any]:
         """Returns what tells runs apart, which have the places from `first` on among all."""
         own = slice(first, first + len(runs))
-        of_runs = None if steps.of_runs is None else jax.tree.map(lambda x: x[own], steps.of_runs)
         per_run = _per_run(runs, folds, corpus, data, partial(scales, corruptions=len(config.corruptions)))
-        return {"per_run": per_run._replace(steps=of_runs)}
+        return {"per_run": per_run._replace(steps=Steps(*(x[own] for x in steps)))}
 
     program = Program(
         structure=structure,
         runs=runs,
-        network=_network(config, specs, data, runs, steps.most),
+        network=_network(config, specs, data, runs),
+        epoch_steps=epoch_steps,
+        epochs=config.epochs,
         data=data,
         frozen=Frozen(
             {name: part.lower for name, part in parts.items()}, {name: part.upper for name, part in parts.items()}
@@ -148,10 +156,8 @@ def make_program(
     return replace(program, **again)
 
 
-def _network(
-    config: ConfigDict, specs: tuple[StreamSpec, ...], data: Data, runs: Sequence[RunKey], steps: Steps
-) -> Network:
-    """Returns the model of a structure and the recipe that trains these runs, for so many steps at most."""
+def _network(config: ConfigDict, specs: tuple[StreamSpec, ...], data: Data, runs: Sequence[RunKey]) -> Network:
+    """Returns the model of a structure and the recipe that trains these runs."""
     of_streams = ("encoder", "layers", "stride")
     trunk = Trunk(
         streams=specs,
@@ -160,7 +166,6 @@ def _network(
     )
     model = JointModel(trunk, Heads(classes=data.target.shape[1], dimensions=data.vad.shape[1]))
     recipe = Recipe(
-        steps=steps,
         clip_norm=config.clip_norm,
         vad_loss=config.loss.vad,
         averaging=config.averaging,

@@ -357,7 +357,7 @@ def test_the_devices_hold_two_blocks_while_they_compute(cache_dir: str, table: P
     states = feed.init_states()
     feed.plan.compiled.update({number: started(compiled) for number, compiled in feed.plan.compiled.items()})
     feed.train_epoch(states, 1)
-    steps = feed.network.recipe.steps.epoch
+    steps = feed.program.epoch_steps
     assert len(done) == steps > 3
     assert all(all(before[:-1]) for before in done)
     # A busy machine may stop the host for as long as a step takes.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from tiny_study import hparams, recipe
+from tiny_study import hparams, recipe, steps
 
 from sejax.data.types import Batch, Scale
 from sejax.engine import step
@@ -57,6 +57,7 @@ def make_run(trained: np.ndarray, **changes: Any) -> Run:
         jnp.ones(2),
         {"a": Scale(jnp.zeros(FEATURES), jnp.ones(FEATURES))},
         {"a": Scale(jnp.zeros(4), jnp.ones(4))},
+        jax.tree.map(jnp.asarray, steps(1, 0, 10)),
     )
 
 
@@ -129,7 +130,7 @@ def test_without_mixup_a_run_beside_mixed_ones_sees_what_it_is_given():
 @cache
 def compiled(*used: str):
     """Returns init and step of a run, of a program that holds these augmentations."""
-    network = Network(MODEL, recipe(steps=step.Steps(1, 0, 10), augment=Augment(1, 4, 1, 0.4, used=used)))
+    network = Network(MODEL, recipe(augment=Augment(1, 4, 1, 0.4, used=used)))
 
     def advance(state: step.State, run: Run, batch: Batch, key: Any) -> Any:
         params = jax.eval_shape(partial(step.init_params, network, NOTHING_FROZEN, {}), run, batch, key)

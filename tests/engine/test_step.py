@@ -11,7 +11,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from numpy.testing import assert_allclose, assert_array_equal
-from tiny_study import assert_equal_trees, hyperparameters, recipe
+from tiny_study import assert_equal_trees, hyperparameters, recipe, steps
 
 from sejax.corpora.schema import DIMENSIONS
 from sejax.data.buckets import assemble
@@ -33,7 +33,7 @@ from sejax.engine.runs import (
     run_sharding,
 )
 from sejax.engine.search import expand_grid
-from sejax.engine.step import Frozen, HParams, Network, Run, StepMetrics, Steps
+from sejax.engine.step import Frozen, HParams, Network, Run, StepMetrics
 from sejax.engine.tasks import TASKS
 from sejax.evaluation.metrics import ccc
 from sejax.models.heads import Heads
@@ -61,14 +61,13 @@ MODEL = JointModel(
 IN_BFLOAT16 = MODEL.clone(trunk=MODEL.trunk.clone(dtype=jnp.bfloat16))
 TWO_TASKS, EVERY_DIMENSION = TASKS["class", "vad"], TASKS["class", *DIMENSIONS]
 RECIPE = recipe(
-    steps=Steps(STEPS, 3, STEPS * EPOCHS),
     averaging=0.9,
     augment=Augment(1, 4, 1, 0.4),
     schemes=("static", "dynamic", "joint"),
 )
 NETWORK = Network(MODEL, RECIPE)
 NO_MASKS = Augment(0, 0, 0, 0.0)
-plain_recipe = partial(recipe, steps=Steps(STEPS, 0, 100), clip_norm=0.0, averaging=0.9, augment=NO_MASKS)
+plain_recipe = partial(recipe, clip_norm=0.0, averaging=0.9, augment=NO_MASKS)
 BASE = hyperparameters(learning_rate=0.02, dropout=0.1, statistics_dropout=0.1, label_smoothing=0.0)
 GRID = {"weighting": ("static", "joint")}
 
@@ -144,6 +143,7 @@ def make_study(
         class_weights[fold],
         jax.tree.map(lambda x: x[fold], frame_scale),
         jax.tree.map(lambda x: x[fold], statistic_scale),
+        steps(STEPS, 3, STEPS * EPOCHS, *fold.shape),
     )
     folds = [Fold(str(i), own, ~own, ~own) for i, own in enumerate(TRAINED)]
     orders, _, _, order_of_run, _ = batch_orders(folds, runs, shared=False)
@@ -171,7 +171,7 @@ def make_study(
 
 
 def no_metrics(study, recipe):
-    shape = (*study.chunk.runs.trained.shape[:2], recipe.steps.epoch, len(recipe.tasks))
+    shape = (*study.chunk.runs.trained.shape[:2], STEPS, len(recipe.tasks))
     return jax.device_put(StepMetrics.none(*shape), study.by_run)
 
 
@@ -341,14 +341,14 @@ def test_the_first_states_are_computed_where_they_lie(raw):
 
 
 @pytest.mark.parametrize("together", [True, False])
-@pytest.mark.parametrize("steps", [(3,), (2, 1), (1, 0, 2)], ids=str)
-def test_parts_take_the_steps_of_an_epoch_in_turn(steps, together):
-    """Round by round, in each round bucket by bucket; a part without steps is left out."""
+@pytest.mark.parametrize("room", [(3,), (2, 1), (1, 0, 2)], ids=str)
+def test_parts_take_the_steps_of_an_epoch_in_turn(room, together):
+    """Round by round, in each round bucket by bucket; a part without room is left out."""
     rng, rounds, orders = np.random.default_rng(0), 4, 3
-    rows, view = (tuple(rng.integers(0, 9, (orders, rounds, n, 5)) for n in steps) for _ in range(2))
-    count = tuple(rng.integers(0, n + 1, (orders, rounds)) for n in steps)
+    rows, view = (tuple(rng.integers(0, 9, (orders, rounds, n, 5)) for n in room) for _ in range(2))
+    count = tuple(rng.integers(0, n + 1, (orders, rounds)) for n in room)
     order = Order(rows, view, count)
-    filled = [bucket for bucket, n in enumerate(steps) if n]
+    filled = [bucket for bucket, n in enumerate(room) if n]
     numbers, parts = zip(*epoch.parts(order, together=together), strict=True)
     if together or len(filled) == 1:
         assert numbers == (tuple(filled),)
@@ -471,6 +471,7 @@ def single():
         jnp.array([0.8, 1.2]),
         {name: Scale(jnp.full(3, 0.5), jnp.full(3, 2.0)) for name in "ab"},
         {name: Scale(jnp.zeros(6), jnp.ones(6)) for name in "ab"},
+        jax.tree.map(jnp.asarray, steps(STEPS, 0, 100)),
     )
     state = jax.jit(partial(step.init_state, Network(MODEL, plain), NOTHING_FROZEN, {}))(run, batch, jax.random.key(0))
     leaves = leaves_of_run(run, batch)

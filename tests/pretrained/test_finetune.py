@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from tiny_study import GOLDEN_SSL, hyperparameters, recipe
+from tiny_study import GOLDEN_SSL, hyperparameters, recipe, steps
 
 from sejax.data.buckets import assemble
 from sejax.data.order import epoch_order
@@ -21,7 +21,7 @@ from sejax.engine.epoch import Chunk, Shared
 from sejax.engine.leaves import Leaves
 from sejax.engine.runs import enumerate_runs, hparams_of, lay_out
 from sejax.engine.search import expand_grid
-from sejax.engine.step import Frozen, Network, Recipe, Run, StepMetrics, Steps
+from sejax.engine.step import Frozen, Network, Recipe, Run, StepMetrics
 from sejax.errors import InputError
 from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, StreamSpec, Trunk
@@ -32,7 +32,7 @@ from sejax.pretrained.finetune import Tuning, divide, frozen_forward, learning_r
 N, BATCH = 16, 8
 SPEAKER = np.arange(N) // 4
 TRAINED = np.stack([np.isin(SPEAKER, (0, 1)), np.isin(SPEAKER, (2, 3))])  # of fold 0 and of fold 1
-RECIPE = recipe(steps=Steps(2, 0, 100), averaging=0.0, augment=Augment(1, 4, 1, 0.3))
+RECIPE = recipe(averaging=0.0, augment=Augment(1, 4, 1, 0.3))
 HPARAMS = hyperparameters(learning_rate=0.01, dropout=0.0, statistics_dropout=0.0, label_smoothing=0.0)
 LOADED = load_checkpoint(str(GOLDEN_SSL / "wavlm-large"))
 CHECKPOINT = replace(LOADED, params=jax.tree.map(jnp.asarray, LOADED.params))
@@ -112,6 +112,7 @@ def make_study(tuning: Tuning, *, garble: int | None = None, folds=(0, 1)) -> St
         np.ones((*fold.shape, 2), np.float32),
         {},
         jax.tree.map(lambda x: x[fold], statistic_scale),
+        steps(2, 0, 100, *fold.shape),
     )
     part = divide(CHECKPOINT.params, tuning)
     put = partial(jax.tree.map, jnp.asarray)

@@ -60,7 +60,7 @@ def test_pytorch_on_means_has_the_same_losses(probe: Probe, losses: np.ndarray, 
 
 def test_pytorch_on_frames_has_the_same_losses(probe: Probe, losses: np.ndarray):
     pytest.importorskip("torch")
-    steps = probe.program.network.recipe.steps.epoch
+    steps = probe.program.epoch_steps
     framed = Framed(probe, 55, steps)
     framed()
     assert_allclose(framed.losses.mean(), losses[0, 0], rtol=1e-5)

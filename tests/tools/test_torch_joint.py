@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from tiny_study import hparams, recipe
+from tiny_study import hparams, recipe, steps
 
 from sejax.config import default_config
 from sejax.data.buckets import assemble
@@ -20,7 +20,7 @@ from sejax.data.types import Data, Scale, Stream
 from sejax.engine.augment import Augment
 from sejax.engine.leaves import Leaves
 from sejax.engine.losses import cross_entropy, vad_loss
-from sejax.engine.step import Frozen, Network, Run, Steps, init_state, train_step
+from sejax.engine.step import Frozen, Network, Run, init_state, train_step
 from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, Rates, StreamSpec, Trunk
 from tools import golden_joint
@@ -269,8 +269,9 @@ def test_steps_are_those_of_the_jax_side(params: Any, study: Study):
         np.ones(4, np.float32),
         frame_scale,
         statistic_scale,
+        steps(STEPS, TOTAL_STEPS // 10, TOTAL_STEPS),
     )
-    step_recipe = recipe(steps=Steps(STEPS, TOTAL_STEPS // 10, TOTAL_STEPS), augment=Augment(0, 0, 0, 0.0))
+    step_recipe = recipe(augment=Augment(0, 0, 0, 0.0))
     run, data = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), (run, study.data))
     frozen, key = Frozen({}, {}), jax.random.key(0)
 

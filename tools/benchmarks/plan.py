@@ -21,7 +21,15 @@ from sejax.engine.program import Program
 from sejax.engine.step import Frozen
 from sejax.planning.forecast import Forecast, forecast
 from sejax.planning.machines import MACHINES
-from tools.benchmarks.random_study import Study, default_options, padded_data, random_network, random_runs, run_keys
+from tools.benchmarks.random_study import (
+    Study,
+    default_options,
+    padded_data,
+    random_network,
+    random_runs,
+    run_keys,
+    steps_of,
+)
 
 FOLDER = Path(__file__).parent.parent.parent / "experiments" / "speed"
 CALIBRATION = {
@@ -49,6 +57,7 @@ class Measured:
     solo: bool  # whether the runs train one after the other, each as a program of its own
     seconds: float
     peak_bytes: int | None  # of the device
+    steps: int | None  # of a run in an epoch, where they were more than today's
 
 
 def measurements(folder: Path) -> Iterator[Measured]:
@@ -82,6 +91,7 @@ def _of_train(result: dict[str, Any]) -> Iterator[Measured]:
                 solo=side == "solo",
                 seconds=statistics.median(facts["seconds"]),
                 peak_bytes=None if device == "cpu" else facts["peak_bytes"],  # of the process, and while it compiles
+                steps=facts["steps_per_run"],
             )
 
 
@@ -100,6 +110,7 @@ def _of_growth(result: dict[str, Any], device: str) -> Iterator[Measured]:
                 solo=False,
                 seconds=point["epoch_seconds"],
                 peak_bytes=None,
+                steps=None,
             )
 
 
@@ -114,15 +125,17 @@ def program_of(streams: tuple[str, ...], utterances: int, length: float, n_runs:
         batch_size=options["batch_size"],
         views=1,
     )
-    steps = sum(rows.shape[1] * rows.shape[2] for rows in shuffle(1).rows)
+    epoch_steps = int(np.sum(shuffle(1).taken))
     return Program(
         structure={},
         runs=run_keys(study, n_runs),
-        network=random_network(study, steps),
+        network=random_network(study),
+        epoch_steps=epoch_steps,
+        epochs=options["epochs"],
         data=data,
         frozen=Frozen({}, {}),
         start={},
-        per_run=runs,
+        per_run=runs._replace(steps=steps_of(study, epoch_steps, n_runs)),
         rows={},
         columns={},
         order_of_run=np.arange(n_runs),
@@ -137,7 +150,8 @@ def predict(measured: Measured) -> tuple[float, Forecast]:
     program = program_of(measured.streams, measured.utterances, measured.length, runs)
     placement = Placement(frames_on="device", runs_per_chunk=0, memory_fraction=1.0)
     found = forecast(program, MACHINES[measured.device], count=measured.count, placement=placement)
-    return found.epoch_seconds * (measured.runs if measured.solo else 1), found
+    steps = 1.0 if measured.steps is None else measured.steps / program.epoch_steps
+    return found.epoch_seconds * steps * (measured.runs if measured.solo else 1), found
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

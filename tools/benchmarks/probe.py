@@ -44,7 +44,7 @@ def ours_side(options: dict[str, Any]) -> tuple[Callable[[], None], Facts]:
 
     probe = _probe(options)
     epoch = Epoch(probe, jax.local_devices())
-    steps = probe.program.network.recipe.steps.epoch
+    steps = probe.program.epoch_steps
     return epoch, {
         "device": jax.devices()[0].device_kind,
         "compile_seconds": epoch.compile_seconds,
@@ -76,7 +76,7 @@ def frames_side(options: dict[str, Any]) -> tuple[Callable[[], None], Facts]:
 
     probe = _probe(options)
     framed = Framed(probe, options["frames"], options["frame_steps"])
-    steps = probe.program.network.recipe.steps.epoch * len(probe.runs)
+    steps = probe.program.epoch_steps * len(probe.runs)
     return framed, {
         "threads": torch.get_num_threads(),
         "utterances_in_memory": options["frames"],

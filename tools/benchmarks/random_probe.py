@@ -144,7 +144,9 @@ class Probe:
             views=1,
             class_temperature=orders.class_temperature,
         )
-        steps = count_steps(shuffle(1), orders.of_run, 0, epochs=options["epochs"], warmup=options["warmup"])
+        epoch_steps, steps = count_steps(
+            shuffle(1), orders.of_run, runs=len(runs), final=0, epochs=options["epochs"], warmup=options["warmup"]
+        )
         fold = np.array([run.fold for run in runs])
         trained = np.stack([fold.train for fold in self.divisions])
         scale = self._scale(trained)
@@ -159,7 +161,9 @@ class Probe:
         return Program(
             structure={},
             runs=runs,
-            network=Network(JointModel(trunk, Heads(CLASSES, DIMENSIONS)), recipe_of(options, steps.most)),
+            network=Network(JointModel(trunk, Heads(CLASSES, DIMENSIONS)), recipe_of(options)),
+            epoch_steps=epoch_steps,
+            epochs=options["epochs"],
             data=data,
             frozen=Frozen({}, {}),
             start={},
@@ -169,7 +173,7 @@ class Probe:
                 class_weight=np.ones((len(runs), CLASSES), np.float32),
                 frame_scale={},
                 statistic_scale={STREAM: Scale(*(part[fold] for part in scale))},
-                steps=steps.of_runs,
+                steps=steps,
             ),
             rows={split: tuple(rows) for split, (rows, _) in predicted.items()},
             columns={split: columns for split, (_, columns) in predicted.items()},
@@ -241,10 +245,10 @@ def start_of(probe: Probe) -> dict[str, np.ndarray]:
 def _torch_recipe(probe: Probe, learning_rates: Sequence[float]) -> Any:
     from tools.benchmarks.torch_probe import Recipe
 
-    options, steps = probe.options, probe.program.network.recipe.steps
-    return Recipe(
-        learning_rates, options["weight_decay"], options["clip_norm"], options["averaging"], steps.warmup, steps.total
-    )
+    options, steps = probe.options, probe.program.per_run.steps
+    assert steps is not None
+    warmup, total = int(steps.warmup[0]), int(steps.total[0])  # all runs take as many
+    return Recipe(learning_rates, options["weight_decay"], options["clip_norm"], options["averaging"], warmup, total)
 
 
 class Pooled:

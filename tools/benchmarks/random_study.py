@@ -132,7 +132,7 @@ def padded_data(study: Study) -> Data:
 
 
 def random_runs(study: Study, n_runs: int) -> Run:
-    """Returns runs `[run]` of leave one speaker out, one fold after the other."""
+    """Returns runs `[run]` of leave one speaker out, one fold after the other; their steps are not known."""
     speaker = np.arange(study.utterances) % SPEAKERS
     test = np.arange(n_runs)[:, None] % SPEAKERS
 
@@ -166,17 +166,20 @@ def joint_model(study: Study) -> JointModel:
     return JointModel(trunk, Heads(classes=CLASSES, dimensions=DIMENSIONS))
 
 
-def random_network(study: Study, steps: int) -> Network:
-    """Returns the model of the study and the recipe that trains it, for so many steps per epoch."""
-    options = study.options
-    warmup = int(options["warmup"] * options["epochs"] * steps)
-    return Network(joint_model(study), recipe_of(options, Steps(steps, warmup, options["epochs"] * steps)))
+def random_network(study: Study) -> Network:
+    """Returns the model of the study and the recipe that trains it."""
+    return Network(joint_model(study), recipe_of(study.options))
 
 
-def recipe_of(options: Mapping[str, Any], steps: Steps) -> Recipe:
+def steps_of(study: Study, steps: int, n_runs: int) -> Steps:
+    """Returns the steps of runs that take so many per epoch."""
+    total = study.options["epochs"] * steps
+    return Steps(*(np.full(n_runs, n, np.int32) for n in (steps, int(study.options["warmup"] * total), total)))
+
+
+def recipe_of(options: Mapping[str, Any]) -> Recipe:
     """Returns the recipe of a study's options, all of whose runs have one weighting scheme."""
     return Recipe(
-        steps=steps,
         clip_norm=options["clip_norm"],
         vad_loss=options["loss"]["vad"],
         averaging=options["averaging"],
@@ -211,7 +214,8 @@ class Epoch:
             int(count.sum()) * step_flops(study, {s: x.shape[2] for s, x in bucket.frames.items()})
             for bucket, count in zip(data.buckets, order.taken, strict=True)
         )
-        network = random_network(study, self.steps)
+        network = random_network(study)
+        runs = runs._replace(steps=steps_of(study, self.steps, n_runs))
         by_run = run_sharding(jax.local_devices()[:devices])
         replicated = NamedSharding(by_run.mesh, PartitionSpec())
         turns = epoch.parts(order, together=jax.default_backend() == "cpu")
