@@ -3,6 +3,7 @@
     python tools/bench.py train --torch-python PYTHON --out FILE.json
     python tools/bench.py probe --torch-python PYTHON --out FILE.json
     python tools/bench.py growth --out FILE.json
+    python tools/bench.py compile --out FILE.json
     python tools/bench.py corpus --out FILE.json
     python tools/bench.py features --pyaudioanalysis-python PYTHON --out FILE.json
     python tools/bench.py ssl --torch-python PYTHON --out FILE.json
@@ -27,6 +28,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tools.benchmarks import (
+    compile,
     corpus,
     features,
     growth,
@@ -41,7 +43,7 @@ from tools.benchmarks import (
     whisper,
 )
 
-WITH_SIDES = {"train": train, "probe": probe, "features": features, "ssl": ssl, "whisper": whisper}
+WITH_SIDES = {"train": train, "compile": compile, "probe": probe, "features": features, "ssl": ssl, "whisper": whisper}
 BENCHMARKS = {
     **WITH_SIDES,
     "corpus": corpus,

@@ -13,7 +13,7 @@ import platform
 import re
 import zlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import serialize_executable
+from jax.sharding import NamedSharding, Sharding
 from jax.stages import Compiled, Lowered
 
 COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
@@ -36,7 +37,7 @@ COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
 orders operations for many threads, not for the cache: a step of one run is then 6 % slower. It optimizes each kernel as
 far as LLVM can, which takes a quarter of the time of compilation and makes no step faster."""
 
-_SETTINGS = ("XLA_", "JAX_", "LIBTPU_", "TF_", "PJRT_", "CUDA_")
+_SETTINGS = ("XLA_", "LIBTPU_", "PJRT_")  # how the names of environment variables begin
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -53,11 +54,20 @@ class Wanted:
         return self.function.lower(*self.arguments, **self.static)
 
     @property
+    def devices(self) -> list[jax.Device]:
+        """The devices that the program runs on."""
+        shardings = [x.sharding for x in jax.tree.leaves(self.arguments) if getattr(x, "sharding", None) is not None]
+        widest = max(shardings, key=lambda sharding: len(sharding.device_set), default=None)
+        if isinstance(widest, NamedSharding):
+            return list(widest.mesh.devices.flat)
+        return list(widest.device_set) if widest is not None else jax.devices()[:1]
+
+    @property
     def key(self) -> str | None:
         """What determines the program, as a digest; None if that cannot be written down."""
         leaves, structure = jax.tree.flatten(self.arguments)
         of_arrays = [(np.shape(x), str(x.dtype), _place(getattr(x, "sharding", None))) for x in leaves]
-        static = {name: _place(x) if isinstance(x, jax.sharding.Sharding) else x for name, x in self.static.items()}
+        static = {name: _place(x) if isinstance(x, Sharding) else x for name, x in self.static.items()}
         function = f"{self.function.__module__}.{self.function.__qualname__}"
         written = repr((function, static, structure, of_arrays, _surroundings()))
         # The address of an object says nothing of it, and an array is not written in full.
@@ -66,14 +76,15 @@ class Wanted:
 
 def compile_side_by_side(programs: Mapping[Any, Wanted]) -> dict[Any, Compiled]:
     """Returns programs as they were compiled before, or compiles them. While one is compiled, the next is traced."""
+    paths = [_path(wanted) for wanted in programs.values()]  # settings may be those of this thread
     with ThreadPoolExecutor(max(1, len(programs))) as pool:
-        there = dict(zip(programs, pool.map(_load, programs.values()), strict=True))
-        jobs = {
-            name: pool.submit(_compile, wanted, wanted.lower())
-            for name, wanted in programs.items()
-            if there[name] is None
-        }
-    return {name: there[name] or jobs[name].result() for name in programs}
+        there = list(pool.map(_load, programs.values(), paths))
+        results = [
+            found or pool.submit(_compile, wanted.lower(), path)
+            for wanted, path, found in zip(programs.values(), paths, there, strict=True)
+        ]
+    every = (result.result() if isinstance(result, Future) else result for result in results)
+    return dict(zip(programs, every, strict=True))
 
 
 def call(function: Any, *arguments: Any, **static: Any) -> Any:
@@ -89,9 +100,9 @@ def call(function: Any, *arguments: Any, **static: Any) -> Any:
 _CALLED: dict[str, Compiled] = {}
 
 
-def _compile(wanted: Wanted, lowered: Lowered) -> Compiled:
+def _compile(lowered: Lowered, path: Path | None) -> Compiled:
     compiled = lowered.compile(compiler_options=COMPILER_OPTIONS.get(jax.default_backend()))
-    if (path := _path(wanted)) is not None and not _calls_out(lowered):
+    if path is not None and not _calls_out(lowered):
         payload, inputs, outputs = serialize_executable.serialize(compiled)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f"{path.name}.{os.getpid()}")
@@ -106,13 +117,15 @@ def _calls_out(lowered: Lowered) -> bool:
     return bool(called - {"Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape"})
 
 
-def _load(wanted: Wanted) -> Compiled | None:
+def _load(wanted: Wanted, path: Path | None) -> Compiled | None:
     """Returns a program that was compiled before, if there is one that can be read."""
-    if (path := _path(wanted)) is None or not path.exists():
+    if path is None or not path.exists():
         return None
-    # A file that another version wrote, or that is cut off, is compiled and written again.
+    # A file that is cut off or damaged is compiled and written again.
     with suppress(Exception):
-        return serialize_executable.deserialize_and_load(*pickle.loads(zlib.decompress(path.read_bytes())))
+        payload, inputs, outputs = pickle.loads(zlib.decompress(path.read_bytes()))
+        devices = wanted.devices
+        return serialize_executable.deserialize_and_load(payload, inputs, outputs, execution_devices=devices)
     return None
 
 
@@ -154,6 +167,7 @@ def _surroundings() -> tuple[Any, ...]:
         (device.platform, device.device_kind, device.client.platform_version, len(jax.devices())),
         (platform.machine(), processor, len(os.sched_getaffinity(0))),
         sorted((name, value) for name, value in os.environ.items() if name.startswith(_SETTINGS)),
-        sorted((name, str(value)) for name, value in jax.config.values.items() if not name.endswith("_dir")),
+        # As they are in a context, where they may differ from `jax.config.values`.
+        sorted((name, str(getattr(jax.config, name, None))) for name in jax.config.values if "_dir" not in name),
         COMPILER_OPTIONS.get(device.platform),
     )

@@ -161,6 +161,13 @@ def test_train_compares_stacked_with_solo_runs(tmp_path: Path):
     assert "times as fast as one run after the other" in done.stdout
 
 
+def test_compile_says_what_another_process_and_other_numbers_cost(tmp_path: Path):
+    result, done = run_bench(tmp_path, "compile --streams mel --utterances 32")
+    cold, *later = (result["sides"][name]["compile_seconds"] for name in ("cold", "again", "other_numbers"))
+    assert max(later) < cold  # by far: they are read
+    assert done.stdout.startswith("mel, 1 length bucket")
+
+
 def test_growth_finds_the_exponent(tmp_path: Path):
     # The sizes of the other axes are one program: two runs, 64 utterances, a second each.
     words = "growth --streams mel --runs 1 2 --utterances 64 --seconds 1 --rounds 1 --full-seconds 0"
