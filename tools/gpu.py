@@ -67,7 +67,14 @@ PARTS = (
         ["--rounds", "20"],
         ["--frames", "5", "--runs", "2", "--batch", "3", "--rounds", "1"],
     ),
-    Part("ssl", 90, [BENCH, "ssl"], ["--rounds", "3"], ["--size", "tiny", "--seconds", "0.3", "--rounds", "1"]),
+    Part("ssl", 60, [BENCH, "ssl"], ["--rounds", "3"], ["--size", "tiny", "--seconds", "0.3", "--rounds", "1"]),
+    Part(
+        "lora",
+        50,
+        [BENCH, "ssl", "--lora", "8"],
+        ["--rounds", "3"],
+        ["--size", "tiny", "--seconds", "0.3", "--rounds", "1"],
+    ),
     Part(
         "weighting",
         40,

@@ -229,7 +229,7 @@ def _train_chunk(
     """Trains a chunk's runs on one device; states, metrics and chunk are `[slot, ...]`."""
     run, order_row, seed = chunk
     key = jax.random.fold_in(jax.random.key(seed, impl=HASH), epoch)
-    n_steps = metrics.losses.shape[1]
+    n_slots, n_steps, _ = metrics.losses.shape
 
     def of_runs(x):  # [round, step, slot, ...], or [round, step, ...] if the runs share their batches
         return x[order_row] if order_row.ndim == 0 else jnp.moveaxis(x[order_row], 0, 2)
@@ -248,8 +248,8 @@ def _train_chunk(
             state, found = train_slots(
                 network, shared, buckets[place], state, run, rows[i, step], view[i, step], key, number
             )
-            here = jnp.arange(n_steps) == number[..., None]
-            return state, jax.tree.map(lambda x, new: jnp.where(here[..., None], new[:, None], x), metrics, found)
+            here = jnp.broadcast_to(number, n_slots)[:, None, None] == jnp.arange(n_steps)[None, :, None]
+            return state, jax.tree.map(lambda x, new: jnp.where(here, new[:, None], x), metrics, found)
 
         return jax.lax.fori_loop(0, taken.max(), on_step, carry)
 

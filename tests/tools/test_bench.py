@@ -103,6 +103,13 @@ def test_ssl_prints_a_table_and_writes_json(tmp_path: Path):
         assert "measured alone" in done.stderr
 
 
+def test_ssl_trains_adapters(tmp_path: Path):
+    result, done = run_bench(tmp_path, "ssl --size tiny --seconds 0.3 --rounds 1 --lora 2")
+    assert result["lora_rank"] == 2
+    assert result["sides"]["jax"]["fraction_of_matmul"] > 0
+    assert "hubert-tiny, random weights, training adapters of rank 2, 0 s of audio in 1 batches" in done.stdout
+
+
 def test_whisper_prints_both_contexts(tmp_path: Path):
     model = ROOT / "tests" / "golden" / "ssl" / "whisper-base"
     result, done = run_bench(tmp_path, f"whisper --model {model} --seconds 0.3 0.5 --rounds 2")
