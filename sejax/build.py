@@ -286,7 +286,7 @@ def _programs(
     for resolved, (structure, runs) in zip(
         structures, group_by_structure(enumerate_runs(*grid), STRUCTURAL), strict=True
     ):
-        data, cut = assemble_data(resolved, corpus, features, checkpoints)
+        data, cut = assemble_data(resolved, corpus, features, folds, checkpoints)
         names = {run.setting.name for run in runs}
         own = [run for run in final if run.setting.name in names]
         programs.append(make_program(resolved, structure, runs, own, folds, corpus, data, checkpoints, scales))

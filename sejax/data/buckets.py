@@ -51,7 +51,8 @@ def assemble(
     target: Float[np.ndarray, "utterance class"],
     vad: Float[np.ndarray, "utterance dim"],
     n_buckets: int,
-    min_rows: int,
+    batch_size: int,
+    trained: Bool[np.ndarray, "fold utterance"],
     max_seconds: float,
     hop_seconds: Mapping[str, float],
     frames_dtype: DTypeLike,
@@ -63,8 +64,9 @@ def assemble(
       encoded: Streams whose frames the model reads; it reads the statistics alone of the others.
       target: One-hot labels, or the raters' distribution.
       vad: Valence, arousal and dominance.
-      n_buckets: Largest number of buckets; fewer where a bucket would have less than `min_rows` utterances.
-      min_rows: Smallest number of utterances in a bucket.
+      n_buckets: Largest number of buckets; fewer where a bucket would have less utterances than a batch.
+      batch_size: Utterances in a batch.
+      trained: The training utterances of each fold.
       max_seconds: Frames that begin after this time are cut off; 0 keeps all.
       hop_seconds: Time from frame to frame, by stream.
       frames_dtype: Type in which float32 frames are held; hidden states and raw audio keep their narrower types.
@@ -86,7 +88,7 @@ def assemble(
     seconds = [length.max(axis=1) * hop_seconds[name] for name, length in kept.items()]
     longest = np.max([np.zeros(len(target)), *seconds], axis=0)
     buckets = []
-    for rows in length_buckets(longest, n_buckets=n_buckets, min_rows=min_rows):
+    for rows in length_buckets(longest, trained, n_buckets=n_buckets, batch_size=batch_size):
         frames, valid = {}, {}
         for name in encoded:
             stream, length = streams[name], kept[name][rows]
@@ -150,24 +152,35 @@ def rounded(frames: Num[np.ndarray, "_frames _feature"], dtype: np.dtype[Any]) -
 
 
 def length_buckets(
-    lengths: Float[np.ndarray, " utterance"], *, n_buckets: int, min_rows: int
+    lengths: Float[np.ndarray, " utterance"],
+    trained: Bool[np.ndarray, "fold utterance"],
+    *,
+    n_buckets: int,
+    batch_size: int,
 ) -> list[Int[np.ndarray, " _row"]]:
-    """Groups utterances by length with the least padding, summed over groups.
+    """Groups utterances by length, so that the padded batches of an epoch are shortest in sum.
 
-    The groups are the best of all that are cut at 32 quantiles, found by dynamic programming. Rows of a group are in
-    corpus order.
+    All folds take as many batches of a group as that with the most of them, and all batches are full. The groups are
+    the best of all that are cut at 32 quantiles, found by dynamic programming. None has less utterances than a batch.
+    Rows of a group are in corpus order.
     """
     order = np.argsort(lengths, kind="stable")
     n = len(order)
     cuts = sorted({0, n, *(int(n * q / 32) for q in range(1, 32))})
-    most = max(1, min(n_buckets, n // max(min_rows, 1)))
+    most = max(1, min(n_buckets, n // batch_size))
+    shorter = np.pad(np.cumsum(trained[:, order], axis=1), ((0, 0), (1, 0)))  # training utterances, [fold, end]
+
+    def cost(start: int, end: int) -> float:
+        batches = -(-(shorter[:, end] - shorter[:, start]) // batch_size)
+        return int(batches.max()) * float(lengths[order[end - 1]])
+
     best: dict[tuple[int, int], tuple[float, int]] = {(0, 0): (0.0, 0)}  # (groups, end) -> (cost, start)
     for k in range(1, most + 1):
         for end in cuts[1:]:
             options = [
-                (best[k - 1, start][0] + (end - start) * float(lengths[order[end - 1]]), start)
+                (best[k - 1, start][0] + cost(start, end), start)
                 for start in cuts
-                if start <= end - min_rows and (k - 1, start) in best
+                if start <= end - batch_size and (k - 1, start) in best
             ]
             if options:
                 best[k, end] = min(options)

@@ -43,7 +43,11 @@ PREDICT_BATCH = 64
 
 
 def assemble_data(
-    config: ConfigDict, corpus: Corpus, features: Mapping[str, Stream], checkpoints: Mapping[str, Pretrained]
+    config: ConfigDict,
+    corpus: Corpus,
+    features: Mapping[str, Stream],
+    folds: Sequence[Fold],
+    checkpoints: Mapping[str, Pretrained],
 ) -> tuple[Data, int]:
     """Returns the arrays of a structure's streams and targets, and how many utterances were cut."""
     target, vad = label_targets(corpus, soft=config.loss.soft_labels)
@@ -55,7 +59,8 @@ def assemble_data(
         target=target,
         vad=vad,
         n_buckets=config.buckets,
-        min_rows=config.batch_size,
+        batch_size=config.batch_size,
+        trained=np.stack([fold.train for fold in folds]),
         max_seconds=config.max_seconds,
         hop_seconds={name: hop_length(config, checkpoints, name) / SAMPLING_RATE for name in config.streams},
         frames_dtype=jnp.dtype(config.frames_dtype),

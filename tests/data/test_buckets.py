@@ -1,3 +1,4 @@
+from functools import partial
 from itertools import combinations, pairwise
 
 import jax
@@ -33,7 +34,7 @@ def make_streams(seed=0):
     return streams
 
 
-def make_data(streams, *, max_seconds=0.0, n_buckets=3, min_rows=4, frames_dtype=np.float32):
+def make_data(streams, *, max_seconds=0.0, n_buckets=3, batch_size=4, frames_dtype=np.float32):
     target = np.eye(2, dtype=np.float32)[np.arange(N) % 2]
     vad = np.zeros((N, 3), np.float32)
     return assemble(
@@ -42,7 +43,8 @@ def make_data(streams, *, max_seconds=0.0, n_buckets=3, min_rows=4, frames_dtype
         target=target,
         vad=vad,
         n_buckets=n_buckets,
-        min_rows=min_rows,
+        batch_size=batch_size,
+        trained=np.ones((1, N), bool),
         max_seconds=max_seconds,
         hop_seconds=HOP,
         frames_dtype=frames_dtype,
@@ -68,49 +70,53 @@ def data(stored):
 # --------------------------------------------------------------------------------------------------- buckets
 
 
-def padding(groups, lengths):
-    return sum(len(g) * lengths[g].max() for g in groups)
+def padded(groups, lengths, trained, batch_size):
+    """Returns the length of all batches of an epoch."""
+    batches = [max(-(-int(own[g].sum()) // batch_size) for own in trained) for g in groups]
+    return sum(n * lengths[g].max() for n, g in zip(batches, groups, strict=True))
 
 
-def least_padding(lengths, n_buckets, min_rows):
+def least_padded(lengths, trained, n_buckets, batch_size):
     """Tries every way to cut the sorted lengths."""
-    ordered, n = np.sort(lengths), len(lengths)
-    costs = [n * ordered[-1]]
+    order, n = np.argsort(lengths, kind="stable"), len(lengths)
+    costs = [padded([order], lengths, trained, batch_size)]
     for k in range(1, n_buckets):
         for inner in combinations(range(1, n), k):
-            edges = [0, *inner, n]
-            sizes = np.diff(edges)
-            if sizes.min() >= min_rows:
-                costs.append(sum(size * ordered[end - 1] for size, end in zip(sizes, edges[1:], strict=True)))
+            groups = np.split(order, inner)
+            if min(map(len, groups)) >= batch_size:
+                costs.append(padded(groups, lengths, trained, batch_size))
     return min(costs)
 
 
 @settings(max_examples=150)
 @given(
-    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=9),
+    utterances=st.lists(st.tuples(st.integers(1, 40), st.booleans(), st.booleans()), min_size=1, max_size=9),
     n_buckets=st.integers(1, 4),
-    min_rows=st.integers(1, 4),
+    batch_size=st.integers(1, 4),
 )
-def test_buckets_pad_least(lengths, n_buckets, min_rows):
-    lengths = np.array(lengths, float)
-    groups = length_buckets(lengths, n_buckets=n_buckets, min_rows=min_rows)
+def test_buckets_pad_least(utterances, n_buckets, batch_size):
+    lengths, *trained = np.array(utterances, float).T
+    trained = np.array(trained, bool)
+    groups = length_buckets(lengths, trained, n_buckets=n_buckets, batch_size=batch_size)
     assert_array_equal(np.sort(np.concatenate(groups)), np.arange(len(lengths)))
     assert 1 <= len(groups) <= n_buckets
-    assert len(groups) == 1 or min(map(len, groups)) >= min_rows
+    assert len(groups) == 1 or min(map(len, groups)) >= batch_size
     for group in groups:
         assert_array_equal(group, np.sort(group))
     for shorter, longer in pairwise(groups):
         assert lengths[shorter].max() <= lengths[longer].min()
-    assert padding(groups, lengths) == least_padding(lengths, n_buckets, min_rows)
+    assert padded(groups, lengths, trained, batch_size) == least_padded(lengths, trained, n_buckets, batch_size)
 
 
-def test_buckets_of_many_utterances_respect_min_rows_and_save_padding():
-    lengths = np.random.default_rng(0).gamma(2.0, 2.0, 500)
-    groups = length_buckets(lengths, n_buckets=4, min_rows=40)
+def test_buckets_of_many_utterances_fill_batches_and_save_padding():
+    lengths, trained = np.random.default_rng(0).gamma(2.0, 2.0, 500), np.arange(500)[None] % 10 > np.array([[1], [2]])
+    groups = length_buckets(lengths, trained, n_buckets=4, batch_size=40)
     assert len(groups) == 4
     assert min(map(len, groups)) >= 40
+    cost = partial(padded, lengths=lengths, trained=trained, batch_size=40)
     even = np.array_split(np.argsort(lengths), 4)
-    assert padding(groups, lengths) < padding(even, lengths) < padding([np.arange(500)], lengths)
+    assert cost(groups) < cost(even) < cost([np.arange(500)])
+    assert sum(max(-(-own[g].sum() // 40) for own in trained) for g in groups) <= 11  # 400 of 500 are trained on
 
 
 # -------------------------------------------------------------------------------------------------- assemble

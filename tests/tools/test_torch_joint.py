@@ -221,9 +221,11 @@ def study() -> Study:
         statistics = random.normal(2, 3, (N, 1, STATISTICS[name])).astype(np.float32)
         streams[name] = Stream([frames], statistics)
     target = np.eye(4, dtype=np.float32)[random.integers(0, 4, N)]
+    trained = np.arange(N) % 4 != np.array([[0], [1]])
     options = {
         "n_buckets": 2,
-        "min_rows": BATCH,
+        "batch_size": BATCH,
+        "trained": trained,
         "max_seconds": 0.0,
         "hop_seconds": dict.fromkeys(FEATURES, 0.01),
         "frames_dtype": np.dtype(np.float32),
@@ -231,7 +233,6 @@ def study() -> Study:
     vad = random.uniform(-1, 1, (N, 3)).astype(np.float32)
     data, _ = assemble(streams, encoded=list(FEATURES), target=target, vad=vad, **options)
     assert len(data.buckets) == 2
-    trained = np.arange(N) % 4 != np.array([[0], [1]])
     return Study(data, trained)
 
 

@@ -123,7 +123,8 @@ def padded_data(study: Study) -> Data:
         target=np.eye(CLASSES, dtype=np.float32)[np.arange(n) % CLASSES],
         vad=random.uniform(-1, 1, (n, DIMENSIONS)).astype(np.float32),
         n_buckets=options["buckets"],
-        min_rows=options["batch_size"],
+        batch_size=options["batch_size"],
+        trained=trained_of_folds(n),
         max_seconds=0.0 if study.seconds else options["max_seconds"],
         hop_seconds={name: stream.hop_seconds for name, stream in study.streams.items()},
         frames_dtype=jnp.dtype(options["frames_dtype"]),
@@ -131,10 +132,15 @@ def padded_data(study: Study) -> Data:
     return data
 
 
+def trained_of_folds(utterances: int) -> np.ndarray:
+    """Returns the training utterances of leave one speaker out, `[fold, utterance]`; the next speaker validates."""
+    speaker, test = np.arange(utterances) % SPEAKERS, np.arange(SPEAKERS)[:, None]
+    return (speaker != test) & (speaker != (test + 1) % SPEAKERS)
+
+
 def random_runs(study: Study, n_runs: int) -> Run:
     """Returns runs `[run]` of leave one speaker out, one fold after the other; their steps are not known."""
-    speaker = np.arange(study.utterances) % SPEAKERS
-    test = np.arange(n_runs)[:, None] % SPEAKERS
+    trained = trained_of_folds(study.utterances)
 
     def scales(factor: int) -> dict[str, Scale]:
         sizes = {name: (n_runs, factor * stream.size) for name, stream in study.streams.items()}
@@ -142,7 +148,7 @@ def random_runs(study: Study, n_runs: int) -> Run:
 
     return Run(
         hparams_of(run_keys(study, n_runs), (study.options["weighting"],)),
-        trained=(speaker != test) & (speaker != (test + 1) % SPEAKERS),
+        trained=trained[np.arange(n_runs) % SPEAKERS],
         class_weight=np.ones((n_runs, CLASSES), np.float32),
         frame_scale=scales(1),
         statistic_scale=scales(STATISTICS),
