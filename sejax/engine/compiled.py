@@ -35,7 +35,7 @@ COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
 }
 """By backend. XLA by itself takes vectors half as wide: an epoch is then 6 to 10 % slower on a CPU with AVX-512. And it
 orders operations for many threads, not for the cache: a step of one run is then 6 % slower. It optimizes each kernel as
-far as LLVM can, which takes a quarter of the time of compilation and makes no step faster."""
+far as LLVM can, which takes a quarter of the time of compilation and makes no step faster. XLA_FLAGS go before."""
 
 _SETTINGS = ("XLA_", "LIBTPU_", "PJRT_")  # how the names of environment variables begin
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -101,14 +101,22 @@ _CALLED: dict[str, Compiled] = {}
 
 
 def _compile(lowered: Lowered, path: Path | None) -> Compiled:
-    compiled = lowered.compile(compiler_options=COMPILER_OPTIONS.get(jax.default_backend()))
+    compiled = lowered.compile(compiler_options=_options())
     if path is not None and not _calls_out(lowered):
-        payload, inputs, outputs = serialize_executable.serialize(compiled)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-        unfinished.write_bytes(zlib.compress(pickle.dumps((payload, inputs, outputs)), 1))
-        unfinished.replace(path)
+        _keep(path, zlib.compress(pickle.dumps(serialize_executable.serialize(compiled)), 1))
     return compiled
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all; a folder that cannot be written costs the next process time, no more."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            unfinished.write_bytes(content)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def _calls_out(lowered: Lowered) -> bool:
@@ -169,5 +177,12 @@ def _surroundings() -> tuple[Any, ...]:
         sorted((name, value) for name, value in os.environ.items() if name.startswith(_SETTINGS)),
         # As they are in a context, where they may differ from `jax.config.values`.
         sorted((name, str(getattr(jax.config, name, None))) for name in jax.config.values if "_dir" not in name),
-        COMPILER_OPTIONS.get(device.platform),
+        _options(),
     )
+
+
+def _options() -> dict[str, Any]:
+    """Returns the options of the backend that XLA_FLAGS leave open."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    options = COMPILER_OPTIONS.get(jax.default_backend(), {})
+    return {name: value for name, value in options.items() if f"--{name}=" not in flags}

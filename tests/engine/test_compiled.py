@@ -108,6 +108,21 @@ def test_a_damaged_program_is_compiled_again(folder: Path, damage: Any):
     assert (again.traced, later.traced) == (1, 0)
 
 
+def test_a_folder_that_cannot_be_written_does_not_stop_a_study(folder: Path):
+    x = jnp.linspace(0, 1, 7)
+    expected = compile_one(fresh(), x, power=2)
+    (path,) = folder.iterdir()
+    path.unlink()
+    path.mkdir()
+    jax.tree.map(assert_array_equal, compile_one(fresh(), x, power=2), expected)
+    assert list(folder.iterdir()) == [path]
+    path.rmdir()
+    folder.rmdir()
+    folder.write_text("")
+    jax.tree.map(assert_array_equal, compile_one(fresh(), x, power=2), expected)
+    assert folder.read_text() == ""
+
+
 def test_what_calls_lapack_or_cannot_be_written_down_is_not_kept(folder: Path):
     """A process that has traced nothing does not know the functions of LAPACK: to call one ends it."""
     square = jnp.eye(3) + 1

@@ -285,8 +285,8 @@ def _of_caches(reference: Reference) -> Iterator[Damage]:
         yield Damage("the feature cache", f"folder of {label} {what}", "evaluate", (path,), change)
     for what in ("is gone", "is a folder", "longer", "zeros"):
         yield Damage("the feature cache", f"its lock {what}", "train", ("cache/.lock",), FILE[what])
-    programs = sorted((reference.folder / "cache" / "xla").iterdir(), key=lambda path: path.stat().st_size)
-    largest = f"cache/xla/{programs[-1].name}"
+    programs = (path for path in (reference.folder / "cache" / "xla").rglob("*") if path.is_file())
+    largest = str(max(programs, key=lambda path: path.stat().st_size).relative_to(reference.folder))
     for what, change in FILE.items():
         yield Damage("compiled programs", f"the largest {what}", "evaluate", (largest,), change)
     for what, change in FOLDER.items():
