@@ -42,12 +42,15 @@ def find_duplicates(
 ) -> dict[str, list[dict[str, Any]]]:
     """Returns `duplicates` of the audit, of the groups of the same audio."""
     result: dict[str, list[dict[str, Any]]] = {"across_test": [], "elsewhere": []}
-    for rows in groups:
+    of_group = {utterances[row].id: number for number, rows in enumerate(groups) for row in rows}
+    linked: list[list[Copy]] = [[] for _ in groups]
+    for copy in copies:
+        linked[of_group[copy.first]].append(copy)
+    for rows, own in zip(groups, linked, strict=True):
         ids = [utterances[row].id for row in rows]
         entry: dict[str, Any] = {"ids": ids, "found_by": "samples"}
         if len({digests.get(name) for name in ids}) > 1:
-            linked = [copy for copy in copies if copy.first in set(ids)]
-            entry |= {"found_by": "fingerprint", "copies": [_evidence(copy) for copy in linked]}
+            entry |= {"found_by": "fingerprint", "copies": [_evidence(copy) for copy in own]}
         if crossed := [fold.name for fold in folds if fold.test[rows].any() and (fold.train | fold.val)[rows].any()]:
             result["across_test"].append(entry | {"folds": crossed})
         else:
