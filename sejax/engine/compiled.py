@@ -12,9 +12,9 @@ import pickle
 import platform
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import serialize_executable
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import NamedSharding, Sharding
 from jax.stages import Compiled, Lowered
 
@@ -79,12 +80,26 @@ def compile_side_by_side(programs: Mapping[Any, Wanted]) -> dict[Any, Compiled]:
     paths = [_path(wanted) for wanted in programs.values()]  # settings may be those of this thread
     with ThreadPoolExecutor(max(1, len(programs))) as pool:
         there = list(pool.map(_load, programs.values(), paths))
-        results = [
-            found or pool.submit(_compile, wanted.lower(), path)
-            for wanted, path, found in zip(programs.values(), paths, there, strict=True)
-        ]
-    every = (result.result() if isinstance(result, Future) else result for result in results)
+        with _aside_of_jax() if any(paths) and not all(there) else nullcontext():
+            results = [
+                found or pool.submit(_compile, wanted.lower(), path)
+                for wanted, path, found in zip(programs.values(), paths, there, strict=True)
+            ]
+            every = [result.result() if isinstance(result, Future) else result for result in results]
     return dict(zip(programs, every, strict=True))
+
+
+@contextmanager
+def _aside_of_jax() -> Iterator[None]:
+    """Leaves out jax's own cache: a program that was read from there is not whole when it is written again."""
+    before = jax.config.values["jax_enable_compilation_cache"]
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # which otherwise stays as it was at its first use
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
 
 
 def call(function: Any, *arguments: Any, **static: Any) -> Any:

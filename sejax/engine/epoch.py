@@ -61,13 +61,14 @@ class Chunk(NamedTuple):
 class Part(NamedTuple):
     """Steps of an epoch that follow each other: some of its rounds, with steps on some of the buckets."""
 
+    epoch: Int[AnyArray, ""]
     rows: tuple[Int[AnyArray, "order round _step batch"], ...]  # per bucket, rows of that bucket
     view: tuple[Int[AnyArray, "order round _step batch"], ...]
     first: tuple[Int[AnyArray, "*order_or_none round"], ...]  # number in the epoch of the first step of each round
     taken: tuple[Int[AnyArray, "*order_or_none round"], ...]  # steps of each round that are taken, see `Order`
 
 
-def one_step(visit: Visit, rows: Int[np.ndarray, "order batch"]) -> Part:
+def one_step(epoch: int, visit: Visit, rows: Int[np.ndarray, "order batch"]) -> Part:
     """Returns a step of an epoch as a part of its own.
 
     Args:
@@ -75,10 +76,10 @@ def one_step(visit: Visit, rows: Int[np.ndarray, "order batch"]) -> Part:
     """
     number = np.asarray(visit.number, np.int32)[..., None]
     rows, view = rows[:, None, None], visit.view[:, None, None]
-    return Part((rows,), (view,), (number,), ((number >= 0).astype(np.int32),))
+    return Part(np.int32(epoch), (rows,), (view,), (number,), ((number >= 0).astype(np.int32),))
 
 
-def parts(order: Order, *, together: bool) -> list[tuple[tuple[int, ...], Part]]:
+def parts(epoch: int, order: Order, *, together: bool) -> list[tuple[tuple[int, ...], Part]]:
     """Returns the parts of an epoch in turn, each with the numbers of its buckets.
 
     Args:
@@ -89,7 +90,7 @@ def parts(order: Order, *, together: bool) -> list[tuple[tuple[int, ...], Part]]
     def part(buckets: tuple[int, ...], of: slice) -> Part:
         batches = (tuple(x[bucket][:, of] for bucket in buckets) for x in (order.rows, order.view))
         steps = (tuple(x[bucket][..., of] for bucket in buckets) for x in (order.first, order.taken))
-        return Part(*batches, *steps)
+        return Part(np.int32(epoch), *batches, *steps)
 
     if together or len(filled) == 1:
         return [(filled, part(filled, slice(None)))]
@@ -163,7 +164,6 @@ def train_part(
     shared: Shared,
     buckets: tuple[Bucket, ...],
     part: Part,
-    epoch: Int[Array, ""],
     n_chunks: Int[Array, ""],
     *,
     network: Network,
@@ -187,11 +187,11 @@ def train_part(
     train = jax.shard_map(
         partial(_train_chunks, network),
         mesh=by_run.mesh,
-        in_specs=(*of_chunks, everywhere, everywhere, everywhere, everywhere, everywhere),
+        in_specs=(*of_chunks, everywhere, everywhere, everywhere, everywhere),
         out_specs=(own, own),
         check_vma=False,  # a loop of as many turns as a device's runs need would not pass
     )
-    return train(states, metrics, chunk, shared, buckets, part, epoch, n_chunks)
+    return train(states, metrics, chunk, shared, buckets, part, n_chunks)
 
 
 def _train_chunks(
@@ -202,7 +202,6 @@ def _train_chunks(
     shared: Shared,
     buckets: tuple[Bucket, ...],
     part: Part,
-    epoch: Int[Array, ""],
     n_chunks: Int[Array, ""],
 ) -> tuple[State, StepMetrics]:
     """Trains the first chunks of one device in turn and in place: a loop of as many turns, in one program."""
@@ -210,7 +209,7 @@ def _train_chunks(
     def on_chunk(i, carry):
         at_i = partial(jax.lax.dynamic_index_in_dim, index=i, keepdims=False)
         (state, of_steps), of_chunk = jax.tree.map(at_i, (carry, chunk))
-        own = _train_chunk(network, state, of_steps, of_chunk, shared, buckets, part, epoch)
+        own = _train_chunk(network, state, of_steps, of_chunk, shared, buckets, part)
         return jax.tree.map(lambda x, new: jax.lax.dynamic_update_index_in_dim(x, new, i, 0), carry, own)
 
     return jax.lax.fori_loop(0, n_chunks, on_chunk, (states, metrics))
@@ -224,11 +223,10 @@ def _train_chunk(
     shared: Shared,
     buckets: tuple[Bucket, ...],
     part: Part,
-    epoch: Int[Array, ""],
 ) -> tuple[State, StepMetrics]:
     """Trains a chunk's runs on one device; states, metrics and chunk are `[slot, ...]`."""
     run, order_row, seed = chunk
-    key = jax.random.fold_in(jax.random.key(seed, impl=HASH), epoch)
+    key = jax.random.fold_in(jax.random.key(seed, impl=HASH), part.epoch)
     n_slots, n_steps, _ = metrics.losses.shape
 
     def of_runs(x):  # [round, step, slot, ...], or [round, step, ...] if the runs share their batches

@@ -106,11 +106,10 @@ class Feed(ABC):
         """Trains all runs for one epoch; the states given are used up."""
         shared = without_frames(self.shared)
         metrics = self.put_runs(self.placed.no_metrics())
-        on_device = self.replicate(np.int32(number))
         for numbers, buckets, part in self.parts(number):
             before = metrics
             states, metrics = self.plan.compiled[numbers](
-                states, metrics, self.chunk, shared, buckets, part, on_device, self.n_chunks
+                states, metrics, self.chunk, shared, buckets, part, self.n_chunks
             )
             states, metrics = self.put_runs((states, metrics))
             # So that the devices hold two streamed blocks at most: the one of this part and the next one.
@@ -175,7 +174,7 @@ class Resident(Feed):
         return jax.tree.map(np.asarray, self.program.data)
 
     def parts(self, number: int) -> Iterator[tuple[tuple[int, ...], tuple[Bucket, ...], Part]]:
-        turns = epoch.parts(self.program.shuffle(number), together=self.placed.compiled_together)
+        turns = epoch.parts(number, self.program.shuffle(number), together=self.placed.compiled_together)
         on_devices = self.replicate([part for _, part in turns])
         for (numbers, _), part in zip(turns, on_devices, strict=True):
             yield numbers, tuple(self.shared.data.buckets[n] for n in numbers), part
@@ -195,7 +194,7 @@ class Streamed(Feed):
         visits = visits_of_epoch(self.program.shuffle(number))
         blocks = Blocks(self.program.data.buckets, visits, self.plan.block_rows["train"], self.program.views)
         for block in read_ahead(blocks):
-            part = epoch.one_step(block.visit, block.rows)
+            part = epoch.one_step(number, block.visit, block.rows)
             yield (block.visit.bucket,), *self.replicate(((block.bucket,), part))
 
     def predict(self, params: Float[Array, "chunk slot parameter"], split: str) -> Any:

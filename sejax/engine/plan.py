@@ -198,14 +198,14 @@ def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
 
     chunk = Chunk(*(abstract(part, how) for part, how in zip(placed.chunk, placed.chunk_sharding, strict=True)))
     shared = abstract(Shared(program.data, program.frozen), replicated)
-    number = jax.ShapeDtypeStruct((), np.int32, sharding=replicated)
+    n_chunks = jax.ShapeDtypeStruct((), np.int32, sharding=replicated)
     init_runs = partial(epoch.init_runs, network=network)
     states = abstract(jax.eval_shape(init_runs, chunk, shared, program.start), by_run)
     metrics = abstract(placed.no_metrics(), by_run)
     if frames_on == "device":
         block_rows: Mapping[str, dict[int, int]] = {}
         buckets = dict(enumerate(shared.data.buckets))
-        parts = dict(epoch.parts(program.shuffle(1), together=placed.compiled_together))
+        parts = dict(epoch.parts(1, program.shuffle(1), together=placed.compiled_together))
         beside = {numbers: nbytes([buckets[n] for n in buckets if n not in numbers]) for numbers in parts}
         in_common = nbytes(program.data)
     else:
@@ -214,7 +214,7 @@ def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
             n: abstract(program.block(n, size, program.views), replicated) for n, size in block_rows["train"].items()
         }
         visits = visits_of_epoch(program.shuffle(1))
-        parts = {(visit.bucket,): epoch.one_step(visit, visit.rows) for visit in visits}
+        parts = {(visit.bucket,): epoch.one_step(1, visit, visit.rows) for visit in visits}
         predicted = [program.block(n, size, 1) for split in program.rows for n, size in block_rows[split].items()]
         # The next block is on the device beside the one of a step.
         in_common = max(map(nbytes, (*buckets.values(), *predicted)))
@@ -228,7 +228,7 @@ def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
     static = {"network": network, "by_run": by_run}
     compiled = compile_side_by_side(
         {
-            numbers: Wanted(epoch.train_part, (*of_all, *of_part, number, number), static)
+            numbers: Wanted(epoch.train_part, (*of_all, *of_part, n_chunks), static)
             for numbers, of_part in of_parts.items()
         }
     )

@@ -95,6 +95,20 @@ def test_values_do_not_matter_and_everything_else_does(folder: Path, monkeypatch
     assert len(list(folder.iterdir())) == 1 + len(others) + 3
 
 
+def test_what_jax_has_kept_is_kept_whole(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """jax's cache may know the program, from a version of sejax that kept none or has other comments."""
+    before = jax.config.values["jax_persistent_cache_min_compile_time_secs"]
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    monkeypatch.setattr(compiled, "COMPILER_OPTIONS", {})
+    x = jnp.linspace(0, 1, 7)
+    expected = fresh().jitted(x, power=2)
+    assert any(path.is_file() for path in folder.parent.iterdir())
+    for _ in range(2):
+        jax.clear_caches()
+        jax.tree.map(assert_array_equal, compile_one(fresh(), x, power=2), expected)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+
+
 @pytest.mark.parametrize("damage", [lambda x: b"", lambda x: x[:-9], lambda x: b"0" + x], ids=["empty", "cut", "other"])
 def test_a_damaged_program_is_compiled_again(folder: Path, damage: Any):
     x = jnp.linspace(0, 1, 7)

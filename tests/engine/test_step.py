@@ -162,7 +162,9 @@ def make_study(
             batch_size=BATCH,
             views=1,
         )
-        return [(numbers, jax.device_put(part, shared)) for numbers, part in epoch.parts(own, together=together)]
+        return [
+            (numbers, jax.device_put(part, shared)) for numbers, part in epoch.parts(number, own, together=together)
+        ]
 
     chunks = layout.run.shape[0]
     seed = jnp.full(chunks, 3, jnp.int32)
@@ -178,11 +180,11 @@ def no_metrics(study, recipe):
 
 def train_epoch(states, study, number, *, network):
     """Returns the states after an epoch, and its metrics."""
-    shared, on_device = epoch.without_frames(study.shared), jnp.asarray(number, jnp.int32)
+    shared = epoch.without_frames(study.shared)
     metrics = no_metrics(study, network.recipe)
     for numbers, part in study.parts(number):
         buckets = tuple(study.shared.data.buckets[n] for n in numbers)
-        arguments = study.chunk, shared, buckets, part, on_device, study.n_chunks
+        arguments = study.chunk, shared, buckets, part, study.n_chunks
         known = replace(network, leaves=leaves_of(study, network.model))
         states, metrics = epoch.train_part(states, metrics, *arguments, network=known, by_run=study.by_run)
         states, metrics = jax.device_put((states, metrics), study.by_run)
@@ -350,7 +352,7 @@ def test_parts_take_the_steps_of_an_epoch_in_turn(room, together):
     count = tuple(rng.integers(0, n + 1, (orders, rounds)) for n in room)
     order = Order(rows, view, count)
     filled = [bucket for bucket, n in enumerate(room) if n]
-    numbers, parts = zip(*epoch.parts(order, together=together), strict=True)
+    numbers, parts = zip(*epoch.parts(2, order, together=together), strict=True)
     if together or len(filled) == 1:
         assert numbers == (tuple(filled),)
         rounds_of = [range(rounds)]
@@ -359,6 +361,7 @@ def test_parts_take_the_steps_of_an_epoch_in_turn(room, together):
         assert numbers == tuple((bucket,) for _, bucket in turns)
         rounds_of = [[i] for i, _ in turns]
     for buckets, part, own in zip(numbers, parts, rounds_of, strict=True):
+        assert part.epoch == 2
         for place, bucket in enumerate(buckets):
             assert_array_equal(part.rows[place], rows[bucket][:, own])
             assert_array_equal(part.view[place], view[bucket][:, own])

@@ -19,7 +19,7 @@ from sejax.engine import epoch
 from sejax.engine.augment import Augment
 from sejax.engine.epoch import Chunk, Shared
 from sejax.engine.leaves import Leaves
-from sejax.engine.runs import enumerate_runs, hparams_of, lay_out
+from sejax.engine.runs import enumerate_runs, hparams_of, lay_out, run_sharding
 from sejax.engine.search import expand_grid
 from sejax.engine.step import Frozen, Network, Recipe, Run, StepMetrics
 from sejax.errors import InputError
@@ -32,6 +32,7 @@ from sejax.pretrained.finetune import Tuning, divide, frozen_forward, learning_r
 N, BATCH = 16, 8
 SPEAKER = np.arange(N) // 4
 TRAINED = np.stack([np.isin(SPEAKER, (0, 1)), np.isin(SPEAKER, (2, 3))])  # of fold 0 and of fold 1
+ONE_DEVICE = run_sharding(jax.local_devices()[:1])
 RECIPE = recipe(averaging=0.0, augment=Augment(1, 4, 1, 0.3))
 HPARAMS = hyperparameters(learning_rate=0.01, dropout=0.0, statistics_dropout=0.0, label_smoothing=0.0)
 LOADED = load_checkpoint(str(GOLDEN_SSL / "wavlm-large"))
@@ -134,11 +135,11 @@ def arguments(study: Study, chunk: Chunk, states: Any, number: int, recipe: Reci
         batch_size=BATCH,
         views=1,
     )
-    ((_, part),) = epoch.parts(order, together=True)
+    ((_, part),) = epoch.parts(number, order, together=True)
     shape = (*chunk.runs.trained.shape[:2], int(np.sum(part.taken)), len(recipe.tasks))
-    on_host = StepMetrics.none(*shape), part, (np.int32(number), np.int32(len(chunk.seed)))
-    metrics, part, numbers = jax.tree.map(jnp.asarray, on_host)
-    return states, metrics, chunk, epoch.without_frames(study.shared), study.shared.data.buckets, part, *numbers
+    on_host = StepMetrics.none(*shape), part, np.int32(len(chunk.seed))
+    metrics, part, n_chunks = jax.tree.map(jnp.asarray, on_host)
+    return states, metrics, chunk, epoch.without_frames(study.shared), study.shared.data.buckets, part, n_chunks
 
 
 def leaves_of(study: Study, model: JointModel) -> Leaves:
@@ -155,7 +156,9 @@ def train(study: Study, model: JointModel, epochs: int):
     metrics = None
     for number in range(1, epochs + 1):
         own = arguments(study, study.chunk, states, number, RECIPE)
-        states, metrics = epoch.train_part(*own, network=replace(network, leaves=leaves_of(study, model)))
+        states, metrics = epoch.train_part(
+            *own, network=replace(network, leaves=leaves_of(study, model)), by_run=ONE_DEVICE
+        )
     return states, metrics if metrics is None else epoch.over_epoch(metrics)
 
 
@@ -319,7 +322,8 @@ def compiled_epoch(name: str, folds: tuple[int, ...]) -> tuple[Any, int, int]:
     network = Network(model, RECIPE)
     states = epoch.init_runs(study.chunk, study.shared, study.start, network=network)
     own = arguments(study, study.chunk, states, 1, RECIPE)
-    compiled = epoch.train_part.lower(*own, network=replace(network, leaves=leaves_of(study, model))).compile()
+    known = replace(network, leaves=leaves_of(study, model))
+    compiled = epoch.train_part.lower(*own, network=known, by_run=ONE_DEVICE).compile()
     of_runs = sum(x.nbytes for x in jax.tree.leaves((states, study.chunk.runs)))
     frozen = sum(x.nbytes for x in jax.tree.leaves(study.shared.frozen))
     return compiled, of_runs, frozen
@@ -389,7 +393,8 @@ def test_a_run_hears_the_noise_of_its_own_rates():
         hparams = study.chunk.runs.hparams._replace(noise=jnp.array([[noise, 0.0]], jnp.float32))
         chunk = study.chunk._replace(runs=study.chunk.runs._replace(hparams=hparams))
         states = jax.tree.map(jnp.copy, start)  # which are used up
-        states, _ = epoch.train_part(*arguments(study, chunk, states, 1, network.recipe), network=network)
+        own = arguments(study, chunk, states, 1, network.recipe)
+        states, _ = epoch.train_part(*own, network=network, by_run=ONE_DEVICE)
         params[noise] = leaves.split(states.params)
     jax.tree.map(lambda x, y: assert_array_equal(x[0, 1], y[0, 1]), params[1.0], params[0.0])
     jax.tree.map(lambda x: assert_array_equal(x[0, 0], x[0, 1]), params[0.0])

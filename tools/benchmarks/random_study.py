@@ -224,10 +224,8 @@ class Epoch:
         runs = runs._replace(steps=steps_of(study, self.steps, n_runs))
         by_run = run_sharding(jax.local_devices()[:devices])
         replicated = NamedSharding(by_run.mesh, PartitionSpec())
-        turns = epoch.parts(order, together=jax.default_backend() == "cpu")
-        all_frames, parts, self._number = jax.device_put(
-            (Shared(data, Frozen({}, {})), [part for _, part in turns], np.int32(1)), replicated
-        )
+        turns = epoch.parts(1, order, together=jax.default_backend() == "cpu")
+        all_frames, parts = jax.device_put((Shared(data, Frozen({}, {})), [part for _, part in turns]), replicated)
         self._shared, buckets = epoch.without_frames(all_frames), all_frames.data.buckets
         self._parts = [
             (numbers, tuple(buckets[n] for n in numbers), part) for (numbers, _), part in zip(turns, parts, strict=True)
@@ -257,7 +255,7 @@ class Epoch:
         of_all, static = (states, self._metrics, chunk, self._shared), {"network": network, "by_run": by_run}
         self._train_part = compile_side_by_side(
             {
-                numbers: Wanted(epoch.train_part, (*of_all, buckets, part, self._number, n_chunks), static)
+                numbers: Wanted(epoch.train_part, (*of_all, buckets, part, n_chunks), static)
                 for numbers, buckets, part in self._parts
             }
         )
@@ -268,7 +266,7 @@ class Epoch:
             states, metrics = self.states[place], self._metrics
             for numbers, buckets, part in self._parts:
                 states, metrics = self._train_part[numbers](
-                    states, metrics, chunk, self._shared, buckets, part, self._number, n_chunks
+                    states, metrics, chunk, self._shared, buckets, part, n_chunks
                 )
                 states, metrics = jax.device_put((states, metrics), self._by_run)
             self.states[place] = jax.block_until_ready(states)
