@@ -67,10 +67,10 @@ PARTS = (
         ["--rounds", "20"],
         ["--frames", "5", "--runs", "2", "--batch", "3", "--rounds", "1"],
     ),
-    Part("ssl", 60, [BENCH, "ssl"], ["--rounds", "3"], ["--size", "tiny", "--seconds", "0.3", "--rounds", "1"]),
+    Part("ssl", 55, [BENCH, "ssl"], ["--rounds", "3"], ["--size", "tiny", "--seconds", "0.3", "--rounds", "1"]),
     Part(
         "lora",
-        50,
+        40,
         [BENCH, "ssl", "--lora", "8"],
         ["--rounds", "3"],
         ["--size", "tiny", "--seconds", "0.3", "--rounds", "1"],
@@ -94,7 +94,7 @@ PARTS = (
     ),
     Part(
         "growth",
-        40,
+        35,
         [BENCH, "growth"],
         ["--rounds", "1"],
         ["--streams", "ssl", "--runs", "1", "2", "--utterances", "40", "--seconds", "0.5", "--rounds", "1"],
