@@ -20,7 +20,7 @@ class Visit(NamedTuple):
     bucket: int
     rows: Int[np.ndarray, "order batch"]  # of the bucket
     view: Int[np.ndarray, "order batch"]
-    number: Int[np.ndarray, "*order_or_none"] | None = None  # of the step in the epoch, -1 for orders without it
+    number: Int[np.ndarray, "*order_or_none"]  # of the step in its epoch; -1 for orders without it, and in a prediction
 
 
 class Block(NamedTuple):
@@ -45,7 +45,7 @@ def visits_of_epoch(order: Order) -> list[Visit]:
 def visits_of_prediction(rows: Sequence[Int[np.ndarray, "fold _n_batch _batch"]]) -> list[Visit]:
     """Returns the batches that each fold predicts, bucket by bucket, in the original view."""
     return [
-        Visit(number, rows_of_bucket[:, batch], np.zeros_like(rows_of_bucket[:, batch]))
+        Visit(number, rows_of_bucket[:, batch], np.zeros_like(rows_of_bucket[:, batch]), np.array(-1))
         for number, rows_of_bucket in enumerate(rows)
         for batch in range(rows_of_bucket.shape[1])
     ]

@@ -16,7 +16,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from sejax.data.order import take_batch
-from sejax.data.prefetch import Visit
 from sejax.data.types import AnyArray, Batch, Bucket, Data, Order
 from sejax.engine.leaves import Leaves
 from sejax.engine.step import (
@@ -68,15 +67,22 @@ class Part(NamedTuple):
     taken: tuple[Int[AnyArray, "*order_or_none round"], ...]  # steps of each round that are taken, see `Order`
 
 
-def one_step(epoch: int, visit: Visit, rows: Int[np.ndarray, "order batch"]) -> Part:
+def one_step(
+    epoch: int,
+    number: Int[np.ndarray, "*order_or_none"],
+    rows: Int[np.ndarray, "order batch"],
+    view: Int[np.ndarray, "order batch"],
+) -> Part:
     """Returns a step of an epoch as a part of its own.
 
     Args:
-      rows: those of the visit, in the block that its frames are in.
+      number: of the step in the epoch, -1 for orders without it.
+      rows: in the block that the frames are in.
+      view: of each row.
     """
-    number = np.asarray(visit.number, np.int32)[..., None]
-    rows, view = rows[:, None, None], visit.view[:, None, None]
-    return Part(np.int32(epoch), (rows,), (view,), (number,), ((number >= 0).astype(np.int32),))
+    first = np.asarray(number, np.int32)[..., None]
+    taken = (first >= 0).astype(np.int32)
+    return Part(np.int32(epoch), (rows[:, None, None],), (view[:, None, None],), (first,), (taken,))
 
 
 def parts(epoch: int, order: Order, *, together: bool) -> list[tuple[tuple[int, ...], Part]]:

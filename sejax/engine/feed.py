@@ -194,8 +194,9 @@ class Streamed(Feed):
         visits = visits_of_epoch(self.program.shuffle(number))
         blocks = Blocks(self.program.data.buckets, visits, self.plan.block_rows["train"], self.program.views)
         for block in read_ahead(blocks):
-            part = epoch.one_step(number, block.visit, block.rows)
-            yield (block.visit.bucket,), *self.replicate(((block.bucket,), part))
+            visit = block.visit
+            part = epoch.one_step(number, visit.number, block.rows, visit.view)
+            yield (visit.bucket,), *self.replicate(((block.bucket,), part))
 
     def predict(self, params: Float[Array, "chunk slot parameter"], split: str) -> Any:
         program, model = self.program, self.network.model

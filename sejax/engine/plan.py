@@ -214,7 +214,7 @@ def _compile(placed: Placed, frames_on: str, free: int) -> Planned:
             n: abstract(program.block(n, size, program.views), replicated) for n, size in block_rows["train"].items()
         }
         visits = visits_of_epoch(program.shuffle(1))
-        parts = {(visit.bucket,): epoch.one_step(1, visit, visit.rows) for visit in visits}
+        parts = {(visit.bucket,): epoch.one_step(1, visit.number, visit.rows, visit.view) for visit in visits}
         predicted = [program.block(n, size, 1) for split in program.rows for n, size in block_rows[split].items()]
         # The next block is on the device beside the one of a step.
         in_common = max(map(nbytes, (*buckets.values(), *predicted)))
