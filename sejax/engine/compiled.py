@@ -175,17 +175,28 @@ def _code() -> str:
     return digest.hexdigest()
 
 
+@cache
+def _libraries() -> list[tuple[str, str]]:
+    """Returns the versions of the libraries."""
+    return [(name, importlib.metadata.version(name)) for name in _LIBRARIES]
+
+
+@cache
+def _processor() -> str:
+    """Returns what the processor can do."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return ""
+
+
 def _surroundings() -> tuple[Any, ...]:
     """Returns what determines every program: code, libraries, devices, settings."""
     device = jax.devices()[0]
-    processor = ""
-    if device.platform == "cpu":
-        with suppress(OSError):
-            lines = Path("/proc/cpuinfo").read_text().splitlines()
-            processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    processor = _processor() if device.platform == "cpu" else ""
     return (
         _code(),
-        [(name, importlib.metadata.version(name)) for name in _LIBRARIES],
+        _libraries(),
         platform.python_version(),
         (device.platform, device.device_kind, device.client.platform_version, len(jax.devices())),
         (platform.machine(), processor, len(os.sched_getaffinity(0))),

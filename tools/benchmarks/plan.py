@@ -18,6 +18,7 @@ import numpy as np
 from sejax.data.order import Shuffle
 from sejax.engine.plan import Placement
 from sejax.engine.program import Program
+from sejax.engine.runs import count_steps
 from sejax.engine.step import Frozen
 from sejax.planning.forecast import Forecast, forecast
 from sejax.planning.machines import MACHINES
@@ -28,7 +29,6 @@ from tools.benchmarks.random_study import (
     random_network,
     random_runs,
     run_keys,
-    steps_of,
 )
 
 FOLDER = Path(__file__).parent.parent.parent / "experiments" / "speed"
@@ -125,7 +125,8 @@ def program_of(streams: tuple[str, ...], utterances: int, length: float, n_runs:
         batch_size=options["batch_size"],
         views=1,
     )
-    epoch_steps = int(np.sum(shuffle(1).taken))
+    numbers = {name: options[name] for name in ("epochs", "warmup")}
+    epoch_steps, steps = count_steps(shuffle(1), None, runs=n_runs, final=0, **numbers)
     return Program(
         structure={},
         runs=run_keys(study, n_runs),
@@ -135,7 +136,7 @@ def program_of(streams: tuple[str, ...], utterances: int, length: float, n_runs:
         data=data,
         frozen=Frozen({}, {}),
         start={},
-        per_run=runs._replace(steps=steps_of(study, epoch_steps, n_runs)),
+        per_run=runs._replace(steps=steps),
         rows={},
         columns={},
         order_of_run=np.arange(n_runs),

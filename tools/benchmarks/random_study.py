@@ -20,8 +20,8 @@ from sejax.engine import epoch
 from sejax.engine.augment import RATES, Augment
 from sejax.engine.compiled import Wanted, compile_side_by_side
 from sejax.engine.epoch import Chunk, Shared
-from sejax.engine.runs import RunKey, Setting, hparams_of, lay_out, run_sharding
-from sejax.engine.step import Frozen, Network, Recipe, Run, StepMetrics, Steps
+from sejax.engine.runs import RunKey, Setting, count_steps, hparams_of, lay_out, run_sharding
+from sejax.engine.step import Frozen, Network, Recipe, Run, StepMetrics
 from sejax.engine.tasks import TASKS
 from sejax.models.heads import Heads
 from sejax.models.joint import JointModel, StreamSpec, Trunk
@@ -177,12 +177,6 @@ def random_network(study: Study) -> Network:
     return Network(joint_model(study), recipe_of(study.options))
 
 
-def steps_of(study: Study, steps: int, n_runs: int) -> Steps:
-    """Returns the steps of runs that take so many per epoch."""
-    total = study.options["epochs"] * steps
-    return Steps(*(np.full(n_runs, n, np.int32) for n in (steps, int(study.options["warmup"] * total), total)))
-
-
 def recipe_of(options: Mapping[str, Any]) -> Recipe:
     """Returns the recipe of a study's options, all of whose runs have one weighting scheme."""
     return Recipe(
@@ -215,13 +209,14 @@ class Epoch:
             batch_size=options["batch_size"],
             views=1,
         )
-        self.steps = int(np.sum(order.taken))
+        numbers = {name: options[name] for name in ("epochs", "warmup")}
+        self.steps, steps = count_steps(order, None, runs=n_runs, final=0, **numbers)
         self.flops = n_runs * sum(
             int(count.sum()) * step_flops(study, {s: x.shape[2] for s, x in bucket.frames.items()})
             for bucket, count in zip(data.buckets, order.taken, strict=True)
         )
         network = random_network(study)
-        runs = runs._replace(steps=steps_of(study, self.steps, n_runs))
+        runs = runs._replace(steps=steps)
         by_run = run_sharding(jax.local_devices()[:devices])
         replicated = NamedSharding(by_run.mesh, PartitionSpec())
         turns = epoch.parts(1, order, together=jax.default_backend() == "cpu")
